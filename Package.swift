@@ -1,0 +1,123 @@
+// swift-tools-version: 6.2
+import PackageDescription
+
+// A target imports only lower layers (see ARCHITECTURE.md, "The house"). `make lint` holds every import
+// against this file, and the build runs with `--explicit-target-dependency-import-check error`.
+
+let strict: [SwiftSetting] = [
+    .swiftLanguageMode(.v6),
+    .enableUpcomingFeature("ExistentialAny"),
+    .enableUpcomingFeature("InternalImportsByDefault"),
+    .enableUpcomingFeature("MemberImportVisibility"),
+    .treatAllWarnings(as: .error),
+]
+let strictC: [CSetting] = [.treatAllWarnings(as: .error), .define("_GNU_SOURCE")]
+
+let nio: [Target.Dependency] = [
+    .product(name: "NIOCore", package: "swift-nio"),
+    .product(name: "NIOPosix", package: "swift-nio"),
+]
+let nioCore: Target.Dependency = .product(name: "NIOCore", package: "swift-nio")
+let nioEmbedded: Target.Dependency = .product(name: "NIOEmbedded", package: "swift-nio")
+let log: Target.Dependency = .product(name: "Logging", package: "swift-log")
+let arguments: Target.Dependency = .product(name: "ArgumentParser", package: "swift-argument-parser")
+let system: Target.Dependency = .product(name: "SystemPackage", package: "swift-system")
+let histogram: Target.Dependency = .product(name: "Histogram", package: "hdrhistogram-swift")
+let yams: Target.Dependency = .product(name: "Yams", package: "Yams")
+
+func library(_ name: String, _ dependencies: [Target.Dependency] = []) -> Target {
+    .target(name: name, dependencies: dependencies, path: "Sources/\(name)", swiftSettings: strict)
+}
+
+func executable(_ name: String, _ dependencies: [Target.Dependency], path: String? = nil) -> Target {
+    .executableTarget(name: name, dependencies: dependencies, path: path ?? "Sources/\(name)", swiftSettings: strict)
+}
+
+func tests(_ name: String, _ dependencies: [Target.Dependency]) -> Target {
+    .testTarget(name: name, dependencies: dependencies, path: "Tests/\(name)", swiftSettings: strict)
+}
+
+let package = Package(
+    name: "TwinLog",
+    products: [
+        .executable(name: "twinlogd", targets: ["twinlogd"]),
+        .executable(name: "twinlog", targets: ["twinlog"]),
+        .executable(name: "twinlog-recover", targets: ["twinlog-recover"]),
+        .executable(name: "twinlog-perf", targets: ["twinlog-perf"]),
+    ],
+    dependencies: [
+        .package(url: "https://github.com/apple/swift-nio", from: "2.101.2"),
+        .package(url: "https://github.com/apple/swift-log", from: "1.16.2"),
+        .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
+        .package(url: "https://github.com/apple/swift-system", from: "1.8.1"),
+        .package(url: "https://github.com/HdrHistogram/hdrhistogram-swift", from: "0.2.0"),
+        .package(url: "https://github.com/jpsim/Yams", from: "6.2.2"),
+    ],
+    targets: [
+        // C: persistent memory
+        .systemLibrary(
+            name: "Clibpmem", path: "CSupport/Clibpmem", pkgConfig: "libpmem", providers: [.apt(["libpmem-dev"])]),
+        .target(name: "CLogCore", path: "CSupport/CLogCore", cSettings: strictC),
+        .target(name: "CHostSupport", path: "CSupport/CHostSupport", cSettings: strictC),
+
+        // Leaf vocabulary
+        library("LogModel"),
+
+        // Side by side, blind to each other
+        library("PersistentMemory", ["LogModel", "Clibpmem", "CLogCore", system]),
+        library("StorageMedium", ["LogModel", "CHostSupport", system]),
+        library("RemoteMemory", ["LogModel"]),
+        library("NBDProtocol", [nioCore]),
+        library("Coordination", ["LogModel", "CHostSupport", system]),
+        library("ClusterConfiguration", ["LogModel", yams]),
+
+        library("RemoteMemoryTCP", ["LogModel", "RemoteMemory", "CLogCore", log] + nio),
+        library("WriteLog", ["LogModel", "PersistentMemory", "CLogCore"]),
+        library("ClusterProtocol", ["LogModel", "Coordination"]),
+        library("NBDClient", ["NBDProtocol"] + nio),
+
+        library("Recovery", ["LogModel", "PersistentMemory", "WriteLog", "StorageMedium"]),
+        library("AdminProtocol", ["LogModel"] + nio),
+        library(
+            "StorageNode",
+            [
+                "LogModel", "PersistentMemory", "WriteLog", "StorageMedium", "RemoteMemory", "RemoteMemoryTCP",
+                "Coordination", "ClusterProtocol", "ClusterConfiguration", "Recovery", "AdminProtocol", log,
+            ] + nio),
+        library("NBDServer", ["LogModel", "NBDProtocol", "StorageNode", log] + nio),
+        library("ClusterHarness", ["LogModel", "ClusterConfiguration", "AdminProtocol", "NBDProtocol", "NBDClient"] + nio),
+
+        executable(
+            "twinlogd", ["LogModel", "ClusterConfiguration", "StorageNode", "NBDServer", "AdminProtocol", arguments, log] + nio),
+        executable("twinlog", ["LogModel", "ClusterConfiguration", "AdminProtocol", "Coordination", arguments]),
+        executable(
+            "twinlog-recover",
+            ["LogModel", "PersistentMemory", "WriteLog", "StorageMedium", "Recovery", "Coordination", "ClusterConfiguration", arguments]),
+        executable("twinlog-demo", ["ClusterHarness", "AdminProtocol", "NBDClient", "LogModel", arguments] + nio),
+        executable(
+            "twinlog-perf",
+            [
+                "LogModel", "PersistentMemory", "WriteLog", "CLogCore", "RemoteMemory", "RemoteMemoryTCP", "NBDProtocol", "NBDClient", arguments,
+                histogram,
+            ] + nio,
+            path: "Perf/twinlog-perf"),
+
+        tests("LogModelTests", ["LogModel"]),
+        tests("PersistentMemoryTests", ["LogModel", "PersistentMemory"]),
+        tests("WriteLogTests", ["LogModel", "PersistentMemory", "WriteLog", "CLogCore"]),
+        tests("CrashTests", ["LogModel", "PersistentMemory", "WriteLog", "CLogCore", "Recovery", "StorageMedium"]),
+        tests("StorageMediumTests", ["LogModel", "StorageMedium", system]),
+        tests("CoordinationTests", ["LogModel", "Coordination", "CHostSupport"]),
+        tests("ClusterConfigurationTests", ["LogModel", "ClusterConfiguration"]),
+        tests("RemoteMemoryTCPTests", ["LogModel", "RemoteMemory", "RemoteMemoryTCP", "CLogCore", log, nioEmbedded] + nio),
+        tests("NBDTests", ["LogModel", "NBDProtocol", "NBDServer", "NBDClient", "StorageNode", log, nioEmbedded] + nio),
+        tests("AdminProtocolTests", ["LogModel", "AdminProtocol"] + nio),
+        tests("ClusterProtocolTests", ["LogModel", "Coordination", "ClusterProtocol"]),
+        tests("SimulationTests", ["LogModel", "Coordination", "ClusterProtocol"]),
+        tests("RecoveryTests", ["LogModel", "PersistentMemory", "WriteLog", "StorageMedium", "Recovery"]),
+        tests("StorageNodeTests", [
+            "LogModel", "PersistentMemory", "WriteLog", "StorageMedium", "StorageNode", "ClusterConfiguration", log,
+        ] + nio),
+        tests("IntegrationTests", ["LogModel", "ClusterHarness", "ClusterConfiguration", "AdminProtocol", "NBDProtocol", "NBDClient"] + nio),
+    ]
+)

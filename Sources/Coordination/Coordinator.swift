@@ -1,0 +1,44 @@
+// Who owns what: the contract that every coordinator keeps. Calls block (files, network), so they are made on a thread
+// of their own, never on an event loop.
+
+public import LogModel
+
+public enum SwapOutcome: Hashable, Sendable {
+    /// The record is now the given one, durably.
+    case won
+    /// Somebody else swapped first (or the expectation was wrong): this is the record now, `nil` if there is none.
+    case lost(GroupRecord?)
+}
+
+/// A coordinator could not answer, or answered something that cannot be trusted. The outcome of a swap that threw is
+/// *unknown*: read before acting on it.
+public struct CoordinationError: Error, Hashable, Sendable, CustomStringConvertible {
+    public enum Code: Hashable, Sendable {
+        case unreachable
+        /// A record that cannot be parsed, has an impossible value, or is of a newer format (S21).
+        case invalidRecord
+    }
+    public var code: Code
+    public var message: String
+    public init(_ code: Code, _ message: String) {
+        self.code = code
+        self.message = message
+    }
+    public var description: String { message }
+}
+
+/// Thread-safe. Every call may block for as long as the coordinator's storage does.
+public protocol Coordinator: Sendable {
+    /// The group's record, or `nil` if the group has never been created.
+    func read(_ group: GroupID) throws(CoordinationError) -> GroupRecord?
+
+    /// Durable compare-and-swap: installs `record` if the current version is `expected` (0: no record yet).
+    /// Precondition: `record.version == expected + 1`.
+    func swap(expecting expected: UInt64, to record: GroupRecord) throws(CoordinationError) -> SwapOutcome
+
+    /// Renews this node's sign of life.
+    func announce(_ presence: Presence) throws(CoordinationError)
+
+    /// The last sign of life of `node`, `nil` if it never gave one.
+    func presence(of node: NodeID) throws(CoordinationError) -> Presence?
+}

@@ -1,0 +1,43 @@
+// Where writes end up. A medium is byte-addressed, of fixed size, and may answer any call with an error.
+
+public import LogModel
+
+/// A medium refused or failed: which medium, which call, where, and the errno.
+public struct MediumError: Error, Hashable, Sendable, CustomStringConvertible {
+    public enum Code: Hashable, Sendable {
+        case open
+        /// Another open file description holds the medium's exclusive lock (S18).
+        case locked
+        case read, write, flush, discard
+        case outOfRange
+        case wrongSize
+    }
+    public var code: Code
+    public var message: String
+    public var errno: Int32
+
+    public init(_ code: Code, _ message: String, errno: Int32 = 0) {
+        self.code = code
+        self.message = message
+        self.errno = errno
+    }
+    public var description: String { message }
+}
+
+/// One portion of the medium: the storage of one volume. Thread-safe; calls block, so they run on threads of their own.
+public protocol Medium: Sendable {
+    var sizeBytes: UInt64 { get }
+
+    /// Fills `buffer` from `offset`. A range outside the medium throws `outOfRange`.
+    func read(into buffer: UnsafeMutableRawBufferPointer, at offset: UInt64) throws(MediumError)
+
+    /// Writes the buffers one after another from `offset`; all of their bytes or an error. Not durable until ``flush()``.
+    func write(_ buffers: [UnsafeRawBufferPointer], at offset: UInt64) throws(MediumError)
+
+    /// The range reads as zeros afterwards. Not durable until ``flush()``. Releases the space where it can (`discard`).
+    func zero(_ range: ByteRange, releasingSpace: Bool) throws(MediumError)
+
+    /// Everything written before is durable when this returns. After an error, what was written since the last
+    /// successful flush is in an unknown state and must be written anew (S8).
+    func flush() throws(MediumError)
+}

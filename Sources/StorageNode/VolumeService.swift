@@ -1,0 +1,80 @@
+// What a node offers to front ends such as the NBD server: volumes, by name. Everything here is called on the node's
+// event loop.
+
+public import LogModel
+public import NIOCore
+
+public struct VolumeInfo: Hashable, Sendable {
+    public var name: String
+    public var sizeBytes: UInt64
+    public init(name: String, sizeBytes: UInt64) {
+        self.name = name
+        self.sizeBytes = sizeBytes
+    }
+}
+
+/// Why a volume is not served here now: a sentence for the client, naming the owner if there is another one.
+public struct VolumeRefusal: Error, Hashable, Sendable, CustomStringConvertible {
+    public enum Code: Hashable, Sendable {
+        case unknownVolume
+        case ownedElsewhere
+        /// Not now: starting, replaying, stopping.
+        case notReady
+    }
+    public var code: Code
+    public var message: String
+    public init(_ code: Code, _ message: String) {
+        self.code = code
+        self.message = message
+    }
+    public var description: String { message }
+}
+
+public enum VolumeRequest {
+    case read(offset: UInt64, length: Int)
+    case write(offset: UInt64, payload: ByteBuffer)
+    /// Reads as zeros from its acknowledgement on; the space may be released.
+    case discard(offset: UInt64, length: UInt64)
+    /// Reads as zeros; `mayRelease` is false if the client wants the space kept.
+    case writeZeroes(offset: UInt64, length: UInt64, mayRelease: Bool)
+    case flush
+}
+
+/// Why one request failed. The session goes on.
+public enum VolumeError: Error, Hashable, Sendable {
+    /// The range is not inside of the volume. Checked by the front end too.
+    case outOfRange
+    /// The medium failed to answer a read.
+    case readFailed(String)
+}
+
+public typealias VolumeCompletion = (Result<ByteBuffer?, VolumeError>) -> Void
+
+/// One client connection's use of one volume.
+public protocol VolumeSession: AnyObject {
+    /// Carries out one request and calls `completion` once, in any order relative to other requests, possibly before
+    /// returning. A read answers with exactly its bytes. A write, discard or write-zeroes completes when it is
+    /// acknowledged (S1), so FUA needs nothing more (S25). If ownership is lost, `completion` is never called and
+    /// `onRevoked` is. Precondition: a range is inside of the volume.
+    func submit(_ request: VolumeRequest, completion: @escaping VolumeCompletion)
+    /// Payload bytes of requests that wait because the log is full. The front end stops reading from a connection that
+    /// has more than its limit here.
+    var parkedBytes: Int { get }
+    /// Called when `parkedBytes` has fallen.
+    var onUnparked: (() -> Void)? { get set }
+    /// The node does not own the volume any more: close the connection without answering what is pending.
+    var onRevoked: (() -> Void)? { get set }
+    /// The connection ended: requests that are not issued yet are dropped, completions are not called (S24).
+    func close()
+}
+
+/// The volumes of a node.
+public protocol VolumeService: AnyObject {
+    /// Every configured volume, whoever owns it.
+    func volumes() -> [VolumeInfo]
+    /// The volume if it is served here now, or why not.
+    func find(_ name: String) -> Result<VolumeInfo, VolumeRefusal>
+    /// Opens the volume for one connection. `ready` is called on the event loop, possibly later: a session begins only
+    /// when everything issued on earlier connections is acknowledged or gone (S24).
+    func open(_ name: String, ready: @escaping (Result<any VolumeSession, VolumeRefusal>) -> Void)
+}
