@@ -1,7 +1,6 @@
 // What a node offers to front ends such as the NBD server: volumes, by name. Everything here is called on the node's
 // event loop.
 
-public import LogModel
 public import NIOCore
 
 public struct VolumeInfo: Hashable, Sendable {
