@@ -43,14 +43,15 @@ public struct GroupRecord: Hashable, Sendable, Codable {
     public var sources: [NodeID]
     /// While claimed: processes that may still write to the medium and must be confirmed dead before recovery (S16).
     public var mustFence: [ProcessIdentity]
-    /// The owner's process; a taker fences it.
-    public var ownerProcess: ProcessIdentity
+    /// The owner's process; a taker fences it. `nil` after a handover: the old owner has released the medium and the new
+    /// one has not claimed yet, so nobody writes.
+    public var ownerProcess: ProcessIdentity?
     /// The pool that each node had when it last took part; a node with another one is not in sync, whatever it says (S20).
     public var pools: [String: UUID128]
 
     public init(
         version: UInt64, group: GroupID, logUUID: UUID128, owner: NodeID, epoch: Epoch, phase: Phase,
-        inSync: [NodeID], sources: [NodeID], mustFence: [ProcessIdentity], ownerProcess: ProcessIdentity,
+        inSync: [NodeID], sources: [NodeID], mustFence: [ProcessIdentity], ownerProcess: ProcessIdentity?,
         pools: [String: UUID128]
     ) {
         self.version = version

@@ -1,0 +1,177 @@
+// Giving a group away on purpose, and stopping. The owner destages everything first, releases the medium, and only then
+// swaps; so the partner finds nothing to fence and nothing to replay. Whatever goes wrong before the medium is released
+// takes it back to serving; after that, the record decides, and claiming anew is always right.
+
+internal import Coordination
+internal import LogModel
+
+struct Handover: Sendable {
+    enum Step: Sendable { case draining, releasing, swapping }
+    var owner: Owner
+    var step: Step
+    /// The mirror is in sync and gets the group; otherwise this is a stop with nobody to take over.
+    var toPeer: Bool
+}
+
+extension GroupMachine {
+    mutating func commanded(_ command: Command, _ now: Nanos, _ out: inout [Directive]) {
+        if command == .stop, let earlier = self.command, earlier != .stop {
+            finishCommand(refusal: "the node is stopping", &out)
+        }
+        guard self.command == nil else {
+            return out.append(.commandDone(command, refusal: "another command on this group is not done yet"))
+        }
+        self.command = command
+        switch command {
+        case .handOver: beginHandover(now, &out)
+        case .takeOver: tryTakeover(now, &out)
+        case .forgetCoordinator: forgetCoordinator(now, &out)
+        case .stop: beginStop(now, &out)
+        }
+    }
+
+    // MARK: Handover and stop
+
+    private mutating func beginHandover(_ now: Nanos, _ out: inout [Directive]) {
+        guard case .owner(let owner) = role else {
+            return finishCommand(refusal: "\(me) does not own the group; \(record?.owner.rawValue ?? "nobody") does", &out)
+        }
+        guard case .inSync = owner.mirror, !owner.suspended else {
+            return finishCommand(refusal: "\(settings.peer) is not in sync (\(state(now).rawValue))", &out)
+        }
+        out.append(.report(Report("handing-over", "draining, then \(settings.peer) gets the group")))
+        role = .handingOver(Handover(owner: owner, step: .draining, toPeer: true))
+        out.append(.drain)
+    }
+
+    private mutating func beginStop(_ now: Nanos, _ out: inout [Directive]) {
+        switch role {
+        case .owner(let owner):
+            let toPeer = owner.mirror == .inSync && !owner.suspended
+            role = .handingOver(Handover(owner: owner, step: .draining, toPeer: toPeer))
+            out.append(.drain)
+        case .recovering:
+            out.append(.releaseMedia)
+            stop(&out)
+        case .handingOver: break  // goes on; `gaveAway` or its failure stops
+        default: stop(&out)
+        }
+    }
+
+    mutating func stop(_ out: inout [Directive]) {
+        role = .stopped
+        out += [.stopServing, .closeRail]
+        finishCommand(refusal: nil, &out)
+        out.append(.stopped)
+    }
+
+    mutating func tickHandover(_ now: Nanos, _ out: inout [Directive]) {
+        guard case .handingOver(let handover) = role else { return }
+        if peer.railUp { out.append(.sendHeartbeat) }
+        switch handover.step {
+        case .draining:
+            if now >= leaseEnd() { return abortHandover("the lease ran out while draining", now, &out) }
+            if handover.toPeer && mirrorSilent(now) { abortHandover("\(settings.peer) fell silent while draining", now, &out) }
+        case .releasing: break
+        case .swapping: giveAway(now, &out)
+        }
+    }
+
+    mutating func handoverEvent(_ event: Event, _ now: Nanos, _ out: inout [Directive]) {
+        guard case .handingOver(var handover) = role else { return }
+        switch (handover.step, event) {
+        case (.draining, .drained):
+            handover.step = .releasing
+            role = .handingOver(handover)
+            out.append(.releaseMedia)
+        case (.releasing, .mediaReleased):
+            guard handover.toPeer else { return stop(&out) }
+            handover.step = .swapping
+            role = .handingOver(handover)
+            giveAway(now, &out)
+        default: return
+        }
+    }
+
+    private mutating func giveAway(_ now: Nanos, _ out: inout [Directive]) {
+        guard let record, call == nil else { return }
+        swap(to: givenAway(record, releasedByOwner: true), .giveAway, now, &out)
+    }
+
+    /// The peer is the owner now, by this node's swap.
+    mutating func gaveAway(_ now: Nanos, _ out: inout [Directive]) {
+        guard case .handingOver = role else {
+            peer = PeerView(since: now)
+            return
+        }
+        out += [.report(Report("handed-over", "\(settings.peer) has the group")), .tellRecordChanged]
+        if command == .stop { return stop(&out) }
+        out += [.stopServing, .closeRail]
+        finishCommand(refusal: nil, &out)
+        role = .standby
+        peer = PeerView(since: now)
+    }
+
+    /// Back to serving. Only while the medium is still held.
+    mutating func abortHandover(_ reason: String, _ now: Nanos, _ out: inout [Directive]) {
+        guard case .handingOver(var handover) = role, handover.step == .draining else { return }
+        out.append(.report(Report("handover-aborted", reason)))
+        if command == .stop {
+            // There is no partner to give the group to: destage what one copy may acknowledge, and stop.
+            handover.toPeer = false
+        }
+        var owner = handover.owner
+        if case .inSync = owner.mirror { mirrorGone(&owner, now, &out) }
+        if command == .stop, now < leaseEnd() {
+            handover.owner = owner
+            role = .handingOver(handover)
+            return
+        }
+        if command != .stop { finishCommand(refusal: reason, &out) }
+        owner.suspended = now >= leaseEnd()
+        role = .owner(owner)
+        out.append(owner.suspended ? .suspend : .serve)
+        out.append(.acknowledge)
+        if command == .stop { stop(&out) }
+    }
+
+    // MARK: What an operator decides
+
+    mutating func tryTakeover(_ now: Nanos, _ out: inout [Directive]) {
+        guard case .takeOver(let force) = command else { return }
+        let blocked = if case .blocked = role { true } else { false }
+        switch role {
+        case .standby, .blocked: break
+        case .owner: return finishCommand(refusal: "\(me) owns the group already", &out)
+        case .recovering: return  // done when published
+        default: return finishCommand(refusal: "not possible while \(state(now).rawValue)", &out)
+        }
+        guard let record else {
+            return finishCommand(refusal: "the coordinator has no record of the group", &out)
+        }
+        guard force || (!blocked && holds(me, pool: settings.pool, in: record)) else {
+            return finishCommand(
+                refusal: "\(me) is not in sync: acknowledged writes that only \(record.owner) holds would be lost; "
+                    + "--force takes over all the same", &out)
+        }
+        guard call == nil else { return }
+        role = .standby
+        claim(record, forced: force, now, &out)
+    }
+
+    private mutating func forgetCoordinator(_ now: Nanos, _ out: inout [Directive]) {
+        guard case .blocked = role, let local else {
+            return finishCommand(refusal: "nothing to decide: the coordinator and this node's pool agree", &out)
+        }
+        let epoch = max(record?.epoch ?? .none, Epoch(local.incarnation.rawValue)).next
+        var fence = record?.mustFence ?? []
+        if let old = record?.ownerProcess, old != settings.process, !fence.contains(old) { fence.append(old) }
+        let decided = GroupRecord(
+            version: (record?.version ?? 0) + 1, group: settings.group, logUUID: local.logUUID, owner: me, epoch: epoch,
+            phase: .claimed, inSync: [me], sources: [me], mustFence: fence, ownerProcess: settings.process,
+            pools: [me.rawValue: settings.pool])
+        if !swap(to: decided, .claim, now, &out) {
+            finishCommand(refusal: "the coordinator is busy or does not answer; try again", &out)
+        }
+    }
+}

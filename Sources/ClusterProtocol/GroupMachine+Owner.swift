@@ -1,0 +1,311 @@
+// The published owner: keeps its lease, keeps its mirror, and says what an acknowledgement needs.
+//
+// The mirror's way:
+//   absent ─ dial ─▶ dialing ─▶ attaching ─▶ catchingUp ─▶ requiring ─ swap ─▶ inSync
+//   inSync ─ silence or a lost rail ─▶ lost ─ re-attached ─▶ requiring ─▶ inSync      (never counted out)
+//                                       └─ not in time ─ swap ─▶ absent               (S13; `stall` waits in `lost`)
+
+internal import Coordination
+internal import LogModel
+
+struct Owner: Sendable {
+    enum Mirror: Sendable, Equatable {
+        case absent(dialAt: Nanos)
+        case dialing(since: Nanos)
+        case attaching(since: Nanos)
+        /// One copy is still enough while the mirror is far behind.
+        case catchingUp
+        /// Acknowledgements need the mirror again; it joins when it has everything below `target` (S14).
+        case requiring(target: LSN)
+        /// In sync by the record as soon as the swap is won.
+        case joining
+        case inSync
+        /// In sync by the record, but not reachable; acknowledgements wait.
+        case lost(since: Nanos, redial: Redial)
+        /// The swap that counts the mirror out is on its way; acknowledgements wait.
+        case disqualifying
+    }
+    enum Redial: Sendable, Equatable { case at(Nanos), dialing(since: Nanos), attaching(since: Nanos) }
+
+    var epoch: Epoch
+    var incarnation: Incarnation
+    var suspended: Bool
+    var mirror: Mirror
+    var lostSince: Nanos?
+    var mirrorPool = UUID128.zero
+    var localDurable = LSN.zero
+    var mirrorDurable = LSN.zero
+}
+
+extension GroupMachine {
+    /// How far behind the mirror may be when acknowledgements begin to need it: what a rail carries in a few milliseconds.
+    static var joinDistanceBytes: UInt64 { 4 << 20 }
+
+    func leaseEnd() -> Nanos {
+        guard let lastRenewal else { return 0 }
+        return lastRenewal + settings.lease - settings.leaseMargin
+    }
+
+    /// Whether the owner may acknowledge, read and trim at `now` (S8, S17).
+    public func ownershipValid(_ now: Nanos) -> Bool {
+        switch role {
+        case .owner(let owner): !owner.suspended && now < leaseEnd()
+        case .handingOver(let handover): handover.step == .draining && now < leaseEnd()
+        default: false
+        }
+    }
+
+    /// What an acknowledgement needs now.
+    public var acknowledgementRule: (allowed: Bool, needsMirror: Bool) {
+        let owner: Owner
+        switch role {
+        case .owner(let current): owner = current
+        case .handingOver(let handover): owner = handover.owner
+        default: return (false, true)
+        }
+        if owner.suspended { return (false, true) }
+        return switch owner.mirror {
+        case .absent, .dialing, .attaching, .catchingUp: (settings.degradeOnMirrorLoss, false)
+        case .requiring, .joining, .inSync, .lost: (true, true)
+        case .disqualifying: (false, true)
+        }
+    }
+
+    mutating func becomeOwner(_ record: GroupRecord, _ now: Nanos, _ out: inout [Directive]) {
+        let suspended = now >= leaseEnd()
+        role = .owner(
+            Owner(
+                epoch: record.epoch, incarnation: Incarnation(record.epoch), suspended: suspended,
+                mirror: .absent(dialAt: now)))
+        peer = PeerView(since: now)
+        out.append(.report(Report("published", "owner in epoch \(record.epoch)")))
+        if !suspended { out.append(.serve) }
+        finishCommand(refusal: nil, &out)
+        tickOwner(now, &out)
+    }
+
+    mutating func resumeAfterRenewal(_ now: Nanos, _ out: inout [Directive]) {
+        guard case .owner(var owner) = role, owner.suspended, now < leaseEnd() else { return }
+        owner.suspended = false
+        role = .owner(owner)
+        out += [.report(Report("lease-regained", "the lease is renewed; serving again")), .serve, .acknowledge]
+    }
+
+    mutating func tickOwner(_ now: Nanos, _ out: inout [Directive]) {
+        guard case .owner(var owner) = role else { return }
+        if !owner.suspended && now >= leaseEnd() {
+            owner.suspended = true
+            role = .owner(owner)
+            out += [.report(Report("lease-lost", "the lease ran out before it could be renewed; nothing is acknowledged")), .suspend]
+        }
+        tickMirror(&owner, now, &out)
+        role = .owner(owner)
+        if case .disqualifying = owner.mirror { disqualify(now, &out) }
+        if case .joining = owner.mirror { rejoin(now, &out) }
+    }
+
+    /// A join that is not on its way: made again, or given up if the rail is gone meanwhile.
+    private mutating func rejoin(_ now: Nanos, _ out: inout [Directive]) {
+        guard call == nil, case .owner(var owner) = role else { return }
+        if peer.railUp { return join(now, &out) }
+        owner.mirror = .absent(dialAt: now)
+        role = .owner(owner)
+        out.append(.acknowledge)
+    }
+
+    func mirrorSilent(_ now: Nanos) -> Bool { now >= peer.lastHeard + settings.heartbeatTimeout }
+
+    /// Time's part of the mirror's way. Does not make coordinator calls.
+    mutating func tickMirror(_ owner: inout Owner, _ now: Nanos, _ out: inout [Directive]) {
+        switch owner.mirror {
+        case .absent(let dialAt):
+            guard now >= dialAt else { return }
+            owner.mirror = .dialing(since: now)
+            out.append(.dial)
+        case .dialing(let since), .attaching(let since):
+            guard now >= since + settings.heartbeatTimeout else { break }
+            mirrorGone(&owner, now, &out)
+        case .catchingUp, .requiring, .joining, .inSync:
+            guard mirrorSilent(now) else { break }
+            mirrorGone(&owner, now, &out)
+        case .lost(let since, let redial):
+            if now >= since + settings.heartbeatTimeout && settings.degradeOnMirrorLoss {
+                owner.mirror = .disqualifying
+                out.append(.closeRail)
+                return
+            }
+            tickRedial(&owner, since, redial, now, &out)
+        case .disqualifying: return
+        }
+        if peer.railUp { out.append(.sendHeartbeat) }
+    }
+
+    private mutating func tickRedial(
+        _ owner: inout Owner, _ since: Nanos, _ redial: Owner.Redial, _ now: Nanos, _ out: inout [Directive]
+    ) {
+        switch redial {
+        case .at(let time):
+            guard now >= time else { return }
+            owner.mirror = .lost(since: since, redial: .dialing(since: now))
+            out.append(.dial)
+        case .dialing(let began), .attaching(let began):
+            guard now >= began + settings.heartbeatTimeout else { return }
+            out.append(.closeRail)
+            owner.mirror = .lost(since: since, redial: .at(now + settings.heartbeatInterval))
+        }
+    }
+
+    /// The rail is down or silent. What follows depends on whether the record counts the mirror in.
+    mutating func mirrorGone(_ owner: inout Owner, _ now: Nanos, _ out: inout [Directive]) {
+        out.append(.closeRail)
+        peer.railUp = false
+        switch owner.mirror {
+        case .joining, .disqualifying: return  // the swap's outcome decides
+        case .lost(let since, _):
+            owner.mirror = .lost(since: since, redial: .at(now + settings.heartbeatInterval))
+        default:
+            if record?.inSync.contains(settings.peer) == true {
+                // A mirror that comes and goes without ever catching up is counted out from its first loss.
+                owner.lostSince = owner.lostSince ?? now
+                owner.mirror = .lost(since: owner.lostSince ?? now, redial: .at(now))
+                out.append(.report(Report("mirror-lost", "\(settings.peer) is silent or its rail is down; acknowledgements wait")))
+            } else {
+                owner.mirror = .absent(dialAt: now + settings.heartbeatInterval)
+                out.append(.acknowledge)
+            }
+        }
+    }
+
+    mutating func ownerRailUp(_ now: Nanos, _ out: inout [Directive]) {
+        guard case .owner(var owner) = role else { return }
+        switch owner.mirror {
+        case .dialing: owner.mirror = .attaching(since: now)
+        case .lost(let since, .dialing): owner.mirror = .lost(since: since, redial: .attaching(since: now))
+        default: return out.append(.closeRail)
+        }
+        out.append(.sendAttach(epoch: owner.epoch))
+        role = .owner(owner)
+    }
+
+    mutating func ownerRailDown(_ now: Nanos, _ out: inout [Directive]) {
+        switch role {
+        case .owner(var owner):
+            if case .absent = owner.mirror { return }
+            mirrorGone(&owner, now, &out)
+            role = .owner(owner)
+        case .handingOver: abortHandover("the rail to \(settings.peer) was lost", now, &out)
+        case .standby: watch(now, &out)
+        default: break
+        }
+    }
+
+    // MARK: What the mirror answers
+
+    mutating func mirrorEvent(_ event: Event, _ now: Nanos, _ out: inout [Directive]) {
+        if case .handingOver(var handover) = role, case .progress(let local, let mirror) = event {
+            handover.owner.localDurable = local
+            handover.owner.mirrorDurable = mirror
+            role = .handingOver(handover)
+            return
+        }
+        guard case .owner(var owner) = role else { return }
+        switch event {
+        case .attached(let durable, let kept): attached(&owner, durable: durable, kept: kept, now, &out)
+        case .attachRefused(let refusal, let reason):
+            out.append(.report(Report("attach-refused", "\(settings.peer) does not mirror: \(reason)")))
+            mirrorGone(&owner, now, &out)
+            role = .owner(owner)
+            if refusal == .staleEpoch { read(&out) }
+            return
+        case .progress(let local, let mirror):
+            owner.localDurable = local
+            owner.mirrorDurable = mirror
+        default: return
+        }
+        advanceMirror(&owner, &out)
+        role = .owner(owner)
+        if case .joining = owner.mirror { join(now, &out) }
+    }
+
+    private func attached(
+        _ owner: inout Owner, durable: LSN, kept: MirrorContents, _ now: Nanos, _ out: inout [Directive]
+    ) {
+        switch owner.mirror {
+        case .attaching: owner.mirror = .catchingUp
+        case .lost(_, .attaching):
+            guard kept.isKept, kept.pool == record?.pools[settings.peer.rawValue] else {
+                // Its memory of what was acknowledged is gone: count it out before anything else (S13, S20).
+                out += [.closeRail, .report(Report("mirror-amnesia", "\(settings.peer) came back without its log"))]
+                owner.mirror = .disqualifying
+                return
+            }
+            owner.mirror = .requiring(target: owner.localDurable)
+        default: return
+        }
+        owner.mirrorPool = kept.pool
+        owner.mirrorDurable = durable
+        out.append(.report(Report("mirror-attached", "\(settings.peer) holds the log up to \(durable)")))
+    }
+
+    private func advanceMirror(_ owner: inout Owner, _ out: inout [Directive]) {
+        if case .catchingUp = owner.mirror,
+            owner.mirrorDurable.rawValue + Self.joinDistanceBytes >= owner.localDurable.rawValue
+        {
+            owner.mirror = .requiring(target: owner.localDurable)
+            out.append(.acknowledge)
+        }
+        if case .requiring(let target) = owner.mirror, owner.mirrorDurable >= target {
+            if record?.inSync.contains(settings.peer) == true {
+                owner.mirror = .inSync
+                owner.lostSince = nil
+                out.append(.report(Report("mirrored", "\(settings.peer) is in sync")))
+            } else {
+                owner.mirror = .joining
+            }
+            out.append(.acknowledge)
+        }
+    }
+
+    // MARK: Swaps of the in-sync set
+
+    private mutating func join(_ now: Nanos, _ out: inout [Directive]) {
+        guard case .owner(let owner) = role, var next = record, call == nil else { return }
+        next.version += 1
+        next.inSync = [me, settings.peer].sorted()
+        next.pools[settings.peer.rawValue] = owner.mirrorPool
+        swap(to: next, .join, now, &out)
+    }
+
+    mutating func mirrorJoined(_ now: Nanos, _ out: inout [Directive]) {
+        guard case .owner(var owner) = role else { return }
+        if peer.railUp {
+            owner.mirror = .inSync
+            owner.lostSince = nil
+            out.append(.report(Report("mirrored", "\(settings.peer) is in sync")))
+            out.append(.tellRecordChanged)
+        } else {
+            owner.lostSince = now
+            owner.mirror = .lost(since: now, redial: .at(now))
+        }
+        role = .owner(owner)
+        out.append(.acknowledge)
+    }
+
+    private mutating func disqualify(_ now: Nanos, _ out: inout [Directive]) {
+        guard case .owner = role, var next = record, call == nil else { return }
+        next.version += 1
+        next.epoch = next.epoch.next
+        next.inSync = [me]
+        swap(to: next, .disqualify, now, &out)
+    }
+
+    mutating func mirrorDisqualified(_ record: GroupRecord, _ now: Nanos, _ out: inout [Directive]) {
+        guard case .owner(var owner) = role else { return }
+        owner.epoch = record.epoch
+        owner.lostSince = nil
+        owner.mirror = .absent(dialAt: now + settings.heartbeatInterval)
+        role = .owner(owner)
+        out.append(.report(Report("degraded", "\(settings.peer) is out of sync since epoch \(record.epoch); acknowledging with one copy")))
+        out.append(.acknowledge)
+    }
+}

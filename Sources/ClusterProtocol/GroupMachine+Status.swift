@@ -1,0 +1,95 @@
+// What an operator sees of a machine.
+
+internal import Coordination
+public import LogModel
+
+extension GroupMachine {
+    public func state(_ now: Nanos) -> GroupState {
+        switch role {
+        case .starting: .starting
+        case .blocked: .unavailable
+        case .standby: standbyState(now)
+        case .recovering(let recovering): recovering.step == .fencing || recovering.step == .locking ? .fencing : .replaying
+        case .owner(let owner): ownerState(owner)
+        case .handingOver: .handingOver
+        case .stopped: .stopped
+        }
+    }
+
+    private func standbyState(_ now: Nanos) -> GroupState {
+        guard let record else { return .starting }
+        if record.phase == .claimed { return presenceStale(now) ? .unavailable : .replaying }
+        guard presenceStale(now), railSilent(now) else { return record.inSync.contains(me) ? .mirrored : .degraded }
+        return holds(me, pool: settings.pool, in: record) ? .suspecting : .unavailable
+    }
+
+    private func ownerState(_ owner: Owner) -> GroupState {
+        if owner.suspended { return .stalled }
+        return switch owner.mirror {
+        case .absent, .dialing, .attaching: settings.degradeOnMirrorLoss ? .degraded : .stalled
+        case .catchingUp, .requiring, .joining: .resyncing
+        case .inSync: .mirrored
+        case .lost, .disqualifying: .stalled
+        }
+    }
+
+    /// Why the group is not `mirrored`, for a person; `nil` if it is.
+    public func reason(_ now: Nanos) -> String? {
+        if let coordinatorProblem { return "the coordinator does not answer: \(coordinatorProblem)" }
+        switch role {
+        case .starting: return "waiting for the coordinator"
+        case .blocked(let reason): return reason
+        case .recovering(let recovering): return recovering.problem ?? "taking over in epoch \(recovering.epoch)"
+        case .handingOver: return "handing over to \(settings.peer)"
+        case .stopped: return "stopped"
+        case .standby:
+            guard let record else { return "waiting for \(settings.home) to create the group" }
+            guard presenceStale(now) else { return nil }
+            return holds(me, pool: settings.pool, in: record)
+                ? "\(record.owner) gives no sign of life" : "\(record.owner) gives no sign of life, and the log here is out of sync"
+        case .owner(let owner):
+            if owner.suspended { return "the lease ran out and could not be renewed" }
+            return switch owner.mirror {
+            case .inSync: nil
+            case .absent, .dialing, .attaching: "\(settings.peer) does not mirror: acknowledging with one copy"
+            case .catchingUp, .requiring, .joining: "\(settings.peer) is catching up"
+            case .lost: "\(settings.peer) is silent or its rail is down; acknowledgements wait"
+            case .disqualifying: "\(settings.peer) is being counted out at the coordinator"
+            }
+        }
+    }
+
+    /// Whether the partner could take over now without loss.
+    public func takeoverPossible(_ now: Nanos) -> Bool {
+        switch role {
+        case .owner(let owner):
+            return owner.mirror == .inSync
+        case .handingOver(let handover): return handover.toPeer
+        case .standby:
+            guard let record, record.phase == .published else { return false }
+            return holds(me, pool: settings.pool, in: record) && !(presenceStale(now) && railSilent(now))
+        default: return false
+        }
+    }
+
+    public var isOwner: Bool {
+        switch role {
+        case .owner, .handingOver: true
+        default: false
+        }
+    }
+
+    /// Whether clients' requests are accepted now.
+    public var isServing: Bool { if case .owner(let owner) = role { !owner.suspended } else { false } }
+
+    public var isStopped: Bool { if case .stopped = role { true } else { false } }
+
+    /// The incarnation that this node writes, if it owns the group.
+    public var incarnation: Incarnation? {
+        switch role {
+        case .owner(let owner): owner.incarnation
+        case .handingOver(let handover): handover.owner.incarnation
+        default: nil
+        }
+    }
+}

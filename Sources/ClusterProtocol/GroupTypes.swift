@@ -1,0 +1,212 @@
+// The events that a group's machine takes and the directives that it gives. See GroupMachine.swift.
+
+public import Coordination
+public import LogModel
+
+/// Nanoseconds on one node's boot-time clock (it counts suspension, S17). Never compared between nodes.
+public typealias Nanos = UInt64
+
+public struct GroupSettings: Sendable {
+    public var group: GroupID
+    public var node: NodeID
+    public var peer: NodeID
+    /// The node that creates the group's record when there is none.
+    public var home: NodeID
+    public var process: ProcessIdentity
+    public var pool: UUID128
+    public var heartbeatInterval: Nanos
+    public var heartbeatTimeout: Nanos
+    public var lease: Nanos
+    /// `on-mirror-loss: degrade`; false is `stall`.
+    public var degradeOnMirrorLoss: Bool
+
+    public init(
+        group: GroupID, node: NodeID, peer: NodeID, home: NodeID, process: ProcessIdentity, pool: UUID128,
+        heartbeatInterval: Nanos, heartbeatTimeout: Nanos, lease: Nanos, degradeOnMirrorLoss: Bool
+    ) {
+        self.group = group
+        self.node = node
+        self.peer = peer
+        self.home = home
+        self.process = process
+        self.pool = pool
+        self.heartbeatInterval = heartbeatInterval
+        self.heartbeatTimeout = heartbeatTimeout
+        self.lease = lease
+        self.degradeOnMirrorLoss = degradeOnMirrorLoss
+    }
+
+    /// What a lease loses to clocks that do not run alike, and to the way from a check to its effect (S17).
+    public var leaseMargin: Nanos { lease / 10 }
+}
+
+/// What this node's region of the group holds, from its durable identity.
+public struct LocalLog: Hashable, Sendable {
+    public var logUUID: UUID128
+    public var incarnation: Incarnation
+    public init(logUUID: UUID128, incarnation: Incarnation) {
+        self.logUUID = logUUID
+        self.incarnation = incarnation
+    }
+}
+
+/// An owner asks to write its log into the partner's mirror region.
+public struct AttachRequest: Hashable, Sendable {
+    public var group: GroupID
+    public var from: NodeID
+    public var epoch: Epoch
+    public var logUUID: UUID128
+    public var incarnation: Incarnation
+    public var head: LSN
+    public var acknowledged: LSN
+    public var ringBytes: UInt64
+
+    public init(
+        group: GroupID, from: NodeID, epoch: Epoch, logUUID: UUID128, incarnation: Incarnation, head: LSN,
+        acknowledged: LSN, ringBytes: UInt64
+    ) {
+        self.group = group
+        self.from = from
+        self.epoch = epoch
+        self.logUUID = logUUID
+        self.incarnation = incarnation
+        self.head = head
+        self.acknowledged = acknowledged
+        self.ringBytes = ringBytes
+    }
+}
+
+/// What an attached mirror says of its region.
+public struct MirrorContents: Hashable, Sendable {
+    /// The pool that the region is in.
+    public var pool: UUID128
+    /// The region already held this incarnation of the log, and its records were kept.
+    public var isKept: Bool
+    public init(pool: UUID128, isKept: Bool) {
+        self.pool = pool
+        self.isKept = isKept
+    }
+}
+
+public enum AttachRefusal: String, Hashable, Sendable, Codable {
+    /// The coordinator knows a newer epoch, or another owner: the asker must read the record (S15).
+    case staleEpoch
+    /// Not now; ask again.
+    case notReady
+}
+
+public enum Command: Hashable, Sendable {
+    case handOver
+    case takeOver(force: Bool)
+    /// The operator says that the pool is right and the coordinator is not (S20).
+    case forgetCoordinator
+    /// Stop for good: hand over if possible, destage.
+    case stop
+}
+
+public enum Event: Sendable {
+    /// The pool is open; `local` is `nil` if the group's region was never written. First event.
+    case started(local: LocalLog?)
+    /// Time passes; at least every heartbeat interval.
+    case tick
+
+    /// The answer to `readRecord`, and to nothing else.
+    case recordRead(GroupRecord?)
+    /// The answer to `swap`.
+    case swapped(SwapOutcome)
+    /// `readRecord` or `swap` failed. A failed swap's outcome is unknown.
+    case coordinatorFailed(String)
+    /// A renewal that began at `startedAt` has been announced, and *after that* the group's record was read.
+    case renewed(startedAt: Nanos, record: GroupRecord?)
+    /// What the coordinator knows of the peer's life, and a process of the peer that is known to be gone.
+    case peerPresence(Presence?, deadProcess: ProcessIdentity?)
+
+    /// Anything arrived from the peer on this group's rail.
+    case heard
+    /// Owner: the rail that `dial` asked for is up. Mirror: an owner's rail was accepted.
+    case railUp
+    case railDown
+    /// Mirror: an owner asks to attach.
+    case attachRequested(AttachRequest)
+    /// Owner: the mirror holds everything below `durable`.
+    case attached(durable: LSN, MirrorContents)
+    case attachRefused(AttachRefusal, String)
+    /// Owner: the session's numbers moved. `durable` is the mirror's, `local` this log's.
+    case progress(local: LSN, mirror: LSN)
+    /// The partner says that the record has changed.
+    case recordChanged
+
+    /// Every process that `fence` named is confirmed dead.
+    case fenced
+    case mediaLocked
+    /// No copy into the region is in progress any more, and no key opens it.
+    case sealed
+    /// Everything in the region is on the medium and flushed. `end` is where the old log ended.
+    case recovered(end: LSN)
+    case logOpened
+    /// `fence`, `lockMedia`, `recover` or `openLog` failed and may be tried again.
+    case stepFailed(String)
+    /// Recovery found corrupt records that it must not step over (S5).
+    case recoveryRefused(String)
+
+    /// Owner: every record of the log is on the medium, and the head has moved past it.
+    case drained
+    case mediaReleased
+    case command(Command)
+}
+
+public enum Directive: Hashable, Sendable {
+    case readRecord
+    case swap(expecting: UInt64, to: GroupRecord)
+
+    case dial
+    case closeRail
+    case sendAttach(epoch: Epoch)
+    /// Mirror: prepare the region, register it under a key for this epoch and tell the owner where it is.
+    case acceptAttach(AttachRequest)
+    case refuseAttach(AttachRequest, AttachRefusal, String)
+    case sendHeartbeat
+    /// Tell the partner to read the record.
+    case tellRecordChanged
+
+    case fence([ProcessIdentity])
+    case lockMedia
+    case sealRegion
+    case recover
+    /// Begin `incarnation` in this node's region as owner, from the recovered end on.
+    case openLog(Incarnation, logUUID: UUID128, start: LSN)
+
+    /// Accept requests, or go on after `suspend`.
+    case serve
+    /// The lease ran out: acknowledge, read and destage nothing until `serve`, or `stopServing`.
+    case suspend
+    /// Ownership is gone or given away: close the clients' connections without answers.
+    case stopServing
+    /// Evaluate acknowledgements again: the rule or a number changed.
+    case acknowledge
+    /// Owner: take no new requests and destage everything, then say `drained`.
+    case drain
+    case releaseMedia
+    /// `stop` is complete.
+    case stopped
+
+    case report(Report)
+    /// The command that was given is done, or refused with a reason.
+    case commandDone(Command, refusal: String?)
+}
+
+/// Something an operator wants to read in the events: a stable kind, and a sentence.
+public struct Report: Hashable, Sendable {
+    public var kind: String
+    public var message: String
+    public init(_ kind: String, _ message: String) {
+        self.kind = kind
+        self.message = message
+    }
+}
+
+/// The word for a group's condition in `status`.
+public enum GroupState: String, Hashable, Sendable, Codable {
+    case starting, unavailable, mirrored, degraded, stalled, resyncing, suspecting, fencing, replaying, stopped
+    case handingOver = "handing-over"
+}

@@ -1,0 +1,101 @@
+// What the owner of a group knows of its mirror log: three numbers, and what is on the way. Pure; the shell posts what
+// `next` says and reports completions.
+//
+// Shipping is self-clocked: the first record leaves at once; while a WRITE is out, what is published meanwhile leaves as
+// one next WRITE. A second WRITE leaves early only if it is a full one, which keeps the pipe full during a catch-up.
+
+public import LogModel
+
+public struct MirrorSession: Sendable {
+    /// The most that one WRITE carries. Equal to the transport's limit; the shell checks that it is not above it.
+    public static let maximumShipBytes: UInt64 = 1 << 20
+    /// Full WRITEs on the way at once.
+    public static let maximumFullWrites = 3
+
+    struct Posted: Sendable {
+        var id: UInt64
+        var end: LSN
+        var trimsTo: LSN?
+    }
+
+    /// Everything below has been posted to the mirror.
+    public private(set) var shipped: LSN
+    /// Everything below is durable in the mirror log (S11).
+    public private(set) var durable: LSN
+    /// The mirror's durable head: space below it may be reused on this side (S6).
+    public private(set) var mirrorHead: LSN
+    private var headPosted: LSN
+    private var posted: [Posted] = []
+    private var writesOut = 0
+
+    /// The mirror said that it holds everything below `durable`, and its head is at `head`.
+    public init(durable: LSN, head: LSN) {
+        shipped = durable
+        self.durable = durable
+        mirrorHead = head
+        headPosted = head
+    }
+
+    /// The range to post as one WRITE now, or `nil`. It may span the end of the ring: the shell splits it there.
+    public func next(published: LSN, creditBytes: UInt64) -> Range<LSN>? {
+        guard shipped < published else { return nil }
+        let waiting = published - shipped
+        let length = min(waiting, Self.maximumShipBytes)
+        guard length <= creditBytes else { return nil }
+        if writesOut == 0 { return shipped..<(shipped + length) }
+        guard waiting >= Self.maximumShipBytes, writesOut < Self.maximumFullWrites else { return nil }
+        return shipped..<(shipped + length)
+    }
+
+    /// The shell posted `range`, as work requests of which `id` is the last.
+    public mutating func didPost(_ range: Range<LSN>, id: UInt64) {
+        precondition(range.lowerBound == shipped, "shipped \(range) out of order, expected \(shipped)")
+        shipped = range.upperBound
+        writesOut += 1
+        posted.append(Posted(id: id, end: range.upperBound, trimsTo: nil))
+    }
+
+    /// Whether the mirror must be told that the owner's head is at `head` now.
+    public func needsTrim(to head: LSN) -> Bool { head > headPosted }
+
+    /// The shell posted an ATOMIC WRITE of the head. What the owner has destaged need not be shipped any more.
+    public mutating func didPostTrim(to head: LSN, id: UInt64) {
+        precondition(head > headPosted, "head \(head) told twice")
+        headPosted = head
+        shipped = max(shipped, head)
+        posted.append(Posted(id: id, end: shipped, trimsTo: head))
+    }
+
+    /// Everything up to and including request `id` is persisted at the mirror. Answers whether a number moved.
+    public mutating func completed(through id: UInt64) -> Bool {
+        var moved = false
+        while let first = posted.first, first.id <= id {
+            posted.removeFirst()
+            moved = true
+            if let head = first.trimsTo {
+                mirrorHead = max(mirrorHead, head)
+            } else {
+                writesOut -= 1
+            }
+            durable = max(durable, first.end)
+        }
+        return moved
+    }
+}
+
+/// The acknowledgement rule (S1): the least of the durable LSNs of every store that must hold a write. Never falls.
+public struct Acknowledgement: Sendable {
+    public private(set) var acknowledged: LSN
+
+    public init(_ acknowledged: LSN) { self.acknowledged = acknowledged }
+
+    /// Answers whether it moved. `mirror` is `nil` while one copy is enough; `allowed` is false while no
+    /// acknowledgement may be given at all.
+    public mutating func update(local: LSN, mirror: LSN?, allowed: Bool) -> Bool {
+        guard allowed else { return false }
+        let reached = min(local, mirror ?? local)
+        guard reached > acknowledged else { return false }
+        acknowledged = reached
+        return true
+    }
+}
