@@ -1,0 +1,139 @@
+// One client connection's use of one volume of an owned group.
+
+internal import LogModel
+internal import NIOCore
+internal import NIOPosix
+internal import StorageMedium
+
+final class GroupSession: VolumeSession {
+    private let log: OwnerLog
+    private let volume: VolumeID
+    private let medium: any Medium
+    var parkedBytes = 0
+    var onUnparked: (() -> Void)?
+    var onRevoked: (() -> Void)?
+    private var isClosed = false
+
+    init(log: OwnerLog, volume: VolumeID, medium: any Medium) {
+        self.log = log
+        self.volume = volume
+        self.medium = medium
+        log.requests.enter(self)
+    }
+
+    func submit(_ request: VolumeRequest, completion: @escaping VolumeCompletion) {
+        guard !isClosed, !log.isRevoked else { return }
+        switch request {
+        case .read(let offset, let length):
+            read(ByteRange(offset: offset, length: UInt64(length)), completion)
+        case .write(let offset, let payload):
+            enqueue(offset, UInt64(payload.readableBytes), .data(payload), completion)
+        case .discard(let offset, let length): enqueue(offset, length, .discard, completion)
+        case .writeZeroes(let offset, let length, let mayRelease):
+            enqueue(offset, length, .writeZeroes(keepSpace: !mayRelease), completion)
+        case .flush: flush(completion)
+        }
+    }
+
+    func close() {
+        guard !isClosed else { return }
+        isClosed = true
+        log.requests.leave(self)
+        onRevoked = nil
+        onUnparked = nil
+    }
+
+    func revoked() {
+        guard !isClosed else { return }
+        isClosed = true
+        onRevoked?()
+        onRevoked = nil
+        onUnparked = nil
+    }
+
+    private func enqueue(
+        _ offset: UInt64, _ length: UInt64, _ kind: WaitingRequest.Kind, _ completion: @escaping VolumeCompletion
+    ) {
+        guard length > 0 else { return completion(.success(nil)) }
+        log.requests.enqueue(
+            WaitingRequest(session: self, volume: volume, offset: offset, lengthBytes: length, kind: kind) { [weak self] in
+                guard let self, !self.isClosed else { return }
+                completion(.success(nil))
+            })
+        log.schedulePump()
+    }
+
+    /// Everything answered before is durable in every store that must hold it (S1), so there is nothing to wait for
+    /// but the right to answer (S25).
+    private func flush(_ completion: @escaping VolumeCompletion) {
+        guard log.isServing, log.authority.isValid() else {
+            return log.requests.hold(self) { [weak self] in self?.flush(completion) }
+        }
+        completion(.success(nil))
+    }
+
+    // MARK: Reads
+
+    private func read(_ range: ByteRange, _ completion: @escaping VolumeCompletion) {
+        guard log.isServing, log.authority.isValid() else {
+            return log.requests.hold(self) { [weak self] in self?.read(range, completion) }
+        }
+        guard range.length > 0 else { return completion(.success(ByteBuffer())) }
+        if log.overlay.covers(volume, range) {
+            var buffer = log.eventLoop.allocator.buffer(capacity: Int(range.length))
+            buffer.writeRepeatingByte(0, count: Int(range.length))
+            log.copyOverlay(volume, range, into: &buffer)
+            return completion(.success(buffer))
+        }
+        readMedium(range, completion)
+    }
+
+    private func readMedium(_ range: ByteRange, _ completion: @escaping VolumeCompletion) {
+        let id = log.overlay.beginRead()
+        let medium = medium
+        let length = Int(range.length)
+        log.threads.runIfActive(eventLoop: log.eventLoop) { () -> ByteBuffer in
+            var buffer = ByteBufferAllocator().buffer(capacity: length)
+            try buffer.writeWithUnsafeMutableBytes(minimumWritableBytes: length) { space in
+                try medium.read(into: UnsafeMutableRawBufferPointer(rebasing: space[..<length]), at: range.offset)
+                return length
+            }
+            return buffer
+        }.assumeIsolated().whenComplete { [self] result in
+            defer {
+                log.overlay.endRead(id)
+                log.reclaim()
+                log.schedulePump()
+            }
+            guard !isClosed, !log.isRevoked else { return }
+            guard log.isServing, log.authority.isValid() else {
+                // The lease ran out meanwhile: what was read may be another owner's past (S17).
+                return log.requests.hold(self) { [weak self] in self?.read(range, completion) }
+            }
+            switch result {
+            case .success(var buffer):
+                log.copyOverlay(volume, range, into: &buffer)
+                completion(.success(buffer))
+            case .failure(let error): completion(.failure(.readFailed("\(error)")))
+            }
+        }
+    }
+}
+
+extension OwnerLog {
+    /// Puts what the log has of `range` over what `buffer` holds of it.
+    func copyOverlay(_ volume: VolumeID, _ range: ByteRange, into buffer: inout ByteBuffer) {
+        let base = buffer.readerIndex
+        overlay.forEach(volume, range) { part, source in
+            let place = base + Int(part.offset - range.offset)
+            guard let payload = source.payload else {
+                buffer.setRepeatingByte(0, count: Int(part.length), at: place)
+                return
+            }
+            var at = place
+            log.withBytes(from: payload, to: payload + part.length) { bytes in
+                at += buffer.setBytes(bytes, at: at)
+            }
+        }
+    }
+}

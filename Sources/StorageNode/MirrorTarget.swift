@@ -1,0 +1,105 @@
+// The mirror log's side of a session: the region that an owner writes with one-sided verbs. Offsets 0 ..< ring bytes are
+// the ring; the word right behind it is the head, written by ATOMIC WRITE. Lives on the node's event loop.
+//
+// Keeps S11: a completion is answered only after the drain, and the head moves only after what was stored before it is
+// durable.
+
+internal import LogModel
+internal import NIOCore
+internal import NIOPosix
+internal import PersistentMemory
+internal import RemoteMemory
+
+final class MirrorTarget: RegionTarget {
+    let region: Region
+    private let eventLoop: any EventLoop
+    private let threads: NIOThreadPool
+    /// Everything below was stored by the owner, in order.
+    private var stored: LSN
+    /// Everything below is durable here.
+    private(set) var durable: LSN
+    private var head: LSN
+    private var headToPersist: LSN?
+    /// Told when `durable` moves.
+    var onProgress: (() -> Void)?
+
+    /// `durable` is where the owner begins to ship.
+    init(region: Region, durable: LSN, head: LSN, eventLoop: any EventLoop, threads: NIOThreadPool) {
+        self.region = region
+        stored = durable
+        self.durable = durable
+        self.head = head
+        self.eventLoop = eventLoop
+        self.threads = threads
+    }
+
+    static func lengthBytes(ring: UInt64) -> UInt64 { ring + 8 }
+
+    func write(_ bytes: UnsafeRawBufferPointer, at offset: UInt64) throws(RemoteMemoryError) {
+        let ring = region.ringBytes
+        guard offset < ring, UInt64(bytes.count) <= ring - offset, offset % LSN.alignment == 0 else {
+            throw RemoteMemoryError(.access, "a WRITE of \(bytes.count) bytes at \(offset) is not inside of the ring")
+        }
+        // The owner ships in order; after a catch-up that skipped what it had destaged, the place is further on.
+        let skipped = (offset + ring - stored.rawValue % ring) % ring
+        let lsn = stored + skipped
+        guard lsn + UInt64(bytes.count) <= head + ring else {
+            throw RemoteMemoryError(.access, "a WRITE at LSN \(lsn) would overwrite records that are not trimmed")
+        }
+        region.store(bytes, at: lsn)
+        stored = lsn + UInt64(bytes.count)
+    }
+
+    func atomicWrite(_ value: UInt64, at offset: UInt64) throws(RemoteMemoryError) {
+        let head = LSN(value)
+        guard offset == region.ringBytes, value % LSN.alignment == 0, head >= self.head else {
+            throw RemoteMemoryError(.access, "an ATOMIC WRITE of \(value) at \(offset) is not a head update")
+        }
+        headToPersist = head
+        self.head = head
+        stored = max(stored, head)
+    }
+
+    func read(into buffer: UnsafeMutableRawBufferPointer, at offset: UInt64) throws(RemoteMemoryError) {
+        let ring = region.ringBytes
+        guard offset < ring, UInt64(buffer.count) <= ring - offset else {
+            throw RemoteMemoryError(.access, "a READ of \(buffer.count) bytes at \(offset) is not inside of the ring")
+        }
+        region.readRing(from: LSN(offset), into: buffer)
+    }
+
+    func persist(_ done: @escaping (RemoteMemoryError?) -> Void) {
+        let reached = stored
+        let head = headToPersist
+        headToPersist = nil
+        guard region.persistence == .msync else {
+            return finish(Self.persist(region, head: head), reached, done)
+        }
+        let region = region
+        let result = threads.runIfActive(eventLoop: eventLoop) { Self.persist(region, head: head) }
+        result.assumeIsolated().whenComplete { outcome in
+            switch outcome {
+            case .success(let failure): self.finish(failure, reached, done)
+            case .failure(let error): self.finish("\(error)", reached, done)
+            }
+        }
+    }
+
+    private func finish(_ failure: String?, _ reached: LSN, _ done: (RemoteMemoryError?) -> Void) {
+        if let failure { return done(RemoteMemoryError(.remoteOperation, failure)) }
+        durable = max(durable, reached)
+        done(nil)
+        onProgress?()
+    }
+
+    /// `nil`, or what failed.
+    private static func persist(_ region: Region, head: LSN?) -> String? {
+        do {
+            try region.drain()
+            if let head { try region.setHead(head, acknowledged: head) }
+            return nil
+        } catch {
+            return "\(error)"
+        }
+    }
+}

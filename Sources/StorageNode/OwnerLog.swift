@@ -1,0 +1,279 @@
+// The data path of a group that this node owns: append, ship, acknowledge, overlay, destage, trim. It does what the
+// group's machine allows and asks it before every acknowledgement, read and trim. Lives on the node's event loop.
+//
+// The order of a write: issued (reserved and stored in the log) → shipped → acknowledged, when the log and, if the rule
+// says so, the mirror hold it (S1) → overlaid, so that reads see it (S23) → destaged → trimmed.
+
+internal import ClusterProtocol
+internal import LogModel
+internal import Logging
+internal import NIOCore
+internal import NIOPosix
+internal import RemoteMemory
+internal import StorageMedium
+internal import WriteLog
+
+final class OwnerLog {
+    /// What the owner's log needs to know from its group, at the moment of use.
+    struct Authority {
+        /// Whether the lease allows acknowledging, reading and trimming now (S8, S17).
+        var isValid: () -> Bool
+        var rule: () -> (allowed: Bool, needsMirror: Bool)
+        var progress: (_ local: LSN, _ mirror: LSN) -> Void
+        var report: (Report) -> Void
+    }
+
+    struct Issued {
+        var entries: [(OverlaidRange, LogSource)]
+        var end: LSN
+        /// Set on the last write of a request.
+        var completion: (() -> Void)?
+    }
+
+    struct Attached {
+        let queuePair: any QueuePair
+        let key: RegionKey
+        var session: MirrorSession
+    }
+
+    let log: WriteLog
+    let media: [VolumeID: any Medium]
+    let eventLoop: any EventLoop
+    let threads: NIOThreadPool
+    let authority: Authority
+
+    var acknowledgement: Acknowledgement
+    var overlay: Overlay
+    var issued = CircularBuffer<Issued>()
+    let requests = RequestQueue()
+    var mirror: Attached?
+    /// The mirror's head when it was last attached; space is not reused past it while the mirror still counts (S6).
+    var lastMirrorHead: LSN
+    var lastMirrorDurable: LSN
+
+    /// Requests are carried out; otherwise they wait.
+    var isServing = false
+    var isRevoked = false
+    var isDestaging = false
+    var isPersisting = false
+    var destageRetryAt: NIODeadline = .now()
+    var drainTo: LSN?
+    var onDrained: (() -> Void)?
+    private var isPumpScheduled = false
+    private var lastData = LSN.zero
+    private var lastWatermark = LSN.zero
+
+    init(
+        log: WriteLog, start: LSN, media: [VolumeID: any Medium], eventLoop: any EventLoop, threads: NIOThreadPool,
+        authority: Authority
+    ) {
+        self.log = log
+        self.media = media
+        self.eventLoop = eventLoop
+        self.threads = threads
+        self.authority = authority
+        acknowledgement = Acknowledgement(start)
+        overlay = Overlay(start: start)
+        lastMirrorHead = start
+        lastMirrorDurable = start
+    }
+
+    var acknowledged: LSN { acknowledgement.acknowledged }
+
+    // MARK: What the group says
+
+    func serve() {
+        isServing = true
+        schedulePump()
+    }
+
+    func suspend() { isServing = false }
+
+    /// Ownership is gone: nothing is answered any more.
+    func revoke() {
+        isServing = false
+        isRevoked = true
+        mirror = nil
+        issued.removeAll()
+        requests.revoke()
+    }
+
+    /// Destages everything that is in the log now, and calls `done`. New requests wait.
+    func drain(thenStop stop: Bool, _ done: @escaping () -> Void) {
+        if stop { isServing = false }
+        drainTo = log.tail
+        onDrained = done
+        schedulePump()
+    }
+
+    func attach(_ queuePair: any QueuePair, key: RegionKey, durable: LSN) {
+        let head = log.head
+        let session = MirrorSession(durable: max(durable, head), head: head)
+        mirror = Attached(queuePair: queuePair, key: key, session: session)
+        lastMirrorHead = head
+        schedulePump()
+    }
+
+    func detachMirror() { mirror = nil }
+
+    func mirrorCompleted(through id: WorkRequestID) {
+        guard mirror?.session.completed(through: id) == true else { return }
+        pump()
+    }
+
+    // MARK: The pump
+
+    /// Runs the pump once at the end of this turn of the event loop, so that a burst of requests ships as one WRITE.
+    func schedulePump() {
+        guard !isPumpScheduled, !isRevoked else { return }
+        isPumpScheduled = true
+        eventLoop.assumeIsolated().execute {
+            self.isPumpScheduled = false
+            self.pump()
+        }
+    }
+
+    /// Moves everything that can move. Called whenever a number changed.
+    func pump() {
+        guard !isRevoked else { return }
+        issueWaiting()
+        persistIfNeeded()
+        ship()
+        authority.progress(log.durable, mirrorDurable)
+        guard !isRevoked else { return }
+        acknowledge()
+        requests.startHeld(of: self)
+        kickDestage()
+        finishDrainIfDone()
+    }
+
+    var mirrorDurable: LSN { mirror?.session.durable ?? lastMirrorDurable }
+
+    private func ship() {
+        guard var attached = mirror else { return }
+        defer {
+            if mirror != nil {
+                mirror = attached
+                lastMirrorHead = attached.session.mirrorHead
+                lastMirrorDurable = max(lastMirrorDurable, attached.session.durable)
+            }
+            reclaim()
+        }
+        do {
+            while let range = attached.session.next(
+                published: log.published, creditBytes: UInt64(attached.queuePair.creditBytes))
+            {
+                let id = try post(range, to: attached)
+                attached.session.didPost(range, id: id)
+            }
+            if attached.session.needsTrim(to: log.head) {
+                let head = log.head
+                let id = try attached.queuePair.postAtomicWrite(head.rawValue, key: attached.key, offset: log.ringBytes)
+                attached.session.didPostTrim(to: head, id: id)
+            }
+        } catch {
+            // No credit: the next completion pumps again. Anything else: the queue pair tells its delegate.
+        }
+    }
+
+    private func post(_ range: Range<LSN>, to attached: Attached) throws(RemoteMemoryError) -> WorkRequestID {
+        var id: WorkRequestID = 0
+        var offset = range.lowerBound.rawValue % log.ringBytes
+        var failure: RemoteMemoryError?
+        log.withBytes(from: range.lowerBound, to: range.upperBound) { bytes in
+            guard failure == nil else { return }
+            do throws(RemoteMemoryError) {
+                id = try attached.queuePair.postWrite(bytes, key: attached.key, offset: offset)
+            } catch {
+                failure = error
+            }
+            offset = (offset + UInt64(bytes.count)) % log.ringBytes
+        }
+        if let failure { throw failure }
+        return id
+    }
+
+    /// Group persist for memory that needs msync: one call covers everything published when it begins.
+    private func persistIfNeeded() {
+        guard !isPersisting, log.durable < log.published else { return }
+        isPersisting = true
+        let log = log
+        threads.runIfActive(eventLoop: eventLoop) { try log.persist() }.assumeIsolated().whenComplete { result in
+            self.isPersisting = false
+            if case .failure(let error) = result {
+                self.authority.report(Report("persist-failed", "the log could not be made durable: \(error)"))
+                return
+            }
+            self.pump()
+        }
+    }
+
+    private func acknowledge() {
+        let rule = authority.rule()
+        let moved = acknowledgement.update(
+            local: log.durable, mirror: rule.needsMirror ? mirrorDurable : nil,
+            allowed: rule.allowed && authority.isValid())
+        guard moved else { return }
+        while let first = issued.first, first.end <= acknowledged {
+            issued.removeFirst()
+            for (entry, source) in first.entries { overlay.insert(entry, source) }
+            first.completion?()
+        }
+        requests.sessionsMayOpen(acknowledged)
+    }
+
+    /// Space is reused only below every durable head that counts, and below what reads refer to (S6).
+    func reclaim() {
+        var limit = min(log.head, overlay.unreferencedBelow)
+        if let mirror {
+            limit = min(limit, mirror.session.mirrorHead)
+        } else if authority.rule().needsMirror {
+            limit = min(limit, lastMirrorHead)
+        }
+        log.setReclaimLimit(limit)
+    }
+
+    // MARK: Issuing
+
+    private func issueWaiting() {
+        reclaim()
+        while isServing, authority.isValid(), requests.issueNext(with: self) {}
+    }
+
+    /// Appends as much of `request` as there is room for; answers whether all of it is issued.
+    func issue(_ request: inout WaitingRequest) -> Bool {
+        while request.issuedBytes < request.lengthBytes {
+            let length = min(request.lengthBytes - request.issuedBytes, request.maximumPieceBytes(of: log))
+            let offset = request.offset + request.issuedBytes
+            let outcome = request.withPayload(at: request.issuedBytes, length: length) { payload in
+                log.append(volume: request.volume, offset: offset, payload, acknowledged: acknowledged)
+            }
+            guard case .appended(let appended) = outcome else { return false }
+            request.issuedBytes += length
+            lastData = appended.end
+            let isLast = request.issuedBytes == request.lengthBytes
+            let entries = appended.records.map { record in
+                (
+                    OverlaidRange(
+                        volume: request.volume,
+                        range: ByteRange(offset: record.volumeOffset, length: record.lengthBytes),
+                        writeEnd: appended.end),
+                    LogSource(record: record.lsn, payload: record.payloadLSN)
+                )
+            }
+            issued.append(
+                Issued(entries: entries, end: appended.end, completion: isLast ? request.completion : nil))
+        }
+        return true
+    }
+
+    /// An idle log gets one record that says how far it was acknowledged, so that a tail can be judged (S5).
+    func writeWatermarkIfIdle() {
+        guard isServing, authority.isValid(), log.tail == lastData, lastData > lastWatermark, acknowledged == log.tail,
+            log.head < log.tail, log.appendWatermark(acknowledged: acknowledged)
+        else { return }
+        lastWatermark = log.tail
+        issued.append(Issued(entries: [], end: log.tail, completion: nil))
+        schedulePump()
+    }
+}

@@ -1,0 +1,102 @@
+// Requests of a group that are not carried out yet: writes that wait for space in the log (S6), and anything that waits
+// because the group is not served at the moment. What a connection has not got issued when it ends is dropped (S24).
+
+internal import LogModel
+internal import NIOCore
+internal import WriteLog
+
+/// One write, discard or write-zeroes on its way into the log.
+struct WaitingRequest {
+    enum Kind { case data(ByteBuffer), discard, writeZeroes(keepSpace: Bool) }
+    let session: GroupSession
+    let volume: VolumeID
+    let offset: UInt64
+    let lengthBytes: UInt64
+    let kind: Kind
+    let completion: () -> Void
+    var issuedBytes: UInt64 = 0
+
+    var payloadBytes: Int { if case .data(let buffer) = kind { buffer.readableBytes } else { 0 } }
+
+    func maximumPieceBytes(of log: WriteLog) -> UInt64 {
+        if case .data = kind { UInt64(log.maximumWriteBytes) } else { UInt64(UInt32.max) / 4096 * 4096 }
+    }
+
+    func withPayload<Result>(at start: UInt64, length: UInt64, _ body: (WriteLog.Payload) -> Result) -> Result {
+        switch kind {
+        case .data(let buffer):
+            buffer.withUnsafeReadableBytes { bytes in
+                body(.data(UnsafeRawBufferPointer(rebasing: bytes[Int(start)..<Int(start + length)])))
+            }
+        case .discard: body(.discard(length: length))
+        case .writeZeroes(let keepSpace): body(.writeZeroes(length: length, keepSpace: keepSpace))
+        }
+    }
+}
+
+final class RequestQueue {
+    private var waiting = CircularBuffer<WaitingRequest>()
+    /// Reads and flushes that came while nothing may be answered.
+    private var held: [(session: GroupSession, start: () -> Void)] = []
+    private var opening: [(at: LSN, ready: () -> Void)] = []
+    private var sessions: [ObjectIdentifier: GroupSession] = [:]
+
+    var isEmpty: Bool { waiting.isEmpty }
+
+    func enter(_ session: GroupSession) { sessions[ObjectIdentifier(session)] = session }
+
+    func enqueue(_ request: WaitingRequest) {
+        request.session.parkedBytes += request.payloadBytes
+        waiting.append(request)
+    }
+
+    func hold(_ session: GroupSession, _ start: @escaping () -> Void) { held.append((session, start)) }
+
+    /// Issues the oldest request; answers whether it went in whole and there may be a next one.
+    func issueNext(with log: OwnerLog) -> Bool {
+        guard var first = waiting.first else { return false }
+        guard log.issue(&first) else {
+            waiting[waiting.startIndex] = first
+            return false
+        }
+        waiting.removeFirst()
+        first.session.parkedBytes -= first.payloadBytes
+        first.session.onUnparked?()
+        return true
+    }
+
+    func startHeld(of log: OwnerLog) {
+        guard !held.isEmpty, log.isServing, log.authority.isValid() else { return }
+        let ready = held
+        held = []
+        for entry in ready { entry.start() }
+    }
+
+    /// Calls `ready` once everything below `lsn` is acknowledged (S24).
+    func open(at lsn: LSN, acknowledged: LSN, ready: @escaping () -> Void) {
+        guard lsn > acknowledged else { return ready() }
+        opening.append((lsn, ready))
+    }
+
+    func sessionsMayOpen(_ acknowledged: LSN) {
+        let ready = opening.filter { $0.at <= acknowledged }
+        opening.removeAll { $0.at <= acknowledged }
+        for entry in ready { entry.ready() }
+    }
+
+    func leave(_ session: GroupSession) {
+        sessions[ObjectIdentifier(session)] = nil
+        waiting.removeAll { $0.session === session }
+        held.removeAll { $0.session === session }
+        session.parkedBytes = 0
+    }
+
+    func revoke() {
+        let gone = sessions.values
+        sessions = [:]
+        waiting.removeAll()
+        held = []
+        opening = []
+        for session in gone { session.revoked() }
+    }
+}
