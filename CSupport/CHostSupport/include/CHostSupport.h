@@ -1,1 +1,30 @@
+// System calls that Swift's Glibc overlay does not reach. Every function answers 0 (or a value >= 0) or a negative errno.
+// All are thread-safe.
 #pragma once
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+#include <sys/uio.h>
+
+/// Takes the exclusive open-file-description lock of the whole file. -EAGAIN if another description holds one.
+int tl_host_lock(int fd);
+int tl_host_unlock(int fd);
+
+/// A descriptor for the process `pid`. -ESRCH if there is none.
+int tl_host_pidfd_open(pid_t pid);
+int tl_host_pidfd_kill(int pidfd);
+/// 1 if the process has ended, 0 if it has not within the time.
+int tl_host_pidfd_wait(int pidfd, int timeout_millis);
+
+/// Nanoseconds since boot, counting suspension.
+uint64_t tl_host_boot_nanos(void);
+
+/// The size of an open block device.
+int tl_host_block_size(int fd, uint64_t *bytes);
+/// Makes a range of a block device read as zeros.
+int tl_host_block_zero(int fd, uint64_t offset, uint64_t length);
+/// Drops cached pages, so that what another host wrote is seen (S18).
+int tl_host_drop_cache(int fd, bool is_block_device);
+/// Makes a range of a file read as zeros, releasing its blocks or keeping them.
+int tl_host_file_zero(int fd, uint64_t offset, uint64_t length, bool releasing);

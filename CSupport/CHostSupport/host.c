@@ -1,0 +1,62 @@
+#include "CHostSupport.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/falloc.h>
+#include <linux/fs.h>
+#include <poll.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+static int result(int value) { return value < 0 ? -errno : value; }
+
+static int set_lock(int fd, short type) {
+    struct flock lock;
+    memset(&lock, 0, sizeof lock);
+    lock.l_type = type;
+    lock.l_whence = SEEK_SET;
+    int locked = fcntl(fd, F_OFD_SETLK, &lock);
+    if (locked < 0 && errno == EACCES) return -EAGAIN;
+    return result(locked);
+}
+
+int tl_host_lock(int fd) { return set_lock(fd, F_WRLCK); }
+int tl_host_unlock(int fd) { return set_lock(fd, F_UNLCK); }
+
+int tl_host_pidfd_open(pid_t pid) { return result((int)syscall(SYS_pidfd_open, pid, 0)); }
+
+int tl_host_pidfd_kill(int pidfd) { return result((int)syscall(SYS_pidfd_send_signal, pidfd, SIGKILL, NULL, 0)); }
+
+int tl_host_pidfd_wait(int pidfd, int timeout_millis) {
+    struct pollfd entry = {.fd = pidfd, .events = POLLIN};
+    int ready = poll(&entry, 1, timeout_millis);
+    if (ready < 0 && errno == EINTR) return 0;
+    return result(ready);
+}
+
+uint64_t tl_host_boot_nanos(void) {
+    struct timespec now;
+    clock_gettime(CLOCK_BOOTTIME, &now);
+    return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
+
+int tl_host_block_size(int fd, uint64_t *bytes) { return result(ioctl(fd, BLKGETSIZE64, bytes)); }
+
+int tl_host_block_zero(int fd, uint64_t offset, uint64_t length) {
+    uint64_t range[2] = {offset, length};
+    return result(ioctl(fd, BLKZEROOUT, range));
+}
+
+int tl_host_drop_cache(int fd, bool is_block_device) {
+    if (is_block_device) return result(ioctl(fd, BLKFLSBUF, 0));
+    return -posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED);
+}
+
+int tl_host_file_zero(int fd, uint64_t offset, uint64_t length, bool releasing) {
+    int mode = FALLOC_FL_KEEP_SIZE | (releasing ? FALLOC_FL_PUNCH_HOLE : FALLOC_FL_ZERO_RANGE);
+    return result(fallocate(fd, mode, (off_t)offset, (off_t)length));
+}

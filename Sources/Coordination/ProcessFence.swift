@@ -1,0 +1,88 @@
+// Processes as the fence sees them (S18): who am I, is that one gone, make it be gone. A process is its pid *and* the
+// moment of its start *and* the boot, so a pid that was used again is never taken for it.
+
+internal import CHostSupport
+internal import Glibc
+public import LogModel
+
+public struct FenceError: Error, Hashable, Sendable, CustomStringConvertible {
+    public var message: String
+    public init(_ message: String) { self.message = message }
+    public var description: String { message }
+}
+
+extension ProcessIdentity {
+    /// This process. Throws if `/proc` does not tell.
+    public static func current(node: NodeID) throws(FenceError) -> ProcessIdentity {
+        guard let status = ProcessFence.status(of: getpid()) else {
+            throw FenceError("/proc/self/stat does not tell when this process began")
+        }
+        return ProcessIdentity(
+            node: node, pid: getpid(), startTicks: status.startTicks, bootID: try ProcessFence.bootID())
+    }
+}
+
+public enum ProcessFence {
+    public enum Liveness: Hashable, Sendable { case alive, gone }
+
+    /// Whether the process may still do anything. A zombie has no memory and no descriptors left: gone.
+    public static func liveness(of process: ProcessIdentity) throws(FenceError) -> Liveness {
+        guard try bootID() == process.bootID, let status = status(of: process.pid),
+            status.startTicks == process.startTicks, status.state != "Z", status.state != "X"
+        else { return .gone }
+        return .alive
+    }
+
+    /// Kills the process and returns once it is gone. Throws if that cannot be confirmed within `timeoutMillis`.
+    /// Blocks.
+    public static func kill(_ process: ProcessIdentity, timeoutMillis: Int) throws(FenceError) {
+        guard try bootID() == process.bootID else { return }
+        let descriptor = tl_host_pidfd_open(process.pid)
+        if descriptor == -ESRCH { return }
+        guard descriptor >= 0 else { throw failure(process, "cannot be opened", -descriptor) }
+        defer { close(descriptor) }
+        // The descriptor names one process for good; only now does the start time tell whether it is the right one.
+        guard status(of: process.pid)?.startTicks == process.startTicks else { return }
+        let killed = tl_host_pidfd_kill(descriptor)
+        if killed == -ESRCH { return }
+        guard killed >= 0 else { throw failure(process, "cannot be killed", -killed) }
+        let ended = tl_host_pidfd_wait(descriptor, CInt(clamping: timeoutMillis))
+        guard ended >= 0 else { throw failure(process, "cannot be waited for", -ended) }
+        guard ended > 0 else {
+            throw FenceError("process \(process.pid) of \(process.node) was killed, but has not ended after \(timeoutMillis) ms")
+        }
+    }
+
+    private static func failure(_ process: ProcessIdentity, _ what: String, _ number: CInt) -> FenceError {
+        FenceError("process \(process.pid) of \(process.node) \(what): \(String(cString: strerror(number)))")
+    }
+
+    static func bootID() throws(FenceError) -> String {
+        guard let text = smallFile("/proc/sys/kernel/random/boot_id") else {
+            throw FenceError("/proc/sys/kernel/random/boot_id cannot be read")
+        }
+        return String(text.prefix { $0 != "\n" })
+    }
+
+    static func status(of pid: Int32) -> (state: String, startTicks: UInt64)? {
+        guard let text = smallFile("/proc/\(pid)/stat"), let end = text.lastIndex(of: ")") else { return nil }
+        let fields = text[text.index(after: end)...].split(separator: " ")
+        guard fields.count > 19, let ticks = UInt64(fields[19]) else { return nil }
+        return (String(fields[0]), ticks)
+    }
+
+    private static func smallFile(_ path: String) -> String? {
+        let descriptor = open(path, O_RDONLY | O_CLOEXEC)
+        guard descriptor >= 0 else { return nil }
+        defer { close(descriptor) }
+        var bytes = [UInt8](repeating: 0, count: 4096)
+        let count = read(descriptor, &bytes, bytes.count)
+        guard count > 0 else { return nil }
+        return String(decoding: bytes.prefix(count), as: UTF8.self)
+    }
+}
+
+/// The clock that leases and timeouts run on: nanoseconds since boot, counting suspension (S17).
+public enum BootClock {
+    public static var now: UInt64 { tl_host_boot_nanos() }
+}

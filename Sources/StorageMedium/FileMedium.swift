@@ -1,0 +1,204 @@
+// A regular file or a block device as a medium. Writes go through the page cache and are durable after `fdatasync`. The
+// exclusive lock belongs to the open file description, so it ends with the process that holds it and acquiring it
+// confirms that no other writer is left (S18).
+
+internal import CHostSupport
+internal import Glibc
+public import LogModel
+
+public final class FileMedium: Medium {
+    public let path: String
+    public let sizeBytes: UInt64
+    private let descriptor: CInt
+    private let isBlockDevice: Bool
+
+    /// Opens `path`, without the lock. A missing file is created sparse with mode 0600 if `createIfMissing`.
+    /// Throws `open`, or `wrongSize` if what exists is of another size (a block device may be larger).
+    public static func open(
+        path: String, sizeBytes: UInt64, createIfMissing: Bool
+    ) throws(MediumError) -> FileMedium {
+        var descriptor = Glibc.open(path, O_RDWR | O_CLOEXEC)
+        if descriptor < 0 && errno == ENOENT && createIfMissing {
+            try create(path: path, sizeBytes: sizeBytes)
+            descriptor = Glibc.open(path, O_RDWR | O_CLOEXEC)
+        }
+        guard descriptor >= 0 else { throw failure(.open, path, "cannot be opened", errno) }
+        do throws(MediumError) {
+            return try FileMedium(path: path, descriptor: descriptor, sizeBytes: sizeBytes)
+        } catch {
+            Glibc.close(descriptor)
+            throw error
+        }
+    }
+
+    /// Takes ownership of `descriptor` unless it throws.
+    private init(path: String, descriptor: CInt, sizeBytes: UInt64) throws(MediumError) {
+        var status = stat()
+        guard fstat(descriptor, &status) == 0 else { throw Self.failure(.open, path, "has no status", errno) }
+        isBlockDevice = status.st_mode & S_IFMT == S_IFBLK
+        guard isBlockDevice || status.st_mode & S_IFMT == S_IFREG else {
+            throw MediumError(.open, "\(path): is neither a file nor a block device")
+        }
+        var actual = UInt64(max(0, status.st_size))
+        if isBlockDevice {
+            let result = tl_host_block_size(descriptor, &actual)
+            guard result >= 0 else { throw Self.failure(.open, path, "does not tell its size", -result) }
+        }
+        guard isBlockDevice ? actual >= sizeBytes : actual == sizeBytes else {
+            throw MediumError(.wrongSize, "\(path): is \(actual) bytes, but the configuration says \(sizeBytes)")
+        }
+        self.path = path
+        self.descriptor = descriptor
+        self.sizeBytes = sizeBytes
+    }
+
+    deinit { Glibc.close(descriptor) }
+
+    /// Built under another name and linked into place, so that the file never exists with another size.
+    private static func create(path: String, sizeBytes: UInt64) throws(MediumError) {
+        let temporary = "\(path).new-\(getpid())"
+        let descriptor = Glibc.open(temporary, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0o600)
+        guard descriptor >= 0 else { throw failure(.open, temporary, "cannot be created", errno) }
+        defer {
+            Glibc.close(descriptor)
+            unlink(temporary)
+        }
+        guard ftruncate(descriptor, off_t(sizeBytes)) == 0, fsync(descriptor) == 0 else {
+            throw failure(.open, temporary, "cannot be given \(sizeBytes) bytes", errno)
+        }
+        guard link(temporary, path) == 0 || errno == EEXIST else {
+            throw failure(.open, path, "cannot be created", errno)
+        }
+        try syncDirectory(of: path)
+    }
+
+    private static func syncDirectory(of path: String) throws(MediumError) {
+        let parent = path.split(separator: "/", omittingEmptySubsequences: false).dropLast().joined(separator: "/")
+        let directory = parent.isEmpty ? (path.hasPrefix("/") ? "/" : ".") : parent
+        let descriptor = Glibc.open(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
+        guard descriptor >= 0 else { throw failure(.open, directory, "cannot be opened", errno) }
+        defer { Glibc.close(descriptor) }
+        guard fsync(descriptor) == 0 else { throw failure(.flush, directory, "cannot be made durable", errno) }
+    }
+
+    static func failure(_ code: MediumError.Code, _ path: String, _ what: String, _ number: CInt) -> MediumError {
+        MediumError(code, "\(path): \(what): \(String(cString: strerror(number)))", errno: number)
+    }
+
+    // MARK: The lock
+
+    /// Takes the exclusive lock and drops cached pages, so that what another owner wrote is seen (S18). Throws `locked`
+    /// if another description holds it.
+    public func lock() throws(MediumError) {
+        let result = tl_host_lock(descriptor)
+        if result == -EAGAIN {
+            throw MediumError(.locked, "\(path): another process holds the medium's exclusive lock", errno: EAGAIN)
+        }
+        guard result >= 0 else { throw Self.failure(.open, path, "cannot be locked", -result) }
+        let dropped = tl_host_drop_cache(descriptor, isBlockDevice)
+        guard dropped >= 0 else { throw Self.failure(.open, path, "cached pages cannot be dropped", -dropped) }
+    }
+
+    public func unlock() throws(MediumError) {
+        let result = tl_host_unlock(descriptor)
+        guard result >= 0 else { throw Self.failure(.open, path, "cannot be unlocked", -result) }
+    }
+
+    // MARK: Medium
+
+    private func check(_ offset: UInt64, _ length: UInt64) throws(MediumError) {
+        guard offset <= sizeBytes, length <= sizeBytes - offset else {
+            throw MediumError(.outOfRange, "\(path): \(length) bytes at \(offset) are outside of \(sizeBytes) bytes")
+        }
+    }
+
+    public func read(into buffer: UnsafeMutableRawBufferPointer, at offset: UInt64) throws(MediumError) {
+        try check(offset, UInt64(buffer.count))
+        var done = 0
+        while done < buffer.count {
+            let count = pread(descriptor, buffer.baseAddress! + done, buffer.count - done, off_t(offset) + off_t(done))
+            if count < 0 && errno == EINTR { continue }
+            guard count > 0 else {
+                let number = count == 0 ? EIO : errno
+                throw Self.failure(.read, path, "read of \(buffer.count) bytes at \(offset) failed", number)
+            }
+            done += count
+        }
+    }
+
+    public func write(_ buffers: [UnsafeRawBufferPointer], at offset: UInt64) throws(MediumError) {
+        try check(offset, buffers.reduce(0) { $0 + UInt64($1.count) })
+        var position = off_t(offset)
+        var next = 0
+        var skip = 0
+        while next < buffers.count {
+            if buffers[next].count == skip {
+                next += 1
+                skip = 0
+                continue
+            }
+            var vectors: [iovec] = []
+            for buffer in buffers[next...].prefix(Int(IOV_MAX_VECTORS)) {
+                vectors.append(iovec(iov_base: UnsafeMutableRawPointer(mutating: buffer.baseAddress), iov_len: buffer.count))
+            }
+            if let base = vectors[0].iov_base { vectors[0].iov_base = base + skip }
+            vectors[0].iov_len -= skip
+            let count = pwritev(descriptor, vectors, CInt(vectors.count), position)
+            if count < 0 && errno == EINTR { continue }
+            guard count > 0 else {
+                throw Self.failure(.write, path, "write at \(position) failed", count == 0 ? EIO : errno)
+            }
+            position += off_t(count)
+            var left = count
+            while left > 0 {
+                let rest = buffers[next].count - skip
+                if left < rest {
+                    skip += left
+                    left = 0
+                } else {
+                    left -= rest
+                    next += 1
+                    skip = 0
+                }
+            }
+        }
+    }
+
+    public func zero(_ range: ByteRange, releasingSpace: Bool) throws(MediumError) {
+        try check(range.offset, range.length)
+        guard !range.isEmpty else { return }
+        if isBlockDevice {
+            if range.offset % 512 == 0, range.length % 512 == 0, tl_host_block_zero(descriptor, range.offset, range.length) >= 0 {
+                return
+            }
+        } else if tl_host_file_zero(descriptor, range.offset, range.length, releasingSpace) >= 0 {
+            return
+        }
+        try writeZeros(range)
+    }
+
+    /// For file systems and devices that cannot do it by themselves.
+    private func writeZeros(_ range: ByteRange) throws(MediumError) {
+        let zeros = [UInt8](repeating: 0, count: Int(min(range.length, 1 << 20)))
+        var offset = range.offset
+        while offset < range.end {
+            let length = Int(min(range.end - offset, UInt64(zeros.count)))
+            let result = zeros.withUnsafeBytes { bytes in
+                Result { () throws(MediumError) in
+                    try write([UnsafeRawBufferPointer(rebasing: bytes[..<length])], at: offset)
+                }
+            }
+            try result.get()
+            offset += UInt64(length)
+        }
+    }
+
+    public func flush() throws(MediumError) {
+        while fdatasync(descriptor) != 0 {
+            guard errno == EINTR else { throw Self.failure(.flush, path, "flush failed", errno) }
+        }
+    }
+}
+
+/// The most buffers of one `pwritev` (`IOV_MAX` on Linux).
+private let IOV_MAX_VECTORS = 1024
