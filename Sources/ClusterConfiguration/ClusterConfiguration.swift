@@ -1,0 +1,75 @@
+// The one configuration file of a cluster, as checked values. Every node reads the same file. ConfigurationReader.swift
+// turns YAML into these and refuses what cannot be right.
+
+public import LogModel
+
+public struct ClusterConfiguration: Sendable {
+    public var cluster: String
+    /// The folder that relative paths of the file begin at.
+    public var baseDirectory: String
+    /// The file coordinator's directory.
+    public var coordinatorPath: String
+    public var heartbeatIntervalMillis: UInt64
+    public var heartbeatTimeoutMillis: UInt64
+    public var leaseMillis: UInt64
+    /// In order of name.
+    public var nodes: [Node]
+    /// In order of name.
+    public var groups: [Group]
+
+    public struct Node: Sendable {
+        public var id: NodeID
+        /// HOST:PORT of each rail.
+        public var mirror: [String]
+        /// HOST:PORT or unix:/path.
+        public var nbd: String
+        public var adminPath: String
+        public var pool: Pool
+    }
+
+    public struct Pool: Sendable {
+        public var path: String
+        public var sizeBytes: UInt64
+        /// `auto`, `pmem`, `msync` or `volatile`.
+        public var persistence: String
+    }
+
+    public struct Group: Sendable {
+        public var id: GroupID
+        public var home: NodeID
+        public var mirror: NodeID
+        public var logBytes: UInt64
+        public var degradeOnMirrorLoss: Bool
+        /// In order of name.
+        public var volumes: [Volume]
+
+        public func peer(of node: NodeID) -> NodeID { node == home ? mirror : home }
+        public func includes(_ node: NodeID) -> Bool { node == home || node == mirror }
+    }
+
+    public struct Volume: Sendable {
+        public var name: String
+        public var mediumPath: String
+        public var sizeBytes: UInt64
+        public var id: VolumeID { VolumeID(name: name) }
+    }
+
+    public func node(_ id: NodeID) -> Node? { nodes.first { $0.id == id } }
+    public func group(_ id: GroupID) -> Group? { groups.first { $0.id == id } }
+    public func groups(of node: NodeID) -> [Group] { groups.filter { $0.includes(node) } }
+}
+
+/// What is wrong in a configuration file, and where.
+public struct ConfigurationError: Error, Hashable, Sendable, CustomStringConvertible {
+    public var file: String
+    /// From 1; 0 if the problem is not in one line.
+    public var line: Int
+    /// The path of the key: `nodes.alpha.pool.size`.
+    public var key: String
+    public var reason: String
+
+    public var description: String {
+        let place = line > 0 ? "\(file):\(line)" : file
+        return key.isEmpty ? "\(place): \(reason)" : "\(place): \(key): \(reason)"
+    }
+}

@@ -1,0 +1,106 @@
+// A mapping of the file with its path and lines, so that every complaint names file, line and key. A section knows which
+// of its keys were asked for; what is left over is an unknown key.
+
+internal import LogModel
+internal import Yams
+
+struct YAMLValue {
+    let file: String
+    let path: String
+    let line: Int
+    let node: Yams.Node
+
+    func error(_ reason: String) -> ConfigurationError {
+        ConfigurationError(file: file, line: line, key: path, reason: reason)
+    }
+
+    func text() throws(ConfigurationError) -> String {
+        guard case .scalar(let scalar) = node, !scalar.string.isEmpty else { throw error("must be a text") }
+        return scalar.string
+    }
+
+    func name() throws(ConfigurationError) -> String {
+        let text = try text()
+        guard Name.isValid(text) else {
+            throw error("'\(text)' is not a name: 1 to \(Name.maximumLength) of letters, digits, '-', '_' and '.'")
+        }
+        return text
+    }
+
+    func size(atLeast minimum: UInt64, multipleOf unit: UInt64) throws(ConfigurationError) -> UInt64 {
+        let text = try text()
+        guard let bytes = Size.parse(text) else { throw error("'\(text)' is not a size, such as 4096, 64KiB, 512MiB, 1GiB") }
+        guard bytes >= minimum else { throw error("\(text) is less than \(Size.format(minimum))") }
+        guard bytes <= 1 << 50 else { throw error("\(text) is more than a pebibyte") }
+        guard bytes % unit == 0 else { throw error("\(text) is not a multiple of \(unit) bytes") }
+        return bytes
+    }
+
+    func millis() throws(ConfigurationError) -> UInt64 {
+        let text = try text()
+        let scale: (String, UInt64)? = text.hasSuffix("ms") ? ("ms", 1) : text.hasSuffix("s") ? ("s", 1000) : nil
+        guard let scale, let count = UInt64(text.dropLast(scale.0.count)), count > 0, count <= 3_600_000 else {
+            throw error("'\(text)' is not a time, such as 100ms or 1s")
+        }
+        return count * scale.1
+    }
+
+    func choice(_ supported: [String], later: [String] = []) throws(ConfigurationError) -> String {
+        let text = try text()
+        if later.contains(text) { throw error("'\(text)' is not supported by this version") }
+        guard supported.contains(text) else { throw error("'\(text)' is not one of \(supported.joined(separator: ", "))") }
+        return text
+    }
+
+    func list() throws(ConfigurationError) -> [YAMLValue] {
+        guard case .sequence(let sequence) = node else { throw error("must be a list") }
+        return sequence.enumerated().map { index, element in
+            YAMLValue(file: file, path: "\(path)[\(index)]", line: element.mark?.line ?? line, node: element)
+        }
+    }
+
+    func section() throws(ConfigurationError) -> YAMLSection { try YAMLSection(self) }
+}
+
+struct YAMLSection {
+    let value: YAMLValue
+    /// In the order of the file.
+    let keys: [String]
+    private let entries: [String: YAMLValue]
+
+    init(_ value: YAMLValue) throws(ConfigurationError) {
+        guard case .mapping(let mapping) = value.node else { throw value.error("must be a section of keys") }
+        var entries: [String: YAMLValue] = [:]
+        var keys: [String] = []
+        for (keyNode, node) in mapping {
+            let line = keyNode.mark?.line ?? value.line
+            guard let key = keyNode.string else {
+                throw ConfigurationError(file: value.file, line: line, key: value.path, reason: "a key must be a text")
+            }
+            let path = value.path.isEmpty ? key : "\(value.path).\(key)"
+            let entry = YAMLValue(file: value.file, path: path, line: line, node: node)
+            guard entries.updateValue(entry, forKey: key) == nil else { throw entry.error("is given twice") }
+            keys.append(key)
+        }
+        self.value = value
+        self.keys = keys
+        self.entries = entries
+    }
+
+    /// Refuses keys that are neither known nor of a later version.
+    func allow(_ known: [String], later: [String] = []) throws(ConfigurationError) {
+        for key in keys where !known.contains(key) {
+            guard let entry = entries[key] else { continue }
+            throw later.contains(key)
+                ? entry.error("is not supported by this version")
+                : entry.error("is not a key that is known here (known: \(known.joined(separator: ", ")))")
+        }
+    }
+
+    subscript(key: String) -> YAMLValue? { entries[key] }
+
+    func required(_ key: String) throws(ConfigurationError) -> YAMLValue {
+        guard let entry = entries[key] else { throw value.error("'\(key)' is missing") }
+        return entry
+    }
+}
