@@ -1,0 +1,330 @@
+// One rail's connection: the initiator's side of its own requests and the target's side of the peer's, over one TCP
+// connection. The channel's handler and the user's queue pair in one object, bound to the channel's event loop.
+//
+// Target: the frames that one read brought are executed in order, straight from the buffer; then every region touched is
+// persisted once and one cumulative completion answers them all (S11). While a persist is under way the next frames are
+// stored already and share the next persist. If too much waits for persists, the socket is not read.
+
+public import NIOCore
+public import RemoteMemory
+
+public final class TCPQueuePair: QueuePair, ChannelInboundHandler {
+    public typealias InboundIn = ByteBuffer
+    public typealias OutboundOut = ByteBuffer
+
+    /// Bytes stored and not persisted at which the socket is not read for a while: twice the peer's window, so that a
+    /// peer that keeps to its window never meets it.
+    static let unpersistedLimitBytes = 2 * RemoteMemoryLimits.windowBytes
+
+    public weak var delegate: (any QueuePairDelegate)?
+    public let eventLoop: any EventLoop
+    private let registry: TCPRegionRegistry
+    private var channel: (any Channel)?
+    private var input = ByteBuffer()
+    private var failure: RemoteMemoryError?
+    private var isReading = false
+
+    // The initiator's side
+    private var lastPosted: WorkRequestID = 0
+    private var outstanding = CircularBuffer<(id: WorkRequestID, bytes: Int)>()
+    private var outstandingBytes = 0
+    private var isFlushScheduled = false
+
+    // The target's side
+    private var lastExecuted: WorkRequestID = 0
+    private var touched: [TCPRegionRegistry.Entry] = []
+    private var unpersistedBytes = 0
+    private var isPersisting = false
+    private var errorAfterPersist: RemoteMemoryError?
+    private var isReadPaused = false
+
+    init(eventLoop: any EventLoop, registry: TCPRegionRegistry) {
+        self.eventLoop = eventLoop
+        self.registry = registry
+    }
+
+    public var creditBytes: Int {
+        guard failure == nil, outstanding.count < RemoteMemoryLimits.windowRequests else { return 0 }
+        return max(0, RemoteMemoryLimits.windowBytes - outstandingBytes)
+    }
+
+    // MARK: Posting
+
+    @discardableResult
+    public func postWrite(
+        _ bytes: UnsafeRawBufferPointer, key: RegionKey, offset: UInt64
+    ) throws(RemoteMemoryError) -> WorkRequestID {
+        precondition(bytes.count <= RemoteMemoryLimits.maximumTransferBytes, "a WRITE carries at most 1 MiB")
+        return try post(.write, payload: bytes, key: key, offset: offset)
+    }
+
+    @discardableResult
+    public func postAtomicWrite(
+        _ value: UInt64, key: RegionKey, offset: UInt64
+    ) throws(RemoteMemoryError) -> WorkRequestID {
+        precondition(offset % 8 == 0, "an ATOMIC WRITE is aligned")
+        let result = withUnsafeBytes(of: value.littleEndian) { bytes in
+            Result { () throws(RemoteMemoryError) in try post(.atomicWrite, payload: bytes, key: key, offset: offset) }
+        }
+        return try result.get()
+    }
+
+    @discardableResult
+    public func postRead(key: RegionKey, offset: UInt64, length: Int) throws(RemoteMemoryError) -> WorkRequestID {
+        precondition(length <= RemoteMemoryLimits.maximumTransferBytes, "a READ brings at most 1 MiB")
+        return try post(.read, payload: .empty, key: key, offset: offset, readBytes: UInt32(length))
+    }
+
+    @discardableResult
+    public func postFlush(key: RegionKey) throws(RemoteMemoryError) -> WorkRequestID {
+        try post(.flush, payload: .empty, key: key, offset: 0)
+    }
+
+    public func send(_ message: [UInt8]) throws(RemoteMemoryError) {
+        precondition(message.count <= RemoteMemoryLimits.maximumTransferBytes, "a message carries at most 1 MiB")
+        if let failure { throw failure }
+        message.withUnsafeBytes { emit(FrameHeader(.message, payload: $0), $0) }
+    }
+
+    private func post(
+        _ kind: FrameKind, payload: UnsafeRawBufferPointer, key: RegionKey, offset: UInt64, readBytes: UInt32 = 0
+    ) throws(RemoteMemoryError) -> WorkRequestID {
+        eventLoop.preconditionInEventLoop()
+        if let failure { throw failure }
+        let bytes = max(payload.count, Int(readBytes))
+        guard outstanding.count < RemoteMemoryLimits.windowRequests,
+            outstandingBytes + bytes <= RemoteMemoryLimits.windowBytes
+        else {
+            throw RemoteMemoryError(.noCredit, "the window is full")
+        }
+        lastPosted += 1
+        outstanding.append((lastPosted, bytes))
+        outstandingBytes += bytes
+        emit(
+            FrameHeader(kind, payload: payload, request: lastPosted, key: key.rawValue, offset: offset, readBytes: readBytes),
+            payload)
+        return lastPosted
+    }
+
+    /// Writes a frame and flushes at the end of this turn of the loop.
+    private func emit(_ header: FrameHeader, _ payload: UnsafeRawBufferPointer) {
+        guard let channel else { return }
+        var buffer = channel.allocator.buffer(capacity: FrameHeader.byteCount + payload.count)
+        header.write(to: &buffer)
+        buffer.writeBytes(payload)
+        channel.write(buffer, promise: nil)
+        guard !isFlushScheduled else { return }
+        isFlushScheduled = true
+        eventLoop.assumeIsolated().execute {
+            self.isFlushScheduled = false
+            self.channel?.flush()
+        }
+    }
+
+    public func close() {
+        fail(RemoteMemoryError(.disconnected, "closed by this side"))
+    }
+
+    // MARK: The channel
+
+    public func handlerAdded(context: ChannelHandlerContext) {
+        channel = context.channel
+    }
+
+    public func channelInactive(context: ChannelHandlerContext) {
+        fail(RemoteMemoryError(.disconnected, "the connection ended"))
+        context.fireChannelInactive()
+    }
+
+    public func errorCaught(context: ChannelHandlerContext, error: any Error) {
+        fail(RemoteMemoryError(.disconnected, "the connection failed: \(error)"))
+    }
+
+    public func channelRead(context: ChannelHandlerContext, data: NIOAny) {
+        guard failure == nil else { return }
+        var buffer = unwrapInboundIn(data)
+        if input.readableBytes == 0 { input = buffer } else { input.writeBuffer(&buffer) }
+        isReading = true
+        executeFrames()
+    }
+
+    public func channelReadComplete(context: ChannelHandlerContext) {
+        guard isReading, failure == nil else { return }
+        isReading = false
+        delegate?.queuePairHeard(self)
+        persistTouched()
+        updateReading()
+    }
+
+    /// Executes whole frames of `input`; less than one frame stays in it, so it is bounded by a frame and a read.
+    private func executeFrames() {
+        do throws(RemoteMemoryError) {
+            while failure == nil, errorAfterPersist == nil, input.readableBytes >= FrameHeader.byteCount {
+                let header = try FrameHeader(peeking: input)
+                let total = FrameHeader.byteCount + Int(header.payloadBytes)
+                guard input.readableBytes >= total else { break }
+                input.moveReaderIndex(forwardBy: FrameHeader.byteCount)
+                guard let payload = input.readSlice(length: Int(header.payloadBytes)) else { break }
+                guard payload.withUnsafeReadableBytes({ frameChecksum($0) }) == header.payloadChecksum else {
+                    throw RemoteMemoryError(.protocolViolation, "the payload of a frame is damaged")
+                }
+                try receive(header, payload)
+            }
+            input.discardReadBytes()
+        } catch {
+            violated(error)
+        }
+    }
+
+    private func receive(_ header: FrameHeader, _ payload: ByteBuffer) throws(RemoteMemoryError) {
+        switch header.kind {
+        case .write, .atomicWrite, .read, .flush: try execute(header, payload)
+        case .message: delegate?.queuePair(self, received: Array(payload.readableBytesView))
+        case .complete: try completed(through: header.request)
+        case .readData: delegate?.queuePair(self, read: header.request, returned: Array(payload.readableBytesView))
+        case .error:
+            let text = String(decoding: payload.readableBytesView.prefix(512), as: UTF8.self)
+            fail(RemoteMemoryError(header.key == 1 ? .access : .remoteOperation, "the partner refused a request: \(text)"))
+        case .hello, .welcome, .refuse:
+            throw RemoteMemoryError(.protocolViolation, "a greeting in the middle of a connection")
+        }
+    }
+
+    private func completed(through id: WorkRequestID) throws(RemoteMemoryError) {
+        guard id <= lastPosted else {
+            throw RemoteMemoryError(.protocolViolation, "request \(id) is completed, but was never posted")
+        }
+        while let first = outstanding.first, first.id <= id {
+            outstandingBytes -= first.bytes
+            outstanding.removeFirst()
+        }
+        delegate?.queuePair(self, completedThrough: id)
+    }
+
+    // MARK: The target's side
+
+    private func execute(_ header: FrameHeader, _ payload: ByteBuffer) throws(RemoteMemoryError) {
+        guard header.request == lastExecuted + 1 else {
+            throw RemoteMemoryError(.protocolViolation, "request \(header.request) follows \(lastExecuted)")
+        }
+        do throws(RemoteMemoryError) {
+            try store(header, payload)
+            lastExecuted = header.request
+        } catch {
+            // What came before it is persisted and completed first; nothing after it is executed.
+            errorAfterPersist = error
+        }
+    }
+
+    private func store(_ header: FrameHeader, _ payload: ByteBuffer) throws(RemoteMemoryError) {
+        let length = header.kind == .read ? UInt64(header.readBytes) : UInt64(payload.readableBytes)
+        let entry = try registry.entry(header.key, offset: header.offset, length: length)
+        switch header.kind {
+        case .write:
+            let result = payload.withUnsafeReadableBytes { bytes in
+                Result { () throws(RemoteMemoryError) in try entry.target.write(bytes, at: header.offset) }
+            }
+            try result.get()
+        case .atomicWrite:
+            guard payload.readableBytes == 8, header.offset % 8 == 0,
+                let value = payload.getInteger(at: payload.readerIndex, endianness: .little, as: UInt64.self)
+            else { throw RemoteMemoryError(.protocolViolation, "an ATOMIC WRITE that is not one aligned word") }
+            try entry.target.atomicWrite(value, at: header.offset)
+        case .read: try answerRead(header, entry)
+        default: break
+        }
+        unpersistedBytes += payload.readableBytes
+        if !touched.contains(where: { $0 === entry }) { touched.append(entry) }
+    }
+
+    private func answerRead(_ header: FrameHeader, _ entry: TCPRegionRegistry.Entry) throws(RemoteMemoryError) {
+        var bytes = [UInt8](repeating: 0, count: Int(header.readBytes))
+        let result = bytes.withUnsafeMutableBytes { space in
+            Result { () throws(RemoteMemoryError) in try entry.target.read(into: space, at: header.offset) }
+        }
+        try result.get()
+        bytes.withUnsafeBytes { emit(FrameHeader(.readData, payload: $0, request: header.request), $0) }
+    }
+
+    private func persistTouched() {
+        guard !isPersisting, failure == nil else { return }
+        guard !touched.isEmpty else { return reportError() }
+        let entries = touched
+        let through = lastExecuted
+        touched = []
+        unpersistedBytes = 0
+        isPersisting = true
+        var waiting = entries.count
+        var failed: RemoteMemoryError?
+        for entry in entries {
+            entry.persistsUnderWay += 1
+            entry.target.persist { error in
+                self.eventLoop.preconditionInEventLoop()
+                entry.persistsUnderWay -= 1
+                if entry.persistsUnderWay == 0, let idle = entry.onIdle {
+                    entry.onIdle = nil
+                    idle()
+                }
+                failed = failed ?? error
+                waiting -= 1
+                if waiting == 0 { self.persisted(through: through, failed) }
+            }
+        }
+    }
+
+    private func persisted(through id: WorkRequestID, _ failed: RemoteMemoryError?) {
+        isPersisting = false
+        guard failure == nil else { return }
+        if let failed {
+            errorAfterPersist = errorAfterPersist ?? failed
+            return reportError()
+        }
+        emit(FrameHeader(.complete, request: id), .empty)
+        updateReading()
+        persistTouched()
+    }
+
+    /// The peer hears why its request was not executed; then the connection ends.
+    private func reportError() {
+        guard let error = errorAfterPersist, failure == nil else { return }
+        let text = Array(error.message.utf8.prefix(512))
+        text.withUnsafeBytes {
+            emit(FrameHeader(.error, payload: $0, request: lastExecuted + 1, key: error.code == .access ? 1 : 2), $0)
+        }
+        fail(error)
+    }
+
+    private func updateReading() {
+        let shouldPause = unpersistedBytes > Self.unpersistedLimitBytes
+        guard shouldPause != isReadPaused, let channel else { return }
+        isReadPaused = shouldPause
+        channel.setOption(.autoRead, value: !shouldPause).whenFailure { _ in }
+    }
+
+    // MARK: The end
+
+    private func violated(_ error: RemoteMemoryError) {
+        fail(error)
+    }
+
+    private func fail(_ error: RemoteMemoryError) {
+        guard failure == nil else { return }
+        failure = error
+        input.clear()
+        outstanding.removeAll()
+        let channel = channel
+        self.channel = nil
+        channel?.flush()
+        channel?.close(mode: .all, promise: nil)
+        // Never from inside of `post` or `close`.
+        eventLoop.assumeIsolated().execute {
+            let delegate = self.delegate
+            self.delegate = nil
+            delegate?.queuePair(self, failed: error)
+        }
+    }
+}
+
+extension UnsafeRawBufferPointer {
+    static var empty: UnsafeRawBufferPointer { UnsafeRawBufferPointer(start: nil, count: 0) }
+}
