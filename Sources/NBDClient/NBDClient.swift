@@ -1,0 +1,152 @@
+// A small NBD client for the tools and tests: one connection, any number of requests at once, answered in any order.
+
+internal import NBDProtocol
+public import NIOCore
+internal import NIOPosix
+
+public enum NBDAddress: Hashable, Sendable, CustomStringConvertible {
+    case tcp(host: String, port: Int)
+    case unix(path: String)
+
+    /// HOST:PORT or unix:/path.
+    public init?(_ text: String) {
+        if text.hasPrefix("unix:") {
+            self = .unix(path: String(text.dropFirst(5)))
+            return
+        }
+        guard let colon = text.lastIndex(of: ":"), let port = Int(text[text.index(after: colon)...]),
+            (1...65535).contains(port), colon > text.startIndex
+        else { return nil }
+        self = .tcp(host: String(text[..<colon]), port: port)
+    }
+
+    public var description: String {
+        switch self {
+        case .tcp(let host, let port): "\(host):\(port)"
+        case .unix(let path): "unix:\(path)"
+        }
+    }
+}
+
+public struct NBDClientError: Error, Hashable, Sendable, CustomStringConvertible {
+    public enum Code: Hashable, Sendable {
+        /// The connection could not be made.
+        case unreachable
+        /// The server does not serve the export; the message is the server's.
+        case refused
+        /// The connection ended; what became of the request is not known.
+        case disconnected
+        /// The server answered the request with this error: it was not carried out.
+        case failed(errno: UInt32)
+        case protocolViolation
+    }
+    public var code: Code
+    public var message: String
+    public init(_ code: Code, _ message: String) {
+        self.code = code
+        self.message = message
+    }
+    public var description: String { message }
+}
+
+/// Thread-safe.
+public final class NBDClient: Sendable {
+    public enum Command: Sendable {
+        case read(offset: UInt64, length: Int)
+        case write(offset: UInt64, payload: ByteBuffer, fua: Bool)
+        case flush
+        case trim(offset: UInt64, length: Int)
+        case writeZeroes(offset: UInt64, length: Int, noHole: Bool)
+    }
+
+    public let sizeBytes: UInt64
+    public let flags: UInt16
+    private let channel: any Channel
+    private let handler: NIOLoopBound<NBDClientHandler>
+
+    public var eventLoop: any EventLoop { channel.eventLoop }
+
+    private init(channel: any Channel, handler: NIOLoopBound<NBDClientHandler>, size: UInt64, flags: UInt16) {
+        self.channel = channel
+        self.handler = handler
+        sizeBytes = size
+        self.flags = flags
+    }
+
+    /// Connects and opens `export`. Throws ``NBDClientError``.
+    public static func connect(
+        to address: NBDAddress, export: String, on group: any EventLoopGroup, timeout: TimeAmount = .seconds(5),
+        structuredReplies: Bool = true
+    ) async throws -> NBDClient {
+        let eventLoop = group.next()
+        let opened = eventLoop.makePromise(of: NBDExportInfo.self)
+        do {
+            let (channel, handler) = try await eventLoop.flatSubmit {
+                let handler = NBDClientHandler(export: export, structured: structuredReplies, opened: opened)
+                let bound = NIOLoopBound(handler, eventLoop: eventLoop)
+                let bootstrap = ClientBootstrap(group: eventLoop)
+                    .connectTimeout(timeout)
+                    .channelOption(
+                        .recvAllocator,
+                        value: AdaptiveRecvByteBufferAllocator(minimum: 4096, initial: 65536, maximum: 1 << 20))
+                let ready = bootstrap.channelInitializer { channel in
+                    channel.eventLoop.makeCompletedFuture { try channel.pipeline.syncOperations.addHandler(bound.value) }
+                }
+                let connected =
+                    switch address {
+                    case .tcp(let host, let port):
+                        ready.channelOption(.socketOption(.tcp_nodelay), value: 1).connect(host: host, port: port)
+                    case .unix(let path): ready.connect(unixDomainSocketPath: path)
+                    }
+                return connected.map { ($0, bound) }
+            }.get()
+            let timer = eventLoop.scheduleTask(in: timeout) {
+                opened.fail(NBDClientError(.unreachable, "\(address): no handshake within \(timeout.nanoseconds / 1_000_000) ms"))
+            }
+            do {
+                let info = try await opened.futureResult.get()
+                timer.cancel()
+                return NBDClient(channel: channel, handler: handler, size: info.sizeBytes, flags: info.flags.rawValue)
+            } catch {
+                timer.cancel()
+                channel.close(mode: .all, promise: nil)
+                throw error
+            }
+        } catch let error as NBDClientError {
+            throw error
+        } catch {
+            opened.fail(error)
+            throw NBDClientError(.unreachable, "\(address): cannot be reached: \(error)")
+        }
+    }
+
+    /// Carries out one command. The future fails with ``NBDClientError``; a read's value is its bytes.
+    public func submit(_ command: Command) -> EventLoopFuture<ByteBuffer?> {
+        eventLoop.flatSubmit { [handler] in handler.value.submit(command) }
+    }
+
+    public func read(offset: UInt64, length: Int) async throws -> ByteBuffer {
+        try await submit(.read(offset: offset, length: length)).get() ?? ByteBuffer()
+    }
+
+    public func write(offset: UInt64, _ payload: ByteBuffer, fua: Bool = false) async throws {
+        _ = try await submit(.write(offset: offset, payload: payload, fua: fua)).get()
+    }
+
+    public func flush() async throws { _ = try await submit(.flush).get() }
+    public func trim(offset: UInt64, length: Int) async throws {
+        _ = try await submit(.trim(offset: offset, length: length)).get()
+    }
+    public func writeZeroes(offset: UInt64, length: Int, noHole: Bool = false) async throws {
+        _ = try await submit(.writeZeroes(offset: offset, length: length, noHole: noHole)).get()
+    }
+
+    /// Says goodbye and waits for the connection to end.
+    public func disconnect() async {
+        eventLoop.execute { [handler] in handler.value.disconnect() }
+        _ = try? await channel.closeFuture.get()
+    }
+
+    /// Ends the connection without a word.
+    public func drop() { channel.close(mode: .all, promise: nil) }
+}
