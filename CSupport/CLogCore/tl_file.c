@@ -7,13 +7,13 @@
 #include <sys/vfs.h>
 #include <unistd.h>
 
-int tl_file_lock(int descriptor, bool exclusive) {
-    struct flock whole = {
-        .l_type = exclusive ? F_WRLCK : F_RDLCK,
-        .l_whence = SEEK_SET,
-    };
+static int set_lock(int descriptor, short type) {
+    struct flock whole = {.l_type = type, .l_whence = SEEK_SET};
     return fcntl(descriptor, F_OFD_SETLK, &whole);
 }
+
+int tl_file_lock(int descriptor, bool exclusive) { return set_lock(descriptor, exclusive ? F_WRLCK : F_RDLCK); }
+int tl_file_unlock(int descriptor) { return set_lock(descriptor, F_UNLCK); }
 
 int tl_file_is_in_memory(int descriptor) {
     struct statfs about;

@@ -8,7 +8,10 @@ struct Descriptor: ~Copyable, Sendable {
     let raw: Int32
 
     init(raw: Int32) { self.raw = raw }
-    deinit { Glibc.close(raw) }
+    deinit {
+        _ = tl_file_unlock(raw)
+        Glibc.close(raw)
+    }
 
     /// Opens with O_CLOEXEC and without following a link at the end of the path's name.
     static func open(_ path: String, _ flags: Int32, mode: mode_t = 0o600) throws(PoolError) -> Descriptor {

@@ -131,6 +131,11 @@ package final class Mapping: @unchecked Sendable {
         }
     }
 
+    /// From here on a store traps instead of reaching a file that may have another opener.
+    func forbidStores() {
+        guard mprotect(base, length, PROT_READ) == 0 else { preconditionFailure("mprotect of an own mapping failed") }
+    }
+
     func block(at offset: UInt64, count: Int) -> ByteBlock {
         precondition(offset <= UInt64(length) && count <= length - Int(offset))
         return ByteBlock(UnsafeRawBufferPointer(start: base + Int(offset), count: count))

@@ -57,10 +57,13 @@ public final class Pool: Sendable {
         self.state = Mutex(state)
     }
 
-    /// Releases the lock. The memory stays mapped until the last region and log are gone, but nothing may be stored
-    /// through them any more. A second call does nothing.
+    /// Releases the lock. The memory can be read until the last region and log are gone; a store through them traps.
+    /// A second call does nothing.
     public func close() {
-        state.withLock { $0.descriptor = nil }
+        state.withLock { state in
+            mapping.forbidStores()
+            state.descriptor = nil
+        }
     }
 
     /// Adds a region for `group`, durably. `ringBytes`: a multiple of 4096, at least 64 KiB. Throws `regionExists`,

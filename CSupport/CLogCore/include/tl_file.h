@@ -6,6 +6,8 @@
 /// Takes an open-file-description lock on the whole file without waiting: exclusive (the descriptor must be
 /// writable) or shared. 0, or -1 with errno EAGAIN or EACCES if another description holds it.
 int tl_file_lock(int descriptor, bool exclusive);
+/// Ends the lock at once; closing alone would leave it as long as a mapping refers to the description.
+int tl_file_unlock(int descriptor);
 /// 1 if the file is on tmpfs or ramfs, 0 if not, -1 with errno.
 int tl_file_is_in_memory(int descriptor);
 /// Maps the first `length` bytes, shared. `is_dax` tells whether the kernel agreed to MAP_SYNC: the file's memory is
