@@ -1,0 +1,19 @@
+// Private: the inner loops of copy and checksum, one set per processor family. `state` is a CRC register (inverted
+// CRC). A line is 64 bytes.
+#pragma once
+#include "tl_crc32c.h"
+
+/// Copies `lines` lines to `to` (aligned to a line; NULL: checksum only) and folds them into `state`.
+uint32_t tl_kernel_lines(tl_isa isa, uint8_t *to, const uint8_t *from, size_t lines, uint32_t state);
+/// Folds any number of bytes into `state`.
+uint32_t tl_kernel_bytes(tl_isa isa, const uint8_t *from, size_t count, uint32_t state);
+/// Copies whole lines to `to`, aligned to a line.
+void tl_kernel_copy(tl_isa isa, uint8_t *to, const uint8_t *from, size_t lines);
+/// Whether the stores of `isa` bypass the cache, so that no write-back is due.
+bool tl_kernel_bypasses_cache(tl_isa isa);
+/// What the processor has.
+tl_isa tl_kernel_detect(void);
+
+/// The portable loops, on any processor.
+uint32_t tl_portable_bytes(const uint8_t *from, size_t count, uint32_t state);
+uint32_t tl_portable_lines(uint8_t *to, const uint8_t *from, size_t lines, uint32_t state);

@@ -1,0 +1,172 @@
+// The lock-free log: see tl_log.h for the steps and invariants.
+//
+// Why publication is right. A slot belongs to the start LSN of one reservation at a time: two starts that share a slot
+// are a whole window apart, and the later one is reserved only after the watermark has passed the earlier. What an
+// earlier lap left in a slot is at or below the watermark, so it never looks like an end beyond it. The watermark only
+// grows, so a compare-and-swap of it cannot mistake a new value for an old one. Whoever moves the watermark then looks
+// at the slot there, and whoever fills a slot then looks at the watermark: both pairs are sequentially consistent, so
+// at least one of the two sees the other and no published write is left behind.
+//
+// A reader that acquires the watermark sees the bytes: each writer drains (a fence, also for non-temporal stores)
+// before it fills its slot, and the mover that read the slot releases the watermark.
+#include "tl_log.h"
+
+#include <errno.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+
+// Room for four of the largest writes, so that a stopped producer does not stop the others at once; bounds the table
+// to 8 MiB of memory.
+#define MAXIMUM_WINDOW_BYTES (UINT64_C(64) << 20)
+#define MAXIMUM_WRITE_BYTES (UINT64_C(16) << 20)
+enum { MINIMUM_RING_BYTES = 16384, ISOLATION_BYTES = 128 };
+
+typedef _Atomic uint64_t position;
+
+struct tl_log {
+    const tl_persist *persist;
+    uint8_t *bytes;
+    tl_ring ring;
+    position *slots;
+    uint64_t slot_mask, window_bytes, maximum_bytes;
+    // Each on lines of its own: reserving does not disturb publishing.
+    _Alignas(ISOLATION_BYTES) position tail;
+    _Alignas(ISOLATION_BYTES) position published;
+    _Alignas(ISOLATION_BYTES) position reclaim;
+};
+
+static inline uint64_t load(const position *at) { return atomic_load_explicit((position *)at, memory_order_acquire); }
+
+int tl_log_create(tl_log **out, const tl_persist *persist, const tl_ring *ring, uint64_t start) {
+    if (ring->size < MINIMUM_RING_BYTES || ring->size % 4096 || start % TL_UNIT_BYTES) return EINVAL;
+    tl_log *log = aligned_alloc(ISOLATION_BYTES, sizeof *log);
+    if (!log) return ENOMEM;
+    *log = (tl_log){.persist = persist, .bytes = (uint8_t *)ring->bytes, .ring = *ring};
+    uint64_t slots = 64;
+    while (slots * TL_UNIT_BYTES < ring->size && slots * TL_UNIT_BYTES < MAXIMUM_WINDOW_BYTES) slots *= 2;
+    log->slot_mask = slots - 1;
+    log->window_bytes = slots * TL_UNIT_BYTES;
+    log->maximum_bytes = ring->size / 4 < MAXIMUM_WRITE_BYTES ? ring->size / 4 : MAXIMUM_WRITE_BYTES;
+    log->slots = calloc(slots, sizeof *log->slots);
+    if (!log->slots) {
+        free(log);
+        return ENOMEM;
+    }
+    atomic_init(&log->tail, start);
+    atomic_init(&log->published, start);
+    atomic_init(&log->reclaim, start);
+    *out = log;
+    return 0;
+}
+
+void tl_log_destroy(tl_log *log) {
+    if (!log) return;
+    free(log->slots);
+    free(log);
+}
+
+uint64_t tl_log_maximum_bytes(const tl_log *log) { return log->maximum_bytes; }
+uint64_t tl_log_tail(const tl_log *log) { return load(&log->tail); }
+uint64_t tl_log_published(const tl_log *log) { return load(&log->published); }
+uint64_t tl_log_reclaim(const tl_log *log) { return load(&log->reclaim); }
+
+void tl_log_set_reclaim(tl_log *log, uint64_t lsn) {
+    uint64_t now = load(&log->reclaim);
+    while (now < lsn &&
+           !atomic_compare_exchange_weak_explicit(&log->reclaim, &now, lsn, memory_order_acq_rel, memory_order_acquire)) {
+    }
+}
+
+/// Where a write that starts at `start` ends, and in how many records.
+static tl_reservation plan(const tl_log *log, const tl_write *write, uint64_t start) {
+    uint64_t room = log->ring.size - start % log->ring.size;
+    if (write->kind == TL_KIND_DATA && write->length <= TL_RECORD_PAYLOAD_BYTES && write->length + TL_HEADER_BYTES <= room)
+        return (tl_reservation){.start = start, .end = start + tl_record_bytes(write->length), .records = 1};
+    tl_layout layout = tl_layout_begin(write->kind, write->length, start, log->ring.size);
+    tl_reservation result = {.start = start};
+    for (tl_piece piece; tl_layout_next(&layout, &piece);) result.records++;
+    result.end = layout.lsn;
+    return result;
+}
+
+/// Bounds a write before its layout is walked.
+static bool is_hopeless(const tl_log *log, const tl_write *write) {
+    if (write->kind == TL_KIND_WATERMARK) return false;
+    uint64_t most = write->kind == TL_KIND_DATA ? log->maximum_bytes : TL_RECORD_RANGE_BYTES * TL_MAXIMUM_RECORDS;
+    return write->length > most;
+}
+
+tl_log_result tl_log_reserve(tl_log *log, const tl_write *write, tl_reservation *out) {
+    if (is_hopeless(log, write)) return TL_LOG_TOO_LARGE;
+    uint64_t kept = write->kind == TL_KIND_WATERMARK ? 0 : TL_CONTROL_BYTES;
+    uint64_t start = atomic_load_explicit(&log->tail, memory_order_relaxed);
+    do {
+        *out = plan(log, write, start);
+        if (out->end - start > log->maximum_bytes || out->records > TL_MAXIMUM_RECORDS) return TL_LOG_TOO_LARGE;
+        // Acquire: the stores that moved these positions, and the reads that allowed it, are over.
+        if (out->end > load(&log->reclaim) + log->ring.size - kept) return TL_LOG_FULL;
+        if (out->end > load(&log->published) + log->window_bytes) return TL_LOG_FULL;
+    } while (!atomic_compare_exchange_weak_explicit(&log->tail, &start, out->end, memory_order_acq_rel,
+                                                    memory_order_relaxed));
+    return TL_LOG_DONE;
+}
+
+static void store_record(tl_log *log, const tl_write *write, const tl_piece *piece, uint16_t number, uint16_t count) {
+    uint8_t *at = log->bytes + piece->lsn % log->ring.size;
+    bool has_payload = piece->kind == TL_KIND_DATA, is_pad = piece->kind == TL_KIND_PAD;
+    tl_record record = {
+        .lsn = piece->lsn,
+        .acknowledged = write->acknowledged,
+        .incarnation = log->ring.incarnation,
+        .offset = is_pad ? 0 : write->offset + piece->at,
+        .payload_crc = log->ring.seed,
+        .payload_bytes = has_payload ? (uint32_t)piece->range : 0,
+        .range_bytes = (uint32_t)piece->range,
+        .volume = write->volume,
+        .number = number,
+        .count = count,
+        .kind = (uint8_t)piece->kind,
+        .flags = is_pad ? 0 : write->flags,
+    };
+    if (has_payload)
+        record.payload_crc = tl_stream_crc32c(log->persist, at + TL_HEADER_BYTES,
+                                              (const uint8_t *)write->payload + piece->at, piece->range, log->ring.seed);
+    uint8_t line[TL_HEADER_BYTES];
+    tl_record_encode(&record, log->ring.seed, line);
+    tl_stream(log->persist, at, line, sizeof line);
+}
+
+void tl_log_store(tl_log *log, const tl_write *write, const tl_reservation *reservation) {
+    tl_layout layout = tl_layout_begin(write->kind, write->length, reservation->start, log->ring.size);
+    uint16_t number = 0;
+    for (tl_piece piece; tl_layout_next(&layout, &piece); number++)
+        store_record(log, write, &piece, number, (uint16_t)reservation->records);
+    tl_drain(log->persist);
+}
+
+static inline position *slot_of(tl_log *log, uint64_t start) {
+    return &log->slots[start / TL_UNIT_BYTES & log->slot_mask];
+}
+
+void tl_log_publish(tl_log *log, const tl_reservation *reservation) {
+    uint64_t watermark = atomic_load(&log->published);
+    if (watermark == reservation->start)
+        // Nobody else can move the watermark from here: this slot was not filled.
+        atomic_store(&log->published, watermark = reservation->end);
+    else
+        atomic_store(slot_of(log, reservation->start), reservation->end);
+    watermark = atomic_load(&log->published);
+    for (;;) {
+        uint64_t end = atomic_load(slot_of(log, watermark));
+        if (end <= watermark) return;
+        if (atomic_compare_exchange_strong(&log->published, &watermark, end)) watermark = end;
+    }
+}
+
+tl_log_result tl_log_append(tl_log *log, const tl_write *write, tl_reservation *out) {
+    tl_log_result result = tl_log_reserve(log, write, out);
+    if (result != TL_LOG_DONE) return result;
+    tl_log_store(log, write, out);
+    tl_log_publish(log, out);
+    return TL_LOG_DONE;
+}

@@ -1,0 +1,120 @@
+// Opening a pool that exists: every refusal comes before the first store, and names what is wrong and where.
+
+import Glibc
+public import LogModel
+
+extension Pool {
+    /// Opens the pool at `path`, exclusively, or beside other readers if `readOnly`. `expecting` refuses a pool of
+    /// another cluster or node as `foreign`. Throws also `notAPool`, `truncated`, `newerFormat`, `corrupt`, `inUse`,
+    /// `noPersistence` and `system`.
+    public static func open(
+        path: String, expecting: (cluster: String, node: NodeID)?, persistence: PersistenceRequest, readOnly: Bool = false
+    ) throws(PoolError) -> Pool {
+        try open(path: path, expecting: expecting, persistence: persistence, readOnly: readOnly, recorder: nil)
+    }
+
+    package static func open(
+        path: String, expecting: (cluster: String, node: NodeID)?, persistence: PersistenceRequest, readOnly: Bool,
+        recorder: OpaquePointer?
+    ) throws(PoolError) -> Pool {
+        // O_NONBLOCK: a pipe in the place of a pool is refused, not waited for.
+        let descriptor = try Descriptor.open(path, (readOnly ? O_RDONLY : O_RDWR) | O_NONBLOCK)
+        let fileBytes = try regularFileBytes(descriptor, path)
+        try descriptor.lock(exclusive: !readOnly, path: path)
+        let superblock = try superblock(descriptor, fileBytes: fileBytes, path)
+        if let expecting, expecting != (superblock.cluster, superblock.node) {
+            throw PoolError(
+                .foreign, path: path, offset: 48,
+                "this pool belongs to node \(superblock.node) of cluster \(superblock.cluster), not to node "
+                    + "\(expecting.node) of cluster \(expecting.cluster)")
+        }
+        let mapping = try Mapping.map(
+            descriptor, length: Int(superblock.sizeBytes), request: persistence, path: path, isReadOnly: readOnly,
+            recorder: recorder)
+        let (directory, turn) = try directory(mapping, superblock)
+        var regions: [Region] = []
+        for entry in directory.entries { regions.append(try Region(entry, in: mapping)) }
+        if !readOnly { try heal(superblock, directory, regions, in: mapping) }
+        return Pool(
+            path: path, superblock: superblock, mapping: mapping, isReadOnly: readOnly,
+            state: State(descriptor: descriptor, directory: directory, directoryTurn: turn, regions: regions))
+    }
+
+    private static func regularFileBytes(_ descriptor: borrowing Descriptor, _ path: String) throws(PoolError) -> UInt64 {
+        let about = try descriptor.status(path: path)
+        guard about.st_mode & S_IFMT == S_IFREG else { throw PoolError(.notAPool, path: path, "not a regular file") }
+        return UInt64(max(0, about.st_size))
+    }
+
+    /// The version is looked at before anything else is believed; then checksums; then the size.
+    private static func superblock(
+        _ descriptor: borrowing Descriptor, fileBytes: UInt64, _ path: String
+    ) throws(PoolError) -> Superblock {
+        guard fileBytes >= PoolFormat.firstRegionOffset else { throw try tooShort(descriptor, fileBytes, path) }
+        var valid: [Superblock] = []
+        var damagedOffset: UInt64?
+        for offset in PoolFormat.superblockOffsets {
+            switch Superblock.decode(try descriptor.read(PoolFormat.pageBytes, at: offset, path: path)) {
+            case .valid(let superblock): valid.append(superblock)
+            case .damaged: damagedOffset = damagedOffset ?? offset
+            case .alien: continue
+            case .newer(let version):
+                throw PoolError(
+                    .newerFormat, path: path, offset: offset + 8,
+                    "pool format \(version) is newer than this program's \(PoolFormat.version)")
+            }
+        }
+        guard let superblock = valid.max(by: { $0.sequence < $1.sequence }) else {
+            if let offset = damagedOffset {
+                throw PoolError(.corrupt, path: path, offset: offset, "no copy of the superblock is intact")
+            }
+            throw PoolError(.notAPool, path: path, offset: 0, "not a TwinLog pool")
+        }
+        if fileBytes < superblock.sizeBytes {
+            throw PoolError(
+                .truncated, path: path, offset: fileBytes, "truncated: a pool of \(superblock.sizeBytes) bytes ends here")
+        }
+        guard fileBytes == superblock.sizeBytes else {
+            throw PoolError(
+                .corrupt, path: path, offset: superblock.sizeBytes, "the file goes on to \(fileBytes) behind the pool's end")
+        }
+        return superblock
+    }
+
+    private static func tooShort(
+        _ descriptor: borrowing Descriptor, _ fileBytes: UInt64, _ path: String
+    ) throws(PoolError) -> PoolError {
+        let beginning = try descriptor.read(Int(min(fileBytes, 8)), at: 0, path: path)
+        return beginning.bytes.count == 8 && beginning.starts(with: Superblock.magic)
+            ? PoolError(.truncated, path: path, offset: fileBytes, "truncated: a pool's file ends here")
+            : PoolError(.notAPool, path: path, offset: 0, "not a TwinLog pool")
+    }
+
+    /// The newer valid copy, and the one to be written next.
+    private static func directory(_ mapping: Mapping, _ superblock: Superblock) throws(PoolError) -> (RegionDirectory, Int) {
+        let copies = PoolFormat.directoryOffsets.map {
+            RegionDirectory.decode(
+                mapping.block(at: $0, count: PoolFormat.pageBytes), pool: superblock.pool, poolBytes: superblock.sizeBytes)
+        }
+        let newest = (copies[1]?.sequence ?? 0) > (copies[0]?.sequence ?? 0) ? 1 : 0
+        guard let directory = copies[newest] else {
+            throw PoolError(
+                .corrupt, path: mapping.path, offset: PoolFormat.directoryOffsets[0],
+                "no copy of the region directory is intact")
+        }
+        return (directory, 1 - newest)
+    }
+
+    /// Writes every copy that differs from the one that counts.
+    private static func heal(
+        _ superblock: Superblock, _ directory: RegionDirectory, _ regions: [Region], in mapping: Mapping
+    ) throws(PoolError) {
+        let wanted =
+            PoolFormat.superblockOffsets.map { ($0, superblock.encoded()) }
+            + PoolFormat.directoryOffsets.map { ($0, directory.encoded()) }
+        for (offset, page) in wanted where mapping.block(at: offset, count: page.bytes.count).bytes != page.bytes {
+            try mapping.store(page, at: offset)
+        }
+        for region in regions { try region.healIdentity() }
+    }
+}

@@ -1,0 +1,259 @@
+// A group's region of a pool: whose log it holds, where the un-destaged records begin, and the ring of their bytes.
+//
+// Invariants:
+//  - an incarnation begins with one durable block, the identity slot; its head is its start until a head of the same
+//    incarnation is durable (S4), so a crash leaves either the old incarnation or the new one;
+//  - heads and acknowledged LSNs only grow within an incarnation.
+
+package import CLogCore
+import Glibc
+public import LogModel
+import Synchronization
+
+/// Safe from any number of threads, except that on persistent memory ``drain()`` covers the stores of its own thread,
+/// so a mirror stores and drains on one thread.
+public final class Region: Sendable {
+    public let group: GroupID
+    /// Of the region, in the file.
+    public let offset: UInt64
+    public let ringBytes: UInt64
+    package let mapping: Mapping
+    private let state: Mutex<State>
+
+    private struct State {
+        var identity: IdentitySlot?
+        var identityTurn: Int
+        var head = HeadSlot(sequence: 0, head: .zero, acknowledged: .zero)
+        var headTurn = 0
+        var undrained = Undrained()
+    }
+
+    public var persistence: Persistence { mapping.persistence }
+    /// Where the ring starts in the file: an LSN's place is `ringOffset + LSN mod ringBytes`.
+    public var ringOffset: UInt64 { offset + RegionFormat.headerBytes }
+    /// `nil` until the region is formatted for the first time.
+    public var identity: RegionIdentity? { state.withLock { $0.identity?.identity } }
+    /// Where un-destaged records begin.
+    public var head: LSN { state.withLock { $0.head.head } }
+    /// The highest acknowledged LSN that the head slots know (S5).
+    public var acknowledged: LSN { state.withLock { $0.head.acknowledged } }
+
+    // MARK: Opening
+
+    /// Reads the slots; throws `corrupt` if both identity slots are damaged. Heals nothing by itself.
+    init(_ entry: RegionDirectory.Entry, in mapping: Mapping) throws(PoolError) {
+        group = entry.group
+        offset = entry.offset
+        ringBytes = entry.ringBytes
+        self.mapping = mapping
+        state = Mutex(try Self.load(entry.offset, mapping))
+    }
+
+    private static func load(_ offset: UInt64, _ mapping: Mapping) throws(PoolError) -> State {
+        let blocks = RegionFormat.identityOffsets.map { mapping.block(at: offset + $0, count: RegionFormat.slotBytes) }
+        let slots = blocks.map(IdentitySlot.decode)
+        // A crash of the first format leaves one slot damaged and the other untouched; no crash damages both.
+        if slots[0] == nil, slots[1] == nil, !blocks[0].isZero, !blocks[1].isZero {
+            throw PoolError(.corrupt, path: mapping.path, offset: offset, "both identity slots of the region are damaged")
+        }
+        let newest = (slots[1]?.sequence ?? 0) > (slots[0]?.sequence ?? 0) ? 1 : 0
+        var state = State(identity: slots[newest], identityTurn: 1 - newest)
+        if let identity = state.identity?.identity { loadHead(of: identity, into: &state, offset, mapping) }
+        return state
+    }
+
+    private static func loadHead(of identity: RegionIdentity, into state: inout State, _ offset: UInt64, _ mapping: Mapping) {
+        let seed = checksumSeed(log: identity.logUUID, incarnation: identity.incarnation)
+        state.head = HeadSlot(sequence: 0, head: identity.startLSN, acknowledged: .zero)
+        state.headTurn = 0
+        for (turn, place) in RegionFormat.headOffsets.enumerated() {
+            let block = mapping.block(at: offset + place, count: RegionFormat.slotBytes)
+            // A head below the start is of an earlier format of the same incarnation (a mirror that came back).
+            guard let slot = HeadSlot.decode(block, incarnation: identity.incarnation, seed: seed),
+                slot.sequence > state.head.sequence
+            else { continue }
+            state.head = HeadSlot(
+                sequence: slot.sequence, head: max(slot.head, identity.startLSN), acknowledged: slot.acknowledged)
+            state.headTurn = 1 - turn
+        }
+    }
+
+    /// Writes the twin of an identity slot that a crash or rot has taken.
+    func healIdentity() throws(PoolError) {
+        try state.withLock { state throws(PoolError) in
+            guard let slot = state.identity else { return }
+            let twin = offset + RegionFormat.identityOffsets[state.identityTurn]
+            if IdentitySlot.decode(mapping.block(at: twin, count: RegionFormat.slotBytes)) == slot { return }
+            try mapping.store(slot.encoded(), at: twin)
+        }
+    }
+
+    // MARK: Identity and head
+
+    /// Begins an incarnation: identity and head are durable when it returns. A crash on the way leaves the region as
+    /// it was or as it shall be. Precondition: `start` is a multiple of 64 below 2^62.
+    public func format(role: RegionRole, logUUID: UUID128, incarnation: Incarnation, start: LSN) throws(PoolError) {
+        precondition(start.rawValue % LSN.alignment == 0 && start.rawValue <= RegionFormat.maximumLSN)
+        let identity = RegionIdentity(role: role, logUUID: logUUID, incarnation: incarnation, startLSN: start)
+        try state.withLock { state throws(PoolError) in
+            try write(identity, &state)
+            state.undrained = Undrained()
+            Self.loadHead(of: identity, into: &state, offset, mapping)
+        }
+    }
+
+    /// Notes durably that the recovery tool wrote this log to the medium. Precondition: formatted.
+    public func markReplayed() throws(PoolError) {
+        try state.withLock { state throws(PoolError) in
+            guard var identity = state.identity?.identity else { preconditionFailure("the region was never formatted") }
+            identity.isReplayed = true
+            try write(identity, &state)
+        }
+    }
+
+    /// The older slot first; then its twin, so that one rotten slot never brings an older incarnation back (S5).
+    private func write(_ identity: RegionIdentity, _ state: inout State) throws(PoolError) {
+        let slot = IdentitySlot(sequence: (state.identity?.sequence ?? 0) + 1, identity: identity)
+        let first = state.identityTurn
+        try mapping.store(slot.encoded(), at: offset + RegionFormat.identityOffsets[first])
+        state.identity = slot
+        state.identityTurn = 1 - first
+        try mapping.store(slot.encoded(), at: offset + RegionFormat.identityOffsets[1 - first])
+    }
+
+    /// Moves the head; durable when it returns. `head` must be a write boundary (S7) that is not below the present head,
+    /// else `invalidValue`. The acknowledged LSN of the slot never goes down. Precondition: formatted.
+    public func setHead(_ head: LSN, acknowledged: LSN) throws(PoolError) {
+        try state.withLock { state throws(PoolError) in
+            guard let identity = state.identity?.identity else { preconditionFailure("the region was never formatted") }
+            guard head >= state.head.head, head.rawValue % LSN.alignment == 0,
+                max(head, acknowledged).rawValue <= RegionFormat.maximumLSN
+            else {
+                throw PoolError(
+                    .invalidValue, path: mapping.path, offset: offset,
+                    "head \(head), acknowledged \(acknowledged) do not follow head \(state.head.head)")
+            }
+            let slot = HeadSlot(
+                sequence: state.head.sequence + 1, head: head, acknowledged: max(acknowledged, state.head.acknowledged))
+            if slot.head == state.head.head && slot.acknowledged == state.head.acknowledged { return }
+            let seed = checksumSeed(log: identity.logUUID, incarnation: identity.incarnation)
+            try mapping.store(
+                slot.encoded(incarnation: identity.incarnation, seed: seed),
+                at: offset + RegionFormat.headOffsets[state.headTurn])
+            state.head = slot
+            state.headTurn = 1 - state.headTurn
+        }
+    }
+
+    // MARK: The ring
+
+    /// The ring's memory. Valid as long as the region is referenced.
+    package var ringBase: UnsafeMutableRawPointer { mapping.base + Int(ringOffset) }
+
+    /// The ring and the checksum seed of its incarnation, as the C core sees them. `nil` if never formatted.
+    package var ring: tl_ring? {
+        identity.map { identity in
+            tl_ring(
+                bytes: UnsafePointer(ringBase.assumingMemoryBound(to: UInt8.self)), size: ringBytes,
+                incarnation: identity.incarnation.rawValue,
+                seed: checksumSeed(log: identity.logUUID, incarnation: identity.incarnation))
+        }
+    }
+
+    /// Calls `body` with the contiguous pieces (one or two) of `[lsn, lsn + count)`, in order. Precondition: at most the
+    /// ring's size.
+    public func withRingBytes<E: Error>(
+        from lsn: LSN, count: UInt64, _ body: (UnsafeRawBufferPointer) throws(E) -> Void
+    ) throws(E) {
+        precondition(count <= ringBytes)
+        let place = lsn.rawValue % ringBytes
+        let first = min(count, ringBytes - place)
+        if first > 0 { try body(UnsafeRawBufferPointer(start: ringBase + Int(place), count: Int(first))) }
+        if count > first { try body(UnsafeRawBufferPointer(start: ringBase, count: Int(count - first))) }
+    }
+
+    /// Copies the ring's bytes from `lsn` on into all of `buffer`. Precondition: at most the ring's size.
+    public func readRing(from lsn: LSN, into buffer: UnsafeMutableRawBufferPointer) {
+        var done = 0
+        withRingBytes(from: lsn, count: UInt64(buffer.count)) { piece in
+            UnsafeMutableRawBufferPointer(rebasing: buffer[done...]).copyMemory(from: piece)
+            done += piece.count
+        }
+    }
+
+    /// The mirror's side: copies `bytes` to the place of `lsn`. Durable after ``drain()``, on the same thread.
+    /// Precondition: at most the ring's size.
+    public func store(_ bytes: UnsafeRawBufferPointer, at lsn: LSN) {
+        precondition(UInt64(bytes.count) <= ringBytes && !mapping.isReadOnly)
+        guard let source = bytes.baseAddress, bytes.count > 0 else { return }
+        let place = lsn.rawValue % ringBytes
+        let first = min(bytes.count, Int(ringBytes - place))
+        tl_stream(mapping.persist, ringBase + Int(place), source, first)
+        if first < bytes.count { tl_stream(mapping.persist, ringBase, source + first, bytes.count - first) }
+        if persistence == .msync { tl_drain(mapping.persist) }
+        state.withLock { state in
+            state.undrained.note(place..<place + UInt64(first), isDeferred: persistence == .msync)
+            if first < bytes.count {
+                state.undrained.note(0..<UInt64(bytes.count - first), isDeferred: persistence == .msync)
+            }
+        }
+    }
+
+    /// Makes everything that was stored durable: a fence, or in msync mode `msync` of it (blocking).
+    public func drain() throws(PoolError) {
+        let undrained = state.withLock { state in
+            let taken = state.undrained
+            state.undrained = Undrained()
+            return taken
+        }
+        if persistence != .msync {
+            precondition(undrained.isOfThisThread, "a fence covers only its own thread's stores")
+            return tl_drain(mapping.persist)
+        }
+        for (index, range) in undrained.ranges.enumerated() {
+            do throws(PoolError) {
+                try mapping.sync(offset: ringOffset + range.lowerBound, count: range.upperBound - range.lowerBound)
+            } catch {
+                state.withLock { $0.undrained.ranges += undrained.ranges[index...] }
+                throw error
+            }
+        }
+    }
+
+    /// In msync mode, makes the ring's bytes of `[from, to)` durable (blocking); nothing otherwise.
+    package func syncRing(from: LSN, to: LSN) throws(PoolError) {
+        let place = from.rawValue % ringBytes, count = to - from
+        precondition(count <= ringBytes)
+        let first = min(count, ringBytes - place)
+        try mapping.sync(offset: ringOffset + place, count: first)
+        try mapping.sync(offset: ringOffset, count: count - first)
+    }
+}
+
+/// What was stored to a ring since the last drain.
+private struct Undrained {
+    /// Beyond it, one range that covers them all: a drain's work stays bounded.
+    private static let maximumRanges = 64
+
+    var ranges: [Range<UInt64>] = []
+    private var thread: pthread_t?
+
+    /// Precondition of a fence.
+    var isOfThisThread: Bool { thread.map { pthread_equal($0, pthread_self()) != 0 } ?? true }
+
+    mutating func note(_ range: Range<UInt64>, isDeferred: Bool) {
+        guard isDeferred else {
+            precondition(isOfThisThread, "stores of two threads before a drain")
+            thread = pthread_self()
+            return
+        }
+        if let last = ranges.last, last.upperBound == range.lowerBound {
+            ranges[ranges.count - 1] = last.lowerBound..<range.upperBound
+        } else {
+            ranges.append(range)
+        }
+        guard ranges.count > Self.maximumRanges else { return }
+        let low = ranges.reduce(range.lowerBound) { min($0, $1.lowerBound) }
+        ranges = [low..<ranges.reduce(range.upperBound) { max($0, $1.upperBound) }]
+    }
+}

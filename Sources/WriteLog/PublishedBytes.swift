@@ -1,0 +1,63 @@
+// Reading a live log: raw ranges for shipping and for the overlay, verified records for the destager.
+
+import CLogCore
+public import LogModel
+import PersistentMemory
+
+extension WriteLog {
+    /// Calls `body` with the contiguous pieces (one, or two at the ring's end) of `[from, to)`, in order. The caller
+    /// guarantees that the range is not reclaimed meanwhile. Precondition: reclaim limit <= from <= to <= published.
+    public func withBytes<E: Error>(
+        from: LSN, to: LSN, _ body: (UnsafeRawBufferPointer) throws(E) -> Void
+    ) throws(E) {
+        precondition(reclaimLimit <= from && from <= to && to <= published)
+        try region.withRingBytes(from: from, count: to - from, body)
+    }
+
+    /// The records of `[from, to)`, each verified (S26), pads left out. The same guarantee and precondition as
+    /// ``withBytes(from:to:_:)``; both ends are write boundaries.
+    public func records(from: LSN, to: LSN) -> PublishedRecords {
+        precondition(reclaimLimit <= from && from <= to && to <= published)
+        return PublishedRecords(ring: ring, position: from, end: to)
+    }
+}
+
+/// A cursor over published records.
+public struct PublishedRecords: Sequence, IteratorProtocol {
+    public enum Entry {
+        case record(LogRecord)
+        /// What stood at `from` fails its checks: fetch `[from, to)` from the other copy. Ends where the next good
+        /// record starts.
+        case damaged(from: LSN, to: LSN)
+    }
+
+    var ring: tl_ring
+    /// Where the next entry starts.
+    public private(set) var position: LSN
+    public let end: LSN
+
+    init(ring: tl_ring, position: LSN, end: LSN) {
+        self.ring = ring
+        self.position = position
+        self.end = end
+    }
+
+    public mutating func next() -> Entry? {
+        while position < end {
+            let start = position
+            var record = tl_record()
+            switch tl_record_read(&ring, start.rawValue, end.rawValue, &record) {
+            case TL_VALID:
+                position = start + tl_record_bytes(UInt64(record.payload_bytes))
+                if let record = LogRecord(record, in: ring) { return .record(record) }
+            case TL_BAD_PAYLOAD:
+                position = start + tl_record_bytes(UInt64(record.payload_bytes))
+                return .damaged(from: start, to: position)
+            default:
+                position = LSN(tl_scan_find_record(&ring, start.rawValue + UInt64(TL_UNIT_BYTES), end.rawValue))
+                return .damaged(from: start, to: position)
+            }
+        }
+        return nil
+    }
+}

@@ -1,0 +1,163 @@
+// The owner's log of one group: appends from any number of threads, positions that anyone can read, and space that
+// comes back when the node says so. The work is done in CLogCore; see tl_log.h for its invariants.
+
+import CLogCore
+public import LogModel
+public import PersistentMemory
+import Synchronization
+
+/// Safe from any number of threads. Positions: reclaim limit <= head, and
+/// reclaim limit <= durable <= published <= tail <= reclaim limit + ring size.
+public final class WriteLog: Sendable {
+    public let region: Region
+    public let incarnation: Incarnation
+    /// Sendable: the C core's log synchronizes its users; it is destroyed with this object.
+    nonisolated(unsafe) private let log: OpaquePointer
+    /// Sendable: an unchanging description of memory that the region keeps mapped.
+    nonisolated(unsafe) let ring: tl_ring
+    private let durablePosition: Atomic<UInt64>
+    private let persisting = Mutex(())
+    private let needsSync: Bool
+
+    /// Opens the log of a region that was just formatted for its owner: it holds no record of its incarnation (S4).
+    public init(region: Region) throws(WriteLogError) {
+        guard let identity = region.identity, let ring = region.ring, identity.role == .owner,
+            region.head == identity.startLSN, !Self.hasRecord(ring, at: identity.startLSN)
+        else {
+            throw WriteLogError(
+                .notAnEmptyOwnersRegion, "the region of group \(region.group) was not just formatted for its owner")
+        }
+        var created: OpaquePointer?
+        guard tl_log_create(&created, region.mapping.persist, [ring], identity.startLSN.rawValue) == 0, let created else {
+            throw WriteLogError(.outOfMemory, "no memory for the log of group \(region.group)")
+        }
+        self.region = region
+        self.ring = ring
+        log = created
+        incarnation = identity.incarnation
+        durablePosition = Atomic(identity.startLSN.rawValue)
+        needsSync = region.persistence == .msync
+    }
+
+    deinit { tl_log_destroy(log) }
+
+    private static func hasRecord(_ ring: tl_ring, at start: LSN) -> Bool {
+        var ring = ring
+        var record = tl_record()
+        return tl_record_read_header(&ring, start.rawValue, start.rawValue + ring.size, &record) == TL_VALID
+    }
+
+    // MARK: Appending
+
+    /// Stores one write, all or none (S7), with one drain, and publishes it. On persistent memory it is durable here
+    /// when this returns; in msync mode after ``persist()``. Preconditions: not empty; the range does not overflow;
+    /// `acknowledged` is at most ``published``.
+    public func append(volume: VolumeID, offset: UInt64, _ payload: Payload, acknowledged: LSN) -> AppendOutcome {
+        let length = payload.length
+        precondition(length > 0 && !offset.addingReportingOverflow(length).overflow)
+        precondition(acknowledged <= published)
+        var write = tl_write()
+        write.length = length
+        write.offset = offset
+        write.acknowledged = acknowledged.rawValue
+        write.volume = volume.rawValue
+        write.kind = payload.kind
+        switch payload {
+        case .data(let bytes): write.payload = bytes.baseAddress
+        case .writeZeroes(_, keepSpace: true): write.flags = UInt8(TL_FLAG_KEEP_SPACE)
+        case .writeZeroes, .discard: break
+        }
+        var reservation = tl_reservation()
+        switch tl_log_append(log, &write, &reservation) {
+        case TL_LOG_DONE:
+            return .appended(
+                Appended(
+                    start: LSN(reservation.start), end: LSN(reservation.end), kind: write.kind.rawValue, offset: offset,
+                    length: length, ringBytes: ring.size))
+        case TL_LOG_FULL: return .full
+        default: return .tooLarge
+        }
+    }
+
+    /// Writes a record that only says what is acknowledged, so that a tail can be judged (S5). It has space of its own;
+    /// false if even that is used up. Precondition: `acknowledged` is at most ``published``.
+    public func appendWatermark(acknowledged: LSN) -> Bool {
+        precondition(acknowledged <= published)
+        var write = tl_write()
+        write.kind = TL_KIND_WATERMARK
+        write.acknowledged = acknowledged.rawValue
+        var reservation = tl_reservation()
+        return tl_log_append(log, &write, &reservation) == TL_LOG_DONE
+    }
+
+    /// The most payload of one write: what fits a quarter of the ring (at most 16 MiB) wherever it starts.
+    public var maximumWriteBytes: Int {
+        let most = tl_log_maximum_bytes(log)
+        let headers = (most / UInt64(TL_RECORD_PAYLOAD_BYTES) + 3) * UInt64(TL_HEADER_BYTES)
+        return Int((most - headers) / 4096 * 4096)
+    }
+
+    /// The most bytes of the log that a write of this payload takes, wherever it starts.
+    public func reservationBytes(_ payload: Payload) -> UInt64 {
+        let header = UInt64(TL_HEADER_BYTES)
+        switch payload {
+        case .data(let bytes):
+            // A split at each full record, one at the ring's end, and a pad.
+            let records = UInt64(bytes.count) / UInt64(TL_RECORD_PAYLOAD_BYTES) + 3
+            return (UInt64(bytes.count) + header - 1) / header * header + records * header
+        case .discard(let length), .writeZeroes(let length, _):
+            return (length / Self.rangeBytes + 1) * header
+        }
+    }
+
+    /// TL_RECORD_RANGE_BYTES: a larger range becomes several records of one write.
+    private static let rangeBytes: UInt64 = 1 << 31
+
+    // MARK: Positions
+
+    /// The end of what is reserved.
+    public var tail: LSN { LSN(tl_log_tail(log)) }
+    /// Everything below it is in the ring, stored and drained, and may be read.
+    public var published: LSN { LSN(tl_log_published(log)) }
+    /// Everything below it survives what this pool's persistence survives.
+    public var durable: LSN { needsSync ? LSN(durablePosition.load(ordering: .acquiring)) : published }
+    /// Where un-destaged records begin, durably.
+    public var head: LSN { region.head }
+    /// Space below it may be used again.
+    public var reclaimLimit: LSN { LSN(tl_log_reclaim(log)) }
+    public var ringBytes: UInt64 { ring.size }
+
+    /// In msync mode, makes everything that is published durable, in one go for all writers, and returns the new
+    /// durable position. Blocks; call it on a thread that may. Elsewhere it returns at once.
+    @discardableResult
+    public func persist() throws(WriteLogError) -> LSN {
+        guard needsSync else { return published }
+        return try persisting.withLock { _ throws(WriteLogError) in
+            let from = durable, to = published
+            do throws(PoolError) {
+                try region.syncRing(from: from, to: to)
+            } catch {
+                throw WriteLogError(.notPersisted, error.description)
+            }
+            durablePosition.store(to.rawValue, ordering: .releasing)
+            return to
+        }
+    }
+
+    /// Moves the durable head; does not by itself give space back. Precondition: at most ``durable``, a write boundary.
+    public func setHead(_ lsn: LSN, acknowledged: LSN) throws(WriteLogError) {
+        precondition(lsn <= durable)
+        do throws(PoolError) {
+            try region.setHead(lsn, acknowledged: acknowledged)
+        } catch {
+            throw WriteLogError(.notPersisted, error.description)
+        }
+    }
+
+    /// Allows the space below `lsn` to be used again: the least of the own durable head, the mirror's durable head and
+    /// what reads and shipments still refer to (S6). Never moves back. Precondition: at most the durable head.
+    public func setReclaimLimit(_ lsn: LSN) {
+        precondition(lsn <= head)
+        tl_log_set_reclaim(log, lsn.rawValue)
+    }
+}

@@ -1,0 +1,73 @@
+// A folder of its own for each test, on the memory file system or on a disk, removed afterwards.
+
+import Glibc
+import LogModel
+import PersistentMemory
+import Testing
+
+final class Folder {
+    let path: String
+
+    init(in parent: String = "/dev/shm") throws {
+        path = "\(parent)/twinlog-test-\(UUID128.random())"
+        try #require(mkdir(path, 0o700) == 0)
+    }
+
+    deinit {
+        for name in names { unlink("\(path)/\(name)") }
+        rmdir(path)
+    }
+
+    var names: [String] {
+        guard let folder = opendir(path) else { return [] }
+        defer { closedir(folder) }
+        var names: [String] = []
+        while let entry = readdir(folder) {
+            let name = withUnsafePointer(to: &entry.pointee.d_name) {
+                $0.withMemoryRebound(to: CChar.self, capacity: 256) { String(cString: $0) }
+            }
+            if name != "." && name != ".." { names.append(name) }
+        }
+        return names.sorted()
+    }
+
+    func file(_ name: String) -> String { "\(path)/\(name)" }
+}
+
+func contents(of path: String) throws -> [UInt8] {
+    let file = try #require(fopen(path, "r"))
+    defer { fclose(file) }
+    var about = stat()
+    try #require(fstat(fileno(file), &about) == 0)
+    var bytes = [UInt8](repeating: 0, count: Int(about.st_size))
+    let count = bytes.count
+    let got = bytes.withUnsafeMutableBytes { fread($0.baseAddress, 1, count, file) }
+    try #require(got == count)
+    return bytes
+}
+
+func write(_ bytes: [UInt8], to path: String, at offset: Int = 0) throws {
+    let file = try #require(fopen(path, access(path, F_OK) == 0 ? "r+" : "w"))
+    defer { fclose(file) }
+    try #require(fseek(file, offset, SEEK_SET) == 0)
+    try #require(fwrite(bytes, 1, bytes.count, file) == bytes.count)
+}
+
+let mebibyte: UInt64 = 1 << 20
+
+let alpha = PoolIdentity(uuid: UUID128(high: 1, low: 2), cluster: "demo", node: NodeID("alpha"))
+
+func makePool(_ path: String, sizeBytes: UInt64 = 2 * mebibyte) throws -> Pool {
+    try Pool.create(path: path, sizeBytes: sizeBytes, identity: alpha, persistence: .volatile)
+}
+
+/// Opens the pool expecting a refusal, and checks that the refusal left every byte as it was.
+func refusal(of path: String, cluster: String = "demo", node: String = "alpha") throws -> PoolError {
+    let before = try contents(of: path)
+    let error = try #require(throws: PoolError.self) {
+        try Pool.open(path: path, expecting: (cluster, NodeID(node)), persistence: .auto)
+    }
+    #expect(try contents(of: path) == before)
+    #expect(error.path == path)
+    return error
+}
