@@ -183,7 +183,7 @@ extension History {
             let floors = (start..<start + count).map { floor($0) }
             let bytes = try await client.read(offset: UInt64(start * Stamp.blockBytes), length: count * Stamp.blockBytes)
             for index in 0..<count {
-                guard let slice = bytes.getSlice(at: index * Stamp.blockBytes, length: Stamp.blockBytes) else { continue }
+                guard let slice = bytes.getSlice(at: bytes.readerIndex + index * Stamp.blockBytes, length: Stamp.blockBytes) else { continue }
                 check(start + index, slice.readableBytesView, floor: floors[index], from: address.description)
             }
         }
