@@ -1,6 +1,5 @@
 // Appending: layout, wrap-around, full and reclaim (S6), one reservation per write (S7), threads.
 
-import Dispatch
 import Glibc
 import LogModel
 import PersistentMemory
@@ -218,7 +217,7 @@ struct AppendTests {
         let perThread = 400
         let seen = Mutex<[UInt64: Int]>([:])
         let done = Atomic<Int>(0)
-        DispatchQueue.concurrentPerform(iterations: threads + 1) { index in
+        onThreads(threads + 1) { index in
             if index == threads {
                 Self.destage(log, region, seen, until: { done.load(ordering: .acquiring) == threads })
             } else {
@@ -263,9 +262,9 @@ struct AppendTests {
             var name: UInt64?
             for entry in log.records(from: position, to: end) {
                 guard case .record(let record) = entry else {
-                Issue.record("damaged: \(entry)")
-                return
-            }
+                    Issue.record("damaged: \(entry)")
+                    return
+                }
                 if record.range.offset & 0xFFFF == 0 { name = record.range.offset >> 16 }
                 bytes += record.payload
                 guard record.endsWrite, let written = name else { continue }

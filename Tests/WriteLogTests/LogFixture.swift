@@ -1,6 +1,8 @@
 // A pool with one freshly formatted owner's region, and writes whose bytes follow from a seed.
 
 import CLogCore
+import Dispatch
+import Foundation
 import Glibc
 import LogModel
 import PersistentMemory
@@ -138,4 +140,17 @@ func scan(_ region: Region) throws -> ScanResult {
     result.firstBad = scan.firstBadLSN
     result.acknowledged = scan.acknowledgedLSN
     return result
+}
+
+/// Runs `body` once on each of `count` threads of its own (a pool of threads may run one only after another), to the end.
+func onThreads(_ count: Int, _ body: @escaping @Sendable (Int) -> Void) {
+    let group = DispatchGroup()
+    for index in 0..<count {
+        group.enter()
+        Thread.detachNewThread {
+            body(index)
+            group.leave()
+        }
+    }
+    group.wait()
 }
