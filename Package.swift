@@ -18,6 +18,7 @@ let nio: [Target.Dependency] = [
     .product(name: "NIOPosix", package: "swift-nio"),
 ]
 let nioCore: Target.Dependency = .product(name: "NIOCore", package: "swift-nio")
+let nioPosix: Target.Dependency = .product(name: "NIOPosix", package: "swift-nio")
 let nioEmbedded: Target.Dependency = .product(name: "NIOEmbedded", package: "swift-nio")
 let log: Target.Dependency = .product(name: "Logging", package: "swift-log")
 let arguments: Target.Dependency = .product(name: "ArgumentParser", package: "swift-argument-parser")
@@ -65,39 +66,45 @@ let package = Package(
 
         // Side by side, blind to each other
         library("PersistentMemory", ["LogModel", "Clibpmem", "CLogCore", system]),
-        library("StorageMedium", ["LogModel", "CHostSupport", system]),
+        library("StorageMedium", ["LogModel", "CHostSupport"]),
         library("RemoteMemory", ["LogModel"]),
         library("NBDProtocol", [nioCore]),
-        library("Coordination", ["LogModel", "CHostSupport", system]),
+        library("Coordination", ["LogModel", "CHostSupport"]),
         library("ClusterConfiguration", ["LogModel", yams]),
 
-        library("RemoteMemoryTCP", ["LogModel", "RemoteMemory", "CLogCore", log] + nio),
+        library("RemoteMemoryTCP", ["LogModel", "RemoteMemory", "CLogCore"] + nio),
         library("WriteLog", ["LogModel", "PersistentMemory", "CLogCore"]),
         library("ClusterProtocol", ["LogModel", "Coordination"]),
         library("NBDClient", ["NBDProtocol"] + nio),
 
         library("Recovery", ["LogModel", "PersistentMemory", "WriteLog", "StorageMedium"]),
-        library("AdminProtocol", ["LogModel"] + nio),
+        library("AdminProtocol", nio),
         library(
             "StorageNode",
             [
                 "LogModel", "PersistentMemory", "WriteLog", "StorageMedium", "RemoteMemory", "RemoteMemoryTCP",
                 "Coordination", "ClusterProtocol", "ClusterConfiguration", "Recovery", "AdminProtocol", log,
             ] + nio),
-        library("NBDServer", ["LogModel", "NBDProtocol", "StorageNode", log] + nio),
-        library("ClusterHarness", ["LogModel", "ClusterConfiguration", "AdminProtocol", "NBDProtocol", "NBDClient"] + nio),
+        library("NBDServer", ["NBDProtocol", "StorageNode", log] + nio),
+        library(
+            "ClusterHarness", ["LogModel", "ClusterConfiguration", "AdminProtocol", "NBDClient", nioCore]),
 
         executable(
-            "twinlogd", ["LogModel", "ClusterConfiguration", "StorageNode", "NBDServer", "AdminProtocol", arguments, log] + nio),
-        executable("twinlog", ["LogModel", "ClusterConfiguration", "AdminProtocol", "Coordination", arguments]),
+            "twinlogd",
+            ["LogModel", "ClusterConfiguration", "StorageNode", "NBDServer", "AdminProtocol", arguments, log] + nio),
+        executable("twinlog", ["LogModel", "ClusterConfiguration", "AdminProtocol", arguments]),
         executable(
             "twinlog-recover",
-            ["LogModel", "PersistentMemory", "WriteLog", "StorageMedium", "Recovery", "Coordination", "ClusterConfiguration", arguments]),
-        executable("twinlog-demo", ["ClusterHarness", "AdminProtocol", "NBDClient", "LogModel", arguments] + nio),
+            [
+                "LogModel", "PersistentMemory", "WriteLog", "StorageMedium", "Recovery", "Coordination",
+                "ClusterConfiguration", arguments,
+            ]),
+        executable("twinlog-demo", ["ClusterHarness", "AdminProtocol", "NBDClient", "LogModel", nioPosix, arguments]),
         executable(
             "twinlog-perf",
             [
-                "LogModel", "PersistentMemory", "WriteLog", "CLogCore", "RemoteMemory", "RemoteMemoryTCP", "NBDProtocol", "NBDClient", arguments,
+                "LogModel", "PersistentMemory", "WriteLog", "CLogCore", "RemoteMemory", "RemoteMemoryTCP",
+                "NBDProtocol", "NBDClient", arguments,
                 histogram,
             ] + nio,
             path: "Perf/twinlog-perf"),
@@ -109,15 +116,21 @@ let package = Package(
         tests("StorageMediumTests", ["LogModel", "StorageMedium", system]),
         tests("CoordinationTests", ["LogModel", "Coordination", "CHostSupport"]),
         tests("ClusterConfigurationTests", ["LogModel", "ClusterConfiguration"]),
-        tests("RemoteMemoryTCPTests", ["LogModel", "RemoteMemory", "RemoteMemoryTCP", "CLogCore", log, nioEmbedded] + nio),
-        tests("NBDTests", ["LogModel", "NBDProtocol", "NBDServer", "NBDClient", "StorageNode", log, nioEmbedded] + nio),
+        tests(
+            "RemoteMemoryTCPTests", ["LogModel", "RemoteMemory", "RemoteMemoryTCP", "CLogCore", log, nioEmbedded] + nio),
+        tests(
+            "NBDTests", ["LogModel", "NBDProtocol", "NBDServer", "NBDClient", "StorageNode", log, nioEmbedded] + nio),
         tests("AdminProtocolTests", ["LogModel", "AdminProtocol"] + nio),
         tests("ClusterProtocolTests", ["LogModel", "Coordination", "ClusterProtocol"]),
         tests("SimulationTests", ["LogModel", "Coordination", "ClusterProtocol"]),
         tests("RecoveryTests", ["LogModel", "PersistentMemory", "WriteLog", "StorageMedium", "Recovery"]),
-        tests("StorageNodeTests", [
-            "LogModel", "PersistentMemory", "WriteLog", "StorageMedium", "StorageNode", "ClusterConfiguration", log,
-        ] + nio),
-        tests("IntegrationTests", ["LogModel", "ClusterHarness", "ClusterConfiguration", "AdminProtocol", "NBDProtocol", "NBDClient"] + nio),
+        tests(
+            "StorageNodeTests",
+            [
+                "LogModel", "PersistentMemory", "WriteLog", "StorageMedium", "StorageNode", "ClusterConfiguration", log,
+            ] + nio),
+        tests(
+            "IntegrationTests",
+            ["LogModel", "ClusterHarness", "ClusterConfiguration", "AdminProtocol", "NBDProtocol", "NBDClient"] + nio),
     ]
 )

@@ -84,7 +84,8 @@ public final class History: Sendable {
             }
             guard state.violations.count < 20 else { return }
             state.violations.append(
-                "block \(block) on \(place): holds \(stamp.map { "stamp \($0)" } ?? "no whole stamp"), but \(floor) was acknowledged or seen before, \(known.issued) issued")
+                "block \(block) on \(place): holds \(stamp.map { "stamp \($0)" } ?? "no whole stamp"), but \(floor) was acknowledged or seen before, \(known.issued) issued"
+            )
         }
     }
 
@@ -106,7 +107,8 @@ public final class HistoryWriter: Sendable {
 
     /// Writer `index` of `count` has every `count`-th block.
     public init(
-        history: History, index: Int, of count: Int, addresses: [NBDAddress], export: String, on group: any EventLoopGroup,
+        history: History, index: Int, of count: Int, addresses: [NBDAddress], export: String,
+        on group: any EventLoopGroup,
         depth: Int, seed: UInt64
     ) {
         self.history = history
@@ -142,7 +144,9 @@ public final class HistoryWriter: Sendable {
     private func use(_ client: NBDClient, _ random: inout SplitMix64) async {
         while !stopping.load(ordering: .relaxed) {
             var chosen = Set<Int>()
-            while chosen.count < min(depth, blocks.count) { chosen.insert(blocks[Int(random.next() % UInt64(blocks.count))]) }
+            while chosen.count < min(depth, blocks.count) {
+                chosen.insert(blocks[Int(random.next() % UInt64(blocks.count))])
+            }
             var writes: [(Int, UInt64, EventLoopFuture<ByteBuffer?>)] = []
             for block in chosen {
                 let stamp = history.issue(block)
@@ -181,9 +185,13 @@ extension History {
         for start in stride(from: 0, to: blockCount, by: run) {
             let count = min(run, blockCount - start)
             let floors = (start..<start + count).map { floor($0) }
-            let bytes = try await client.read(offset: UInt64(start * Stamp.blockBytes), length: count * Stamp.blockBytes)
+            let bytes = try await client.read(
+                offset: UInt64(start * Stamp.blockBytes), length: count * Stamp.blockBytes)
             for index in 0..<count {
-                guard let slice = bytes.getSlice(at: bytes.readerIndex + index * Stamp.blockBytes, length: Stamp.blockBytes) else { continue }
+                guard
+                    let slice = bytes.getSlice(
+                        at: bytes.readerIndex + index * Stamp.blockBytes, length: Stamp.blockBytes)
+                else { continue }
                 check(start + index, slice.readableBytesView, floor: floors[index], from: address.description)
             }
         }

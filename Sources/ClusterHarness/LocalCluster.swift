@@ -47,8 +47,10 @@ public final class LocalCluster: Sendable {
         let mirrors = try options.mirrorPort.map { [$0, $0 + 1] } ?? [Self.freePort(), Self.freePort()]
         var nbd = Self.nodes.map { "unix:run/\($0).nbd" }
         addresses = [
-            "alpha": options.nbdPorts.map { .tcp(host: "127.0.0.1", port: Int($0.0)) } ?? .unix(path: folder + "/run/alpha.nbd"),
-            "beta": options.nbdPorts.map { .tcp(host: "127.0.0.1", port: Int($0.1)) } ?? .unix(path: folder + "/run/beta.nbd"),
+            "alpha": options.nbdPorts.map { .tcp(host: "127.0.0.1", port: Int($0.0)) }
+                ?? .unix(path: folder + "/run/alpha.nbd"),
+            "beta": options.nbdPorts.map { .tcp(host: "127.0.0.1", port: Int($0.1)) }
+                ?? .unix(path: folder + "/run/beta.nbd"),
         ]
         if let ports = options.nbdPorts { nbd = ["127.0.0.1:\(ports.0)", "127.0.0.1:\(ports.1)"] }
         let text = Self.configuration(options, mirrors: mirrors, nbd: nbd)
@@ -76,7 +78,9 @@ public final class LocalCluster: Sendable {
                 """
         }
         text += "groups:\n"
-        for (group, home, mirror) in options.crossed ? [("g0", "alpha", "beta"), ("g1", "beta", "alpha")] : [("g0", "alpha", "beta")] {
+        for (group, home, mirror) in options.crossed
+            ? [("g0", "alpha", "beta"), ("g1", "beta", "alpha")] : [("g0", "alpha", "beta")]
+        {
             text += """
                   \(group):
                     home: \(home)
@@ -117,7 +121,9 @@ public final class LocalCluster: Sendable {
         process.arguments = ["--config", configurationPath, "--node", node]
         let log = folder + "/\(node).log"
         if !FileManager.default.fileExists(atPath: log) {
-            guard FileManager.default.createFile(atPath: log, contents: nil) else { throw HarnessError("\(log) cannot be created") }
+            guard FileManager.default.createFile(atPath: log, contents: nil) else {
+                throw HarnessError("\(log) cannot be created")
+            }
         }
         guard let output = FileHandle(forWritingAtPath: log) else { throw HarnessError("\(log) cannot be written") }
         try output.seekToEnd()
@@ -192,7 +198,8 @@ public final class LocalCluster: Sendable {
         let deadline = Date().addingTimeInterval(seconds)
         while try !condition() {
             guard Date() < deadline else {
-                let told = state().map { "\($0.state), owner \($0.owner ?? "-"), \($0.reason ?? "no reason")" } ?? "no answer"
+                let told =
+                    state().map { "\($0.state), owner \($0.owner ?? "-"), \($0.reason ?? "no reason")" } ?? "no answer"
                 throw HarnessError("not \(what) after \(seconds) s: \(told)\n\(logs())")
             }
             usleep(10_000)
@@ -206,7 +213,10 @@ public final class LocalCluster: Sendable {
     /// The last lines that the nodes logged.
     public func logs() -> String {
         Self.nodes.map { node in
-            let text = FileManager.default.contents(atPath: "\(folder)/\(node).log").map { String(decoding: $0, as: UTF8.self) } ?? ""
+            let text =
+                FileManager.default.contents(atPath: "\(folder)/\(node).log").map {
+                    String(decoding: $0, as: UTF8.self)
+                } ?? ""
             return "--- \(node)\n" + text.split(separator: "\n").suffix(25).joined(separator: "\n")
         }.joined(separator: "\n")
     }

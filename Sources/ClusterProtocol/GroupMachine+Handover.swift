@@ -34,7 +34,8 @@ extension GroupMachine {
 
     private mutating func beginHandover(_ now: Nanos, _ out: inout [Directive]) {
         guard case .owner(let owner) = role else {
-            return finishCommand(refusal: "\(me) does not own the group; \(record?.owner.rawValue ?? "nobody") does", &out)
+            return finishCommand(
+                refusal: "\(me) does not own the group; \(record?.owner.rawValue ?? "nobody") does", &out)
         }
         guard case .inSync = owner.mirror, !owner.suspended else {
             return finishCommand(refusal: "\(settings.peer) is not in sync (\(state(now).rawValue))", &out)
@@ -71,7 +72,9 @@ extension GroupMachine {
         switch handover.step {
         case .draining:
             if now >= leaseEnd() { return abortHandover("the lease ran out while draining", now, &out) }
-            if handover.toPeer && mirrorSilent(now) { abortHandover("\(settings.peer) fell silent while draining", now, &out) }
+            if handover.toPeer && mirrorSilent(now) {
+                abortHandover("\(settings.peer) fell silent while draining", now, &out)
+            }
         case .releasing: break
         case .swapping: giveAway(now, &out)
         }

@@ -96,7 +96,10 @@ extension GroupMachine {
         if !owner.suspended && now >= leaseEnd() {
             owner.suspended = true
             role = .owner(owner)
-            out += [.report(Report("lease-lost", "the lease ran out before it could be renewed; nothing is acknowledged")), .suspend]
+            out += [
+                .report(Report("lease-lost", "the lease ran out before it could be renewed; nothing is acknowledged")),
+                .suspend,
+            ]
         }
         tickMirror(&owner, now, &out)
         role = .owner(owner)
@@ -168,7 +171,9 @@ extension GroupMachine {
                 // A mirror that comes and goes without ever catching up is counted out from its first loss.
                 owner.lostSince = owner.lostSince ?? now
                 owner.mirror = .lost(since: owner.lostSince ?? now, redial: .at(now))
-                out.append(.report(Report("mirror-lost", "\(settings.peer) is silent or its rail is down; acknowledgements wait")))
+                out.append(
+                    .report(
+                        Report("mirror-lost", "\(settings.peer) is silent or its rail is down; acknowledgements wait")))
             } else {
                 owner.mirror = .absent(dialAt: now + settings.heartbeatInterval)
                 out.append(.acknowledge)
@@ -305,7 +310,11 @@ extension GroupMachine {
         owner.lostSince = nil
         owner.mirror = .absent(dialAt: now + settings.heartbeatInterval)
         role = .owner(owner)
-        out.append(.report(Report("degraded", "\(settings.peer) is out of sync since epoch \(record.epoch); acknowledging with one copy")))
+        out.append(
+            .report(
+                Report(
+                    "degraded",
+                    "\(settings.peer) is out of sync since epoch \(record.epoch); acknowledging with one copy")))
         out.append(.acknowledge)
     }
 }

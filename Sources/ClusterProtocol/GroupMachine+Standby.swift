@@ -30,7 +30,12 @@ extension GroupMachine {
         if holds(me, pool: settings.pool, in: record) {
             claim(record, now, &out)
         } else if holds(settings.peer, pool: nil, in: record) {
-            out.append(.report(Report("amnesia", "this node's pool is not the one that owned the group; its partner's log is complete and takes over")))
+            out.append(
+                .report(
+                    Report(
+                        "amnesia",
+                        "this node's pool is not the one that owned the group; its partner's log is complete and takes over"
+                    )))
             swap(to: givenAway(record, releasedByOwner: false), .giveAway, now, &out)
         } else {
             block(
@@ -87,7 +92,11 @@ extension GroupMachine {
         if record.owner == me { return decideAgain(record, now, &out) }
         guard holds(me, pool: settings.pool, in: record), railSilent(now), presenceStale(now) else { return }
         out.append(
-            .report(Report("suspect", "\(record.owner) is silent on the rail and at the coordinator; claiming epoch \(record.epoch.next)")))
+            .report(
+                Report(
+                    "suspect",
+                    "\(record.owner) is silent on the rail and at the coordinator; claiming epoch \(record.epoch.next)")
+            ))
         claim(record, now, &out)
     }
 
@@ -161,7 +170,8 @@ extension GroupMachine {
             return out.append(
                 .refuseAttach(
                     request, .staleEpoch,
-                    "the coordinator says \(record.owner) \(record.phase.rawValue) epoch \(record.epoch), not \(request.from) epoch \(request.epoch)"))
+                    "the coordinator says \(record.owner) \(record.phase.rawValue) epoch \(record.epoch), not \(request.from) epoch \(request.epoch)"
+                ))
         }
         guard record.logUUID == request.logUUID, request.incarnation <= Incarnation(record.epoch) else {
             return out.append(.refuseAttach(request, .staleEpoch, "the log is not the one that the coordinator knows"))

@@ -9,7 +9,8 @@ extension GroupMachine {
         case .starting: .starting
         case .blocked: .unavailable
         case .standby: standbyState(now)
-        case .recovering(let recovering): recovering.step == .fencing || recovering.step == .locking ? .fencing : .replaying
+        case .recovering(let recovering):
+            recovering.step == .fencing || recovering.step == .locking ? .fencing : .replaying
         case .owner(let owner): ownerState(owner)
         case .handingOver: .handingOver
         case .stopped: .stopped
@@ -46,7 +47,8 @@ extension GroupMachine {
             guard let record else { return "waiting for \(settings.home) to create the group" }
             guard presenceStale(now) else { return nil }
             return holds(me, pool: settings.pool, in: record)
-                ? "\(record.owner) gives no sign of life" : "\(record.owner) gives no sign of life, and the log here is out of sync"
+                ? "\(record.owner) gives no sign of life"
+                : "\(record.owner) gives no sign of life, and the log here is out of sync"
         case .owner(let owner):
             if owner.suspended { return "the lease ran out and could not be renewed" }
             return switch owner.mirror {

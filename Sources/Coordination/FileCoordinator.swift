@@ -54,7 +54,8 @@ public final class FileCoordinator: Coordinator {
             guard let bytes = try contents(of: path) else { continue }
             let record = try decode(bytes, path: path)
             guard record.version == version, record.group == group else {
-                throw CoordinationError(.invalidRecord, "\(path): holds version \(record.version) of group \(record.group)")
+                throw CoordinationError(
+                    .invalidRecord, "\(path): holds version \(record.version) of group \(record.group)")
             }
             if durableVersions.withLock({ $0[group] }) != version {
                 try syncDirectory()
@@ -72,7 +73,9 @@ public final class FileCoordinator: Coordinator {
         defer { unlink(temporary) }
         try write(Body(format: Self.formatVersion, record: record), to: temporary, durable: true)
         if link(temporary, path(of: record.group, record.version)) != 0 {
-            guard errno == EEXIST else { throw Self.unreachable(directory, "a record cannot be linked into place", errno) }
+            guard errno == EEXIST else {
+                throw Self.unreachable(directory, "a record cannot be linked into place", errno)
+            }
             return .lost(try read(record.group))
         }
         try syncDirectory()
@@ -120,7 +123,8 @@ public final class FileCoordinator: Coordinator {
             let format = try JSONDecoder().decode(FormatOnly.self, from: data).format
             guard format == Self.formatVersion else {
                 throw CoordinationError(
-                    .invalidRecord, "\(path): format \(format) is not the one that this version reads (\(Self.formatVersion))")
+                    .invalidRecord,
+                    "\(path): format \(format) is not the one that this version reads (\(Self.formatVersion))")
             }
             let record = try JSONDecoder().decode(Body.self, from: data).record
             if let problem = record.problem { throw CoordinationError(.invalidRecord, "\(path): \(problem)") }
@@ -192,7 +196,9 @@ public final class FileCoordinator: Coordinator {
         var bytes = [UInt8](repeating: 0, count: Self.maximumFileBytes + 1)
         var count = 0
         while count < bytes.count {
-            let more = bytes.withUnsafeMutableBytes { Glibc.read(descriptor, $0.baseAddress! + count, $0.count - count) }
+            let more = bytes.withUnsafeMutableBytes {
+                Glibc.read(descriptor, $0.baseAddress! + count, $0.count - count)
+            }
             if more < 0 && errno == EINTR { continue }
             guard more >= 0 else { throw Self.unreachable(path, "cannot be read", errno) }
             if more == 0 { break }
@@ -220,7 +226,9 @@ extension GroupRecord {
     /// Why the record cannot be true, or `nil` (S21).
     var problem: String? {
         let nodes = [owner] + inSync + sources + mustFence.map(\.node)
-        if !Name.isValid(group.rawValue) || nodes.contains(where: { !Name.isValid($0.rawValue) }) { return "a name is not valid" }
+        if !Name.isValid(group.rawValue) || nodes.contains(where: { !Name.isValid($0.rawValue) }) {
+            return "a name is not valid"
+        }
         if version == 0 || epoch == .none { return "version and epoch begin at 1" }
         if inSync.isEmpty || !inSync.contains(owner) { return "the owner is not in the in-sync set" }
         if phase == .claimed && sources.isEmpty { return "claimed from nobody" }

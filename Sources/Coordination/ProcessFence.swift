@@ -49,7 +49,8 @@ public enum ProcessFence {
         let ended = tl_host_pidfd_wait(descriptor, CInt(clamping: timeoutMillis))
         guard ended >= 0 else { throw failure(process, "cannot be waited for", -ended) }
         guard ended > 0 else {
-            throw FenceError("process \(process.pid) of \(process.node) was killed, but has not ended after \(timeoutMillis) ms")
+            throw FenceError(
+                "process \(process.pid) of \(process.node) was killed, but has not ended after \(timeoutMillis) ms")
         }
     }
 

@@ -117,7 +117,9 @@ public struct NBDServerHandshake {
             state = .closed
             return .close
         case NBD.Option.list:
-            guard data.readableBytes == 0 else { return .send(reply(option, NBD.Reply.invalid, text: "LIST takes no data")) }
+            guard data.readableBytes == 0 else {
+                return .send(reply(option, NBD.Reply.invalid, text: "LIST takes no data"))
+            }
             return .list
         case NBD.Option.info, NBD.Option.go: return beginFind(option, &data)
         case NBD.Option.structuredReply:

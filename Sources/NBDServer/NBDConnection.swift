@@ -209,7 +209,8 @@ final class NBDConnection: ChannelInboundHandler {
         case .write: volumeRequest = .write(offset: request.offset, payload: payload ?? ByteBuffer())
         case .trim: volumeRequest = .discard(offset: request.offset, length: length)
         case .writeZeroes:
-            volumeRequest = .writeZeroes(offset: request.offset, length: length, mayRelease: !request.flags.contains(.noHole))
+            volumeRequest = .writeZeroes(
+                offset: request.offset, length: length, mayRelease: !request.flags.contains(.noHole))
         case .flush: volumeRequest = .flush
         case .disconnect, nil:
             isDisconnecting = true
@@ -225,7 +226,11 @@ final class NBDConnection: ChannelInboundHandler {
         requestsInFlight -= 1
         switch result {
         case .success(let data):
-            if request.command == .read, let data { reply(request, data) } else { reply { NBDReply.done(request.cookie, into: &$0) } }
+            if request.command == .read, let data {
+                reply(request, data)
+            } else {
+                reply { NBDReply.done(request.cookie, into: &$0) }
+            }
         case .failure(let error):
             if request.command == .read { replyBytes -= Int(request.length) }
             let code: NBD.ErrorCode
@@ -257,7 +262,8 @@ final class NBDConnection: ChannelInboundHandler {
     private func refuse(_ request: NBDRequest, _ code: NBD.ErrorCode, _ message: String) {
         if request.command == .read {
             reply {
-                NBDReply.readError(request.cookie, code, message: message, structured: handshake.isStructured, into: &$0)
+                NBDReply.readError(
+                    request.cookie, code, message: message, structured: handshake.isStructured, into: &$0)
             }
         } else {
             reply { NBDReply.done(request.cookie, error: code, into: &$0) }

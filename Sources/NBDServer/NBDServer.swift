@@ -58,7 +58,10 @@ public final class NBDServer {
     private var socketPath: String?
 
     /// Everything is called on `eventLoop`, where `service` lives too.
-    public init(service: any VolumeService, eventLoop: any EventLoop, limits: NBDServerLimits = NBDServerLimits(), logger: Logger) {
+    public init(
+        service: any VolumeService, eventLoop: any EventLoop, limits: NBDServerLimits = NBDServerLimits(),
+        logger: Logger
+    ) {
         self.service = service
         self.eventLoop = eventLoop
         self.limits = limits
@@ -72,7 +75,8 @@ public final class NBDServer {
         let bootstrap = ServerBootstrap(group: eventLoop)
             .serverChannelOption(.backlog, value: 128)
             .childChannelOption(
-                .recvAllocator, value: AdaptiveRecvByteBufferAllocator(minimum: 4096, initial: 65536, maximum: 1 << 20))
+                .recvAllocator, value: AdaptiveRecvByteBufferAllocator(minimum: 4096, initial: 65536, maximum: 1 << 20)
+            )
             .childChannelInitializer { channel in
                 channel.eventLoop.makeCompletedFuture { try bound.value.accept(channel) }
             }

@@ -37,7 +37,8 @@ package final class Mapping: @unchecked Sendable {
     private let isFromLibpmem: Bool
 
     private init(
-        _ memory: Memory, length: Int, persistence: Persistence, path: String, isReadOnly: Bool, recorder: OpaquePointer?
+        _ memory: Memory, length: Int, persistence: Persistence, path: String, isReadOnly: Bool,
+        recorder: OpaquePointer?
     ) {
         base = memory.base
         isFromLibpmem = memory.isFromLibpmem
@@ -79,11 +80,14 @@ package final class Mapping: @unchecked Sendable {
     ) throws(PoolError) -> Mapping {
         let inMemory = tl_file_is_in_memory(descriptor.raw)
         guard inMemory >= 0 else { throw .system(path, "fstatfs") }
-        let memory = try memory(descriptor.raw, length: length, isReadOnly: isReadOnly, useLibpmem: inMemory == 0, path: path)
+        let memory = try memory(
+            descriptor.raw, length: length, isReadOnly: isReadOnly, useLibpmem: inMemory == 0, path: path)
         do throws(PoolError) {
-            let persistence = try resolve(request, inMemory: inMemory == 1, isPersistent: memory.isPersistent, path: path)
+            let persistence = try resolve(
+                request, inMemory: inMemory == 1, isPersistent: memory.isPersistent, path: path)
             return Mapping(
-                memory, length: length, persistence: persistence, path: path, isReadOnly: isReadOnly, recorder: recorder)
+                memory, length: length, persistence: persistence, path: path, isReadOnly: isReadOnly, recorder: recorder
+            )
         } catch {
             memory.unmap(length)
             throw error
@@ -125,7 +129,8 @@ package final class Mapping: @unchecked Sendable {
         case .msync where !inMemory: return .msync
         case .pmem where found == .pmem: return .pmem
         case .msync:
-            throw PoolError(.noPersistence, path: path, "on a memory file system msync makes nothing durable; use auto or volatile")
+            throw PoolError(
+                .noPersistence, path: path, "on a memory file system msync makes nothing durable; use auto or volatile")
         case .pmem:
             throw PoolError(.noPersistence, path: path, "not persistent memory (\(found.rawValue)); use auto")
         }

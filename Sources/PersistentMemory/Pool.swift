@@ -73,7 +73,8 @@ public final class Pool: Sendable {
         guard Name.isValid(group.rawValue), ringBytes % UInt64(PoolFormat.pageBytes) == 0,
             ringBytes >= PoolFormat.minimumRingBytes, ringBytes <= PoolFormat.maximumPoolBytes
         else {
-            throw PoolError(.invalidValue, path: path, "a region of \(ringBytes) bytes for group '\(group)' is not possible")
+            throw PoolError(
+                .invalidValue, path: path, "a region of \(ringBytes) bytes for group '\(group)' is not possible")
         }
         return try state.withLock { state throws(PoolError) in
             let entry = RegionDirectory.Entry(group: group, offset: state.directory.free, ringBytes: ringBytes)

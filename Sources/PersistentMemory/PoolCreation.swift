@@ -15,14 +15,17 @@ extension Pool {
 
     /// The same; what passes the persistence seam is noted in a `tl_recorder` that outlives the pool.
     package static func create(
-        path: String, sizeBytes: UInt64, identity: PoolIdentity, persistence: PersistenceRequest, recorder: OpaquePointer?
+        path: String, sizeBytes: UInt64, identity: PoolIdentity, persistence: PersistenceRequest,
+        recorder: OpaquePointer?
     ) throws(PoolError) -> Pool {
         guard Name.isValid(identity.cluster), Name.isValid(identity.node.rawValue),
-            sizeBytes % UInt64(PoolFormat.pageBytes) == 0, sizeBytes >= 128 * 1024, sizeBytes <= PoolFormat.maximumPoolBytes
+            sizeBytes % UInt64(PoolFormat.pageBytes) == 0, sizeBytes >= 128 * 1024,
+            sizeBytes <= PoolFormat.maximumPoolBytes
         else {
             throw PoolError(
                 .invalidValue, path: path,
-                "a pool of \(sizeBytes) bytes for cluster '\(identity.cluster)', node '\(identity.node)' is not possible")
+                "a pool of \(sizeBytes) bytes for cluster '\(identity.cluster)', node '\(identity.node)' is not possible"
+            )
         }
         if access(path, F_OK) == 0 { throw .system(path, "create", EEXIST) }
         let temporary = path + ".creating"

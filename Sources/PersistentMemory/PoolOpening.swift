@@ -8,7 +8,8 @@ extension Pool {
     /// another cluster or node as `foreign`. Throws also `notAPool`, `truncated`, `newerFormat`, `corrupt`, `inUse`,
     /// `noPersistence` and `system`.
     public static func open(
-        path: String, expecting: (cluster: String, node: NodeID)?, persistence: PersistenceRequest, readOnly: Bool = false
+        path: String, expecting: (cluster: String, node: NodeID)?, persistence: PersistenceRequest,
+        readOnly: Bool = false
     ) throws(PoolError) -> Pool {
         try open(path: path, expecting: expecting, persistence: persistence, readOnly: readOnly, recorder: nil)
     }
@@ -40,7 +41,8 @@ extension Pool {
             state: State(descriptor: descriptor, directory: directory, directoryTurn: turn, regions: regions))
     }
 
-    private static func regularFileBytes(_ descriptor: borrowing Descriptor, _ path: String) throws(PoolError) -> UInt64 {
+    private static func regularFileBytes(_ descriptor: borrowing Descriptor, _ path: String) throws(PoolError) -> UInt64
+    {
         let about = try descriptor.status(path: path)
         guard about.st_mode & S_IFMT == S_IFREG else { throw PoolError(.notAPool, path: path, "not a regular file") }
         return UInt64(max(0, about.st_size))
@@ -72,11 +74,13 @@ extension Pool {
         }
         if fileBytes < superblock.sizeBytes {
             throw PoolError(
-                .truncated, path: path, offset: fileBytes, "truncated: a pool of \(superblock.sizeBytes) bytes ends here")
+                .truncated, path: path, offset: fileBytes,
+                "truncated: a pool of \(superblock.sizeBytes) bytes ends here")
         }
         guard fileBytes == superblock.sizeBytes else {
             throw PoolError(
-                .corrupt, path: path, offset: superblock.sizeBytes, "the file goes on to \(fileBytes) behind the pool's end")
+                .corrupt, path: path, offset: superblock.sizeBytes,
+                "the file goes on to \(fileBytes) behind the pool's end")
         }
         return superblock
     }
@@ -91,10 +95,13 @@ extension Pool {
     }
 
     /// The newer valid copy, and the one to be written next.
-    private static func directory(_ mapping: Mapping, _ superblock: Superblock) throws(PoolError) -> (RegionDirectory, Int) {
+    private static func directory(_ mapping: Mapping, _ superblock: Superblock) throws(PoolError) -> (
+        RegionDirectory, Int
+    ) {
         let copies = PoolFormat.directoryOffsets.map {
             RegionDirectory.decode(
-                mapping.block(at: $0, count: PoolFormat.pageBytes), pool: superblock.pool, poolBytes: superblock.sizeBytes)
+                mapping.block(at: $0, count: PoolFormat.pageBytes), pool: superblock.pool,
+                poolBytes: superblock.sizeBytes)
         }
         let newest = (copies[1]?.sequence ?? 0) > (copies[0]?.sequence ?? 0) ? 1 : 0
         guard let directory = copies[newest] else {

@@ -54,7 +54,8 @@ public final class Region: Sendable {
         let slots = blocks.map(IdentitySlot.decode)
         // A crash of the first format leaves one slot damaged and the other untouched; no crash damages both.
         if slots[0] == nil, slots[1] == nil, !blocks[0].isZero, !blocks[1].isZero {
-            throw PoolError(.corrupt, path: mapping.path, offset: offset, "both identity slots of the region are damaged")
+            throw PoolError(
+                .corrupt, path: mapping.path, offset: offset, "both identity slots of the region are damaged")
         }
         let newest = (slots[1]?.sequence ?? 0) > (slots[0]?.sequence ?? 0) ? 1 : 0
         var state = State(identity: slots[newest], identityTurn: 1 - newest)
@@ -62,7 +63,9 @@ public final class Region: Sendable {
         return state
     }
 
-    private static func loadHead(of identity: RegionIdentity, into state: inout State, _ offset: UInt64, _ mapping: Mapping) {
+    private static func loadHead(
+        of identity: RegionIdentity, into state: inout State, _ offset: UInt64, _ mapping: Mapping
+    ) {
         let seed = checksumSeed(log: identity.logUUID, incarnation: identity.incarnation)
         state.head = HeadSlot(sequence: 0, head: identity.startLSN, acknowledged: .zero)
         state.headTurn = 0

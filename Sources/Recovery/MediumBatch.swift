@@ -28,11 +28,13 @@ public struct MediumBatch {
         guard record.kind != .watermark else { return }
         guard let medium = media[record.volume] else {
             throw ReplayError(
-                .unknownVolume, "the record at LSN \(record.lsn) is of volume \(record.volume), which is not configured")
+                .unknownVolume, "the record at LSN \(record.lsn) is of volume \(record.volume), which is not configured"
+            )
         }
         guard record.range.end <= medium.sizeBytes else {
             throw ReplayError(
-                .outOfRange, "the record at LSN \(record.lsn) is of bytes \(record.range), the medium has \(medium.sizeBytes)")
+                .outOfRange,
+                "the record at LSN \(record.lsn) is of bytes \(record.range), the medium has \(medium.sizeBytes)")
         }
         let source =
             switch record.kind {

@@ -58,7 +58,8 @@ public enum Replay {
             }
         }
         return ReplayOutcome(
-            headLSN: judge.headLSN, endLSN: judge.endLSN, acknowledgedLSN: judge.acknowledgedLSN, writes: judge.writeCount,
+            headLSN: judge.headLSN, endLSN: judge.endLSN, acknowledgedLSN: judge.acknowledgedLSN,
+            writes: judge.writeCount,
             records: judge.recordCount, payloadBytes: payloadBytes, verdict: verdict)
     }
 

@@ -88,7 +88,8 @@ public protocol QueuePair: AnyObject {
 
     /// One-sided WRITE of `bytes` (at most ``RemoteMemoryLimits/maximumTransferBytes``), copied out before this returns.
     @discardableResult
-    func postWrite(_ bytes: UnsafeRawBufferPointer, key: RegionKey, offset: UInt64) throws(RemoteMemoryError) -> WorkRequestID
+    func postWrite(_ bytes: UnsafeRawBufferPointer, key: RegionKey, offset: UInt64) throws(RemoteMemoryError)
+        -> WorkRequestID
     @discardableResult
     func postAtomicWrite(_ value: UInt64, key: RegionKey, offset: UInt64) throws(RemoteMemoryError) -> WorkRequestID
     @discardableResult

@@ -101,7 +101,8 @@ public final class TCPQueuePair: QueuePair, ChannelInboundHandler {
         outstanding.append((lastPosted, bytes))
         outstandingBytes += bytes
         emit(
-            FrameHeader(kind, payload: payload, request: lastPosted, key: key.rawValue, offset: offset, readBytes: readBytes),
+            FrameHeader(
+                kind, payload: payload, request: lastPosted, key: key.rawValue, offset: offset, readBytes: readBytes),
             payload)
         return lastPosted
     }
@@ -184,7 +185,9 @@ public final class TCPQueuePair: QueuePair, ChannelInboundHandler {
         case .readData: delegate?.queuePair(self, read: header.request, returned: Array(payload.readableBytesView))
         case .error:
             let text = String(decoding: payload.readableBytesView.prefix(512), as: UTF8.self)
-            fail(RemoteMemoryError(header.key == 1 ? .access : .remoteOperation, "the partner refused a request: \(text)"))
+            fail(
+                RemoteMemoryError(
+                    header.key == 1 ? .access : .remoteOperation, "the partner refused a request: \(text)"))
         case .hello, .welcome, .refuse:
             throw RemoteMemoryError(.protocolViolation, "a greeting in the middle of a connection")
         }

@@ -139,7 +139,8 @@ public final class FileMedium: Medium {
             }
             var vectors: [iovec] = []
             for buffer in buffers[next...].prefix(Int(IOV_MAX_VECTORS)) {
-                vectors.append(iovec(iov_base: UnsafeMutableRawPointer(mutating: buffer.baseAddress), iov_len: buffer.count))
+                vectors.append(
+                    iovec(iov_base: UnsafeMutableRawPointer(mutating: buffer.baseAddress), iov_len: buffer.count))
             }
             if let base = vectors[0].iov_base { vectors[0].iov_base = base + skip }
             vectors[0].iov_len -= skip
@@ -168,7 +169,9 @@ public final class FileMedium: Medium {
         try check(range.offset, range.length)
         guard !range.isEmpty else { return }
         if isBlockDevice {
-            if range.offset % 512 == 0, range.length % 512 == 0, tl_host_block_zero(descriptor, range.offset, range.length) >= 0 {
+            if range.offset % 512 == 0, range.length % 512 == 0,
+                tl_host_block_zero(descriptor, range.offset, range.length) >= 0
+            {
                 return
             }
         } else if tl_host_file_zero(descriptor, range.offset, range.length, releasingSpace) >= 0 {

@@ -66,13 +66,17 @@ extension OwnerLog {
     private func destageFailed(_ reason: String) {
         isDestaging = false
         destageRetryAt = .now() + Self.destageRetry
-        authority.report(Report("destage-failed", "a batch did not reach the medium and will be written anew from the log: \(reason)"))
+        authority.report(
+            Report(
+                "destage-failed", "a batch did not reach the medium and will be written anew from the log: \(reason)"))
     }
 
     /// Bytes fail their checksum on this side: they come from the mirror, which has them durably (S26).
     private func heal(_ damaged: DamagedRange) {
         authority.report(
-            Report("record-damaged", "the log is damaged at LSN \(damaged.from); asking the mirror for \(damaged.to - damaged.from) bytes"))
+            Report(
+                "record-damaged",
+                "the log is damaged at LSN \(damaged.from); asking the mirror for \(damaged.to - damaged.from) bytes"))
         guard let mirror, mirror.session.durable >= damaged.to else {
             return destageFailed("the log is damaged at LSN \(damaged.from) and there is no mirror to heal it from")
         }

@@ -18,10 +18,12 @@ final class EventJournal {
 
     func append(kind: String, message: String, group: GroupID?) {
         lastSequence += 1
-        let time = Date().formatted(.iso8601.year().month().day().time(includingFractionalSeconds: true).timeZone(separator: .omitted))
+        let time = Date().formatted(
+            .iso8601.year().month().day().time(includingFractionalSeconds: true).timeZone(separator: .omitted))
         events.append(
             NodeEvent(
-                sequence: lastSequence, time: time, node: node.rawValue, group: group?.rawValue, kind: kind, message: message))
+                sequence: lastSequence, time: time, node: node.rawValue, group: group?.rawValue, kind: kind,
+                message: message))
         if events.count > Self.capacity { events.removeFirst() }
         let ready = waiting
         waiting = []

@@ -261,15 +261,19 @@ final class Group {
         }
         if let record = machine.record, record.owner != node.id {
             return .failure(
-                VolumeRefusal(.ownedElsewhere, "volume '\(volume.name)' is owned by \(record.owner): connect to it there"))
+                VolumeRefusal(
+                    .ownedElsewhere, "volume '\(volume.name)' is owned by \(record.owner): connect to it there"))
         }
         let now = BootClock.now
         let reason = machine.reason(now).map { ": \($0)" } ?? ""
         return .failure(
-            VolumeRefusal(.notReady, "volume '\(volume.name)' is not served now: \(machine.state(now).rawValue)\(reason)"))
+            VolumeRefusal(
+                .notReady, "volume '\(volume.name)' is not served now: \(machine.state(now).rawValue)\(reason)"))
     }
 
-    func open(_ volume: ClusterConfiguration.Volume, ready: @escaping (Result<any VolumeSession, VolumeRefusal>) -> Void) {
+    func open(
+        _ volume: ClusterConfiguration.Volume, ready: @escaping (Result<any VolumeSession, VolumeRefusal>) -> Void
+    ) {
         guard case .success = find(volume), let owner, let medium = mediaByVolume[volume.id] else {
             return ready(.failure(VolumeRefusal(.notReady, "volume '\(volume.name)' is not served here now")))
         }
@@ -284,7 +288,8 @@ final class Group {
     /// Destages up to the present tail.
     func drain(_ done: @escaping (String?) -> Void) {
         guard let owner, machine.isServing else {
-            return done("\(node.id) does not own \(configuration.id); \(machine.record?.owner.rawValue ?? "nobody") does")
+            return done(
+                "\(node.id) does not own \(configuration.id); \(machine.record?.owner.rawValue ?? "nobody") does")
         }
         owner.drain(thenStop: false) { done(nil) }
     }

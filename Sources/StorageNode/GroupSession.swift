@@ -57,7 +57,8 @@ final class GroupSession: VolumeSession {
     ) {
         guard length > 0 else { return completion(.success(nil)) }
         log.requests.enqueue(
-            WaitingRequest(session: self, volume: volume, offset: offset, lengthBytes: length, kind: kind) { [weak self] in
+            WaitingRequest(session: self, volume: volume, offset: offset, lengthBytes: length, kind: kind) {
+                [weak self] in
                 guard let self, !self.isClosed else { return }
                 completion(.success(nil))
             })

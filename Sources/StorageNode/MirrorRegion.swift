@@ -26,7 +26,9 @@ enum MirrorRegion {
 
     /// Writes the region's header and records at their offsets into a sparse file. A mirror's records are also the owner's.
     private static func archiveIfNotEmpty(_ region: Region, pool: Pool) throws {
-        guard var scan = LogScan(region: region), let identity = region.identity, identity.role == .owner else { return }
+        guard var scan = LogScan(region: region), let identity = region.identity, identity.role == .owner else {
+            return
+        }
         while scan.next() != nil {}
         guard scan.recordCount > 0 else { return }
         let path = "\(pool.path).archive-\(region.group)-\(identity.incarnation)"
@@ -35,7 +37,8 @@ enum MirrorRegion {
         guard descriptor >= 0 else { throw ArchiveError(path: temporary, number: errno) }
         defer { close(descriptor) }
         var place = off_t(scan.headLSN.rawValue % region.ringBytes)
-        try region.withRingBytes(from: scan.headLSN, count: scan.endLSN - scan.headLSN) { (bytes) throws(ArchiveError) in
+        try region.withRingBytes(from: scan.headLSN, count: scan.endLSN - scan.headLSN) {
+            (bytes) throws(ArchiveError) in
             var done = 0
             while done < bytes.count {
                 let count = pwrite(descriptor, bytes.baseAddress! + done, bytes.count - done, place + off_t(done))

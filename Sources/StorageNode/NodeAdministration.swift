@@ -27,7 +27,10 @@ extension ServerNode {
             withGroup(group, answer) { group, done in
                 guard group.peer.rawValue == to else {
                     let owner = group.machine.record?.owner.rawValue
-                    return done(owner == to ? "\(to) owns \(group.configuration.id) already" : "\(group.configuration.id) cannot live on '\(to)'")
+                    return done(
+                        owner == to
+                            ? "\(to) owns \(group.configuration.id) already"
+                            : "\(group.configuration.id) cannot live on '\(to)'")
                 }
                 group.command(.handOver, done: done)
             }
@@ -43,7 +46,8 @@ extension ServerNode {
     }
 
     private func withGroup(
-        _ name: String, _ answer: @escaping (AdminResponse) -> Void, _ body: (Group, @escaping (String?) -> Void) -> Void
+        _ name: String, _ answer: @escaping (AdminResponse) -> Void,
+        _ body: (Group, @escaping (String?) -> Void) -> Void
     ) {
         guard let group = groups[GroupID(name)] else {
             return answer(.refused("\(id) takes no part in a group '\(name)'"))
@@ -79,7 +83,8 @@ extension ServerNode {
             log.usedBytes = log.mirroredLSN - head
         }
         let detection = Double(configuration.leaseMillis) / 1000
-        let takeover = machine.takeoverPossible(now) ? detection + Double(log.usedBytes) / Self.replayBytesPerSecond : nil
+        let takeover =
+            machine.takeoverPossible(now) ? detection + Double(log.usedBytes) / Self.replayBytesPerSecond : nil
         return GroupStatus(
             name: group.configuration.id.rawValue, owner: machine.record?.owner.rawValue,
             home: group.configuration.home.rawValue, mirror: group.configuration.mirror.rawValue,

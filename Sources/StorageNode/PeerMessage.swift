@@ -107,7 +107,9 @@ private struct MessageReader {
             return 0
         }
         var value: Number = 0
-        for byte in bytes.prefix(size).reversed() { value = (size == 1 ? 0 : value << 8) | Number(truncatingIfNeeded: byte) }
+        for byte in bytes.prefix(size).reversed() {
+            value = (size == 1 ? 0 : value << 8) | Number(truncatingIfNeeded: byte)
+        }
         bytes = bytes.dropFirst(size)
         return value
     }

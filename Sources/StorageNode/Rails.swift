@@ -69,7 +69,9 @@ final class AcceptedRail: QueuePairDelegate {
         guard let message = PeerMessage(bytes) else { return close() }
         switch message {
         case .attach(let request):
-            guard request.from == peer, let group = node.groups[request.group], group.peer == peer else { return close() }
+            guard request.from == peer, let group = node.groups[request.group], group.peer == peer else {
+                return close()
+            }
             if let current = group.mirrorRail, current !== self { current.close() }
             self.group = group
             group.mirrorRail = self
@@ -195,7 +197,8 @@ extension Group {
             }.assumeIsolated().whenComplete { [self] result in
                 guard mirrorRail === rail else { return }
                 switch result {
-                case .failure(let error): refuseAttach(request, .notReady, "the mirror region cannot be prepared: \(error)")
+                case .failure(let error):
+                    refuseAttach(request, .notReady, "the mirror region cannot be prepared: \(error)")
                 case .success(let kept):
                     let head = region.head
                     let durable = max(kept ? known ?? head : head, head)

@@ -110,7 +110,9 @@ public final class ServerNode: VolumeService {
     private func begin() {
         for group in groups.values {
             let identity = group.region.identity
-            let local = identity.flatMap { $0.role == .empty ? nil : LocalLog(logUUID: $0.logUUID, incarnation: $0.incarnation) }
+            let local = identity.flatMap {
+                $0.role == .empty ? nil : LocalLog(logUUID: $0.logUUID, incarnation: $0.incarnation)
+            }
             group.handle(.started(local: local))
         }
         let interval = TimeAmount.milliseconds(Int64(configuration.heartbeatIntervalMillis))
@@ -245,7 +247,8 @@ public final class ServerNode: VolumeService {
         for group in configuration.groups {
             guard let volume = group.volumes.first(where: { $0.name == name }) else { continue }
             if let local = groups[group.id] { return .success((local, volume)) }
-            return .failure(VolumeRefusal(.ownedElsewhere, "volume '\(name)' lives on \(group.home) and \(group.mirror)"))
+            return .failure(
+                VolumeRefusal(.ownedElsewhere, "volume '\(name)' lives on \(group.home) and \(group.mirror)"))
         }
         return .failure(VolumeRefusal(.unknownVolume, "there is no volume '\(name)'"))
     }
@@ -277,7 +280,10 @@ public struct OpenedPool: Sendable {
 
     init(configuration: ClusterConfiguration, node id: NodeID, logger: Logger) throws(NodeError) {
         guard let node = configuration.node(id) else {
-            throw NodeError(message: "the configuration has no node '\(id)'; it has \(configuration.nodes.map(\.id.rawValue).joined(separator: ", "))")
+            throw NodeError(
+                message:
+                    "the configuration has no node '\(id)'; it has \(configuration.nodes.map(\.id.rawValue).joined(separator: ", "))"
+            )
         }
         guard let request = PersistenceRequest(rawValue: node.pool.persistence) else {
             throw NodeError(message: "nodes.\(id).pool.persistence: '\(node.pool.persistence)' is not known")
@@ -289,7 +295,8 @@ public struct OpenedPool: Sendable {
             throw NodeError(message: error.description)
         }
         if pool.persistence == .volatile {
-            logger.warning("\(node.pool.path): memory is VOLATILE: it survives a crash of the process, not a loss of power")
+            logger.warning(
+                "\(node.pool.path): memory is VOLATILE: it survives a crash of the process, not a loss of power")
         }
     }
 
@@ -314,7 +321,8 @@ public struct OpenedPool: Sendable {
         guard region.ringBytes == group.logBytes else {
             throw PoolError(
                 .invalidValue, path: pool.path, offset: region.offset,
-                "the log of \(group.id) has \(region.ringBytes) bytes, the configuration says \(group.logBytes); a log's size cannot be changed")
+                "the log of \(group.id) has \(region.ringBytes) bytes, the configuration says \(group.logBytes); a log's size cannot be changed"
+            )
         }
     }
 }

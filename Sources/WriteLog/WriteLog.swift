@@ -28,7 +28,8 @@ public final class WriteLog: Sendable {
                 .notAnEmptyOwnersRegion, "the region of group \(region.group) was not just formatted for its owner")
         }
         var created: OpaquePointer?
-        guard tl_log_create(&created, region.mapping.persist, [ring], identity.startLSN.rawValue) == 0, let created else {
+        guard tl_log_create(&created, region.mapping.persist, [ring], identity.startLSN.rawValue) == 0, let created
+        else {
             throw WriteLogError(.outOfMemory, "no memory for the log of group \(region.group)")
         }
         self.region = region

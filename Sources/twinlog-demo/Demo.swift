@@ -12,7 +12,8 @@ import NIOPosix
 @main
 struct Demo: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
-        commandName: "twinlog-demo", abstract: "Show a takeover, and that nothing is lost.", version: TwinLogVersion.current)
+        commandName: "twinlog-demo", abstract: "Show a takeover, and that nothing is lost.",
+        version: TwinLogVersion.current)
 
     @Flag(help: "Only keep a cluster up until interrupted.") var keep = false
     @Option(help: "How long to write, in seconds; the owner is killed in the middle.") var seconds = 6.0
@@ -61,7 +62,9 @@ struct Demo: AsyncParsableCommand {
         let status = cluster.state()
         screen.line("two nodes are up, group g0 is \(status?.state ?? "?"), owned by \(status?.owner ?? "?")")
         if case .success(.status(let node)) = Result(catching: { try cluster.ask("alpha", .status) }) {
-            screen.line("memory: \(node.persistence)\(node.persistence == "volatile" ? " (survives a crash of a process, not a loss of power)" : "")")
+            screen.line(
+                "memory: \(node.persistence)\(node.persistence == "volatile" ? " (survives a crash of a process, not a loss of power)" : "")"
+            )
         }
         let history = History(blockCount: 16384)
         let writers = (0..<connections).map { index in
@@ -70,7 +73,10 @@ struct Demo: AsyncParsableCommand {
                 addresses: LocalCluster.nodes.map { cluster.nbdAddress(of: $0) }, export: "vol0",
                 on: MultiThreadedEventLoopGroup.singleton, depth: depth, seed: seed)
         }
-        let running = Task { await withTaskGroup(of: Void.self) { tasks in for writer in writers { tasks.addTask { await writer.run() } } } }
+        let running = Task {
+            await withTaskGroup(of: Void.self) { tasks in for writer in writers { tasks.addTask { await writer.run() } }
+            }
+        }
         try await write(history, from: 0, to: 0.5, screen)
         let takeover = try await killOwner(cluster, history, screen)
         try await write(history, from: 0.5, to: 1, screen)
@@ -98,7 +104,8 @@ struct Demo: AsyncParsableCommand {
         var firstWrite: Double
     }
 
-    private func killOwner(_ cluster: LocalCluster, _ history: History, _ screen: Screen) async throws -> TakeoverTimes {
+    private func killOwner(_ cluster: LocalCluster, _ history: History, _ screen: Screen) async throws -> TakeoverTimes
+    {
         guard let owner = cluster.owner() else { throw HarnessError("nobody owns g0") }
         let survivor = owner == "alpha" ? "beta" : "alpha"
         let killed = Date()
@@ -109,14 +116,20 @@ struct Demo: AsyncParsableCommand {
         let published = Date().timeIntervalSince(killed)
         try cluster.wait("accepting writes again") { history.acknowledgedWrites > before + 1 }
         let first = Date().timeIntervalSince(killed)
-        screen.line(String(format: "%@ has taken over: published after %.2f s, writing again after %.2f s", survivor, published, first))
+        screen.line(
+            String(
+                format: "%@ has taken over: published after %.2f s, writing again after %.2f s", survivor, published,
+                first))
         try cluster.start(owner)
         try cluster.waitUntilMirrored()
-        screen.line(String(format: "%@ is back and mirrors again after %.2f s", owner, Date().timeIntervalSince(killed)))
+        screen.line(
+            String(format: "%@ is back and mirrors again after %.2f s", owner, Date().timeIntervalSince(killed)))
         return TakeoverTimes(killed: owner, survivor: survivor, published: published, firstWrite: first)
     }
 
-    private func verify(_ cluster: LocalCluster, _ history: History, _ times: TakeoverTimes, _ screen: Screen) async throws {
+    private func verify(_ cluster: LocalCluster, _ history: History, _ times: TakeoverTimes, _ screen: Screen)
+        async throws
+    {
         try await history.verify(
             through: cluster.nbdAddress(of: times.survivor), export: "vol0", on: MultiThreadedEventLoopGroup.singleton)
         screen.line("every block read through \(times.survivor)")

@@ -34,7 +34,8 @@ struct ClusterView {
         let configured = configuration.groups.map { group in
             GroupStatus(
                 name: group.id.rawValue, owner: nil, home: group.home.rawValue, mirror: group.mirror.rawValue, epoch: 0,
-                state: "unavailable", takeoverPossible: false, reason: "neither \(group.home) nor \(group.mirror) answers",
+                state: "unavailable", takeoverPossible: false,
+                reason: "neither \(group.home) nor \(group.mirror) answers",
                 log: GroupStatus.Log(capacityBytes: group.logBytes),
                 ifOwnerDiedNow: GroupStatus.Loss(lostAcknowledgedWrites: nil, estimatedTakeoverSeconds: nil),
                 volumes: group.volumes.map { GroupStatus.Volume(name: $0.name, sizeBytes: $0.sizeBytes) })
@@ -46,10 +47,15 @@ struct ClusterView {
 
     /// The node that says it owns the group.
     func owner(of group: ClusterConfiguration.Group) throws -> ClusterConfiguration.Node {
-        let name = answers.first { answer in answer.groups.contains { $0.isOwner && $0.status.name == group.id.rawValue } }?.name
+        let name = answers.first { answer in
+            answer.groups.contains { $0.isOwner && $0.status.name == group.id.rawValue }
+        }?.name
         guard let name, let node = configuration.node(NodeID(name)) else {
             let told = status.groups.first { $0.name == group.id.rawValue }
-            throw Failure(message: "no node that answers owns \(group.id): \(told?.state ?? "unavailable")\(told?.reason.map { ", \($0)" } ?? "")")
+            throw Failure(
+                message:
+                    "no node that answers owns \(group.id): \(told?.state ?? "unavailable")\(told?.reason.map { ", \($0)" } ?? "")"
+            )
         }
         return node
     }
@@ -62,7 +68,10 @@ struct ClusterView {
             throw Failure(message: "no node waits for a decision about \(group.id)")
         }
         guard blocked.count == 1 else {
-            throw Failure(message: "\(blocked.map(\.name).joined(separator: " and ")) wait for a decision: say which one is right with --on")
+            throw Failure(
+                message:
+                    "\(blocked.map(\.name).joined(separator: " and ")) wait for a decision: say which one is right with --on"
+            )
         }
         return node
     }
@@ -146,7 +155,8 @@ struct Events: ParsableCommand {
                 let after = last[node.id.rawValue] ?? 0
                 guard
                     case .success(.events(let events)) = Result(catching: {
-                        try AdminClient.ask(.events(after: after, wait: false), at: node.adminPath, timeoutMillis: statusTimeoutMillis)
+                        try AdminClient.ask(
+                            .events(after: after, wait: false), at: node.adminPath, timeoutMillis: statusTimeoutMillis)
                     })
                 else {
                     last[node.id.rawValue] = 0

@@ -12,7 +12,8 @@ struct Twinlog: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "twinlog", abstract: "Watch and steer a TwinLog cluster.", version: TwinLogVersion.current,
         subcommands: [
-            Status.self, Handover.self, Takeover.self, Drain.self, Events.self, CheckConfig.self, ForgetCoordinator.self,
+            Status.self, Handover.self, Takeover.self, Drain.self, Events.self, CheckConfig.self,
+            ForgetCoordinator.self,
         ])
 
     @OptionGroup var global: GlobalOptions
@@ -70,14 +71,16 @@ struct GlobalOptions: ParsableArguments {
 extension ClusterConfiguration {
     func checked(group name: String) throws -> Group {
         guard let group = group(GroupID(name)) else {
-            throw Failure(message: "there is no group '\(name)'; there are \(groups.map(\.id.rawValue).joined(separator: ", "))")
+            throw Failure(
+                message: "there is no group '\(name)'; there are \(groups.map(\.id.rawValue).joined(separator: ", "))")
         }
         return group
     }
 
     func checked(node name: String) throws -> Node {
         guard let node = node(NodeID(name)) else {
-            throw Failure(message: "there is no node '\(name)'; there are \(nodes.map(\.id.rawValue).joined(separator: ", "))")
+            throw Failure(
+                message: "there is no node '\(name)'; there are \(nodes.map(\.id.rawValue).joined(separator: ", "))")
         }
         return node
     }
@@ -149,7 +152,9 @@ struct CheckConfig: ParsableCommand {
 
     func run() throws {
         let configuration = try global.load()
-        print("\(configuration.cluster): \(configuration.nodes.count) nodes, \(configuration.groups.count) groups, no complaint")
+        print(
+            "\(configuration.cluster): \(configuration.nodes.count) nodes, \(configuration.groups.count) groups, no complaint"
+        )
     }
 }
 
@@ -165,9 +170,12 @@ struct ForgetCoordinator: ParsableCommand {
     func run() throws {
         let configuration = try global.load()
         let target = try configuration.checked(group: group)
-        let node = try on.map { try configuration.checked(node: $0) } ?? ClusterView(configuration).blockedNode(of: target)
+        let node =
+            try on.map { try configuration.checked(node: $0) } ?? ClusterView(configuration).blockedNode(of: target)
         if !yes {
-            print("The log in \(node.id)'s pool becomes the truth of \(group); what another copy or the coordinator knows beyond it is lost. Type yes to go on: ", terminator: "")
+            print(
+                "The log in \(node.id)'s pool becomes the truth of \(group); what another copy or the coordinator knows beyond it is lost. Type yes to go on: ",
+                terminator: "")
             guard readLine() == "yes" else { throw Failure(message: "nothing was changed") }
         }
         try carryOut(.forgetCoordinator(group: group), on: node)

@@ -33,7 +33,9 @@ struct Daemon {
     func run() throws {
         guard let entry = configuration.node(node), let nbdAddress = NBDListenAddress(entry.nbd) else {
             throw DaemonError(
-                message: "there is no node '\(node)'; there are \(configuration.nodes.map(\.id.rawValue).joined(separator: ", "))")
+                message:
+                    "there is no node '\(node)'; there are \(configuration.nodes.map(\.id.rawValue).joined(separator: ", "))"
+            )
         }
         let pool = try ServerNode.openPool(configuration: configuration, node: node, logger: logger)
         let group = MultiThreadedEventLoopGroup(numberOfThreads: 1)
@@ -43,7 +45,8 @@ struct Daemon {
         let id = node
         let logger = logger
         let parts = try eventLoop.submit {
-            let node = try ServerNode(configuration: configuration, node: id, pool: pool, eventLoop: eventLoop, logger: logger)
+            let node = try ServerNode(
+                configuration: configuration, node: id, pool: pool, eventLoop: eventLoop, logger: logger)
             let nbd = NBDServer(service: node, eventLoop: eventLoop, logger: logger)
             let admin = AdminServer(path: entry.adminPath, eventLoop: eventLoop) { node.administer($0, $1) }
             return NIOLoopBound(Parts(node: node, nbd: nbd, admin: admin), eventLoop: eventLoop)
@@ -58,7 +61,9 @@ struct Daemon {
         logger.notice("ready: \(id) of \(configuration.cluster), \(pool.persistence) memory, NBD on \(entry.nbd)")
 
         stopSignals.wait()
-        logger.notice("stopping: handing over and destaging, at most \(stopTimeout.nanoseconds / 1_000_000_000) s; a second signal stops at once")
+        logger.notice(
+            "stopping: handing over and destaging, at most \(stopTimeout.nanoseconds / 1_000_000_000) s; a second signal stops at once"
+        )
         stopSignals.exitOnNext()
         stop(parts, eventLoop)
     }
@@ -69,7 +74,8 @@ struct Daemon {
             parts.value.node.stop().whenComplete { _ in stopped.signal() }
         }
         if stopped.wait(timeout: .now() + .nanoseconds(Int(stopTimeout.nanoseconds))) == .timedOut {
-            logger.warning("not everything could be destaged in time; what is left stays in the log and is replayed from there")
+            logger.warning(
+                "not everything could be destaged in time; what is left stays in the log and is replayed from there")
         }
         let closed = DispatchSemaphore(value: 0)
         eventLoop.execute {
@@ -125,7 +131,9 @@ enum SystemdNotification {
         let bytes = Array(path.utf8)
         guard bytes.count < MemoryLayout.size(ofValue: address.sun_path) else { return }
         withUnsafeMutableBytes(of: &address.sun_path) { space in
-            for (index, byte) in bytes.enumerated() { space[index] = index == 0 && byte == UInt8(ascii: "@") ? 0 : byte }
+            for (index, byte) in bytes.enumerated() {
+                space[index] = index == 0 && byte == UInt8(ascii: "@") ? 0 : byte
+            }
         }
         let descriptor = socket(AF_UNIX, Int32(SOCK_DGRAM.rawValue) | Int32(SOCK_CLOEXEC.rawValue), 0)
         guard descriptor >= 0 else { return }

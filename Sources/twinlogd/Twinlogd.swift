@@ -28,7 +28,9 @@ struct Twinlogd: ParsableCommand {
     var verbose = false
 
     func validate() throws {
-        guard Self.seconds(stopTimeout) != nil else { throw ValidationError("--stop-timeout: '\(stopTimeout)' is not a time, such as 30s") }
+        guard Self.seconds(stopTimeout) != nil else {
+            throw ValidationError("--stop-timeout: '\(stopTimeout)' is not a time, such as 30s")
+        }
     }
 
     static func seconds(_ text: String) -> Int64? {

@@ -68,6 +68,7 @@ private struct SplitMix64: RandomNumberGenerator {
         var parts: [(ByteRange, Stamp)] = []
         map.forEach(in: ByteRange(offset: 140, length: 30)) { parts.append(($0, $1)) }
         #expect(parts.map(\.0.offset) == [140, 150, 160])
-        #expect(parts.map(\.1) == [Stamp(write: 1, offset: 40), Stamp(write: 2, offset: 0), Stamp(write: 1, offset: 60)])
+        #expect(
+            parts.map(\.1) == [Stamp(write: 1, offset: 40), Stamp(write: 2, offset: 0), Stamp(write: 1, offset: 60)])
     }
 }

@@ -116,7 +116,9 @@ struct AppendTests {
     @Test func discardsBeyondOneFieldAreSplit() throws {
         let fixture = try LogFixture()
         let length: UInt64 = 5 << 31
-        guard case .appended(let place) = fixture.log.append(volume: volume, offset: 0, .discard(length: length + 7), acknowledged: .zero)
+        guard
+            case .appended(let place) = fixture.log.append(
+                volume: volume, offset: 0, .discard(length: length + 7), acknowledged: .zero)
         else { throw LogFixture.NoRoom() }
         #expect(Array(place.records).map(\.length) == [UInt64](repeating: 1 << 31, count: 5) + [7])
         #expect(try scan(fixture.region).writes.map(\.range.length) == [length + 7])
@@ -141,7 +143,9 @@ struct AppendTests {
                 return
             }
             let over = [UInt8](repeating: 3, count: 16 * 1024 - 63)
-            let large = over.withUnsafeBytes { fixture.append(volume: volume, offset: 0, .data($0), acknowledged: LSN(start)) }
+            let large = over.withUnsafeBytes {
+                fixture.append(volume: volume, offset: 0, .data($0), acknowledged: LSN(start))
+            }
             guard case .tooLarge = large else {
                 Issue.record("start \(start): \(large)")
                 return
@@ -167,9 +171,9 @@ struct AppendTests {
         // The durable head alone gives nothing back: the mirror may still need it.
         try fixture.log.setHead(ends[3], acknowledged: ends[3])
         guard case .full = fixture.append(writes[0]) else {
-                Issue.record("space was reused too early")
-                return
-            }
+            Issue.record("space was reused too early")
+            return
+        }
         fixture.log.setReclaimLimit(ends[3])
         try fixture.appended(writes[0])
         #expect(try scan(fixture.region).writes.map(\.bytes) == writes[4...] + [writes[0]])

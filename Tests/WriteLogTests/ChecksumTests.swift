@@ -25,9 +25,11 @@ struct ChecksumTests {
     func allVariantsAgree(_ variant: UInt32) {
         var generator = SeededGenerator(seed: 1)
         let source = generator.bytes(9000)
-        let counts = Array(0...130) + [191, 192, 255, 256, 257, 319, 511, 512, 513, 575, 767, 1023, 1024, 1100, 4096, 8191]
+        let counts =
+            Array(0...130) + [191, 192, 255, 256, 257, 319, 511, 512, 513, 575, 767, 1023, 1024, 1100, 4096, 8191]
         for count in counts {
-            let from = Int.random(in: 0...64, using: &generator), seed = UInt32.random(in: 0...UInt32.max, using: &generator)
+            let from = Int.random(in: 0...64, using: &generator),
+                seed = UInt32.random(in: 0...UInt32.max, using: &generator)
             let expected = bitwise(source[from..<from + count], seed: seed)
             let got = source.withUnsafeBytes { tl_crc32c_with(tl_isa(variant), seed, $0.baseAddress! + from, count) }
             #expect(got == expected, "\(count) bytes")

@@ -95,7 +95,8 @@ struct ScanTests {
     @Test func hostileHeadersWithGoodChecksumsAreBounded() throws {  // S21
         var ring = try #require(fixture.region.ring)
         let sound = tl_record(
-            lsn: 0, acknowledged: 0, incarnation: 5, offset: 0, payload_crc: ring.seed, payload_bytes: 0, range_bytes: 8,
+            lsn: 0, acknowledged: 0, incarnation: 5, offset: 0, payload_crc: ring.seed, payload_bytes: 0,
+            range_bytes: 8,
             volume: 1, number: 0, count: 1, kind: UInt8(TL_KIND_DISCARD.rawValue), flags: 0)
         func validity(_ change: (inout tl_record) -> Void) throws -> tl_validity {
             var record = sound
@@ -109,9 +110,18 @@ struct ScanTests {
         let hostile: [(inout tl_record) -> Void] = [
             { $0.payload_bytes = 8 }, { $0.range_bytes = 0 }, { $0.offset = UInt64.max - 3 }, { $0.acknowledged = 64 },
             { $0.count = 0 }, { $0.number = 1 }, { $0.kind = 0 }, { $0.kind = 6 }, { $0.flags = 1 }, { $0.flags = 2 },
-            { $0.kind = 1; $0.payload_bytes = 65_536; $0.range_bytes = 65_536 },
-            { $0.kind = 1; $0.payload_bytes = .max; $0.range_bytes = .max },
-            { $0.kind = 1; $0.payload_bytes = 9 }, { $0.kind = 4 }, { $0.kind = 5; $0.range_bytes = 0; $0.count = 2 },
+            {
+                $0.kind = 1; $0.payload_bytes = 65_536; $0.range_bytes = 65_536
+            },
+            {
+                $0.kind = 1; $0.payload_bytes = .max; $0.range_bytes = .max
+            },
+            {
+                $0.kind = 1; $0.payload_bytes = 9
+            }, { $0.kind = 4 },
+            {
+                $0.kind = 5; $0.range_bytes = 0; $0.count = 2
+            },
         ]
         for (index, change) in hostile.enumerated() {
             #expect(try validity(change) == TL_BAD_HEADER, "number \(index)")
@@ -222,7 +232,8 @@ struct ScanTests {
         let fixture = try LogFixture(start: LSN(64 * 1024 - 512))
         let place = try fixture.appended([UInt8](repeating: 7, count: 2000))
         let other = try LogFixture()
-        try other.region.format(role: .mirror, logUUID: logUUID, incarnation: Incarnation(5), start: LSN(64 * 1024 - 512))
+        try other.region.format(
+            role: .mirror, logUUID: logUUID, incarnation: Incarnation(5), start: LSN(64 * 1024 - 512))
         var at = place.start
         fixture.log.withBytes(from: place.start, to: place.end) { piece in
             other.region.store(piece, at: at)
