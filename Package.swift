@@ -131,6 +131,8 @@ let package = Package(
             ] + nio),
         tests(
             "IntegrationTests",
-            ["LogModel", "ClusterHarness", "ClusterConfiguration", "AdminProtocol", "NBDProtocol", "NBDClient"] + nio),
+            [
+                "LogModel", "ClusterHarness", "AdminProtocol", "Coordination", "StorageMedium", "NBDClient",
+            ] + nio),
     ]
 )
