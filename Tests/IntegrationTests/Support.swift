@@ -115,7 +115,8 @@ func run(_ command: String..., folder: String? = nil, seconds: Int = 60) throws 
     process.executableURL = URL(fileURLWithPath: "/usr/bin/env")
     process.arguments = ["timeout", "-k", "5", "\(seconds)"] + command
     if let folder { process.currentDirectoryURL = URL(fileURLWithPath: folder) }
-    process.environment = ProcessInfo.processInfo.environment.merging(["LC_ALL": "C"]) { $1 }
+    let path = (ProcessInfo.processInfo.environment["PATH"] ?? "/usr/bin:/bin") + ":/usr/sbin:/sbin"
+    process.environment = ProcessInfo.processInfo.environment.merging(["LC_ALL": "C", "PATH": path]) { $1 }
     let pipe = Pipe()
     process.standardOutput = pipe
     process.standardError = pipe
