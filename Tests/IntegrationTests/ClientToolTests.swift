@@ -26,7 +26,7 @@ extension Cluster {
                 }
                 let list = try succeed("nbdinfo", "--list", cluster.nbdURI(of: owner, volume: ""))
                 #expect(list.contains("vol0"), "\(list)")
-                let elsewhere = try run("nbdinfo", cluster.nbdURI(of: mirror))
+                let elsewhere = try run("qemu-img", "info", cluster.nbdURI(of: mirror))  // nbdinfo hides the reason
                 #expect(elsewhere.code != 0 && elsewhere.output.contains(owner), "names the owner: \(elsewhere.output)")
                 let unknown = try run("nbdinfo", cluster.nbdURI(of: owner, volume: "nosuch"))
                 #expect(unknown.code != 0, "\(unknown.output)")
@@ -112,7 +112,7 @@ extension Cluster {
                 let (owner, mirror) = try cluster.roles()
                 let mount = Mount(cluster)
                 defer { mount.end() }
-                try mount.attach(owner)
+                try await mount.attach(owner)
                 try succeed("mkfs.ext4", "-q", "-F", mount.device)
                 try mount.mount()
                 try succeed(
@@ -125,7 +125,7 @@ extension Cluster {
                 cluster.kill(owner)
                 mount.end()
                 try await cluster.wait("taken over") { cluster.group(at: mirror)?.isOwner == true }
-                try mount.attach(mirror)
+                try await mount.attach(mirror)
                 try mount.mount()
                 try succeed("bash", "-c", "cd \(mount.root) && sha256sum --quiet -c \(cluster.folder)/sums")
                 try succeed("umount", mount.root)
@@ -148,17 +148,16 @@ private final class Mount {
         root = cluster.folder + "/root"
     }
 
-    func attach(_ node: String) throws {
+    func attach(_ node: String) async throws {
         number += 1
         try succeed("mkdir", "-p", fuse, root)
-        // nbdfuse stays in the foreground; it ends when it is unmounted.
-        try succeed(
-            "bash", "-c",
-            """
-            nbdfuse -P \(fuse).pid \(fuse)/disk '\(cluster.nbdURI(of: node))' > \(fuse).log 2>&1 < /dev/null &
-            for _ in $(seq 200); do [ -s \(fuse).pid ] && exit 0; sleep 0.05; done
-            cat \(fuse).log; exit 1
-            """)
+        // It stays in the foreground, and ends when it is unmounted.
+        let nbdfuse = Process()
+        nbdfuse.executableURL = URL(fileURLWithPath: "/usr/bin/nbdfuse")
+        nbdfuse.arguments = ["-P", fuse + ".pid", fuse + "/disk", cluster.nbdURI(of: node)]
+        nbdfuse.standardInput = FileHandle.nullDevice
+        try nbdfuse.run()
+        try await cluster.wait("attached by nbdfuse") { FileManager.default.fileExists(atPath: fuse + ".pid") }
         device = try succeed("losetup", "--show", "--direct-io=on", "-f", fuse + "/disk")
             .trimmingCharacters(in: .whitespacesAndNewlines)
     }

@@ -59,8 +59,7 @@ extension Cluster {
             }
         }
 
-        @Test(arguments: [false, true])
-        func aStaleMirrorAloneServesNothing(_ byForce: Bool) async throws {  // S15, S19
+        @Test func aStaleMirrorAloneServesNothing() async throws {  // S15, S19
             try await withCluster { cluster in
                 let (owner, mirror) = try cluster.roles()
                 let client = try await cluster.connect(to: owner)

@@ -11,7 +11,7 @@ import NIOPosix
 import Testing
 
 /// Every test here starts processes that need the processor's time: one after another.
-@Suite(.serialized)
+@Suite(.serialized, .timeLimit(.minutes(10)))
 enum Cluster {}
 
 let eventLoops = MultiThreadedEventLoopGroup.singleton
