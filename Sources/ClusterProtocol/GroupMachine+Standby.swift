@@ -143,7 +143,7 @@ extension GroupMachine {
             return
         }
         waitingAttach = request
-        if let record, record.epoch >= request.epoch {
+        if let record, record.epoch > request.epoch || (record.epoch == request.epoch && record.phase == .published) {
             answerWaitingAttach(&out)
         } else {
             read(&out)

@@ -6,7 +6,8 @@ internal import ClusterProtocol
 internal import LogModel
 internal import NIOCore
 internal import NIOPosix
-internal import Recovery
+internal import PersistentMemory
+internal import RemoteMemory
 internal import StorageMedium
 internal import WriteLog
 
@@ -14,13 +15,13 @@ extension OwnerLog {
     /// Enough for the medium to be used well, little enough to keep the space coming back.
     static var destageBatchBytes: UInt64 { 16 << 20 }
     static var destageRetry: TimeAmount { .seconds(1) }
+    /// Bounds the work if the mirror's copy turns out to be damaged too.
+    static var healRetry: TimeAmount { .milliseconds(100) }
 
     func kickDestage() {
         guard !isDestaging, !isRevoked, authority.isValid(), NIODeadline.now() >= destageRetryAt else { return }
         let from = log.head
-        guard
-            let end = overlayBatchEnd(from: from)
-        else { return }
+        guard let end = batchEnd(from: from) else { return }
         isDestaging = true
         let log = log
         let media = media
@@ -37,7 +38,7 @@ extension OwnerLog {
     }
 
     /// Control records carry no range, so a log whose rest is only those may be trimmed to its acknowledged end.
-    private func overlayBatchEnd(from: LSN) -> LSN? {
+    private func batchEnd(from: LSN) -> LSN? {
         if let end = overlay.batchEnd(from: from, acknowledged: acknowledged, limitBytes: Self.destageBatchBytes) {
             return end
         }
@@ -68,51 +69,52 @@ extension OwnerLog {
         authority.report(Report("destage-failed", "a batch did not reach the medium and will be written anew from the log: \(reason)"))
     }
 
-    /// A record fails its checksum on this side: its bytes come from the mirror, which has it durably (S26).
-    private func heal(_ record: DamagedRecord) {
+    /// Bytes fail their checksum on this side: they come from the mirror, which has them durably (S26).
+    private func heal(_ damaged: DamagedRange) {
         authority.report(
-            Report("record-damaged", "the record at LSN \(record.lsn) fails its checksum; asking the mirror for it"))
-        guard let mirror, mirror.session.durable >= record.lsn + record.totalBytes else {
-            return destageFailed("the record at LSN \(record.lsn) is damaged and there is no mirror to heal it from")
+            Report("record-damaged", "the log is damaged at LSN \(damaged.from); asking the mirror for \(damaged.to - damaged.from) bytes"))
+        guard let mirror, mirror.session.durable >= damaged.to else {
+            return destageFailed("the log is damaged at LSN \(damaged.from) and there is no mirror to heal it from")
         }
-        healing = Healing(record: record, bytes: [])
-        do throws(RemoteMemoryErrorAlias) {
-            var lsn = record.lsn
-            let end = record.lsn + record.totalBytes
-            while lsn < end {
+        healing = (damaged, [])
+        do throws(RemoteMemoryError) {
+            var lsn = damaged.from
+            while lsn < damaged.to {
                 let offset = lsn.rawValue % log.ringBytes
-                let length = min(end - lsn, log.ringBytes - offset, MirrorSession.maximumShipBytes)
+                let length = min(damaged.to - lsn, log.ringBytes - offset, MirrorSession.maximumShipBytes)
                 try mirror.queuePair.postRead(key: mirror.key, offset: offset, length: Int(length))
                 lsn = lsn + length
             }
         } catch {
-            destageFailed("the mirror could not be asked for LSN \(record.lsn): \(error)")
+            healing = nil
+            destageFailed("the mirror could not be asked for LSN \(damaged.from): \(error)")
         }
     }
 
-    /// A READ that ``heal(_:)`` posted came back.
+    /// A READ that ``heal(_:)`` posted came back. The batch is done anew, which verifies what was healed.
     func healed(with bytes: [UInt8]) {
-        guard var healing else { return }
-        healing.bytes += bytes
-        guard UInt64(healing.bytes.count) >= healing.record.totalBytes else {
-            self.healing = healing
-            return
+        guard let (damaged, earlier) = healing else { return }
+        let all = earlier + bytes
+        healing = (damaged, all)
+        guard UInt64(all.count) >= damaged.to - damaged.from else { return }
+        healing = nil
+        all.withUnsafeBytes { log.region.store($0, at: damaged.from) }
+        do {
+            try log.region.drain()
+            authority.report(Report("record-healed", "the log at LSN \(damaged.from) is healed from the mirror"))
+            isDestaging = false
+            destageRetryAt = .now() + Self.healRetry
+        } catch {
+            destageFailed("the healed bytes at LSN \(damaged.from) could not be made durable: \(error)")
         }
-        self.healing = nil
-        isDestaging = false
-        if log.repair(at: healing.record.lsn, with: healing.bytes) {
-            authority.report(Report("record-healed", "the record at LSN \(healing.record.lsn) is healed from the mirror"))
-        } else {
-            destageFailed("the mirror's copy of the record at LSN \(healing.record.lsn) is damaged too")
-        }
-        pump()
+        schedulePump()
     }
 
     func finishDrainIfDone() {
-        guard let end = drainTo, log.head >= end, !isDestaging else { return }
-        drainTo = nil
-        let done = onDrained
-        onDrained = nil
-        done?()
+        guard !isDestaging else { return }
+        let head = log.head
+        let done = drains.filter { $0.to <= head }
+        drains.removeAll { $0.to <= head }
+        for drain in done { drain.done() }
     }
 }

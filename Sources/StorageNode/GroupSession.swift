@@ -4,6 +4,7 @@ internal import LogModel
 internal import NIOCore
 internal import NIOPosix
 internal import StorageMedium
+internal import WriteLog
 
 final class GroupSession: VolumeSession {
     private let log: OwnerLog
@@ -80,7 +81,7 @@ final class GroupSession: VolumeSession {
         }
         guard range.length > 0 else { return completion(.success(ByteBuffer())) }
         if log.overlay.covers(volume, range) {
-            var buffer = log.eventLoop.allocator.buffer(capacity: Int(range.length))
+            var buffer = ByteBuffer()
             buffer.writeRepeatingByte(0, count: Int(range.length))
             log.copyOverlay(volume, range, into: &buffer)
             return completion(.success(buffer))

@@ -49,6 +49,17 @@ struct Overlay {
         maps[volume]?.forEach(in: range, body)
     }
 
+    /// Acknowledged writes that are not on the medium yet.
+    var undestagedWrites: Int {
+        var count = 0
+        var last = LSN.zero
+        for entry in undestaged where entry.writeEnd != last {
+            count += 1
+            last = entry.writeEnd
+        }
+        return count
+    }
+
     // MARK: Reads
 
     mutating func beginRead() -> UInt64 {

@@ -54,11 +54,20 @@ final class OwnerLog {
     /// Requests are carried out; otherwise they wait.
     var isServing = false
     var isRevoked = false
-    var isDestaging = false
+    /// A batch is on its way to the medium, or its records are being healed.
+    var isDestaging = false {
+        didSet {
+            guard !isDestaging, let onQuiet else { return }
+            self.onQuiet = nil
+            onQuiet()
+        }
+    }
+    private var onQuiet: (() -> Void)?
     var isPersisting = false
+    /// Bytes asked from the mirror, and what has come of them.
+    var healing: (DamagedRange, [UInt8])?
     var destageRetryAt: NIODeadline = .now()
-    var drainTo: LSN?
-    var onDrained: (() -> Void)?
+    var drains: [(to: LSN, done: () -> Void)] = []
     private var isPumpScheduled = false
     private var lastData = LSN.zero
     private var lastWatermark = LSN.zero
@@ -101,9 +110,14 @@ final class OwnerLog {
     /// Destages everything that is in the log now, and calls `done`. New requests wait.
     func drain(thenStop stop: Bool, _ done: @escaping () -> Void) {
         if stop { isServing = false }
-        drainTo = log.tail
-        onDrained = done
+        drains.append((log.tail, done))
         schedulePump()
+    }
+
+    /// Calls `body` when nothing of this log is on its way to the medium.
+    func whenQuiet(_ body: @escaping () -> Void) {
+        guard isDestaging else { return body() }
+        onQuiet = body
     }
 
     func attach(_ queuePair: any QueuePair, key: RegionKey, durable: LSN) {
@@ -114,7 +128,12 @@ final class OwnerLog {
         schedulePump()
     }
 
-    func detachMirror() { mirror = nil }
+    func detachMirror() {
+        mirror = nil
+        guard healing != nil else { return }
+        healing = nil
+        isDestaging = false
+    }
 
     func mirrorCompleted(through id: WorkRequestID) {
         guard mirror?.session.completed(through: id) == true else { return }
@@ -256,15 +275,20 @@ final class OwnerLog {
                 (
                     OverlaidRange(
                         volume: request.volume,
-                        range: ByteRange(offset: record.volumeOffset, length: record.lengthBytes),
+                        range: ByteRange(offset: record.volumeOffset, length: record.length),
                         writeEnd: appended.end),
-                    LogSource(record: record.lsn, payload: record.payloadLSN)
+                    LogSource(record: record.lsn, payload: request.isData ? record.payloadLSN : nil)
                 )
             }
             issued.append(
                 Issued(entries: entries, end: appended.end, completion: isLast ? request.completion : nil))
         }
         return true
+    }
+
+    func tick() {
+        writeWatermarkIfIdle()
+        schedulePump()
     }
 
     /// An idle log gets one record that says how far it was acknowledged, so that a tail can be judged (S5).

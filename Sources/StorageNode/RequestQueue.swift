@@ -16,6 +16,7 @@ struct WaitingRequest {
     let completion: () -> Void
     var issuedBytes: UInt64 = 0
 
+    var isData: Bool { if case .data = kind { true } else { false } }
     var payloadBytes: Int { if case .data(let buffer) = kind { buffer.readableBytes } else { 0 } }
 
     func maximumPieceBytes(of log: WriteLog) -> UInt64 {
@@ -38,7 +39,7 @@ final class RequestQueue {
     private var waiting = CircularBuffer<WaitingRequest>()
     /// Reads and flushes that came while nothing may be answered.
     private var held: [(session: GroupSession, start: () -> Void)] = []
-    private var opening: [(at: LSN, ready: () -> Void)] = []
+    private var opening: [(at: LSN, ready: (Bool) -> Void)] = []
     private var sessions: [ObjectIdentifier: GroupSession] = [:]
 
     var isEmpty: Bool { waiting.isEmpty }
@@ -72,16 +73,16 @@ final class RequestQueue {
         for entry in ready { entry.start() }
     }
 
-    /// Calls `ready` once everything below `lsn` is acknowledged (S24).
-    func open(at lsn: LSN, acknowledged: LSN, ready: @escaping () -> Void) {
-        guard lsn > acknowledged else { return ready() }
+    /// Calls `ready` once everything below `lsn` is acknowledged (S24); with false if ownership is lost before.
+    func open(at lsn: LSN, acknowledged: LSN, ready: @escaping (Bool) -> Void) {
+        guard lsn > acknowledged else { return ready(true) }
         opening.append((lsn, ready))
     }
 
     func sessionsMayOpen(_ acknowledged: LSN) {
         let ready = opening.filter { $0.at <= acknowledged }
         opening.removeAll { $0.at <= acknowledged }
-        for entry in ready { entry.ready() }
+        for entry in ready { entry.ready(true) }
     }
 
     func leave(_ session: GroupSession) {
@@ -96,7 +97,9 @@ final class RequestQueue {
         sessions = [:]
         waiting.removeAll()
         held = []
+        let unopened = opening
         opening = []
+        for entry in unopened { entry.ready(false) }
         for session in gone { session.revoked() }
     }
 }

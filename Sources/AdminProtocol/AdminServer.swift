@@ -1,0 +1,108 @@
+// The node's side of the admin socket. Bound to one event loop. A client that sends nonsense, too much or nothing loses
+// its connection and nothing else (S21). The socket is created 0600 (S22).
+
+internal import Foundation
+internal import Glibc
+public import NIOCore
+internal import NIOPosix
+
+public final class AdminServer {
+    public static let maximumConnections = 64
+    static let idleLimit = TimeAmount.seconds(60)
+
+    /// Called on the event loop; answers once.
+    public typealias Handler = (AdminRequest, @escaping (AdminResponse) -> Void) -> Void
+
+    private let eventLoop: any EventLoop
+    private let path: String
+    fileprivate let handler: Handler
+    private var listener: (any Channel)?
+    private var connections = 0
+
+    public init(path: String, eventLoop: any EventLoop, handler: @escaping Handler) {
+        self.path = path
+        self.eventLoop = eventLoop
+        self.handler = handler
+    }
+
+    /// Listens; a stale socket is replaced.
+    public func start() -> EventLoopFuture<Void> {
+        eventLoop.preconditionInEventLoop()
+        let bound = NIOLoopBound(self, eventLoop: eventLoop)
+        let mask = umask(0o177)
+        let listening = ServerBootstrap(group: eventLoop)
+            .childChannelInitializer { channel in
+                channel.eventLoop.makeCompletedFuture { try bound.value.accept(channel) }
+            }
+            .bind(unixDomainSocketPath: path, cleanupExistingSocketFile: true)
+        listening.assumeIsolated().whenComplete { _ in umask(mask) }
+        return listening.map { bound.value.listener = $0 }
+    }
+
+    private func accept(_ channel: any Channel) throws {
+        guard connections < Self.maximumConnections else { throw ChannelError.inappropriateOperationForState }
+        connections += 1
+        channel.closeFuture.assumeIsolated().whenComplete { _ in self.connections -= 1 }
+        try channel.pipeline.syncOperations.addHandlers([
+            IdleStateHandler(readTimeout: Self.idleLimit), AdminConnection(server: self),
+        ])
+    }
+
+    public func stop() {
+        listener?.close(mode: .all, promise: nil)
+        listener = nil
+        unlink(path)
+    }
+}
+
+private final class AdminConnection: ChannelInboundHandler {
+    typealias InboundIn = ByteBuffer
+    typealias OutboundOut = ByteBuffer
+
+    private let server: AdminServer
+    private var input = ByteBuffer()
+    private var isAnswering = false
+
+    init(server: AdminServer) { self.server = server }
+
+    func channelRead(context: ChannelHandlerContext, data: NIOAny) {
+        var buffer = unwrapInboundIn(data)
+        input.writeBuffer(&buffer)
+        next(context.channel)
+        if input.readableBytes > AdminRequest.maximumBytes { context.close(promise: nil) }
+    }
+
+    /// One request at a time a connection.
+    private func next(_ channel: any Channel) {
+        guard !isAnswering, let end = input.readableBytesView.firstIndex(of: UInt8(ascii: "\n")),
+            let line = input.readSlice(length: end - input.readerIndex + 1)
+        else { return }
+        isAnswering = true
+        do {
+            let request = try AdminCodec.decode(AdminRequest.self, from: line.readableBytesView)
+            server.handler(request) { response in self.answer(response, channel) }
+        } catch {
+            answer(.refused("not a request of this version: \(error)"), channel)
+            channel.close(mode: .all, promise: nil)
+        }
+    }
+
+    private func answer(_ response: AdminResponse, _ channel: any Channel) {
+        let line: [UInt8]
+        do {
+            line = try AdminCodec.line(response)
+        } catch {
+            channel.close(mode: .all, promise: nil)
+            return
+        }
+        channel.writeAndFlush(ByteBuffer(bytes: line), promise: nil)
+        isAnswering = false
+        channel.eventLoop.assumeIsolated().execute { self.next(channel) }
+    }
+
+    func userInboundEventTriggered(context: ChannelHandlerContext, event: Any) {
+        if event is IdleStateHandler.IdleStateEvent, !isAnswering { context.close(promise: nil) }
+    }
+
+    func errorCaught(context: ChannelHandlerContext, error: any Error) { context.close(promise: nil) }
+}

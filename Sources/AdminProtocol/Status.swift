@@ -1,0 +1,158 @@
+// What a node says of itself, and the cluster's status that is made of it. The keys of ClusterStatus are an interface
+// that others script against: extend them, never change them.
+
+public struct ClusterStatus: Codable, Hashable, Sendable {
+    public var cluster: String
+    public var groups: [GroupStatus]
+    public var nodes: [NodeSummary]
+
+    public init(cluster: String, groups: [GroupStatus], nodes: [NodeSummary]) {
+        self.cluster = cluster
+        self.groups = groups
+        self.nodes = nodes
+    }
+}
+
+public struct NodeSummary: Codable, Hashable, Sendable {
+    public var name: String
+    public var reachable: Bool
+    /// `pmem`, `msync` or `volatile`; `unknown` if the node does not answer.
+    public var persistence: String
+    /// `owner` if it owns a group, else `mirror`; `unknown` if it does not answer.
+    public var role: String
+
+    public init(name: String, reachable: Bool, persistence: String, role: String) {
+        self.name = name
+        self.reachable = reachable
+        self.persistence = persistence
+        self.role = role
+    }
+}
+
+public struct GroupStatus: Codable, Hashable, Sendable {
+    public struct Log: Codable, Hashable, Sendable {
+        public var capacityBytes: UInt64
+        public var headLSN: UInt64 = 0
+        public var tailLSN: UInt64 = 0
+        public var durableLSN: UInt64 = 0
+        public var mirroredLSN: UInt64 = 0
+        public var acknowledgedLSN: UInt64 = 0
+        public var usedBytes: UInt64 = 0
+        public init(capacityBytes: UInt64) { self.capacityBytes = capacityBytes }
+    }
+    public struct Loss: Codable, Hashable, Sendable {
+        /// `nil`: cannot be known from here.
+        public var lostAcknowledgedWrites: UInt64?
+        public var estimatedTakeoverSeconds: Double?
+        public init(lostAcknowledgedWrites: UInt64?, estimatedTakeoverSeconds: Double?) {
+            self.lostAcknowledgedWrites = lostAcknowledgedWrites
+            self.estimatedTakeoverSeconds = estimatedTakeoverSeconds
+        }
+    }
+    public struct Volume: Codable, Hashable, Sendable {
+        public var name: String
+        public var sizeBytes: UInt64
+        public init(name: String, sizeBytes: UInt64) {
+            self.name = name
+            self.sizeBytes = sizeBytes
+        }
+    }
+
+    public var name: String
+    public var owner: String?
+    public var home: String
+    public var mirror: String
+    public var epoch: UInt64
+    public var state: String
+    public var takeoverPossible: Bool
+    public var reason: String?
+    public var log: Log
+    public var ifOwnerDiedNow: Loss
+    public var volumes: [Volume]
+
+    public init(
+        name: String, owner: String?, home: String, mirror: String, epoch: UInt64, state: String,
+        takeoverPossible: Bool, reason: String?, log: Log, ifOwnerDiedNow: Loss, volumes: [Volume]
+    ) {
+        self.name = name
+        self.owner = owner
+        self.home = home
+        self.mirror = mirror
+        self.epoch = epoch
+        self.state = state
+        self.takeoverPossible = takeoverPossible
+        self.reason = reason
+        self.log = log
+        self.ifOwnerDiedNow = ifOwnerDiedNow
+        self.volumes = volumes
+    }
+
+    private enum CodingKeys: String, CodingKey {
+        case name, owner, home, mirror, epoch, state, takeoverPossible, reason, log, ifOwnerDiedNow, volumes
+    }
+
+    /// `owner` and `reason` are always there, `null` if there is none.
+    public func encode(to encoder: any Encoder) throws {
+        var container = encoder.container(keyedBy: CodingKeys.self)
+        try container.encode(name, forKey: .name)
+        try container.encode(owner, forKey: .owner)
+        try container.encode(home, forKey: .home)
+        try container.encode(mirror, forKey: .mirror)
+        try container.encode(epoch, forKey: .epoch)
+        try container.encode(state, forKey: .state)
+        try container.encode(takeoverPossible, forKey: .takeoverPossible)
+        try container.encode(reason, forKey: .reason)
+        try container.encode(log, forKey: .log)
+        try container.encode(ifOwnerDiedNow, forKey: .ifOwnerDiedNow)
+        try container.encode(volumes, forKey: .volumes)
+    }
+}
+
+/// One node's answer to `status`.
+public struct NodeStatus: Codable, Hashable, Sendable {
+    public struct Group: Codable, Hashable, Sendable {
+        /// This node is the one that owns the group, by its own knowledge.
+        public var isOwner: Bool
+        public var status: GroupStatus
+        public init(isOwner: Bool, status: GroupStatus) {
+            self.isOwner = isOwner
+            self.status = status
+        }
+    }
+    public var name: String
+    public var persistence: String
+    public var groups: [Group]
+
+    public init(name: String, persistence: String, groups: [Group]) {
+        self.name = name
+        self.persistence = persistence
+        self.groups = groups
+    }
+}
+
+extension ClusterStatus {
+    /// Merges the nodes' answers: the highest epoch wins, and at the same epoch its owner. `configured` gives every group
+    /// as it is said when nobody answers for it, and every node's name.
+    public static func merge(
+        cluster: String, nodes: [String], configured: [GroupStatus], answers: [NodeStatus]
+    ) -> ClusterStatus {
+        let groups = configured.map { group in
+            let candidates = answers.flatMap { answer in answer.groups.filter { $0.status.name == group.name } }
+            let best = candidates.max { a, b in
+                (a.status.epoch, a.isOwner ? 1 : 0) < (b.status.epoch, b.isOwner ? 1 : 0)
+            }
+            return best?.status ?? group
+        }
+        let summaries = nodes.map { name in
+            guard let answer = answers.first(where: { $0.name == name }) else {
+                return NodeSummary(name: name, reachable: false, persistence: "unknown", role: "unknown")
+            }
+            return NodeSummary(
+                name: name, reachable: true, persistence: answer.persistence,
+                role: answer.groups.contains { $0.isOwner } ? "owner" : "mirror")
+        }
+        return ClusterStatus(cluster: cluster, groups: groups, nodes: summaries)
+    }
+
+    public var isTakeoverPossibleEverywhere: Bool { groups.allSatisfy(\.takeoverPossible) }
+}

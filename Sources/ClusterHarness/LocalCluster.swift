@@ -1,0 +1,236 @@
+// A cluster of real processes on this machine: two nodes, one shared medium, in a folder of its own. For the demo and the
+// tests. Processes that were started are always ended.
+
+public import AdminProtocol
+import ClusterConfiguration
+import Foundation
+import LogModel
+public import NBDClient
+import Synchronization
+
+public struct HarnessError: Error, CustomStringConvertible, Sendable {
+    public var message: String
+    public init(_ message: String) { self.message = message }
+    public var description: String { message }
+}
+
+/// What differs between clusters.
+public struct LocalClusterOptions: Sendable {
+    public var logBytes: UInt64 = 16 << 20
+    public var volumeBytes: UInt64 = 64 << 20
+    public var onMirrorLoss = "degrade"
+    public var persistence = "auto"
+    /// TCP ports of alpha and beta for NBD; `nil`: Unix sockets.
+    public var nbdPorts: (UInt16, UInt16)?
+    /// First of two TCP ports for the rails; `nil`: free ones.
+    public var mirrorPort: UInt16?
+    /// A second group, whose home is beta.
+    public var crossed = false
+    public init() {}
+}
+
+public final class LocalCluster: Sendable {
+    public static let nodes = ["alpha", "beta"]
+
+    public let folder: String
+    public let configurationPath: String
+    private let binaries: String
+    private let processes = Mutex<[String: Process]>([:])
+    private let addresses: [String: NBDAddress]
+
+    /// `binaries`: the folder with twinlogd and twinlog.
+    public init(folder: String, binaries: String, options: LocalClusterOptions = LocalClusterOptions()) throws {
+        self.folder = folder
+        self.binaries = binaries
+        try FileManager.default.createDirectory(atPath: folder + "/run", withIntermediateDirectories: true)
+        configurationPath = folder + "/cluster.yaml"
+        let mirrors = try options.mirrorPort.map { [$0, $0 + 1] } ?? [Self.freePort(), Self.freePort()]
+        var nbd = Self.nodes.map { "unix:run/\($0).nbd" }
+        addresses = [
+            "alpha": options.nbdPorts.map { .tcp(host: "127.0.0.1", port: Int($0.0)) } ?? .unix(path: folder + "/run/alpha.nbd"),
+            "beta": options.nbdPorts.map { .tcp(host: "127.0.0.1", port: Int($0.1)) } ?? .unix(path: folder + "/run/beta.nbd"),
+        ]
+        if let ports = options.nbdPorts { nbd = ["127.0.0.1:\(ports.0)", "127.0.0.1:\(ports.1)"] }
+        let text = Self.configuration(options, mirrors: mirrors, nbd: nbd)
+        try text.write(toFile: configurationPath, atomically: true, encoding: .utf8)
+    }
+
+    private static func configuration(_ options: LocalClusterOptions, mirrors: [UInt16], nbd: [String]) -> String {
+        var text = """
+            cluster: local
+            coordinator: {type: file, path: run/coordinator}
+            heartbeat: {interval: 100ms, timeout: 500ms}
+            lease: 1s
+            fence: {type: process}
+            nodes:
+
+            """
+        for (index, node) in nodes.enumerated() {
+            text += """
+                  \(node):
+                    mirror: ["127.0.0.1:\(mirrors[index])"]
+                    nbd: \(nbd[index])
+                    admin: run/\(node).sock
+                    pool: {path: run/\(node).pool, size: \(options.logBytes * 2 + (16 << 20)), persistence: \(options.persistence)}
+
+                """
+        }
+        text += "groups:\n"
+        for (group, home, mirror) in options.crossed ? [("g0", "alpha", "beta"), ("g1", "beta", "alpha")] : [("g0", "alpha", "beta")] {
+            text += """
+                  \(group):
+                    home: \(home)
+                    mirror: \(mirror)
+                    log: \(options.logBytes)
+                    on-mirror-loss: \(options.onMirrorLoss)
+                    volumes:
+                      vol\(group.dropFirst()): {medium: run/vol\(group.dropFirst()).img, size: \(options.volumeBytes)}
+
+                """
+        }
+        return text
+    }
+
+    /// A port of the loopback interface that nobody listens on at the moment.
+    public static func freePort() throws -> UInt16 {
+        let descriptor = socket(AF_INET, Int32(SOCK_STREAM.rawValue), 0)
+        guard descriptor >= 0 else { throw HarnessError("no socket can be made") }
+        defer { close(descriptor) }
+        var address = sockaddr_in()
+        address.sin_family = sa_family_t(AF_INET)
+        address.sin_addr.s_addr = inet_addr("127.0.0.1")
+        var length = socklen_t(MemoryLayout<sockaddr_in>.size)
+        let result = withUnsafeMutablePointer(to: &address) { pointer in
+            pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) {
+                bind(descriptor, $0, length) == 0 && getsockname(descriptor, $0, &length) == 0
+            }
+        }
+        guard result else { throw HarnessError("no free port can be found") }
+        return UInt16(bigEndian: address.sin_port)
+    }
+
+    // MARK: Processes
+
+    public func start(_ node: String) throws {
+        let process = Process()
+        process.executableURL = URL(fileURLWithPath: binaries + "/twinlogd")
+        process.arguments = ["--config", configurationPath, "--node", node]
+        let log = folder + "/\(node).log"
+        if !FileManager.default.fileExists(atPath: log) {
+            guard FileManager.default.createFile(atPath: log, contents: nil) else { throw HarnessError("\(log) cannot be created") }
+        }
+        guard let output = FileHandle(forWritingAtPath: log) else { throw HarnessError("\(log) cannot be written") }
+        try output.seekToEnd()
+        process.standardError = output
+        process.standardOutput = output
+        process.standardInput = FileHandle.nullDevice
+        try process.run()
+        processes.withLock { $0[node] = process }
+    }
+
+    public func signal(_ node: String, _ number: Int32) {
+        guard let process = processes.withLock({ $0[node] }), process.isRunning else { return }
+        Foundation.kill(process.processIdentifier, number)
+    }
+
+    /// SIGKILL, and waits for the end.
+    public func kill(_ node: String) {
+        guard let process = processes.withLock({ $0.removeValue(forKey: node) }) else { return }
+        if process.isRunning { Foundation.kill(process.processIdentifier, SIGKILL) }
+        process.waitUntilExit()
+    }
+
+    /// SIGTERM; answers the exit code, or `nil` if it had to be killed after `seconds`.
+    @discardableResult
+    public func stop(_ node: String, withinSeconds seconds: Double = 40) -> Int32? {
+        guard let process = processes.withLock({ $0.removeValue(forKey: node) }) else { return nil }
+        process.terminate()
+        let deadline = Date().addingTimeInterval(seconds)
+        while process.isRunning && Date() < deadline { usleep(10_000) }
+        guard process.isRunning else { return process.terminationStatus }
+        Foundation.kill(process.processIdentifier, SIGKILL)
+        process.waitUntilExit()
+        return nil
+    }
+
+    public func isRunning(_ node: String) -> Bool { processes.withLock { $0[node]?.isRunning ?? false } }
+
+    /// Ends every process and removes the folder.
+    public func remove() {
+        for node in Self.nodes { kill(node) }
+        do {
+            try FileManager.default.removeItem(atPath: folder)
+        } catch {
+            print("\(folder) could not be removed: \(error)")
+        }
+    }
+
+    // MARK: What they say
+
+    public func ask(_ node: String, _ request: AdminRequest, timeoutMillis: Int = 1000) throws -> AdminResponse {
+        try AdminClient.ask(request, at: "\(folder)/run/\(node).sock", timeoutMillis: timeoutMillis)
+    }
+
+    public func group(_ name: String = "g0", at node: String) -> NodeStatus.Group? {
+        guard case .success(.status(let status)) = Result(catching: { try ask(node, .status) }) else { return nil }
+        return status.groups.first { $0.status.name == name }
+    }
+
+    /// The node that owns the group, by its own word.
+    public func owner(of group: String = "g0") -> String? {
+        Self.nodes.first { self.group(group, at: $0)?.isOwner == true }
+    }
+
+    /// The state by the owner's word; by any node's if there is no owner.
+    public func state(of name: String = "g0") -> GroupStatus? {
+        let answers = Self.nodes.compactMap { group(name, at: $0) }
+        return (answers.first { $0.isOwner } ?? answers.max { $0.status.epoch < $1.status.epoch })?.status
+    }
+
+    /// Waits until `condition` holds; throws with what the nodes say if it does not within `seconds`.
+    public func wait(_ what: String, seconds: Double = 20, until condition: () throws -> Bool) throws {
+        let deadline = Date().addingTimeInterval(seconds)
+        while try !condition() {
+            guard Date() < deadline else {
+                let told = state().map { "\($0.state), owner \($0.owner ?? "-"), \($0.reason ?? "no reason")" } ?? "no answer"
+                throw HarnessError("not \(what) after \(seconds) s: \(told)\n\(logs())")
+            }
+            usleep(10_000)
+        }
+    }
+
+    public func waitUntilMirrored(_ group: String = "g0", seconds: Double = 20) throws {
+        try wait("mirrored", seconds: seconds) { state(of: group)?.state == "mirrored" && owner(of: group) != nil }
+    }
+
+    /// The last lines that the nodes logged.
+    public func logs() -> String {
+        Self.nodes.map { node in
+            let text = FileManager.default.contents(atPath: "\(folder)/\(node).log").map { String(decoding: $0, as: UTF8.self) } ?? ""
+            return "--- \(node)\n" + text.split(separator: "\n").suffix(25).joined(separator: "\n")
+        }.joined(separator: "\n")
+    }
+
+    public func nbdAddress(of node: String) -> NBDAddress { addresses[node]! }
+
+    /// As nbdinfo, qemu-io and fio take it.
+    public func nbdURI(of node: String, volume: String = "vol0") -> String {
+        switch nbdAddress(of: node) {
+        case .tcp(let host, let port): "nbd://\(host):\(port)/\(volume)"
+        case .unix(let path): "nbd+unix:///\(volume)?socket=\(path)"
+        }
+    }
+
+    public func mediumPath(_ volume: String = "vol0") -> String { "\(folder)/run/\(volume).img" }
+}
+
+/// Where the executables of this build are: beside the one that is running.
+public func builtBinaries() -> String {
+    if let named = ProcessInfo.processInfo.environment["TWINLOG_BIN"] { return named }
+    var buffer = [CChar](repeating: 0, count: 4096)
+    let count = readlink("/proc/self/exe", &buffer, buffer.count - 1)
+    let own = String(decoding: buffer.prefix(max(0, count)).map { UInt8(bitPattern: $0) }, as: UTF8.self)
+    let beside = (own as NSString).deletingLastPathComponent
+    if FileManager.default.isExecutableFile(atPath: beside + "/twinlogd") { return beside }
+    return ((CommandLine.arguments.first ?? "") as NSString).deletingLastPathComponent
+}

@@ -1,0 +1,44 @@
+// One batch of the destager, on a thread of its own: read, verify, coalesce, write, flush.
+
+internal import LogModel
+internal import Recovery
+internal import StorageMedium
+internal import WriteLog
+
+/// Bytes of the log that fail their checks; the mirror has them (S26).
+struct DamagedRange: Sendable {
+    var from: LSN
+    var to: LSN
+}
+
+enum DestageOutcome: Sendable {
+    /// On the medium, and flushed (S8).
+    case written
+    case damaged(DamagedRange)
+    case failed(String)
+}
+
+enum DestageBatch {
+    /// Blocks. `[from, to)` is acknowledged and not reclaimed until the outcome is known.
+    static func run(log: WriteLog, from: LSN, to: LSN, media: [VolumeID: any Medium]) -> DestageOutcome {
+        var batch = MediumBatch(media: media)
+        for entry in log.records(from: from, to: to) {
+            switch entry {
+            case .damaged(let from, let to): return .damaged(DamagedRange(from: from, to: to))
+            case .record(let record):
+                do throws(ReplayError) {
+                    try batch.add(record)
+                } catch {
+                    return .failed(error.message)
+                }
+            }
+        }
+        do throws(MediumError) {
+            try batch.write()
+            try batch.flush()
+            return .written
+        } catch {
+            return .failed(error.message)
+        }
+    }
+}

@@ -1,0 +1,296 @@
+// One group on one node: its machine, and the hands that carry out what the machine says. Lives on the node's event loop;
+// whatever blocks runs on threads and comes back as an event.
+
+internal import ClusterConfiguration
+internal import ClusterProtocol
+internal import Coordination
+internal import LogModel
+internal import NIOCore
+internal import NIOPosix
+internal import PersistentMemory
+internal import Recovery
+internal import RemoteMemory
+internal import RemoteMemoryTCP
+internal import StorageMedium
+internal import WriteLog
+
+final class Group {
+    /// How long a killed process may take to be gone before the fence is tried again.
+    static let fenceTimeoutMillis = 2000
+
+    unowned let node: ServerNode
+    let configuration: ClusterConfiguration.Group
+    let region: Region
+    private(set) var machine: GroupMachine
+    private(set) var owner: OwnerLog?
+
+    /// As owner: the rail to the mirror.
+    var rail: TCPQueuePair?
+    var railDelegate: OwnerRail?
+    var nextRail = 0
+    /// As mirror: the rail that the owner made, and the region that it writes.
+    var mirrorRail: AcceptedRail?
+    var mirrorTarget: (target: MirrorTarget, key: RegionKey, incarnation: Incarnation)?
+
+    private var media: [FileMedium] = []
+    private var holdsMedia = false
+    /// Steps on threads that may touch the medium.
+    private var stepsUnderWay = 0
+    private var onStepsDone: (() -> Void)?
+
+    private var events: [Event] = []
+    private var isHandling = false
+    private var commands: [(Command, (String?) -> Void)] = []
+    private var onStopped: (() -> Void)?
+
+    init(node: ServerNode, configuration: ClusterConfiguration.Group, region: Region, machine: GroupMachine) {
+        self.node = node
+        self.configuration = configuration
+        self.region = region
+        self.machine = machine
+    }
+
+    var peer: NodeID { configuration.peer(of: node.id) }
+    var eventLoop: any EventLoop { node.eventLoop }
+
+    // MARK: Events in, directives out
+
+    /// Hands `event` to the machine and carries out what it says. Events that come up meanwhile follow in order.
+    func handle(_ event: Event) {
+        events.append(event)
+        guard !isHandling else { return }
+        isHandling = true
+        while !events.isEmpty {
+            var directives: [Directive] = []
+            machine.handle(events.removeFirst(), now: BootClock.now, into: &directives)
+            for directive in directives { perform(directive) }
+        }
+        isHandling = false
+    }
+
+    func command(_ command: Command, done: @escaping (String?) -> Void) {
+        commands.append((command, done))
+        handle(.command(command))
+    }
+
+    private func perform(_ directive: Directive) {
+        switch directive {
+        case .readRecord: node.readRecord(of: self)
+        case .swap(let expected, let record): node.swapRecord(of: self, expected, record)
+        case .dial: dial()
+        case .closeRail: closeRail()
+        case .sendAttach(let epoch): sendAttach(epoch)
+        case .acceptAttach(let request): acceptAttach(request)
+        case .refuseAttach(let request, let refusal, let reason): refuseAttach(request, refusal, reason)
+        case .sendHeartbeat: send(.heartbeat, on: rail)
+        case .tellRecordChanged: send(.recordChanged, on: rail)
+        case .fence(let processes): fence(processes)
+        case .lockMedia: lockMedia()
+        case .sealRegion: sealRegion { self.handle(.sealed) }
+        case .recover: recover()
+        case .openLog(let incarnation, let logUUID, let start): openLog(incarnation, logUUID, start)
+        case .serve: owner?.serve()
+        case .suspend: owner?.suspend()
+        case .stopServing: owner?.revoke()
+        case .acknowledge: owner?.schedulePump()
+        case .drain: owner?.drain(thenStop: true) { [weak self] in self?.handle(.drained) }
+        case .releaseMedia: releaseMedia()
+        case .stopped:
+            onStopped?()
+            onStopped = nil
+        case .report(let report): node.report(report, group: configuration.id)
+        case .commandDone(let command, let refusal):
+            guard let index = commands.firstIndex(where: { $0.0 == command }) else { return }
+            commands.remove(at: index).1(refusal)
+        }
+    }
+
+    /// Runs `body` on a thread; its result comes back as an event. While it runs the medium is not released.
+    private func step(_ body: @escaping @Sendable () -> Event) {
+        stepsUnderWay += 1
+        node.threads.runIfActive(eventLoop: eventLoop) { body() }.assumeIsolated().whenComplete { result in
+            self.stepsUnderWay -= 1
+            if self.stepsUnderWay == 0, let done = self.onStepsDone {
+                self.onStepsDone = nil
+                done()
+            }
+            switch result {
+            case .success(let event): self.handle(event)
+            case .failure(let error): self.handle(.stepFailed("\(error)"))
+            }
+        }
+    }
+
+    // MARK: Taking over, in S16's order
+
+    private func fence(_ processes: [ProcessIdentity]) {
+        step {
+            for process in processes {
+                do throws(FenceError) {
+                    try ProcessFence.kill(process, timeoutMillis: Self.fenceTimeoutMillis)
+                } catch {
+                    return .stepFailed("the fence is not confirmed: \(error)")
+                }
+            }
+            return .fenced
+        }
+    }
+
+    /// Acquiring the exclusive lock is what confirms that no other writer is left (S18).
+    private func lockMedia() {
+        guard media.isEmpty else { return handle(.stepFailed("the medium is not released yet")) }
+        let volumes = configuration.volumes
+        node.threads.runIfActive(eventLoop: eventLoop) { () -> [FileMedium] in
+            var opened: [FileMedium] = []
+            for volume in volumes {
+                let medium = try FileMedium.open(
+                    path: volume.mediumPath, sizeBytes: volume.sizeBytes, createIfMissing: true)
+                try medium.lock()
+                opened.append(medium)
+            }
+            return opened
+        }.assumeIsolated().whenComplete { result in
+            switch result {
+            case .success(let media):
+                self.media = media
+                self.handle(.mediaLocked)
+            case .failure(let error): self.handle(.stepFailed("\(error)"))
+            }
+        }
+    }
+
+    private var mediaByVolume: [VolumeID: any Medium] {
+        var result: [VolumeID: any Medium] = [:]
+        for (volume, medium) in zip(configuration.volumes, media) { result[volume.id] = medium }
+        return result
+    }
+
+    private func recover() {
+        let region = region
+        let media = mediaByVolume
+        step {
+            do throws(ReplayError) {
+                let outcome = try Replay.run(region, onto: media)
+                return .recovered(end: outcome?.endLSN ?? .zero)
+            } catch {
+                return error.code == .medium ? .stepFailed(error.message) : .recoveryRefused(error.message)
+            }
+        }
+    }
+
+    private func openLog(_ incarnation: Incarnation, _ logUUID: UUID128, _ start: LSN) {
+        let region = region
+        stepsUnderWay += 1
+        node.threads.runIfActive(eventLoop: eventLoop) { () -> WriteLog in
+            try region.format(role: .owner, logUUID: logUUID, incarnation: incarnation, start: start)
+            return try WriteLog(region: region)
+        }.assumeIsolated().whenComplete { result in
+            self.stepsUnderWay -= 1
+            switch result {
+            case .success(let log):
+                self.mirrorTarget = nil
+                self.owner = self.makeOwnerLog(log, start)
+                self.handle(.logOpened)
+            case .failure(let error): self.handle(.stepFailed("\(error)"))
+            }
+        }
+    }
+
+    private func makeOwnerLog(_ log: WriteLog, _ start: LSN) -> OwnerLog {
+        OwnerLog(
+            log: log, start: start, media: mediaByVolume, eventLoop: eventLoop, threads: node.threads,
+            authority: OwnerLog.Authority(
+                isValid: { [unowned self] in machine.ownershipValid(BootClock.now) },
+                rule: { [unowned self] in machine.acknowledgementRule },
+                progress: { [unowned self] local, mirror in handle(.progress(local: local, mirror: mirror)) },
+                report: { [unowned self] in node.report($0, group: configuration.id) }))
+    }
+
+    /// After this nothing of this node writes to the medium.
+    private func releaseMedia() {
+        let release = { [self] in
+            owner?.revoke()
+            owner = nil
+            let released = media
+            media = []
+            // Closing the descriptors ends the locks; nobody else holds them.
+            step {
+                do throws(MediumError) {
+                    for medium in released { try medium.unlock() }
+                    return .mediaReleased
+                } catch {
+                    return .stepFailed(error.message)
+                }
+            }
+        }
+        let afterSteps = { [self] in
+            if let owner { owner.whenQuiet(release) } else { release() }
+        }
+        if stepsUnderWay == 0 { afterSteps() } else { onStepsDone = afterSteps }
+    }
+
+    // MARK: The mirror region
+
+    /// Revokes the region's key and waits until no copy is in progress (S12).
+    func sealRegion(_ sealed: @escaping () -> Void) {
+        mirrorRail?.close()
+        mirrorRail = nil
+        guard let mirrorTarget else { return sealed() }
+        node.registry.revoke(mirrorTarget.key, sealed: sealed)
+    }
+
+    // MARK: Ticks and service
+
+    func tick() {
+        handle(.tick)
+        if let mirrorRail { send(.heartbeat, on: mirrorRail.queuePair) }
+        owner?.tick()
+    }
+
+    func send(_ message: PeerMessage, on queuePair: TCPQueuePair?) {
+        do throws(RemoteMemoryError) {
+            try queuePair?.send(message.encoded)
+        } catch {
+            // The queue pair has failed; its delegate hears of it in this turn of the loop.
+        }
+    }
+
+    func find(_ volume: ClusterConfiguration.Volume) -> Result<VolumeInfo, VolumeRefusal> {
+        if machine.isServing, owner?.isServing == true {
+            return .success(VolumeInfo(name: volume.name, sizeBytes: volume.sizeBytes))
+        }
+        if let record = machine.record, record.owner != node.id {
+            return .failure(
+                VolumeRefusal(.ownedElsewhere, "volume '\(volume.name)' is owned by \(record.owner): connect to it there"))
+        }
+        let now = BootClock.now
+        let reason = machine.reason(now).map { ": \($0)" } ?? ""
+        return .failure(
+            VolumeRefusal(.notReady, "volume '\(volume.name)' is not served now: \(machine.state(now).rawValue)\(reason)"))
+    }
+
+    func open(_ volume: ClusterConfiguration.Volume, ready: @escaping (Result<any VolumeSession, VolumeRefusal>) -> Void) {
+        guard case .success = find(volume), let owner, let medium = mediaByVolume[volume.id] else {
+            return ready(.failure(VolumeRefusal(.notReady, "volume '\(volume.name)' is not served here now")))
+        }
+        owner.requests.open(at: owner.log.tail, acknowledged: owner.acknowledged) { isOpen in
+            guard isOpen else {
+                return ready(.failure(VolumeRefusal(.notReady, "volume '\(volume.name)' has just lost its owner")))
+            }
+            ready(.success(GroupSession(log: owner, volume: volume.id, medium: medium)))
+        }
+    }
+
+    /// Destages up to the present tail.
+    func drain(_ done: @escaping (String?) -> Void) {
+        guard let owner, machine.isServing else {
+            return done("\(node.id) does not own \(configuration.id); \(machine.record?.owner.rawValue ?? "nobody") does")
+        }
+        owner.drain(thenStop: false) { done(nil) }
+    }
+
+    func stop(_ stopped: @escaping () -> Void) {
+        onStopped = stopped
+        command(.stop) { _ in }
+    }
+}

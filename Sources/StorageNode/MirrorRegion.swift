@@ -1,0 +1,74 @@
+// A region becomes an owner's mirror log. What it held of another incarnation has been recovered by whoever published
+// since (S19); a log with records is archived beside the pool all the same, the two newest are kept.
+
+internal import ClusterProtocol
+internal import Glibc
+internal import LogModel
+internal import PersistentMemory
+internal import WriteLog
+
+enum MirrorRegion {
+    static let keptArchives = 2
+
+    /// Makes the region ready for the owner that asks; answers whether its records of this incarnation were kept. Blocks.
+    static func prepare(_ region: Region, for request: AttachRequest, pool: Pool) throws -> Bool {
+        if let identity = region.identity, identity.role == .mirror, identity.logUUID == request.logUUID,
+            identity.incarnation == request.incarnation
+        {
+            if request.head > region.head { try region.setHead(request.head, acknowledged: request.head) }
+            return true
+        }
+        try archiveIfNotEmpty(region, pool: pool)
+        try region.format(
+            role: .mirror, logUUID: request.logUUID, incarnation: request.incarnation, start: request.head)
+        return false
+    }
+
+    /// Writes the region's header and records at their offsets into a sparse file. A mirror's records are also the owner's.
+    private static func archiveIfNotEmpty(_ region: Region, pool: Pool) throws {
+        guard var scan = LogScan(region: region), let identity = region.identity, identity.role == .owner else { return }
+        while scan.next() != nil {}
+        guard scan.recordCount > 0 else { return }
+        let path = "\(pool.path).archive-\(region.group)-\(identity.incarnation)"
+        let temporary = path + ".new"
+        let descriptor = open(temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0o600)
+        guard descriptor >= 0 else { throw ArchiveError(path: temporary, number: errno) }
+        defer { close(descriptor) }
+        var place = off_t(scan.headLSN.rawValue % region.ringBytes)
+        try region.withRingBytes(from: scan.headLSN, count: scan.endLSN - scan.headLSN) { (bytes) throws(ArchiveError) in
+            var done = 0
+            while done < bytes.count {
+                let count = pwrite(descriptor, bytes.baseAddress! + done, bytes.count - done, place + off_t(done))
+                guard count > 0 else { throw ArchiveError(path: temporary, number: errno) }
+                done += count
+            }
+            place = 0
+        }
+        guard fsync(descriptor) == 0, rename(temporary, path) == 0 else {
+            throw ArchiveError(path: path, number: errno)
+        }
+        prune(region.group, incarnation: identity.incarnation, pool: pool)
+    }
+
+    private static func prune(_ group: GroupID, incarnation: Incarnation, pool: Pool) {
+        let folder = pool.path.split(separator: "/", omittingEmptySubsequences: false).dropLast().joined(separator: "/")
+        let file = pool.path.split(separator: "/").last.map(String.init) ?? pool.path
+        guard let stream = opendir(folder.isEmpty ? "/" : folder) else { return }
+        defer { closedir(stream) }
+        var found: [UInt64] = []
+        let prefix = "\(file).archive-\(group)-"
+        while let entry = readdir(stream) {
+            let name = withUnsafePointer(to: &entry.pointee.d_name) { pointer in
+                pointer.withMemoryRebound(to: CChar.self, capacity: 256) { String(cString: $0) }
+            }
+            if name.hasPrefix(prefix), let number = UInt64(name.dropFirst(prefix.count)) { found.append(number) }
+        }
+        for old in found.sorted().dropLast(keptArchives) { unlink("\(pool.path).archive-\(group)-\(old)") }
+    }
+}
+
+struct ArchiveError: Error, CustomStringConvertible {
+    var path: String
+    var number: CInt
+    var description: String { "\(path): the old log cannot be archived: \(String(cString: strerror(number)))" }
+}

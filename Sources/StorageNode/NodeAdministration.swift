@@ -1,0 +1,91 @@
+// What an operator may ask of a node: its status, its events, and a few commands.
+
+public import AdminProtocol
+internal import ClusterConfiguration
+internal import ClusterProtocol
+internal import Coordination
+internal import LogModel
+internal import NIOCore
+internal import PersistentMemory
+internal import WriteLog
+
+extension ServerNode {
+    /// A replay's speed for estimates: what the emulated medium here is known to exceed.
+    private static var replayBytesPerSecond: Double { 400e6 }
+    /// How long `events` waits for one.
+    private static var eventWait: TimeAmount { .seconds(20) }
+
+    /// Carries out one request on the event loop and answers once.
+    public func administer(_ request: AdminRequest, _ answer: @escaping (AdminResponse) -> Void) {
+        switch request {
+        case .status: answer(.status(status()))
+        case .events(let after, let wait):
+            guard wait else { return answer(.events(journal.after(after))) }
+            journal.wait(after: after) { answer(.events($0)) }
+            eventLoop.assumeIsolated().scheduleTask(in: Self.eventWait) { self.journal.stopWaiting() }
+        case .handover(let group, let to):
+            withGroup(group, answer) { group, done in
+                guard group.peer.rawValue == to else {
+                    let owner = group.machine.record?.owner.rawValue
+                    return done(owner == to ? "\(to) owns \(group.configuration.id) already" : "\(group.configuration.id) cannot live on '\(to)'")
+                }
+                group.command(.handOver, done: done)
+            }
+        case .takeover(let group, let on, let force):
+            withGroup(group, answer) { group, done in
+                guard on == self.id.rawValue else { return done("this is \(self.id), not \(on)") }
+                group.command(.takeOver(force: force), done: done)
+            }
+        case .drain(let group): withGroup(group, answer) { group, done in group.drain(done) }
+        case .forgetCoordinator(let group):
+            withGroup(group, answer) { group, done in group.command(.forgetCoordinator, done: done) }
+        }
+    }
+
+    private func withGroup(
+        _ name: String, _ answer: @escaping (AdminResponse) -> Void, _ body: (Group, @escaping (String?) -> Void) -> Void
+    ) {
+        guard let group = groups[GroupID(name)] else {
+            return answer(.refused("\(id) takes no part in a group '\(name)'"))
+        }
+        body(group) { refusal in answer(refusal.map { .refused($0) } ?? .done) }
+    }
+
+    public func status() -> NodeStatus {
+        NodeStatus(
+            name: id.rawValue, persistence: pool.persistence.rawValue,
+            groups: groups.values.sorted { $0.configuration.id < $1.configuration.id }.map { group in
+                NodeStatus.Group(isOwner: group.machine.isOwner, status: status(of: group))
+            })
+    }
+
+    private func status(of group: Group) -> GroupStatus {
+        let now = BootClock.now
+        let machine = group.machine
+        var log = GroupStatus.Log(capacityBytes: group.region.ringBytes)
+        var lost: UInt64? = machine.takeoverPossible(now) ? 0 : nil
+        if let owner = group.owner {
+            log.headLSN = owner.log.head.rawValue
+            log.tailLSN = owner.log.tail.rawValue
+            log.durableLSN = owner.log.durable.rawValue
+            log.mirroredLSN = owner.mirrorDurable.rawValue
+            log.acknowledgedLSN = owner.acknowledged.rawValue
+            log.usedBytes = owner.log.tail - owner.log.head
+            if lost == nil { lost = UInt64(owner.overlay.undestagedWrites) }
+        } else {
+            let head = group.region.head.rawValue
+            log.headLSN = head
+            log.mirroredLSN = max(head, group.mirrorTarget?.target.durable.rawValue ?? head)
+            log.usedBytes = log.mirroredLSN - head
+        }
+        let detection = Double(configuration.leaseMillis) / 1000
+        let takeover = machine.takeoverPossible(now) ? detection + Double(log.usedBytes) / Self.replayBytesPerSecond : nil
+        return GroupStatus(
+            name: group.configuration.id.rawValue, owner: machine.record?.owner.rawValue,
+            home: group.configuration.home.rawValue, mirror: group.configuration.mirror.rawValue,
+            epoch: machine.record?.epoch.rawValue ?? 0, state: machine.state(now).rawValue,
+            takeoverPossible: machine.takeoverPossible(now), reason: machine.reason(now), log: log,
+            ifOwnerDiedNow: GroupStatus.Loss(lostAcknowledgedWrites: lost, estimatedTakeoverSeconds: takeover),
+            volumes: group.configuration.volumes.map { GroupStatus.Volume(name: $0.name, sizeBytes: $0.sizeBytes) })
+    }
+}

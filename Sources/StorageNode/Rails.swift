@@ -1,0 +1,222 @@
+// A group's rails: the one that the owner dials to the mirror, and the one that the mirror accepted from the owner.
+
+internal import ClusterConfiguration
+internal import ClusterProtocol
+internal import Coordination
+internal import LogModel
+internal import Logging
+internal import NIOCore
+internal import NIOPosix
+internal import PersistentMemory
+internal import RemoteMemory
+internal import RemoteMemoryTCP
+internal import WriteLog
+
+/// The owner's end of a rail.
+final class OwnerRail: QueuePairDelegate {
+    private unowned let group: Group
+    init(group: Group) { self.group = group }
+
+    private func isCurrent(_ queuePair: any QueuePair) -> Bool { group.rail === queuePair }
+
+    func queuePair(_ queuePair: any QueuePair, completedThrough id: WorkRequestID) {
+        if isCurrent(queuePair) { group.owner?.mirrorCompleted(through: id) }
+    }
+
+    func queuePair(_ queuePair: any QueuePair, read id: WorkRequestID, returned bytes: [UInt8]) {
+        if isCurrent(queuePair) { group.owner?.healed(with: bytes) }
+    }
+
+    func queuePair(_ queuePair: any QueuePair, received message: [UInt8]) {
+        if isCurrent(queuePair) { group.ownerReceived(message) }
+    }
+
+    func queuePairHeard(_ queuePair: any QueuePair) {
+        if isCurrent(queuePair) { group.handle(.heard) }
+    }
+
+    func queuePair(_ queuePair: any QueuePair, failed error: RemoteMemoryError) {
+        guard isCurrent(queuePair) else { return }
+        group.rail = nil
+        group.owner?.detachMirror()
+        group.node.logger.debug("rail of \(group.configuration.id) to \(group.peer) ended: \(error)")
+        // An access error says that the key is revoked: the record has moved on (S12).
+        if error.code == .access { group.handle(.recordChanged) }
+        group.handle(.railDown)
+    }
+}
+
+/// The mirror's end of a rail: nobody's until its first message says which group it is for.
+final class AcceptedRail: QueuePairDelegate {
+    let queuePair: TCPQueuePair
+    let peer: NodeID
+    private unowned let node: ServerNode
+    private weak var group: Group?
+
+    init(queuePair: TCPQueuePair, peer: NodeID, node: ServerNode) {
+        self.queuePair = queuePair
+        self.peer = peer
+        self.node = node
+    }
+
+    func close() {
+        queuePair.delegate = nil
+        queuePair.close()
+        node.forget(self)
+    }
+
+    func queuePair(_ queuePair: any QueuePair, received bytes: [UInt8]) {
+        guard let message = PeerMessage(bytes) else { return close() }
+        switch message {
+        case .attach(let request):
+            guard request.from == peer, let group = node.groups[request.group], group.peer == peer else { return close() }
+            if let current = group.mirrorRail, current !== self { current.close() }
+            self.group = group
+            group.mirrorRail = self
+            group.handle(.attachRequested(request))
+        case .heartbeat: break
+        case .recordChanged: group?.handle(.recordChanged)
+        case .attached, .refused: close()
+        }
+    }
+
+    func queuePairHeard(_ queuePair: any QueuePair) {
+        if let group, group.mirrorRail === self { group.handle(.heard) }
+    }
+
+    func queuePair(_ queuePair: any QueuePair, failed error: RemoteMemoryError) {
+        node.forget(self)
+        guard let group, group.mirrorRail === self else { return }
+        group.mirrorRail = nil
+        node.logger.debug("rail of \(group.configuration.id) from \(peer) ended: \(error)")
+        group.handle(.railDown)
+    }
+
+    func queuePair(_ queuePair: any QueuePair, completedThrough id: WorkRequestID) {}
+    func queuePair(_ queuePair: any QueuePair, read id: WorkRequestID, returned bytes: [UInt8]) {}
+}
+
+extension Group {
+    // MARK: As owner
+
+    /// Dials the peer's rails in turn.
+    func dial() {
+        guard let addresses = node.configuration.node(peer)?.mirror, !addresses.isEmpty,
+            let address = RailAddress(addresses[nextRail % addresses.count])
+        else { return }
+        nextRail += 1
+        let attempt = nextRail
+        TCPMirrorDialer.dial(
+            address, as: node.railIdentity, expecting: peer, registry: node.registry,
+            timeout: .milliseconds(Int64(node.configuration.heartbeatTimeoutMillis)), on: eventLoop
+        ) { [weak self] result in
+            guard let self else { return }
+            switch result {
+            case .failure(let error):
+                node.logger.debug("rail of \(configuration.id): \(error)")
+                if attempt == nextRail, rail == nil { handle(.railDown) }
+            case .success(let queuePair):
+                guard attempt == nextRail else { return queuePair.close() }
+                closeRail()
+                let delegate = OwnerRail(group: self)
+                rail = queuePair
+                railDelegate = delegate
+                queuePair.delegate = delegate
+                // The greeting handler puts the queue pair into the pipeline when this returns.
+                eventLoop.assumeIsolated().execute {
+                    if self.rail === queuePair { self.handle(.railUp) }
+                }
+            }
+        }
+    }
+
+    func closeRail() {
+        owner?.detachMirror()
+        guard let rail else { return }
+        self.rail = nil
+        rail.delegate = nil
+        rail.close()
+    }
+
+    func sendAttach(_ epoch: Epoch) {
+        guard let owner, let identity = region.identity else { return }
+        send(
+            .attach(
+                AttachRequest(
+                    group: configuration.id, from: node.id, epoch: epoch, logUUID: identity.logUUID,
+                    incarnation: identity.incarnation, head: owner.log.head, acknowledged: owner.acknowledged,
+                    ringBytes: region.ringBytes)), on: rail)
+    }
+
+    func ownerReceived(_ bytes: [UInt8]) {
+        guard let message = PeerMessage(bytes) else {
+            rail?.close()
+            return
+        }
+        switch message {
+        case .attached(configuration.id, _, let key, let durable, let contents):
+            guard let rail, let owner, durable <= owner.log.published else {
+                rail?.close()
+                return
+            }
+            owner.attach(rail, key: key, durable: durable)
+            handle(.attached(durable: durable, contents))
+        case .refused(configuration.id, _, let refusal, let reason): handle(.attachRefused(refusal, reason))
+        case .heartbeat: break
+        case .recordChanged: handle(.recordChanged)
+        case .attach, .attached, .refused: rail?.close()
+        }
+    }
+
+    // MARK: As mirror
+
+    func refuseAttach(_ request: AttachRequest, _ refusal: AttachRefusal, _ reason: String) {
+        send(
+            .refused(group: configuration.id, epoch: machine.record?.epoch ?? .none, refusal, reason),
+            on: mirrorRail?.queuePair)
+    }
+
+    /// Seals what an earlier owner may still write, prepares the region, and opens it under a fresh key (S12).
+    func acceptAttach(_ request: AttachRequest) {
+        guard let rail = mirrorRail else { return }
+        guard request.ringBytes == region.ringBytes else {
+            return refuseAttach(
+                request, .notReady, "the log here has \(region.ringBytes) bytes, the owner's has \(request.ringBytes)")
+        }
+        let earlier = mirrorTarget
+        mirrorTarget = nil
+        let prepare = { [self] in
+            let region = region
+            let pool = node.pool
+            // What this process saw become durable is known to be there; after a restart only the head is.
+            let known = earlier?.incarnation == request.incarnation ? earlier?.target.durable : nil
+            node.threads.runIfActive(eventLoop: eventLoop) {
+                try MirrorRegion.prepare(region, for: request, pool: pool)
+            }.assumeIsolated().whenComplete { [self] result in
+                guard mirrorRail === rail else { return }
+                switch result {
+                case .failure(let error): refuseAttach(request, .notReady, "the mirror region cannot be prepared: \(error)")
+                case .success(let kept):
+                    let head = region.head
+                    let durable = max(kept ? known ?? head : head, head)
+                    open(request, rail, durable: durable, head: head, kept: kept)
+                }
+            }
+        }
+        if let earlier { node.registry.revoke(earlier.key, sealed: prepare) } else { prepare() }
+    }
+
+    private func open(_ request: AttachRequest, _ rail: AcceptedRail, durable: LSN, head: LSN, kept: Bool) {
+        let target = MirrorTarget(
+            region: region, durable: durable, head: head, eventLoop: eventLoop, threads: node.threads)
+        let key = node.registry.register(target, lengthBytes: MirrorTarget.lengthBytes(ring: region.ringBytes))
+        mirrorTarget = (target, key, request.incarnation)
+        send(
+            .attached(
+                group: configuration.id, epoch: request.epoch, key: key, durable: durable,
+                contents: MirrorContents(pool: node.pool.identity.uuid, isKept: kept)), on: rail.queuePair)
+        node.report(
+            Report("mirroring", "mirroring \(request.from)'s log of epoch \(request.epoch) from LSN \(durable)"),
+            group: configuration.id)
+    }
+}

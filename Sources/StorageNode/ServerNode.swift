@@ -1,0 +1,320 @@
+// A node: a pool, a mirror listener, a coordinator, and the groups that this server owns or mirrors. Lives on one event
+// loop; the coordinator has a thread of its own, everything else that blocks has the pool of threads.
+
+public import ClusterConfiguration
+internal import ClusterProtocol
+internal import Coordination
+internal import Glibc
+public import LogModel
+public import Logging
+public import NIOCore
+internal import NIOPosix
+internal import PersistentMemory
+internal import RemoteMemory
+internal import RemoteMemoryTCP
+internal import StorageMedium
+
+public struct NodeError: Error, Hashable, Sendable, CustomStringConvertible {
+    public var message: String
+    public var description: String { message }
+}
+
+/// Bound to its event loop: create it, call it and let go of it there.
+public final class ServerNode: VolumeService {
+    public let id: NodeID
+    public let configuration: ClusterConfiguration
+    let eventLoop: any EventLoop
+    let logger: Logger
+    let pool: Pool
+    let coordinator: any Coordinator
+    let process: ProcessIdentity
+    let registry = TCPRegionRegistry()
+    let threads: NIOThreadPool
+    /// One thread, so that calls to the coordinator happen in the order in which they were made.
+    let coordinatorThread: NIOThreadPool
+    private(set) var groups: [GroupID: Group] = [:]
+    let journal: EventJournal
+    private var listener: TCPMirrorListener?
+    private var accepted: [ObjectIdentifier: AcceptedRail] = [:]
+    private var ticking: RepeatedTask?
+    private var isAnnouncing = false
+    private var isWatching = false
+    private var nextAnnouncement: NIODeadline = .now()
+    private var presenceCounter: UInt64 = 0
+    private var whenCoordinatorAnswers: EventLoopPromise<Void>?
+    private var isStopping = false
+
+    var railIdentity: RailIdentity { RailIdentity(cluster: configuration.cluster, node: id) }
+
+    /// Opens or creates the pool, with a region for each group of this node. Blocks. Throws ``NodeError``.
+    public static func openPool(
+        configuration: ClusterConfiguration, node: NodeID, logger: Logger
+    ) throws(NodeError) -> OpenedPool {
+        try OpenedPool(configuration: configuration, node: node, logger: logger)
+    }
+
+    /// On the event loop.
+    public init(
+        configuration: ClusterConfiguration, node id: NodeID, pool: OpenedPool, eventLoop: any EventLoop, logger: Logger
+    ) throws {
+        eventLoop.preconditionInEventLoop()
+        self.configuration = configuration
+        self.id = id
+        self.eventLoop = eventLoop
+        self.logger = logger
+        self.pool = pool.pool
+        coordinator = try FileCoordinator(directory: configuration.coordinatorPath)
+        process = try ProcessIdentity.current(node: id)
+        // Reads, destage and recovery of a few groups; blocked threads cost little.
+        threads = NIOThreadPool(numberOfThreads: 4)
+        coordinatorThread = NIOThreadPool(numberOfThreads: 1)
+        journal = EventJournal(node: id)
+        for group in configuration.groups(of: id) { try addGroup(group) }
+    }
+
+    private func addGroup(_ group: ClusterConfiguration.Group) throws {
+        guard let region = pool.region(of: group.id) else {
+            throw NodeError(message: "\(pool.path): has no region for group \(group.id)")
+        }
+        let millis: UInt64 = 1_000_000
+        let settings = GroupSettings(
+            group: group.id, node: id, peer: group.peer(of: id), home: group.home, process: process,
+            pool: pool.identity.uuid, heartbeatInterval: configuration.heartbeatIntervalMillis * millis,
+            heartbeatTimeout: configuration.heartbeatTimeoutMillis * millis, lease: configuration.leaseMillis * millis,
+            degradeOnMirrorLoss: group.degradeOnMirrorLoss)
+        groups[group.id] = Group(
+            node: self, configuration: group, region: region,
+            machine: GroupMachine(settings: settings, freshLogUUID: .random(), now: BootClock.now))
+    }
+
+    /// Listens for rails and begins to take part. Succeeds once the sockets listen and the coordinator has answered.
+    public func start() -> EventLoopFuture<Void> {
+        eventLoop.preconditionInEventLoop()
+        threads.start()
+        coordinatorThread.start()
+        let listener = TCPMirrorListener(identity: railIdentity, registry: registry, eventLoop: eventLoop) {
+            [unowned self] queuePair, peer in accept(queuePair, peer)
+        }
+        self.listener = listener
+        let answered = eventLoop.makePromise(of: Void.self)
+        whenCoordinatorAnswers = answered
+        let addresses = (configuration.node(id)?.mirror ?? []).compactMap { RailAddress($0) }
+        let listening = addresses.map { listener.listen(on: $0).map { _ in } }
+        let bound = NIOLoopBound(self, eventLoop: eventLoop)
+        return EventLoopFuture.andAllSucceed(listening, on: eventLoop).flatMap {
+            bound.value.begin()
+            return answered.futureResult
+        }
+    }
+
+    private func begin() {
+        for group in groups.values {
+            let identity = group.region.identity
+            let local = identity.flatMap { $0.role == .empty ? nil : LocalLog(logUUID: $0.logUUID, incarnation: $0.incarnation) }
+            group.handle(.started(local: local))
+        }
+        let interval = TimeAmount.milliseconds(Int64(configuration.heartbeatIntervalMillis))
+        let bound = NIOLoopBound(self, eventLoop: eventLoop)
+        ticking = eventLoop.scheduleRepeatedTask(initialDelay: .zero, delay: interval) { _ in bound.value.tick() }
+    }
+
+    /// Hands over what can be handed over, destages, and leaves. The future succeeds when all of it is done.
+    public func stop() -> EventLoopFuture<Void> {
+        eventLoop.preconditionInEventLoop()
+        let done = eventLoop.makePromise(of: Void.self)
+        guard !isStopping else {
+            done.succeed()
+            return done.futureResult
+        }
+        isStopping = true
+        var waiting = groups.count
+        for group in groups.values {
+            group.stop {
+                waiting -= 1
+                if waiting == 0 { done.succeed() }
+            }
+        }
+        if groups.isEmpty { done.succeed() }
+        return done.futureResult
+    }
+
+    // MARK: Time
+
+    private func tick() {
+        for group in groups.values { group.tick() }
+        announceIfDue()
+        watchPeers()
+    }
+
+    /// Renews the lease three times in its length: announce, *then* read the records (S17).
+    private func announceIfDue() {
+        guard !isAnnouncing, NIODeadline.now() >= nextAnnouncement else { return }
+        isAnnouncing = true
+        nextAnnouncement = .now() + .milliseconds(Int64(configuration.leaseMillis / 3))
+        presenceCounter += 1
+        let presence = Presence(process: process, counter: presenceCounter, pool: pool.identity.uuid)
+        let coordinator = coordinator
+        let ids = Array(groups.keys)
+        coordinatorThread.runIfActive(eventLoop: eventLoop) { () -> (UInt64, [GroupID: GroupRecord?]) in
+            let startedAt = BootClock.now
+            try coordinator.announce(presence)
+            var records: [GroupID: GroupRecord?] = [:]
+            for id in ids { records.updateValue(try coordinator.read(id), forKey: id) }
+            return (startedAt, records)
+        }.assumeIsolated().whenComplete { result in
+            self.isAnnouncing = false
+            switch result {
+            case .success(let (startedAt, records)):
+                for (id, record) in records { self.groups[id]?.handle(.renewed(startedAt: startedAt, record: record)) }
+                self.whenCoordinatorAnswers?.succeed()
+                self.whenCoordinatorAnswers = nil
+            case .failure(let error): self.logger.warning("the lease could not be renewed: \(error)")
+            }
+        }
+    }
+
+    private func watchPeers() {
+        guard !isWatching else { return }
+        var watched: [(GroupID, NodeID, ProcessIdentity?)] = []
+        for group in groups.values where !group.machine.isOwner {
+            let process = group.machine.record?.ownerProcess
+            watched.append((group.configuration.id, group.peer, process?.node == id ? nil : process))
+        }
+        guard !watched.isEmpty else { return }
+        isWatching = true
+        let coordinator = coordinator
+        let queries = watched
+        coordinatorThread.runIfActive(eventLoop: eventLoop) { () -> [(GroupID, Presence?, ProcessIdentity?)] in
+            try queries.map { group, peer, process in
+                let gone = try process.map { try ProcessFence.liveness(of: $0) == .gone } ?? false
+                return (group, try coordinator.presence(of: peer), gone ? process : nil)
+            }
+        }.assumeIsolated().whenComplete { result in
+            self.isWatching = false
+            guard case .success(let seen) = result else { return }
+            for (group, presence, dead) in seen {
+                self.groups[group]?.handle(.peerPresence(presence, deadProcess: dead))
+            }
+        }
+    }
+
+    // MARK: The coordinator
+
+    func readRecord(of group: Group) {
+        let coordinator = coordinator
+        let id = group.configuration.id
+        coordinatorThread.runIfActive(eventLoop: eventLoop) { try coordinator.read(id) }
+            .assumeIsolated().whenComplete { result in
+                switch result {
+                case .success(let record): group.handle(.recordRead(record))
+                case .failure(let error): group.handle(.coordinatorFailed("\(error)"))
+                }
+            }
+    }
+
+    func swapRecord(of group: Group, _ expected: UInt64, _ record: GroupRecord) {
+        let coordinator = coordinator
+        coordinatorThread.runIfActive(eventLoop: eventLoop) { try coordinator.swap(expecting: expected, to: record) }
+            .assumeIsolated().whenComplete { result in
+                switch result {
+                case .success(let outcome): group.handle(.swapped(outcome))
+                case .failure(let error): group.handle(.coordinatorFailed("\(error)"))
+                }
+            }
+    }
+
+    // MARK: Rails
+
+    private func accept(_ queuePair: TCPQueuePair, _ peer: NodeID) {
+        let rail = AcceptedRail(queuePair: queuePair, peer: peer, node: self)
+        accepted[ObjectIdentifier(rail)] = rail
+        queuePair.delegate = rail
+    }
+
+    func forget(_ rail: AcceptedRail) { accepted[ObjectIdentifier(rail)] = nil }
+
+    // MARK: Volumes
+
+    public func volumes() -> [VolumeInfo] {
+        configuration.groups.flatMap { group in
+            group.volumes.map { VolumeInfo(name: $0.name, sizeBytes: $0.sizeBytes) }
+        }
+    }
+
+    private func locate(_ name: String) -> Result<(Group, ClusterConfiguration.Volume), VolumeRefusal> {
+        for group in configuration.groups {
+            guard let volume = group.volumes.first(where: { $0.name == name }) else { continue }
+            if let local = groups[group.id] { return .success((local, volume)) }
+            return .failure(VolumeRefusal(.ownedElsewhere, "volume '\(name)' lives on \(group.home) and \(group.mirror)"))
+        }
+        return .failure(VolumeRefusal(.unknownVolume, "there is no volume '\(name)'"))
+    }
+
+    public func find(_ name: String) -> Result<VolumeInfo, VolumeRefusal> {
+        locate(name).flatMap { group, volume in group.find(volume) }
+    }
+
+    public func open(_ name: String, ready: @escaping (Result<any VolumeSession, VolumeRefusal>) -> Void) {
+        switch locate(name) {
+        case .success(let (group, volume)): group.open(volume, ready: ready)
+        case .failure(let refusal): ready(.failure(refusal))
+        }
+    }
+
+    // MARK: Events
+
+    func report(_ report: Report, group: GroupID?) {
+        logger.notice("\(group.map { "\($0): " } ?? "")\(report.kind): \(report.message)")
+        journal.append(kind: report.kind, message: report.message, group: group)
+    }
+}
+
+/// A pool that is open and has its regions.
+public struct OpenedPool: Sendable {
+    let pool: Pool
+    /// `pmem`, `msync` or `volatile`.
+    public var persistence: String { pool.persistence.rawValue }
+
+    init(configuration: ClusterConfiguration, node id: NodeID, logger: Logger) throws(NodeError) {
+        guard let node = configuration.node(id) else {
+            throw NodeError(message: "the configuration has no node '\(id)'; it has \(configuration.nodes.map(\.id.rawValue).joined(separator: ", "))")
+        }
+        guard let request = PersistenceRequest(rawValue: node.pool.persistence) else {
+            throw NodeError(message: "nodes.\(id).pool.persistence: '\(node.pool.persistence)' is not known")
+        }
+        do throws(PoolError) {
+            pool = try Self.openOrCreate(configuration.cluster, node, request, logger)
+            for group in configuration.groups(of: id) { try Self.ensureRegion(group, in: pool) }
+        } catch {
+            throw NodeError(message: error.description)
+        }
+        if pool.persistence == .volatile {
+            logger.warning("\(node.pool.path): memory is VOLATILE: it survives a crash of the process, not a loss of power")
+        }
+    }
+
+    private static func openOrCreate(
+        _ cluster: String, _ node: ClusterConfiguration.Node, _ request: PersistenceRequest, _ logger: Logger
+    ) throws(PoolError) -> Pool {
+        var status = stat()
+        if stat(node.pool.path, &status) == 0 || errno != ENOENT {
+            return try Pool.open(path: node.pool.path, expecting: (cluster, node.id), persistence: request)
+        }
+        logger.notice("creating the pool \(node.pool.path)")
+        return try Pool.create(
+            path: node.pool.path, sizeBytes: node.pool.sizeBytes,
+            identity: PoolIdentity(uuid: .random(), cluster: cluster, node: node.id), persistence: request)
+    }
+
+    private static func ensureRegion(_ group: ClusterConfiguration.Group, in pool: Pool) throws(PoolError) {
+        guard let region = pool.region(of: group.id) else {
+            _ = try pool.allocateRegion(group: group.id, ringBytes: group.logBytes)
+            return
+        }
+        guard region.ringBytes == group.logBytes else {
+            throw PoolError(
+                .invalidValue, path: pool.path, offset: region.offset,
+                "the log of \(group.id) has \(region.ringBytes) bytes, the configuration says \(group.logBytes); a log's size cannot be changed")
+        }
+    }
+}

@@ -1,0 +1,181 @@
+// The demo: a cluster of two processes, real writes over NBD, the owner killed in the middle, and every acknowledged write
+// verified at the end, through the survivor and on the medium. Exit code 0 only if nothing was lost.
+
+import AdminProtocol
+import ArgumentParser
+import ClusterHarness
+import Foundation
+import LogModel
+import NBDClient
+import NIOPosix
+
+@main
+struct Demo: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "twinlog-demo", abstract: "Show a takeover, and that nothing is lost.", version: TwinLogVersion.current)
+
+    @Flag(help: "Only keep a cluster up until interrupted.") var keep = false
+    @Option(help: "How long to write, in seconds; the owner is killed in the middle.") var seconds = 6.0
+    @Option(help: "Connections.") var connections = 4
+    @Option(help: "Writes at once on each.") var depth = 8
+    @Option(help: "Seed of the random choices.") var seed: UInt64 = 1
+
+    func run() async throws {
+        let folder = NSTemporaryDirectory() + "twinlog-\(keep ? "run" : "demo")-\(getpid())"
+        var options = LocalClusterOptions()
+        options.logBytes = 64 << 20
+        options.volumeBytes = 256 << 20
+        if keep { options.nbdPorts = (10809, 10810) }
+        let cluster = try LocalCluster(folder: folder, binaries: builtBinaries(), options: options)
+        defer { cluster.remove() }
+        for node in LocalCluster.nodes { try cluster.start(node) }
+        try cluster.waitUntilMirrored()
+        if keep { try keepUp(cluster) } else { try await show(cluster) }
+    }
+
+    private func keepUp(_ cluster: LocalCluster) throws {
+        print(
+            """
+            A cluster of two nodes is up, in \(cluster.folder)
+              volume vol0 of 256 MiB     \(cluster.nbdURI(of: "alpha"))
+              when beta owns it          \(cluster.nbdURI(of: "beta"))
+              status                     \(builtBinaries())/twinlog --config \(cluster.configurationPath) status
+              kill -9 the owner, start it again, hand over: see README.md
+            Ctrl-C ends it.
+            """)
+        signal(SIGINT, SIG_IGN)
+        signal(SIGTERM, SIG_IGN)
+        let ended = DispatchSemaphore(value: 0)
+        let sources = [SIGINT, SIGTERM].map { DispatchSource.makeSignalSource(signal: $0, queue: .global()) }
+        for source in sources {
+            source.setEventHandler { ended.signal() }
+            source.resume()
+        }
+        ended.wait()
+        print("\nstopping")
+        for node in LocalCluster.nodes { cluster.stop(node) }
+    }
+
+    private func show(_ cluster: LocalCluster) async throws {
+        let screen = Screen()
+        let status = cluster.state()
+        screen.line("two nodes are up, group g0 is \(status?.state ?? "?"), owned by \(status?.owner ?? "?")")
+        if case .success(.status(let node)) = Result(catching: { try cluster.ask("alpha", .status) }) {
+            screen.line("memory: \(node.persistence)\(node.persistence == "volatile" ? " (survives a crash of a process, not a loss of power)" : "")")
+        }
+        let history = History(blockCount: 16384)
+        let writers = (0..<connections).map { index in
+            HistoryWriter(
+                history: history, index: index, of: connections,
+                addresses: LocalCluster.nodes.map { cluster.nbdAddress(of: $0) }, export: "vol0",
+                on: MultiThreadedEventLoopGroup.singleton, depth: depth, seed: seed)
+        }
+        let running = Task { await withTaskGroup(of: Void.self) { tasks in for writer in writers { tasks.addTask { await writer.run() } } } }
+        try await write(history, from: 0, to: 0.5, screen)
+        let takeover = try await killOwner(cluster, history, screen)
+        try await write(history, from: 0.5, to: 1, screen)
+        for writer in writers { writer.stop() }
+        await running.value
+        screen.endProgress()
+        try await verify(cluster, history, takeover, screen)
+    }
+
+    private func write(_ history: History, from start: Double, to end: Double, _ screen: Screen) async throws {
+        let began = Date()
+        let length = seconds * (end - start)
+        while true {
+            let part = min(1, Date().timeIntervalSince(began) / length)
+            screen.progress(start + (end - start) * part, "\(history.acknowledgedWrites) writes acknowledged")
+            if part >= 1 { return }
+            try await Task.sleep(for: .milliseconds(50))
+        }
+    }
+
+    private struct TakeoverTimes {
+        var killed: String
+        var survivor: String
+        var published: Double
+        var firstWrite: Double
+    }
+
+    private func killOwner(_ cluster: LocalCluster, _ history: History, _ screen: Screen) async throws -> TakeoverTimes {
+        guard let owner = cluster.owner() else { throw HarnessError("nobody owns g0") }
+        let survivor = owner == "alpha" ? "beta" : "alpha"
+        let killed = Date()
+        cluster.kill(owner)
+        let before = history.acknowledgedWrites
+        screen.line("\(owner) is killed with SIGKILL after \(before) acknowledged writes")
+        try cluster.wait("taken over") { cluster.group(at: survivor)?.isOwner == true }
+        let published = Date().timeIntervalSince(killed)
+        try cluster.wait("accepting writes again") { history.acknowledgedWrites > before + 1 }
+        let first = Date().timeIntervalSince(killed)
+        screen.line(String(format: "%@ has taken over: published after %.2f s, writing again after %.2f s", survivor, published, first))
+        try cluster.start(owner)
+        try cluster.waitUntilMirrored()
+        screen.line(String(format: "%@ is back and mirrors again after %.2f s", owner, Date().timeIntervalSince(killed)))
+        return TakeoverTimes(killed: owner, survivor: survivor, published: published, firstWrite: first)
+    }
+
+    private func verify(_ cluster: LocalCluster, _ history: History, _ times: TakeoverTimes, _ screen: Screen) async throws {
+        try await history.verify(
+            through: cluster.nbdAddress(of: times.survivor), export: "vol0", on: MultiThreadedEventLoopGroup.singleton)
+        screen.line("every block read through \(times.survivor)")
+        guard case .done = try cluster.ask(times.survivor, .drain(group: "g0"), timeoutMillis: 60_000) else {
+            throw HarnessError("the log could not be drained")
+        }
+        try history.verify(medium: cluster.mediumPath())
+        screen.line("every block read from the medium after a drain")
+        let events = Result { try cluster.ask(times.survivor, .events(after: 0, wait: false)) }
+        if case .success(.events(let list)) = events {
+            screen.line("what \(times.survivor) says of it:")
+            for event in list.suffix(8) { screen.line("    \(event.time)  \(event.kind): \(event.message)") }
+        }
+        guard history.violations.isEmpty else {
+            for violation in history.violations { screen.line("LOST: \(violation)") }
+            throw ExitCode(1)
+        }
+        screen.line(
+            String(
+                format: "\nNothing lost: %d acknowledged writes, one SIGKILL of %@, %.2f s until %@ accepted writes.",
+                history.acknowledgedWrites, times.killed, times.firstWrite, times.survivor))
+    }
+}
+
+/// Lines, and on a terminal a progress bar below them.
+final class Screen {
+    private let isTerminal = isatty(STDOUT_FILENO) == 1
+    private var hasBar = false
+    private var lastTenth = -1
+
+    func line(_ text: String) {
+        clearBar()
+        print(text)
+        fflush(nil)
+    }
+
+    func progress(_ part: Double, _ text: String) {
+        guard isTerminal else {
+            let tenth = Int(part * 10)
+            if tenth > lastTenth { print("\(tenth * 10)% \(text)") }
+            lastTenth = max(lastTenth, tenth)
+            return
+        }
+        let width = 40
+        let filled = Int(part * Double(width))
+        print(
+            "\r[\(String(repeating: "#", count: filled))\(String(repeating: ".", count: width - filled))] \(Int(part * 100))% \(text)\u{1B}[K",
+            terminator: "")
+        fflush(nil)
+        hasBar = true
+    }
+
+    func endProgress() {
+        if hasBar { print("") }
+        hasBar = false
+    }
+
+    private func clearBar() {
+        if hasBar { print("\r\u{1B}[K", terminator: "") }
+        hasBar = false
+    }
+}

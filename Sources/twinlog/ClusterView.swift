@@ -1,0 +1,173 @@
+// The cluster as its nodes tell it, asked side by side; and how that looks to a person.
+
+import AdminProtocol
+import ArgumentParser
+import ClusterConfiguration
+import Dispatch
+import Foundation
+import LogModel
+import Synchronization
+
+/// One second: a stopped process still accepts connections, and `status` must not hang on it.
+let statusTimeoutMillis = 1000
+
+struct ClusterView {
+    let configuration: ClusterConfiguration
+    let answers: [NodeStatus]
+
+    init(_ configuration: ClusterConfiguration) {
+        self.configuration = configuration
+        let nodes = configuration.nodes
+        let collected = Mutex<[NodeStatus]>([])
+        DispatchQueue.concurrentPerform(iterations: nodes.count) { index in
+            guard
+                case .success(.status(let status)) = Result(catching: {
+                    try AdminClient.ask(.status, at: nodes[index].adminPath, timeoutMillis: statusTimeoutMillis)
+                })
+            else { return }
+            collected.withLock { $0.append(status) }
+        }
+        answers = collected.withLock { $0 }
+    }
+
+    var status: ClusterStatus {
+        let configured = configuration.groups.map { group in
+            GroupStatus(
+                name: group.id.rawValue, owner: nil, home: group.home.rawValue, mirror: group.mirror.rawValue, epoch: 0,
+                state: "unavailable", takeoverPossible: false, reason: "neither \(group.home) nor \(group.mirror) answers",
+                log: GroupStatus.Log(capacityBytes: group.logBytes),
+                ifOwnerDiedNow: GroupStatus.Loss(lostAcknowledgedWrites: nil, estimatedTakeoverSeconds: nil),
+                volumes: group.volumes.map { GroupStatus.Volume(name: $0.name, sizeBytes: $0.sizeBytes) })
+        }
+        return ClusterStatus.merge(
+            cluster: configuration.cluster, nodes: configuration.nodes.map(\.id.rawValue), configured: configured,
+            answers: answers)
+    }
+
+    /// The node that says it owns the group.
+    func owner(of group: ClusterConfiguration.Group) throws -> ClusterConfiguration.Node {
+        let name = answers.first { answer in answer.groups.contains { $0.isOwner && $0.status.name == group.id.rawValue } }?.name
+        guard let name, let node = configuration.node(NodeID(name)) else {
+            let told = status.groups.first { $0.name == group.id.rawValue }
+            throw Failure(message: "no node that answers owns \(group.id): \(told?.state ?? "unavailable")\(told?.reason.map { ", \($0)" } ?? "")")
+        }
+        return node
+    }
+
+    func blockedNode(of group: ClusterConfiguration.Group) throws -> ClusterConfiguration.Node {
+        let blocked = answers.filter { answer in
+            answer.groups.contains { $0.status.name == group.id.rawValue && $0.status.state == "unavailable" }
+        }
+        guard let only = blocked.first, let node = configuration.node(NodeID(only.name)) else {
+            throw Failure(message: "no node waits for a decision about \(group.id)")
+        }
+        guard blocked.count == 1 else {
+            throw Failure(message: "\(blocked.map(\.name).joined(separator: " and ")) wait for a decision: say which one is right with --on")
+        }
+        return node
+    }
+}
+
+struct Status: ParsableCommand {
+    static let configuration = CommandConfiguration(abstract: "Show the cluster, as all of its nodes tell it.")
+    @OptionGroup var global: GlobalOptions
+    @Flag(help: "As JSON.") var json = false
+    @Flag(help: "Again and again, until interrupted.") var watch = false
+
+    func run() throws {
+        let configuration = try global.load()
+        repeat {
+            let view = ClusterView(configuration)
+            let status = view.status
+            if watch && !json { print("\u{1B}[2J\u{1B}[H", terminator: "") }
+            print(json ? try AdminCodec.pretty(status) : StatusTable.render(status))
+            fflush(nil)
+            if watch {
+                Thread.sleep(forTimeInterval: 1)
+                continue
+            }
+            if view.answers.isEmpty { throw Failure(message: "no node answers") }
+            if !status.isTakeoverPossibleEverywhere { throw ExitCode(3) }
+        } while watch
+    }
+}
+
+enum StatusTable {
+    static func render(_ status: ClusterStatus) -> String {
+        var lines = ["cluster \(status.cluster)", ""]
+        lines += table(
+            [["NODE", "REACHABLE", "MEMORY", "ROLE"]]
+                + status.nodes.map { [$0.name, $0.reachable ? "yes" : "no", $0.persistence, $0.role] })
+        lines.append("")
+        lines += table(
+            [["GROUP", "STATE", "OWNER", "EPOCH", "LOG USED", "IF THE OWNER DIED NOW"]]
+                + status.groups.map { group in
+                    [
+                        group.name, group.state, group.owner ?? "-", String(group.epoch),
+                        "\(Size.format(group.log.usedBytes)) of \(Size.format(group.log.capacityBytes))", fate(group),
+                    ]
+                })
+        let reasons = status.groups.compactMap { group in group.reason.map { "\(group.name): \($0)" } }
+        if !reasons.isEmpty { lines += [""] + reasons }
+        return lines.joined(separator: "\n")
+    }
+
+    private static func fate(_ group: GroupStatus) -> String {
+        guard group.takeoverPossible, let seconds = group.ifOwnerDiedNow.estimatedTakeoverSeconds else {
+            guard let lost = group.ifOwnerDiedNow.lostAcknowledgedWrites else { return "no takeover" }
+            return "no takeover, \(lost) acknowledged writes only there"
+        }
+        return String(format: "nothing lost, takeover in %.1f s", seconds)
+    }
+
+    private static func table(_ rows: [[String]]) -> [String] {
+        let columns = rows.map(\.count).max() ?? 0
+        let widths = (0..<columns).map { column in rows.map { $0[column].count }.max() ?? 0 }
+        return rows.map { row in
+            zip(row, widths).map { $0.padding(toLength: $1, withPad: " ", startingAt: 0) }
+                .joined(separator: "  ").trimmingCharacters(in: .whitespaces)
+        }
+    }
+}
+
+struct Events: ParsableCommand {
+    static let configuration = CommandConfiguration(abstract: "Show what happened on the nodes.")
+    @OptionGroup var global: GlobalOptions
+    @Flag(help: "Go on with what happens, until interrupted.") var follow = false
+    @Flag(help: "One JSON object a line.") var json = false
+
+    func run() throws {
+        let configuration = try global.load()
+        var last: [String: UInt64] = [:]
+        var answered = false
+        repeat {
+            var fresh: [NodeEvent] = []
+            for node in configuration.nodes {
+                let after = last[node.id.rawValue] ?? 0
+                guard
+                    case .success(.events(let events)) = Result(catching: {
+                        try AdminClient.ask(.events(after: after, wait: false), at: node.adminPath, timeoutMillis: statusTimeoutMillis)
+                    })
+                else {
+                    last[node.id.rawValue] = 0
+                    continue
+                }
+                answered = true
+                last[node.id.rawValue] = events.last?.sequence ?? after
+                fresh += events
+            }
+            for event in fresh.sorted(by: { $0.time < $1.time }) { try show(event) }
+            fflush(nil)
+            if follow { Thread.sleep(forTimeInterval: 0.3) }
+        } while follow
+        if !answered { throw Failure(message: "no node answers") }
+    }
+
+    private func show(_ event: NodeEvent) throws {
+        if json {
+            print(String(decoding: try AdminCodec.line(event).dropLast(), as: UTF8.self))
+        } else {
+            print("\(event.time)  \(event.node)  \(event.group ?? "-")  \(event.kind): \(event.message)")
+        }
+    }
+}

@@ -1,0 +1,176 @@
+// twinlog: what an operator sees and does. Exit codes: 0 done, 1 refused or failed, 2 usage, 3 (status) while a group
+// could not be taken over right now.
+
+import AdminProtocol
+import ArgumentParser
+import ClusterConfiguration
+import Foundation
+import LogModel
+
+@main
+struct Twinlog: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "twinlog", abstract: "Watch and steer a TwinLog cluster.", version: TwinLogVersion.current,
+        subcommands: [
+            Status.self, Handover.self, Takeover.self, Drain.self, Events.self, CheckConfig.self, ForgetCoordinator.self,
+        ])
+
+    @OptionGroup var global: GlobalOptions
+
+    /// Usage errors are exit code 2; everything else is what the command says.
+    static func main() {
+        do {
+            var command = try parseAsRoot(arrange(Array(CommandLine.arguments.dropFirst())))
+            try command.run()
+        } catch let error as Failure {
+            FileHandle.standardError.write(Data("twinlog: \(error.message)\n".utf8))
+            Foundation.exit(error.code)
+        } catch let error as ExitCode {
+            Foundation.exit(error.rawValue)
+        } catch {
+            let text = fullMessage(for: error)
+            let isHelp = exitCode(for: error) == .success
+            (isHelp ? FileHandle.standardOutput : FileHandle.standardError).write(Data((text + "\n").utf8))
+            Foundation.exit(isHelp ? 0 : 2)
+        }
+    }
+
+    /// `--config FILE` may stand before the subcommand or after it.
+    private static func arrange(_ arguments: [String]) -> [String] {
+        guard let first = arguments.first else { return arguments }
+        if first == "--config", arguments.count > 2 {
+            return [arguments[2]] + arguments.dropFirst(3) + ["--config", arguments[1]]
+        }
+        if first.hasPrefix("--config="), arguments.count > 1 {
+            return [arguments[1]] + arguments.dropFirst(2) + [first]
+        }
+        return arguments
+    }
+}
+
+struct Failure: Error {
+    var message: String
+    var code: Int32 = 1
+}
+
+struct GlobalOptions: ParsableArguments {
+    @Option(help: "The cluster's configuration file.")
+    var config: String?
+
+    func load() throws -> ClusterConfiguration {
+        guard let config else { throw ValidationError("--config FILE is missing") }
+        do {
+            return try ClusterConfiguration.load(path: config)
+        } catch {
+            throw Failure(message: error.description)
+        }
+    }
+}
+
+extension ClusterConfiguration {
+    func checked(group name: String) throws -> Group {
+        guard let group = group(GroupID(name)) else {
+            throw Failure(message: "there is no group '\(name)'; there are \(groups.map(\.id.rawValue).joined(separator: ", "))")
+        }
+        return group
+    }
+
+    func checked(node name: String) throws -> Node {
+        guard let node = node(NodeID(name)) else {
+            throw Failure(message: "there is no node '\(name)'; there are \(nodes.map(\.id.rawValue).joined(separator: ", "))")
+        }
+        return node
+    }
+}
+
+/// Commands take as long as a drain does.
+let commandTimeoutMillis = 120_000
+
+func carryOut(_ request: AdminRequest, on node: ClusterConfiguration.Node) throws {
+    do {
+        switch try AdminClient.ask(request, at: node.adminPath, timeoutMillis: commandTimeoutMillis) {
+        case .done: return
+        case .refused(let reason): throw Failure(message: "\(node.id) refuses: \(reason)")
+        case .status, .events: throw Failure(message: "\(node.id) answered something else than was asked")
+        }
+    } catch let error as AdminClientError {
+        throw Failure(message: "\(node.id): \(error)")
+    }
+}
+
+struct Handover: ParsableCommand {
+    static let configuration = CommandConfiguration(abstract: "Move a group to another node, with nothing lost.")
+    @OptionGroup var global: GlobalOptions
+    @Argument var group: String
+    @Option(help: "The node that gets it.") var to: String
+
+    func run() throws {
+        let configuration = try global.load()
+        let target = try configuration.checked(group: group)
+        _ = try configuration.checked(node: to)
+        let owner = try ClusterView(configuration).owner(of: target)
+        try carryOut(.handover(group: group, to: to), on: owner)
+        print("\(group): handed over to \(to)")
+    }
+}
+
+struct Takeover: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        abstract: "Make a node take a group over now; the old owner is fenced.")
+    @OptionGroup var global: GlobalOptions
+    @Argument var group: String
+    @Option(help: "The node that takes it.") var on: String
+    @Flag(help: "Even if its log is out of sync: acknowledged writes may be lost.") var force = false
+
+    func run() throws {
+        let configuration = try global.load()
+        _ = try configuration.checked(group: group)
+        try carryOut(.takeover(group: group, on: on, force: force), on: try configuration.checked(node: on))
+        print("\(group): taken over by \(on)")
+    }
+}
+
+struct Drain: ParsableCommand {
+    static let configuration = CommandConfiguration(abstract: "Destage everything that is in a group's log now.")
+    @OptionGroup var global: GlobalOptions
+    @Argument var group: String
+
+    func run() throws {
+        let configuration = try global.load()
+        let owner = try ClusterView(configuration).owner(of: try configuration.checked(group: group))
+        try carryOut(.drain(group: group), on: owner)
+        print("\(group): destaged")
+    }
+}
+
+struct CheckConfig: ParsableCommand {
+    static let configuration = CommandConfiguration(abstract: "Check the configuration file.")
+    @OptionGroup var global: GlobalOptions
+
+    func run() throws {
+        let configuration = try global.load()
+        print("\(configuration.cluster): \(configuration.nodes.count) nodes, \(configuration.groups.count) groups, no complaint")
+    }
+}
+
+struct ForgetCoordinator: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "forget-coordinator",
+        abstract: "Decide that a node's pool is right where the coordinator knows less.")
+    @OptionGroup var global: GlobalOptions
+    @Argument var group: String
+    @Option(help: "The node whose pool is right; needed if more than one waits for the decision.") var on: String?
+    @Flag(help: "Do not ask.") var yes = false
+
+    func run() throws {
+        let configuration = try global.load()
+        let target = try configuration.checked(group: group)
+        let node = try on.map { try configuration.checked(node: $0) } ?? ClusterView(configuration).blockedNode(of: target)
+        if !yes {
+            print("The log in \(node.id)'s pool becomes the truth of \(group); what another copy or the coordinator knows beyond it is lost. Type yes to go on: ", terminator: "")
+            guard readLine() == "yes" else { throw Failure(message: "nothing was changed") }
+        }
+        try carryOut(.forgetCoordinator(group: group), on: node)
+        print("\(group): \(node.id)'s pool is the truth now")
+    }
+}

@@ -1,0 +1,141 @@
+// A pool with one freshly formatted owner's region, and writes whose bytes follow from a seed.
+
+import CLogCore
+import Glibc
+import LogModel
+import PersistentMemory
+import Testing
+import WriteLog
+
+/// SplitMix64.
+struct SeededGenerator: RandomNumberGenerator {
+    private var state: UInt64
+    init(seed: UInt64) { state = seed }
+
+    mutating func next() -> UInt64 {
+        state &+= 0x9E37_79B9_7F4A_7C15
+        var z = state
+        z = (z ^ (z >> 30)) &* 0xBF58_476D_1CE4_E5B9
+        z = (z ^ (z >> 27)) &* 0x94D0_49BB_1331_11EB
+        return z ^ (z >> 31)
+    }
+
+    mutating func bytes(_ count: Int) -> [UInt8] {
+        var result = [UInt8](repeating: 0, count: count)
+        var word: UInt64 = 0
+        for index in 0..<count {
+            if index % 8 == 0 { word = next() }
+            result[index] = UInt8(truncatingIfNeeded: word >> UInt64(index % 8 * 8))
+        }
+        return result
+    }
+}
+
+let volume = VolumeID(name: "vol0")
+let logUUID = UUID128(high: 0x1111, low: 0x2222)
+
+final class LogFixture {
+    let folder: String
+    let pool: Pool
+    let region: Region
+    let log: WriteLog
+
+    init(
+        ringBytes: UInt64 = 64 * 1024, start: LSN = .zero, parent: String = "/dev/shm",
+        persistence: PersistenceRequest = .auto
+    ) throws {
+        folder = "\(parent)/twinlog-log-\(UUID128.random())"
+        try #require(mkdir(folder, 0o700) == 0)
+        pool = try Pool.create(
+            path: folder + "/pool", sizeBytes: ringBytes + 128 * 1024,
+            identity: PoolIdentity(uuid: .zero, cluster: "demo", node: NodeID("alpha")), persistence: persistence)
+        region = try pool.allocateRegion(group: GroupID("g0"), ringBytes: ringBytes)
+        try region.format(role: .owner, logUUID: logUUID, incarnation: Incarnation(5), start: start)
+        log = try WriteLog(region: region)
+    }
+
+    deinit {
+        unlink(folder + "/pool")
+        unlink(folder + "/pool.creating")
+        rmdir(folder)
+    }
+
+    func append(_ bytes: [UInt8], at offset: UInt64 = 0, acknowledged: LSN = .zero) -> WriteLog.AppendOutcome {
+        bytes.withUnsafeBytes { log.append(volume: volume, offset: offset, .data($0), acknowledged: acknowledged) }
+    }
+
+    /// An append that must find room.
+    @discardableResult
+    func appended(_ bytes: [UInt8], at offset: UInt64 = 0, acknowledged: LSN = .zero) throws -> WriteLog.Appended {
+        guard case .appended(let place) = append(bytes, at: offset, acknowledged: acknowledged) else {
+            throw NoRoom()
+        }
+        return place
+    }
+
+    /// Gives back everything below `lsn`.
+    func trim(to lsn: LSN) throws {
+        try log.setHead(lsn, acknowledged: lsn)
+        log.setReclaimLimit(lsn)
+    }
+
+    /// Changes the ring's bytes behind the log's back.
+    func tamper(_ bytes: [UInt8], at lsn: LSN) throws {
+        bytes.withUnsafeBytes { region.store($0, at: lsn) }
+        try region.drain()
+    }
+
+    func byte(at lsn: LSN) -> UInt8 {
+        var byte: UInt8 = 0
+        withUnsafeMutableBytes(of: &byte) { region.readRing(from: lsn, into: $0) }
+        return byte
+    }
+
+    func flip(at lsn: LSN) throws { try tamper([byte(at: lsn) ^ 0x10], at: lsn) }
+
+    struct NoRoom: Error {}
+}
+
+/// What a scan found, copied out.
+struct Found: Equatable {
+    var start: LSN
+    var end: LSN
+    var volume: VolumeID
+    var kind: LogRecord.Kind
+    var range: ByteRange
+    var bytes: [UInt8]
+}
+
+struct ScanResult {
+    var writes: [Found] = []
+    var verdict: LogScan.Verdict = .clean
+    var end = LSN.zero
+    var firstBad: LSN?
+    var acknowledged = LSN.zero
+}
+
+/// Scans and joins the records of each write; watermarks are left out.
+func scan(_ region: Region) throws -> ScanResult {
+    var scan = try #require(LogScan(region: region))
+    var result = ScanResult()
+    while let write = scan.next() {
+        var found: Found?
+        for record in write.records where record.kind != .watermark {
+            if found == nil {
+                found = Found(
+                    start: write.start, end: write.end, volume: record.volume, kind: record.kind, range: record.range,
+                    bytes: [])
+            } else {
+                #expect(record.kind == found?.kind && record.range.offset == found?.range.end)
+                found?.range.length += record.range.length
+            }
+            found?.bytes += record.payload
+        }
+        if let found { result.writes.append(found) }
+    }
+    result.verdict = try #require(scan.verdict)
+    result.end = scan.endLSN
+    result.firstBad = scan.firstBadLSN
+    result.acknowledged = scan.acknowledgedLSN
+    return result
+}
