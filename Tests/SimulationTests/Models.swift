@@ -19,7 +19,7 @@ struct Record: Equatable {
     var isWhole: Bool { storedTo >= end }
 }
 
-/// A group's region in one node's pool.
+/// A group's region in one node's pool. Records stay in the ring until others take their place.
 struct RegionModel {
     enum Role { case owner, mirror }
     static let ringBytes: UInt64 = 12 << 20
@@ -28,52 +28,91 @@ struct RegionModel {
     var logUUID: UUID128
     var incarnation: Incarnation
     var head: LSN
+    var acknowledged: LSN
     var records: [Record] = []
 
-    /// What recovery finds: whole records without a hole, from the head on.
-    func scan() -> [Record] {
-        var found: [Record] = []
-        var next = head
-        for record in records where record.lsn >= head {
-            guard record.lsn == next, record.isWhole else { break }
-            found.append(record)
-            next = record.end
-        }
-        return found
+    init(role: Role, logUUID: UUID128, incarnation: Incarnation, start: LSN) {
+        self.role = role
+        self.logUUID = logUUID
+        self.incarnation = incarnation
+        head = start
+        acknowledged = start
     }
 
-    /// An acknowledged LSN above what the scan finds would be corruption (S5).
-    func isCorrupt(end: LSN) -> Bool { records.contains { $0.isWhole && $0.lsn >= head && $0.acknowledged > end } }
+    /// What recovery finds: whole records without a hole, from the head on.
+    func scan() -> (records: ArraySlice<Record>, end: LSN) {
+        let first = records.firstIndex { $0.lsn >= head } ?? records.count
+        var next = head
+        var last = first
+        while last < records.count, records[last].lsn == next, records[last].isWhole {
+            next = records[last].end
+            last += 1
+        }
+        return (records[first..<last], next)
+    }
 
-    /// A WRITE from `range` of the owner's log reached persistent memory, up to `range.upperBound`.
+    /// An acknowledged LSN above what the scan finds is corruption (S5).
+    func isCorrupt(end: LSN) -> Bool {
+        acknowledged > end || records.contains { $0.isWhole && $0.lsn >= head && $0.acknowledged > end }
+    }
+
+    /// A part of the log reaches persistent memory. What was a lap earlier in its place is gone.
     mutating func store(_ shipped: [Record], _ range: Range<LSN>) {
         for record in shipped {
             let from = max(record.lsn, range.lowerBound)
             let to = min(record.end, range.upperBound)
             guard from < to else { continue }
-            if let index = records.firstIndex(where: { $0.lsn == record.lsn }) {
+            if let index = records.lastIndex(where: { $0.lsn == record.lsn }) {
                 if from <= records[index].storedTo { records[index].storedTo = max(records[index].storedTo, to) }
             } else {
                 var stored = record
                 stored.storedTo = from == record.lsn ? to : record.lsn
-                let place = records.firstIndex { $0.lsn > record.lsn } ?? records.count
+                let place = (records.lastIndex { $0.lsn < record.lsn } ?? -1) + 1
                 records.insert(stored, at: place)
             }
         }
+        guard range.upperBound.rawValue > Self.ringBytes else { return }
+        let overwritten = LSN(range.upperBound.rawValue - Self.ringBytes)
+        while let first = records.first, first.lsn < overwritten { records.removeFirst() }
     }
 
-    mutating func moveHead(to newHead: LSN) {
+    mutating func setHead(_ newHead: LSN, acknowledged known: LSN) {
         head = max(head, newHead)
-        let head = head
-        records.removeAll { $0.end <= head }
+        acknowledged = max(acknowledged, known)
     }
 }
 
-/// The medium shared by both nodes: a stamp per block, and an exclusive lock.
+/// The medium shared by both nodes: a stamp per block, a cache in front of it, and an exclusive lock.
 struct MediumModel {
-    var stamps: [UInt64]
+    private(set) var durable: [UInt64]
+    private(set) var cached: [UInt64]
     var holder: SimProcess?
     var fails = false
+    /// Counts losses of power: a flush that began before one fails.
+    private(set) var powerCuts = 0
+
+    init(blocks: Int) {
+        durable = Array(repeating: 0, count: blocks)
+        cached = durable
+    }
+
+    mutating func write(_ block: Int, _ stamp: UInt64) { cached[block] = stamp }
+
+    /// Answers whether everything written since `powerCuts` was read is durable now.
+    mutating func flush(since powerCuts: Int) -> Bool {
+        guard !fails, powerCuts == self.powerCuts else { return false }
+        durable = cached
+        return true
+    }
+
+    /// Of what is not flushed, some is lost.
+    mutating func losePower(_ random: inout SplitMix64) {
+        powerCuts += 1
+        for block in cached.indices where cached[block] != durable[block] {
+            if random.chance(50) { durable[block] = cached[block] }
+        }
+        cached = durable
+    }
 }
 
 /// Compare-and-swap of one record, and presences by node.
@@ -84,4 +123,9 @@ struct CoordinatorModel {
     var isSlow = false
     /// Of its calls, how many fail without an answer.
     var failPercent: UInt64 = 0
+
+    func holders() -> [NodeID] {
+        guard let record else { return [] }
+        return record.phase == .published ? record.inSync : record.sources
+    }
 }

@@ -8,10 +8,10 @@ enum Message {
     case attach(AttachRequest)
     case attached(key: UInt64, durable: LSN, MirrorContents)
     case refused(AttachRefusal, String)
-    case heartbeat, heartbeatAnswer
+    case heartbeat
     case recordChanged
-    case ship(key: UInt64, Range<LSN>, [Record], id: UInt64)
-    case trim(key: UInt64, LSN, id: UInt64)
+    case write(key: UInt64, Range<LSN>, [Record], id: UInt64)
+    case atomicWrite(key: UInt64, LSN, id: UInt64)
     case completed(UInt64)
     case accessError
     /// The other end is closed.
@@ -25,10 +25,16 @@ final class Rail {
     private var closed = [false, false]
     private var nextDelivery: [UInt64] = [0, 0]
     private var held: [[Message]] = [[], []]
+    private var lastPosted: UInt64 = 0
 
     init(_ world: World, dialer: SimProcess, acceptor: SimProcess) {
         self.world = world
         ends = [dialer, acceptor]
+    }
+
+    func nextPost() -> UInt64 {
+        lastPosted += 1
+        return lastPosted
     }
 
     private func index(of process: SimProcess) -> Int { ends[0] === process ? 0 : 1 }
@@ -36,22 +42,29 @@ final class Rail {
     func send(_ message: Message, from process: SimProcess) {
         let from = index(of: process)
         guard !closed[from] else { return }
-        let delay = world.random.chance(3) ? world.random.between(1, 80) * millisecond : world.random.between(30, 400) * microsecond
-        let time = max(nextDelivery[from], world.now + delay)
+        let time = max(nextDelivery[from], world.now + world.networkDelay())
         nextDelivery[from] = time
         world.after(time - world.now) { self.deliver(message, from) }
     }
 
     private func deliver(_ message: Message, _ from: Int) {
-        guard !world.isBlocked(from: ends[from].node.index) else { return held[from].append(message) }
+        // What is held back stays in order.
+        guard !world.isBlocked(from: ends[from].node.index), held[from].isEmpty else { return held[from].append(message) }
+        handOver(message, from)
+    }
+
+    private func handOver(_ message: Message, _ from: Int) {
         let receiver = ends[1 - from]
         receiver.perform { [self] in
             guard !closed[1 - from] else { return }
-            if case .end = message {
+            switch message {
+            case .end:
                 closed[1 - from] = true
-                receiver.railBroken(self)
-            } else {
-                receiver.received(message, on: self)
+                receiver.railFailed(self, access: false)
+            case .accessError:
+                closed = [true, true]
+                receiver.railFailed(self, access: true)
+            default: receiver.received(message, on: self)
             }
         }
     }
@@ -61,7 +74,7 @@ final class Rail {
         for from in 0...1 where !world.isBlocked(from: ends[from].node.index) {
             let waiting = held[from]
             held[from] = []
-            for message in waiting { deliver(message, from) }
+            for message in waiting { handOver(message, from) }
         }
     }
 
@@ -72,12 +85,11 @@ final class Rail {
 
     /// The connection is lost: what is on the way is gone, both ends learn of it.
     func reset() {
-        guard closed != [true, true] else { return }
         let open = (0...1).filter { !closed[$0] }
         closed = [true, true]
         for end in open {
             world.after(world.random.between(0, 50) * millisecond) { [self] in
-                ends[end].perform { ends[end].railBroken(self) }
+                ends[end].perform { [self] in ends[end].railFailed(self, access: false) }
             }
         }
     }

@@ -18,6 +18,8 @@ final class SimNode {
     let clockStart: UInt64
     var isCutFromCoordinator = false
 
+    func clock(_ now: UInt64) -> Nanos { clockStart + UInt64(Int64(now) + Int64(now) / 1_000_000 * driftPartsPerMillion) }
+
     init(index: Int, name: NodeID, pool: UUID128, drift: Int64, clockStart: UInt64) {
         self.index = index
         self.name = name
@@ -27,28 +29,52 @@ final class SimNode {
     }
 }
 
+/// How often things happened that the simulator is there for.
+struct Coverage: Sendable {
+    var acknowledgedWrites = 0, reads = 0, publications = 0
+    var takeovers = 0, claimsAnew = 0, fences = 0, takeoversWaiting = 0, staleRefusals = 0, staleWaits = 0
+    var degrades = 0, catchUps = 0, amnesias = 0, sealedWrites = 0, leasesLost = 0
+    var handovers = 0, handoversAborted = 0, givenAway = 0
+    var kills = 0, killsOfClaimers = 0, pauses = 0, backPressure = 0, destageFailures = 0, unknownOutcomes = 0
+
+    /// Every counter with its name.
+    var all: [(String, Int)] {
+        Mirror(reflecting: self).children.map { ($0.label ?? "", $0.value as? Int ?? 0) }
+    }
+}
+
 final class World {
     static let blocks = 6
     static let group = GroupID("g0")
+    static let heartbeatInterval = 50 * millisecond
+    static let heartbeatTimeout = 200 * millisecond
+    static let lease = 600 * millisecond
 
     let seed: UInt64
     var random: SplitMix64
     private var timeline = Timeline()
-    var nodes: [SimNode] = []
-    var processes: [SimProcess] = []
+    private(set) var nodes: [SimNode] = []
+    private var processes: [SimProcess] = []
     var coordinator = CoordinatorModel()
-    var medium = MediumModel(stamps: Array(repeating: 0, count: World.blocks))
-    var rails: [Rail] = []
+    var medium = MediumModel(blocks: World.blocks)
+    private var rails: [Rail] = []
     /// By sender: its messages do not arrive.
     private var blocked = [false, false]
     var fenceFails = false
     let degradeOnMirrorLoss: Bool
     /// Whether a process' death can be seen by its partner (one host), or only its silence.
     let seesDeath: Bool
-    lazy var clients = Clients(self)
-    lazy var oracle = Oracle(self)
-    var faultsAreOver = false
+    /// Memory that needs a call to become persistent, instead of a drain.
+    let persistsLater: Bool
+    let mediumMicros: UInt64
+    let thinkMicros: UInt64
+    private let largeRecordPercent: UInt64
+    private(set) lazy var clients = Clients(self)
+    private(set) lazy var oracle = Oracle(self)
+    private(set) lazy var faults = Faults(self)
+    var coverage = Coverage()
     var nextKey: UInt64 = 0
+    private var lastStamp: UInt64 = 0
 
     let isTraced: Bool
     private(set) var trace: [String] = []
@@ -59,6 +85,10 @@ final class World {
         random = SplitMix64(seed: seed)
         degradeOnMirrorLoss = random.chance(85)
         seesDeath = random.chance(70)
+        persistsLater = random.chance(30)
+        mediumMicros = random.chance(30) ? random.between(2000, 20_000) : random.between(50, 1000)
+        thinkMicros = random.between(1000, 40_000)
+        largeRecordPercent = random.between(0, 60)
         for (index, name) in ["alpha", "beta"].enumerated() {
             nodes.append(
                 SimNode(
@@ -84,14 +114,40 @@ final class World {
 
     func note(_ text: @autoclosure () -> String) {
         guard isTraced else { return }
-        let milliseconds = String(now / millisecond)
         let micros = String(now / microsecond % 1000)
-        trace.append(milliseconds + "." + String(repeating: "0", count: 3 - micros.count) + "ms " + text())
+        trace.append("\(now / millisecond)." + String(repeating: "0", count: 3 - micros.count) + "\(micros) ms  \(text())")
+    }
+
+    func nextStamp() -> UInt64 {
+        lastStamp += 1
+        return lastStamp
+    }
+
+    func recordBytes() -> UInt64 {
+        let kibibytes = random.chance(largeRecordPercent) ? random.between(256, 2048) : random.between(4, 64)
+        return kibibytes * 1024 + LSN.alignment
     }
 
     // MARK: The network
 
     func isBlocked(from sender: Int) -> Bool { blocked[sender] }
+
+    func networkDelay() -> UInt64 {
+        random.chance(3) ? random.between(1, 80) * millisecond : random.between(30, 400) * microsecond
+    }
+
+    func connect(_ dialer: SimProcess, _ acceptor: SimProcess) -> Rail {
+        rails.removeAll { $0.isDone }
+        let rail = Rail(self, dialer: dialer, acceptor: acceptor)
+        rails.append(rail)
+        return rail
+    }
+
+    /// Every connection is lost.
+    func cutConnections() {
+        for rail in rails { rail.reset() }
+        rails = []
+    }
 
     func setBlocked(from sender: Int, _ value: Bool) {
         blocked[sender] = value
@@ -118,11 +174,50 @@ final class World {
     /// SIGKILL. The process runs nothing any more; what it gave to the medium may land until it is dead.
     func kill(_ process: SimProcess) {
         guard !process.isDying, !process.isDead else { return }
-        note("\(process.node.name) process \(process.identity.pid) is killed")
+        note("\(process.name) is killed")
+        coverage.kills += 1
         process.isDying = true
         after(random.chance(70) ? random.between(0, 5) * millisecond : random.between(0, 300) * millisecond) {
             process.die()
         }
+    }
+
+    /// SIGTERM has been obeyed.
+    func exit(_ process: SimProcess) {
+        note("\(process.name) exits")
+        after(0) { process.die() }
+    }
+
+    /// Faults are over: whatever was broken works again, and both nodes are up.
+    func heal() {
+        note("--- faults are over")
+        fenceFails = false
+        medium.fails = false
+        coordinator.isDown = false
+        coordinator.isSlow = false
+        coordinator.failPercent = 0
+        for node in nodes {
+            node.isCutFromCoordinator = false
+            setBlocked(from: node.index, false)
+            node.process?.resume()
+        }
+        keepUp()
+    }
+
+    /// A supervisor that starts what is not running.
+    private func keepUp() {
+        for node in nodes where node.process == nil { start(node) }
+        after(100 * millisecond) { self.keepUp() }
+    }
+
+    /// Breaks the circles of references.
+    func dismantle() {
+        timeline = Timeline()
+        clients.end()
+        nodes = []
+        processes = []
+        rails = []
+        medium.holder = nil
     }
 
     // MARK: The coordinator
@@ -131,15 +226,15 @@ final class World {
     func coordinate<Answer>(
         _ process: SimProcess, _ effect: @escaping () -> Answer, _ answer: @escaping (Answer?) -> Void
     ) {
-        let there = coordinatorDelay()
         let back = coordinatorDelay()
         let failsBefore = random.chance(coordinator.failPercent)
         let failsAfter = random.chance(coordinator.failPercent)
-        process.later(there) { [self] in
+        process.givenOut(coordinatorDelay()) { [self] in
             guard !coordinator.isDown, !process.node.isCutFromCoordinator, !failsBefore else {
                 return process.later(back) { answer(nil) }
             }
             let result = effect()
+            if failsAfter { coverage.unknownOutcomes += 1 }
             process.later(back) { answer(failsAfter ? nil : result) }
         }
     }
@@ -152,7 +247,9 @@ final class World {
         guard (coordinator.record?.version ?? 0) == expected else { return .lost(coordinator.record) }
         let old = coordinator.record
         coordinator.record = wanted
-        note("coordinator: version \(wanted.version) \(wanted.owner) \(wanted.phase) epoch \(wanted.epoch) in sync \(wanted.inSync) sources \(wanted.sources) fence \(wanted.mustFence.map { "\($0.node)\($0.pid)" })")
+        note(
+            "\(process.name) swaps version \(wanted.version): \(wanted.owner) \(wanted.phase) epoch \(wanted.epoch), in sync "
+                + "\(wanted.inSync), sources \(wanted.sources), fence \(wanted.mustFence.map { "\($0.node).\($0.pid)" })")
         oracle.swapped(from: old, to: wanted, by: process)
         return .won
     }
