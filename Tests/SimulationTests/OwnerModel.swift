@@ -113,8 +113,8 @@ final class OwnerModel {
     }
 
     func attach(_ rail: Rail, key: UInt64, durable: LSN) {
-        mirror = Attached(rail: rail, key: key, session: MirrorSession(durable: max(durable, head), head: head))
-        lastMirrorHead = head
+        let session = MirrorSession(durable: durable, mirrorHead: lastMirrorHead, head: head)
+        mirror = Attached(rail: rail, key: key, session: session)
         schedulePump()
     }
 
@@ -159,16 +159,16 @@ final class OwnerModel {
 
     private func ship() {
         guard var attached = mirror else { return }
+        if attached.session.needsTrim(to: head) {
+            let id = attached.rail.nextPost()
+            attached.rail.send(.atomicWrite(key: attached.key, head, id: id), from: process)
+            attached.session.didPostTrim(to: head, id: id)
+        }
         while let range = attached.session.next(published: tail, creditBytes: Self.creditBytes) {
             let id = attached.rail.nextPost()
             let records = issuedRecords(in: range)
             attached.rail.send(.write(key: attached.key, range, records, id: id), from: process)
             attached.session.didPost(range, id: id)
-        }
-        if attached.session.needsTrim(to: head) {
-            let id = attached.rail.nextPost()
-            attached.rail.send(.atomicWrite(key: attached.key, head, id: id), from: process)
-            attached.session.didPostTrim(to: head, id: id)
         }
         mirror = attached
         lastMirrorHead = attached.session.mirrorHead

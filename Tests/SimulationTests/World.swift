@@ -87,7 +87,7 @@ final class World {
         seesDeath = random.chance(70)
         persistsLater = random.chance(30)
         mediumMicros = random.chance(30) ? random.between(2000, 20_000) : random.between(50, 1000)
-        thinkMicros = random.between(1000, 40_000)
+        thinkMicros = random.between(10_000, 150_000)
         largeRecordPercent = random.between(0, 60)
         for (index, name) in ["alpha", "beta"].enumerated() {
             nodes.append(
