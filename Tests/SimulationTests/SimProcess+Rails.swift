@@ -133,7 +133,7 @@ extension SimProcess {
         later(World.heartbeatTimeout, failed)
         world.after(world.networkDelay()) { [self] in
             guard !world.isBlocked(from: node.index) else { return }
-            guard let acceptor = peer.process, !acceptor.isDying, !acceptor.isStopping else {
+            guard let acceptor = peer.process, !acceptor.isDying else {
                 return later(world.networkDelay(), failed)
             }
             acceptor.perform { [self] in

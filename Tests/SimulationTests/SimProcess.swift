@@ -29,7 +29,6 @@ final class SimProcess {
     private(set) var isPaused = false
     var isDying = false
     private(set) var isDead = false
-    var isStopping = false
     private var inbox: [() -> Void] = []
     private var coordinatorCalls: [() -> Void] = []
     private var isCalling = false

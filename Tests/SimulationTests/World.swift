@@ -35,7 +35,7 @@ struct Coverage: Sendable {
     var takeovers = 0, claimsAnew = 0, fences = 0, takeoversWaiting = 0, staleRefusals = 0, staleWaits = 0
     var degrades = 0, catchUps = 0, amnesias = 0, sealedWrites = 0, leasesLost = 0
     var handovers = 0, handoversAborted = 0, givenAway = 0
-    var kills = 0, killsOfClaimers = 0, pauses = 0, backPressure = 0, destageFailures = 0, unknownOutcomes = 0
+    var kills = 0, killsOfClaimers = 0, poolsLost = 0, pauses = 0, backPressure = 0, destageFailures = 0, unknownOutcomes = 0
 
     /// Every counter with its name.
     var all: [(String, Int)] {
@@ -87,7 +87,7 @@ final class World {
         seesDeath = random.chance(70)
         persistsLater = random.chance(30)
         mediumMicros = random.chance(30) ? random.between(2000, 20_000) : random.between(50, 1000)
-        thinkMicros = random.between(10_000, 150_000)
+        thinkMicros = random.between(30_000, 300_000)
         largeRecordPercent = random.between(0, 60)
         for (index, name) in ["alpha", "beta"].enumerated() {
             nodes.append(
