@@ -214,16 +214,20 @@ final class SimProcess {
     func writeToMedium(_ writes: [(block: Int, stamp: UInt64)], _ done: @escaping (Bool) -> Void) {
         let powerCuts = world.medium.powerCuts
         var delay: UInt64 = 0
+        var isWritten = true
         for write in writes {
             delay += world.random.between(10, 2 * world.mediumMicros) * microsecond
             givenOut(delay) { [self] in
-                guard !world.medium.fails else { return }
+                guard !world.medium.fails else {
+                    isWritten = false
+                    return
+                }
                 world.oracle.mediumWrite(write.block, write.stamp, by: self)
                 world.medium.write(write.block, write.stamp)
             }
         }
         givenOut(delay + world.random.between(10, 4 * world.mediumMicros) * microsecond) { [self] in
-            let isDurable = world.medium.flush(since: powerCuts)
+            let isDurable = isWritten && world.medium.flush(since: powerCuts)
             perform { done(isDurable) }
         }
     }
