@@ -71,10 +71,19 @@ extension GroupMachine {
         switch handover.step {
         case .draining:
             if now >= leaseEnd() { return abortHandover("the lease ran out while draining", now, &out) }
-            if handover.toPeer && mirrorSilent(now) { abortHandover("\(settings.peer) fell silent while draining", now, &out) }
+            if handover.toPeer && mirrorSilent(now) { return abortHandover("\(settings.peer) fell silent while draining", now, &out) }
+            if !handover.toPeer && (acknowledgementRule.needsMirror || !acknowledgementRule.allowed) { leaveUndrained(&out) }
         case .releasing: break
         case .swapping: giveAway(now, &out)
         }
+    }
+
+    /// What waits for a mirror that does not come is not acknowledged, so it cannot be destaged. It stays in the log.
+    private mutating func leaveUndrained(_ out: inout [Directive]) {
+        guard case .handingOver(var handover) = role else { return }
+        handover.step = .releasing
+        role = .handingOver(handover)
+        out += [.report(Report("stopped-undrained", "\(settings.peer) is not there to acknowledge; the log is left as it is")), .releaseMedia]
     }
 
     mutating func handoverEvent(_ event: Event, _ now: Nanos, _ out: inout [Directive]) {
