@@ -91,9 +91,6 @@ final class MirrorTargetModel {
     }
 }
 
-/// The region is being made ready for an owner, on a thread.
-final class Preparation {}
-
 extension SimProcess {
     func received(_ message: Message, on rail: Rail) {
         if rail === self.rail {
@@ -223,6 +220,8 @@ extension SimProcess {
     /// Seals what an earlier owner may still write, prepares the region, and opens it under a fresh key (S12).
     func acceptAttach(_ request: AttachRequest) {
         guard let rail = mirrorRail else { return }
+        guard !isPreparingRegion else { return refuseAttach(.notReady, "the region is still being prepared") }
+        isPreparingRegion = true
         let earlier = mirrorTarget
         mirrorTarget = nil
         let prepare = { [self] in
@@ -231,6 +230,11 @@ extension SimProcess {
             let delay = world.random.chance(5) ? world.random.between(10, 800) * millisecond : world.random.between(50, 500) * microsecond
             later(delay) { [self] in
                 let isKept = prepareRegion(for: request)
+                isPreparingRegion = false
+                if let sealed = onRegionPrepared {
+                    onRegionPrepared = nil
+                    return sealed()
+                }
                 guard mirrorRail === rail, let region = node.region else { return }
                 let durable = max(isKept ? known ?? region.head : region.head, region.head)
                 open(request, rail, durable: durable, head: region.head, isKept: isKept)
@@ -259,10 +263,14 @@ extension SimProcess {
         rail.send(.attached(key: world.nextKey, durable: durable, MirrorContents(pool: node.pool, isKept: isKept)), from: self)
     }
 
-    /// Revokes the region's key and waits until no copy is in progress (S12).
+    /// Revokes the region's key and waits until no copy and no preparation is in progress (S12).
     func sealRegion(_ sealed: @escaping () -> Void) {
         mirrorRail?.close(by: self)
         mirrorRail = nil
+        guard !isPreparingRegion else {
+            onRegionPrepared = sealed
+            return
+        }
         guard let mirrorTarget else { return sealed() }
         mirrorTarget.revoke(sealed)
     }

@@ -18,7 +18,8 @@ final class SimProcess {
     /// As mirror: the rail that the owner made, and the region that it writes.
     var mirrorRail: Rail?
     var mirrorTarget: MirrorTargetModel?
-    var preparation: Preparation?
+    var isPreparingRegion = false
+    var onRegionPrepared: (() -> Void)?
 
     private var holdsMedia = false
     private var stepsUnderWay = 0
