@@ -105,10 +105,8 @@ extension SimProcess {
         if rail === self.rail {
             self.rail = nil
             owner?.detachMirror()
-            if access {
-                world.coverage.sealedWrites += 1
-                handle(.recordChanged)
-            }
+            // The key is revoked: the record has moved on (S12).
+            if access { handle(.recordChanged) }
             handle(.railDown)
         } else if rail === mirrorRail {
             mirrorRail = nil
@@ -206,6 +204,7 @@ extension SimProcess {
             return
         }
         world.note("\(name) refuses a WRITE under key \(key)")
+        world.coverage.staleWritesRefused += 1
         rail.send(.accessError, from: self)
         guard rail === mirrorRail else { return }
         mirrorRail = nil
