@@ -327,11 +327,7 @@ final class OwnerModel {
         }
         guard let end = batch.last?.end else { return }
         isDestaging = true
-        var writes: [(block: Int, stamp: UInt64)] = []
-        for record in batch.reversed() where !writes.contains(where: { $0.block == record.block }) {
-            writes.append((record.block, record.stamp))
-        }
-        process.writeToMedium(writes) { [self] isDurable in
+        process.writeToMedium(batch) { [self] isDurable in
             if isDurable { batchWritten(to: end) } else { destageFailed() }
         }
     }

@@ -204,7 +204,6 @@ extension SimProcess {
             return
         }
         world.note("\(name) refuses a WRITE under key \(key)")
-        world.coverage.staleWritesRefused += 1
         rail.send(.accessError, from: self)
         guard rail === mirrorRail else { return }
         mirrorRail = nil

@@ -205,14 +205,19 @@ final class SimProcess {
                 return done(.recoveryRefused("the log is corrupt at LSN \(found.end), below its acknowledged LSN"))
             }
             world.note("\(name) replays \(found.records.count) records up to LSN \(found.end)")
-            writeToMedium(found.records.map { ($0.block, $0.stamp) }) {
+            writeToMedium(found.records) {
                 done($0 ? .recovered(end: found.end) : .stepFailed("the medium failed"))
             }
         }
     }
 
-    /// Writes in order and flushes; `done` hears whether all of it is durable.
-    func writeToMedium(_ writes: [(block: Int, stamp: UInt64)], _ done: @escaping (Bool) -> Void) {
+    /// Writes the newest of every block, in any order, and flushes; `done` hears whether all of it is durable. To write
+    /// older values first would let a cut replay take the medium back behind what the partner's log can repair (S9).
+    func writeToMedium(_ records: some BidirectionalCollection<Record>, _ done: @escaping (Bool) -> Void) {
+        var writes: [(block: Int, stamp: UInt64)] = []
+        for record in records.reversed() where !writes.contains(where: { $0.block == record.block }) {
+            writes.append((record.block, record.stamp))
+        }
         let powerCuts = world.medium.powerCuts
         var delay: UInt64 = 0
         var isWritten = true
