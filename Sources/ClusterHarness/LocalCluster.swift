@@ -210,7 +210,9 @@ public final class LocalCluster: Sendable {
     }
 
     public func waitUntilMirrored(_ group: String = "g0", seconds: Double = 20) async throws {
-        try await wait("mirrored", seconds: seconds) { state(of: group)?.state == "mirrored" && owner(of: group) != nil }
+        try await wait("mirrored", seconds: seconds) {
+            state(of: group)?.state == "mirrored" && owner(of: group) != nil
+        }
     }
 
     /// The last lines that the nodes logged.

@@ -26,7 +26,9 @@ extension Cluster {
                 for number in 0..<200 {
                     let bytes = garbage(number, door: door, &random)
                     try await throwAt(address(door, owner, cluster, options), bytes)
-                    if number % 20 == 0 { try await good.write(offset: UInt64(number) * 4096, Stamp.block(1, stamp: 5)) }
+                    if number % 20 == 0 {
+                        try await good.write(offset: UInt64(number) * 4096, Stamp.block(1, stamp: 5))
+                    }
                 }
                 // Connections that say nothing and stay.
                 var idle: [any Channel] = []

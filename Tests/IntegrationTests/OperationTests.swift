@@ -142,7 +142,8 @@ extension Cluster {
         @Test func aSecondProcessOfANodeIsRefused() async throws {  // S20: the pool's lock
             try await withCluster { cluster in
                 let owner = try cluster.roles().owner
-                let second = try run(builtBinaries() + "/twinlogd", "--config", cluster.configurationPath, "--node", owner)
+                let second = try run(
+                    builtBinaries() + "/twinlogd", "--config", cluster.configurationPath, "--node", owner)
                 #expect(second.code != 0 && second.output.contains("\(owner).pool"), "\(second.output)")
                 let client = try await cluster.connect(to: owner)
                 try await client.write(offset: 0, Stamp.block(0, stamp: 1))
