@@ -37,7 +37,8 @@ public enum Stamp {
         let found = Array(bytes)
         return found.withUnsafeBytes { raw in
             let stamp = UInt64(littleEndian: raw.loadUnaligned(as: UInt64.self))
-            return words(index, stamp).withUnsafeBytes { memcmp($0.baseAddress!, raw.baseAddress!, blockBytes) == 0 } ? stamp : nil
+            return words(index, stamp).withUnsafeBytes { memcmp($0.baseAddress!, raw.baseAddress!, blockBytes) == 0 }
+                ? stamp : nil
         }
     }
 }
