@@ -112,7 +112,7 @@ let package = Package(
         tests("LogModelTests", ["LogModel"]),
         tests("PersistentMemoryTests", ["LogModel", "PersistentMemory"]),
         tests("WriteLogTests", ["LogModel", "PersistentMemory", "WriteLog", "CLogCore"]),
-        tests("CrashTests", ["LogModel", "PersistentMemory", "WriteLog", "CLogCore", "Recovery", "StorageMedium"]),
+        tests("CrashTests", ["LogModel", "PersistentMemory", "WriteLog", "CLogCore"]),
         tests("StorageMediumTests", ["LogModel", "StorageMedium", system]),
         tests("CoordinationTests", ["LogModel", "Coordination", "CHostSupport"]),
         tests("ClusterConfigurationTests", ["LogModel", "ClusterConfiguration"]),
