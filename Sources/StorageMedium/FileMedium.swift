@@ -54,9 +54,10 @@ public final class FileMedium: Medium {
 
     deinit { Glibc.close(descriptor) }
 
-    /// Built under another name and linked into place, so that the file never exists with another size.
+    /// Built under another name and linked into place, so that the file never exists with another size. The name is
+    /// random: one made of the pid would be taken, for good, if an earlier process of that pid was killed in here.
     private static func create(path: String, sizeBytes: UInt64) throws(MediumError) {
-        let temporary = "\(path).new-\(getpid())"
+        let temporary = "\(path).new-\(UUID128.random())"
         let descriptor = Glibc.open(temporary, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0o600)
         guard descriptor >= 0 else { throw failure(.open, temporary, "cannot be created", errno) }
         defer {
@@ -139,7 +140,8 @@ public final class FileMedium: Medium {
             }
             var vectors: [iovec] = []
             for buffer in buffers[next...].prefix(Int(IOV_MAX_VECTORS)) {
-                vectors.append(iovec(iov_base: UnsafeMutableRawPointer(mutating: buffer.baseAddress), iov_len: buffer.count))
+                vectors.append(
+                    iovec(iov_base: UnsafeMutableRawPointer(mutating: buffer.baseAddress), iov_len: buffer.count))
             }
             if let base = vectors[0].iov_base { vectors[0].iov_base = base + skip }
             vectors[0].iov_len -= skip
@@ -168,7 +170,9 @@ public final class FileMedium: Medium {
         try check(range.offset, range.length)
         guard !range.isEmpty else { return }
         if isBlockDevice {
-            if range.offset % 512 == 0, range.length % 512 == 0, tl_host_block_zero(descriptor, range.offset, range.length) >= 0 {
+            if range.offset % 512 == 0, range.length % 512 == 0,
+                tl_host_block_zero(descriptor, range.offset, range.length) >= 0
+            {
                 return
             }
         } else if tl_host_file_zero(descriptor, range.offset, range.length, releasingSpace) >= 0 {
