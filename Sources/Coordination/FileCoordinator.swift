@@ -27,7 +27,6 @@ public final class FileCoordinator: Coordinator {
 
     public let directory: String
     private let durableVersions = Mutex<[GroupID: UInt64]>([:])
-    private let temporaryCounter = Atomic<UInt64>(0)
 
     /// Creates the directory (mode 0700) if it is missing.
     public init(directory: String) throws(CoordinationError) {
@@ -54,7 +53,8 @@ public final class FileCoordinator: Coordinator {
             guard let bytes = try contents(of: path) else { continue }
             let record = try decode(bytes, path: path)
             guard record.version == version, record.group == group else {
-                throw CoordinationError(.invalidRecord, "\(path): holds version \(record.version) of group \(record.group)")
+                throw CoordinationError(
+                    .invalidRecord, "\(path): holds version \(record.version) of group \(record.group)")
             }
             if durableVersions.withLock({ $0[group] }) != version {
                 try syncDirectory()
@@ -72,7 +72,9 @@ public final class FileCoordinator: Coordinator {
         defer { unlink(temporary) }
         try write(Body(format: Self.formatVersion, record: record), to: temporary, durable: true)
         if link(temporary, path(of: record.group, record.version)) != 0 {
-            guard errno == EEXIST else { throw Self.unreachable(directory, "a record cannot be linked into place", errno) }
+            guard errno == EEXIST else {
+                throw Self.unreachable(directory, "a record cannot be linked into place", errno)
+            }
             return .lost(try read(record.group))
         }
         try syncDirectory()
@@ -92,15 +94,20 @@ public final class FileCoordinator: Coordinator {
         defer { closedir(stream) }
         let prefix = "\(group)."
         var found: [UInt64] = []
-        while let entry = readdir(stream) {
+        while true {
+            errno = 0
+            guard let entry = readdir(stream) else { break }
             let name = withUnsafePointer(to: &entry.pointee.d_name) { pointer in
                 pointer.withMemoryRebound(to: CChar.self, capacity: 256) { String(cString: $0) }
             }
-            guard name.hasPrefix(prefix), name.utf8.count == prefix.utf8.count + 20,
-                let version = UInt64(name.dropFirst(prefix.count))
-            else { continue }
+            guard name.hasPrefix(prefix) else { continue }
+            let digits = name.utf8.dropFirst(prefix.utf8.count)
+            let isNumber = digits.allSatisfy { (UInt8(ascii: "0")...UInt8(ascii: "9")).contains($0) }
+            guard digits.count == 20, isNumber, let version = UInt64(Substring(digits)) else { continue }
             found.append(version)
         }
+        // Half a listing could hide the newest version, or all of them.
+        guard errno == 0 else { throw Self.unreachable(directory, "cannot be listed", errno) }
         return found
     }
 
@@ -111,7 +118,7 @@ public final class FileCoordinator: Coordinator {
     /// Housekeeping: a version that stays because of an error harms nobody.
     private func prune(_ group: GroupID, below version: UInt64) {
         guard let versions = try? versions(of: group) else { return }
-        for old in versions where old + Self.keptVersions <= version { unlink(path(of: group, old)) }
+        for old in versions where old <= version && version - old >= Self.keptVersions { unlink(path(of: group, old)) }
     }
 
     private func decode(_ bytes: [UInt8], path: String) throws(CoordinationError) -> GroupRecord {
@@ -120,7 +127,8 @@ public final class FileCoordinator: Coordinator {
             let format = try JSONDecoder().decode(FormatOnly.self, from: data).format
             guard format == Self.formatVersion else {
                 throw CoordinationError(
-                    .invalidRecord, "\(path): format \(format) is not the one that this version reads (\(Self.formatVersion))")
+                    .invalidRecord,
+                    "\(path): format \(format) is not the one that this version reads (\(Self.formatVersion))")
             }
             let record = try JSONDecoder().decode(Body.self, from: data).record
             if let problem = record.problem { throw CoordinationError(.invalidRecord, "\(path): \(problem)") }
@@ -138,11 +146,10 @@ public final class FileCoordinator: Coordinator {
 
     public func announce(_ presence: Presence) throws(CoordinationError) {
         let temporary = temporaryPath("presence")
+        defer { unlink(temporary) }
         try write(presence, to: temporary, durable: false)
         guard rename(temporary, presencePath(presence.process.node)) == 0 else {
-            let number = errno
-            unlink(temporary)
-            throw Self.unreachable(directory, "a presence cannot be put in place", number)
+            throw Self.unreachable(directory, "a presence cannot be put in place", errno)
         }
     }
 
@@ -150,7 +157,13 @@ public final class FileCoordinator: Coordinator {
         let path = presencePath(node)
         guard let bytes = try contents(of: path) else { return nil }
         do {
-            return try JSONDecoder().decode(Presence.self, from: Data(bytes))
+            let presence = try JSONDecoder().decode(Presence.self, from: Data(bytes))
+            guard presence.process.node == node else {
+                throw CoordinationError(.invalidRecord, "\(path): is the presence of '\(presence.process.node)'")
+            }
+            return presence
+        } catch let error as CoordinationError {
+            throw error
         } catch {
             throw CoordinationError(.invalidRecord, "\(path): is not a presence: \(error)")
         }
@@ -158,10 +171,9 @@ public final class FileCoordinator: Coordinator {
 
     // MARK: Files
 
-    private func temporaryPath(_ kind: String) -> String {
-        let count = temporaryCounter.add(1, ordering: .relaxed).newValue
-        return "\(directory)/.\(kind).\(getpid()).\(count)"
-    }
+    /// A name that nobody else uses or used: a swapper that was killed after its `link` leaves a second name of the very
+    /// record, and pids are equal across containers, hosts and restarts.
+    private func temporaryPath(_ kind: String) -> String { "\(directory)/.\(kind).\(UUID128.random())" }
 
     private func write(_ value: some Encodable, to path: String, durable: Bool) throws(CoordinationError) {
         let encoder = JSONEncoder()
@@ -172,7 +184,7 @@ public final class FileCoordinator: Coordinator {
         } catch {
             throw CoordinationError(.invalidRecord, "\(path): cannot be encoded: \(error)")
         }
-        let descriptor = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0o600)
+        let descriptor = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0o600)
         guard descriptor >= 0 else { throw Self.unreachable(path, "cannot be created", errno) }
         defer { close(descriptor) }
         let written = data.withUnsafeBytes { Glibc.write(descriptor, $0.baseAddress!, $0.count) }
@@ -192,7 +204,9 @@ public final class FileCoordinator: Coordinator {
         var bytes = [UInt8](repeating: 0, count: Self.maximumFileBytes + 1)
         var count = 0
         while count < bytes.count {
-            let more = bytes.withUnsafeMutableBytes { Glibc.read(descriptor, $0.baseAddress! + count, $0.count - count) }
+            let more = bytes.withUnsafeMutableBytes {
+                Glibc.read(descriptor, $0.baseAddress! + count, $0.count - count)
+            }
             if more < 0 && errno == EINTR { continue }
             guard more >= 0 else { throw Self.unreachable(path, "cannot be read", errno) }
             if more == 0 { break }
@@ -217,11 +231,19 @@ public final class FileCoordinator: Coordinator {
 }
 
 extension GroupRecord {
+    /// Swaps that no cluster ever makes; what is below can be raised without overflow.
+    static let maximumCount: UInt64 = 1 << 62
+
     /// Why the record cannot be true, or `nil` (S21).
     var problem: String? {
         let nodes = [owner] + inSync + sources + mustFence.map(\.node)
-        if !Name.isValid(group.rawValue) || nodes.contains(where: { !Name.isValid($0.rawValue) }) { return "a name is not valid" }
+        if !Name.isValid(group.rawValue) || nodes.contains(where: { !Name.isValid($0.rawValue) }) {
+            return "a name is not valid"
+        }
         if version == 0 || epoch == .none { return "version and epoch begin at 1" }
+        if version > Self.maximumCount || epoch.rawValue > Self.maximumCount {
+            return "version or epoch is beyond counting"
+        }
         if inSync.isEmpty || !inSync.contains(owner) { return "the owner is not in the in-sync set" }
         if phase == .claimed && sources.isEmpty { return "claimed from nobody" }
         if phase == .published && !(sources.isEmpty && mustFence.isEmpty) { return "published, but not recovered" }
