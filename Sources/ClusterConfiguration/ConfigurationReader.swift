@@ -10,7 +10,9 @@ extension ClusterConfiguration {
 
     /// Reads and checks `path`. Throws the first problem found, with file, line and key.
     public static func load(path: String) throws(ConfigurationError) -> ClusterConfiguration {
-        func failure(_ reason: String) -> ConfigurationError { ConfigurationError(file: path, line: 0, key: "", reason: reason) }
+        func failure(_ reason: String) -> ConfigurationError {
+            ConfigurationError(file: path, line: 0, key: "", reason: reason)
+        }
         guard let handle = FileHandle(forReadingAtPath: path) else { throw failure("cannot be opened") }
         let data: Data
         do {
@@ -19,7 +21,9 @@ extension ClusterConfiguration {
         } catch {
             throw failure("cannot be read: \(error)")
         }
-        guard data.count <= maximumFileBytes else { throw failure("is larger than \(Size.format(UInt64(maximumFileBytes)))") }
+        guard data.count <= maximumFileBytes else {
+            throw failure("is larger than \(Size.format(UInt64(maximumFileBytes)))")
+        }
         guard let text = String(validating: data, as: UTF8.self) else { throw failure("is not UTF-8") }
         let absolute = URL(fileURLWithPath: path).standardizedFileURL.path
         return try parse(text, file: path, baseDirectory: (absolute as NSString).deletingLastPathComponent)
@@ -33,12 +37,26 @@ extension ClusterConfiguration {
         do {
             root = try Yams.compose(yaml: text)
         } catch {
-            throw ConfigurationError(file: file, line: 0, key: "", reason: "is not YAML: \(error)")
+            let (line, problem) = place(of: error)
+            throw ConfigurationError(file: file, line: line, key: "", reason: "is not YAML: \(problem)")
         }
         guard let root else { throw ConfigurationError(file: file, line: 0, key: "", reason: "is empty") }
         let reader = ConfigurationReader(baseDirectory: baseDirectory)
         let configuration = try reader.read(YAMLValue(file: file, path: "", line: 1, node: root).section())
         return configuration
+    }
+
+    /// The line (0: not in one line) and the parser's words, without the text that it quotes.
+    private static func place(of error: any Error) -> (line: Int, problem: String) {
+        switch error as? YamlError {
+        case .scanner(_, let problem, let mark, _), .parser(_, let problem, let mark, _),
+            .composer(_, let problem, let mark, _):
+            (mark.line, problem)
+        case .duplicatedKeysInMapping(let keys, let context):
+            (context.mark.line, "\(keys.prefix(8).sorted().joined(separator: ", ")) is given twice")
+        case .reader(let problem, _, _, _): (0, problem)
+        default: (0, String("\(error)".prefix(200)))
+        }
     }
 }
 
@@ -50,11 +68,14 @@ struct ConfigurationReader {
     }
 
     func read(_ root: YAMLSection) throws(ConfigurationError) -> ClusterConfiguration {
-        try root.allow(["cluster", "coordinator", "heartbeat", "lease", "fence", "nodes", "groups"], later: ["security"])
+        try root.allow(
+            ["cluster", "coordinator", "heartbeat", "lease", "fence", "nodes", "groups"], later: ["security"])
         let heartbeat = try readHeartbeat(root)
         let lease = try root["lease"]?.millis() ?? 1000
         if lease < heartbeat.timeout, let value = root["lease"] {
-            throw value.error("a lease shorter than the heartbeat timeout (\(heartbeat.timeout) ms) would end before silence is noticed")
+            throw value.error(
+                "a lease shorter than the heartbeat timeout (\(heartbeat.timeout) ms) would end before silence is noticed"
+            )
         }
         if let fence = root["fence"] {
             let section = try fence.section()
@@ -130,10 +151,19 @@ struct ConfigurationReader {
             throw value.error("'\(text)' is not HOST:PORT\(orSocket ? " or unix:/path" : "")")
         }
         let host = text[..<colon]
-        guard host.hasPrefix("127.") || host == "localhost" || host == "[::1]" else {
-            throw value.error("\(host) is not a loopback address: other networks need 'security', which this version does not support")
+        guard isLoopback(host) else {
+            throw value.error(
+                "\(host) is not a loopback address: other networks need 'security', which this version does not support"
+            )
         }
         return text
+    }
+
+    /// A name such as 127.example.org is whatever its owner says it is.
+    private func isLoopback(_ host: Substring) -> Bool {
+        let parts = host.split(separator: ".", omittingEmptySubsequences: false)
+        let isAddress = parts.count == 4 && parts.allSatisfy { !$0.hasPrefix("+") && UInt8($0) != nil }
+        return host == "localhost" || host == "[::1]" || isAddress && parts[0] == "127"
     }
 
     /// `sockaddr_un` has room for 107 bytes.
@@ -203,7 +233,9 @@ struct ConfigurationCheck {
 
     private func checkAddresses() throws(ConfigurationError) {
         var owners: [String: String] = [:]
-        func take(_ thing: String, _ user: String, _ value: () throws(ConfigurationError) -> YAMLValue) throws(ConfigurationError) {
+        func take(_ thing: String, _ user: String, _ value: () throws(ConfigurationError) -> YAMLValue)
+            throws(ConfigurationError)
+        {
             if let other = owners.updateValue(user, forKey: thing) {
                 throw try value().error("\(thing) is used by \(other) already")
             }
@@ -211,11 +243,17 @@ struct ConfigurationCheck {
         for node in configuration.nodes {
             let name = node.id.rawValue
             for rail in node.mirror {
-                try take(rail, "nodes.\(name).mirror") { () throws(ConfigurationError) in try entry("nodes", name, "mirror") }
+                try take(rail, "nodes.\(name).mirror") { () throws(ConfigurationError) in
+                    try entry("nodes", name, "mirror")
+                }
             }
             try take(node.nbd, "nodes.\(name).nbd") { () throws(ConfigurationError) in try entry("nodes", name, "nbd") }
-            try take(node.adminPath, "nodes.\(name).admin") { () throws(ConfigurationError) in try entry("nodes", name, "admin") }
-            try take(node.pool.path, "nodes.\(name).pool") { () throws(ConfigurationError) in try entry("nodes", name, "pool", "path") }
+            try take(node.adminPath, "nodes.\(name).admin") { () throws(ConfigurationError) in
+                try entry("nodes", name, "admin")
+            }
+            try take(node.pool.path, "nodes.\(name).pool") { () throws(ConfigurationError) in
+                try entry("nodes", name, "pool", "path")
+            }
         }
         for group in configuration.groups {
             for volume in group.volumes {
@@ -240,7 +278,8 @@ struct ConfigurationCheck {
             for volume in group.volumes {
                 let value = try entry("groups", group.id.rawValue, "volumes", volume.name)
                 if let other = exports.updateValue(group.id, forKey: volume.name) {
-                    throw value.error("group \(other) has a volume of this name already; a volume's name is its export's name")
+                    throw value.error(
+                        "group \(other) has a volume of this name already; a volume's name is its export's name")
                 }
                 if let other = ids.updateValue(volume.name, forKey: volume.id) {
                     throw value.error("the names '\(other)' and '\(volume.name)' have the same identifier; rename one")
@@ -256,7 +295,8 @@ struct ConfigurationCheck {
             }
             guard node.pool.sizeBytes >= needed else {
                 throw try entry("nodes", node.id.rawValue, "pool", "size").error(
-                    "\(Size.format(node.pool.sizeBytes)) is not enough for the logs of \(node.id), which need \(Size.format(needed))")
+                    "\(Size.format(node.pool.sizeBytes)) is not enough for the logs of \(node.id), which need \(Size.format(needed))"
+                )
             }
         }
     }

@@ -29,7 +29,9 @@ struct YAMLValue {
 
     func size(atLeast minimum: UInt64, multipleOf unit: UInt64) throws(ConfigurationError) -> UInt64 {
         let text = try text()
-        guard let bytes = Size.parse(text) else { throw error("'\(text)' is not a size, such as 4096, 64KiB, 512MiB, 1GiB") }
+        guard let bytes = Size.parse(text) else {
+            throw error("'\(text)' is not a size, such as 4096, 64KiB, 512MiB, 1GiB")
+        }
         guard bytes >= minimum else { throw error("\(text) is less than \(Size.format(minimum))") }
         guard bytes <= 1 << 50 else { throw error("\(text) is more than a pebibyte") }
         guard bytes % unit == 0 else { throw error("\(text) is not a multiple of \(unit) bytes") }
@@ -48,7 +50,9 @@ struct YAMLValue {
     func choice(_ supported: [String], later: [String] = []) throws(ConfigurationError) -> String {
         let text = try text()
         if later.contains(text) { throw error("'\(text)' is not supported by this version") }
-        guard supported.contains(text) else { throw error("'\(text)' is not one of \(supported.joined(separator: ", "))") }
+        guard supported.contains(text) else {
+            throw error("'\(text)' is not one of \(supported.joined(separator: ", "))")
+        }
         return text
     }
 
