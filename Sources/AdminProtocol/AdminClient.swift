@@ -25,7 +25,9 @@ public enum AdminClient {
         var sent = 0
         while sent < line.count {
             try wait(descriptor, Int16(POLLOUT), deadline, path)
-            let count = line.withUnsafeBytes { send(descriptor, $0.baseAddress! + sent, $0.count - sent, Int32(MSG_NOSIGNAL)) }
+            let count = line.withUnsafeBytes {
+                send(descriptor, $0.baseAddress! + sent, $0.count - sent, Int32(MSG_NOSIGNAL))
+            }
             if count < 0 && (errno == EAGAIN || errno == EINTR) { continue }
             guard count > 0 else { throw failure(path, "cannot be written to") }
             sent += count
@@ -38,14 +40,18 @@ public enum AdminClient {
         }
     }
 
-    private static func readLine(_ descriptor: CInt, _ deadline: Int, _ path: String) throws(AdminClientError) -> [UInt8] {
+    private static func readLine(_ descriptor: CInt, _ deadline: Int, _ path: String) throws(AdminClientError)
+        -> [UInt8]
+    {
         var answer: [UInt8] = []
         var chunk = [UInt8](repeating: 0, count: 65536)
         while answer.last != UInt8(ascii: "\n") {
             try wait(descriptor, Int16(POLLIN), deadline, path)
             let count = recv(descriptor, &chunk, chunk.count, 0)
             if count < 0 && (errno == EAGAIN || errno == EINTR) { continue }
-            guard count > 0 else { throw AdminClientError(message: "\(path): the node ended the connection without an answer") }
+            guard count > 0 else {
+                throw AdminClientError(message: "\(path): the node ended the connection without an answer")
+            }
             answer += chunk.prefix(count)
             guard answer.count <= AdminResponse.maximumBytes else {
                 throw AdminClientError(message: "\(path): the answer is over \(AdminResponse.maximumBytes) bytes")
@@ -62,7 +68,8 @@ public enum AdminClient {
         withUnsafeMutableBytes(of: &address.sun_path) { space in
             for (index, byte) in path.utf8.enumerated() { space[index] = byte }
         }
-        let descriptor = socket(AF_UNIX, Int32(SOCK_STREAM.rawValue) | Int32(SOCK_CLOEXEC.rawValue) | Int32(SOCK_NONBLOCK.rawValue), 0)
+        let descriptor = socket(
+            AF_UNIX, Int32(SOCK_STREAM.rawValue) | Int32(SOCK_CLOEXEC.rawValue) | Int32(SOCK_NONBLOCK.rawValue), 0)
         guard descriptor >= 0 else { throw failure(path, "no socket can be made") }
         let result = withUnsafePointer(to: &address) { pointer in
             pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) {
