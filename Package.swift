@@ -113,14 +113,14 @@ let package = Package(
         tests("PersistentMemoryTests", ["LogModel", "PersistentMemory"]),
         tests("WriteLogTests", ["LogModel", "PersistentMemory", "WriteLog", "CLogCore"]),
         tests("CrashTests", ["LogModel", "PersistentMemory", "WriteLog", "CLogCore"]),
-        tests("StorageMediumTests", ["LogModel", "StorageMedium", system]),
-        tests("CoordinationTests", ["LogModel", "Coordination", "CHostSupport"]),
+        tests("StorageMediumTests", ["LogModel", "StorageMedium"]),
+        tests("CoordinationTests", ["LogModel", "Coordination"]),
         tests("ClusterConfigurationTests", ["LogModel", "ClusterConfiguration"]),
         tests(
             "RemoteMemoryTCPTests", ["LogModel", "RemoteMemory", "RemoteMemoryTCP", "CLogCore", log, nioEmbedded] + nio),
         tests(
             "NBDTests", ["LogModel", "NBDProtocol", "NBDServer", "NBDClient", "StorageNode", log, nioEmbedded] + nio),
-        tests("AdminProtocolTests", ["LogModel", "AdminProtocol"] + nio),
+        tests("AdminProtocolTests", ["AdminProtocol"] + nio),
         tests("ClusterProtocolTests", ["LogModel", "Coordination", "ClusterProtocol"]),
         tests("SimulationTests", ["LogModel", "Coordination", "ClusterProtocol"]),
         tests("RecoveryTests", ["LogModel", "PersistentMemory", "WriteLog", "StorageMedium", "Recovery"]),

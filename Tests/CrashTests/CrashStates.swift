@@ -139,7 +139,8 @@ struct CrashStates {
         if !pending.isEmpty { choices.append(("everything undrained", { _ in true })) }
         // Single lines, at most eight spread over all of them, first and last always.
         let step = max(1, (lines.count + 6) / 7)
-        for line in lines.enumerated().filter({ $0.offset % step == 0 || $0.offset == lines.count - 1 }).map(\.element) {
+        for line in lines.enumerated().filter({ $0.offset % step == 0 || $0.offset == lines.count - 1 }).map(\.element)
+        {
             let offsets = pending.map { $0.offset / 64 }
             choices.append(("line \(line) only", { offsets[$0] == line }))
             choices.append(("all but line \(line)", { offsets[$0] != line }))

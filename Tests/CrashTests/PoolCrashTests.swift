@@ -45,7 +45,8 @@ struct PoolCrashTests {
         let count = try states.forEach { state in
             try folder.put(state.image)
             do throws(PoolError) {
-                let pool = try Pool.open(path: folder.pool, expecting: ("demo", NodeID("alpha")), persistence: .volatile)
+                let pool = try Pool.open(
+                    path: folder.pool, expecting: ("demo", NodeID("alpha")), persistence: .volatile)
                 #expect(pool.regions.isEmpty)
             } catch {
                 // It still has its temporary name then; whoever opens it all the same is told.
