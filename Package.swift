@@ -104,7 +104,7 @@ let package = Package(
             "twinlog-perf",
             [
                 "LogModel", "PersistentMemory", "WriteLog", "CLogCore", "RemoteMemory", "RemoteMemoryTCP",
-                "NBDProtocol", "NBDClient", arguments,
+                "ClusterProtocol", "NBDClient", arguments,
                 histogram,
             ] + nio,
             path: "Perf/twinlog-perf"),

@@ -22,10 +22,9 @@ public struct MediumBatch {
 
     public init(media: [VolumeID: any Medium]) { self.media = media }
 
-    /// Takes a record; its payload must stay where it is until ``write()`` has returned. Records come in order of LSN.
-    /// Throws `unknownVolume` or `outOfRange`.
-    public mutating func add(_ record: LogRecord) throws(ReplayError) {
-        guard record.kind != .watermark else { return }
+    /// Where a record goes; `nil` for a watermark. Throws `unknownVolume` or `outOfRange`.
+    func medium(for record: LogRecord) throws(ReplayError) -> (any Medium)? {
+        guard record.kind != .watermark else { return nil }
         guard let medium = media[record.volume] else {
             throw ReplayError(
                 .unknownVolume, "the record at LSN \(record.lsn) is of volume \(record.volume), which is not configured"
@@ -36,6 +35,13 @@ public struct MediumBatch {
                 .outOfRange,
                 "the record at LSN \(record.lsn) is of bytes \(record.range), the medium has \(medium.sizeBytes)")
         }
+        return medium
+    }
+
+    /// Takes a record; its payload must stay where it is until ``write()`` has returned. Records come in order of LSN.
+    /// Throws `unknownVolume` or `outOfRange`.
+    public mutating func add(_ record: LogRecord) throws(ReplayError) {
+        guard try medium(for: record) != nil else { return }
         let source =
             switch record.kind {
             case .data: Source(payload: record.payload.baseAddress)

@@ -22,42 +22,58 @@ public struct ReplayOutcome: Hashable, Sendable {
 }
 
 public enum Replay {
-    /// Writes everything in `region`'s log to `media` and flushes them. `nil` if the region holds no log. A corrupt log
-    /// throws before anything of it is written. Blocks.
+    /// Writes everything in `region`'s log to `media` and flushes them. `nil` if the region holds no log. A corrupt log,
+    /// or one with a record that no medium is for, throws before anything of it is written. Blocks.
     /// `progress` is called now and then with the bytes of the log that are done and that there are.
     public static func run(
         _ region: Region, onto media: [VolumeID: any Medium], dryRun: Bool = false,
         progress: (_ done: UInt64, _ total: UInt64) -> Void = { _, _ in }
     ) throws(ReplayError) -> ReplayOutcome? {
-        guard var judge = LogScan(region: region) else { return nil }
-        let verdict = judge.finish()
+        var batch = MediumBatch(media: media)
+        guard let outcome = try judge(region, batch) else { return nil }
+        guard !dryRun, let scan = LogScan(region: region) else { return outcome }
+        var done = outcome.headLSN
+        for write in scan {
+            for record in write.records { try batch.add(record) }
+            done = write.end
+            progress(done - outcome.headLSN, outcome.endLSN - outcome.headLSN)
+        }
+        // Memory can rot between two looks: what was judged whole must be what is replayed (S26).
+        guard done == outcome.endLSN else {
+            throw ReplayError(
+                .corrupt,
+                "the log of \(region.group) changed under the replay: good up to LSN \(outcome.endLSN) before, to \(done) now"
+            )
+        }
+        try onMedium { () throws(MediumError) in
+            try batch.write()
+            try batch.flush()
+        }
+        return outcome
+    }
+
+    /// Reads all of the log without writing: its end, and whether every record can go to its medium.
+    private static func judge(_ region: Region, _ batch: MediumBatch) throws(ReplayError) -> ReplayOutcome? {
+        guard var scan = LogScan(region: region) else { return nil }
+        var payloadBytes: UInt64 = 0
+        var problem: ReplayError?
+        while let write = scan.next() {
+            for record in write.records where problem == nil {
+                payloadBytes += UInt64(record.payload.count)
+                do throws(ReplayError) { _ = try batch.medium(for: record) } catch { problem = error }
+            }
+        }
+        let verdict = scan.finish()
         guard verdict != .corrupt else {
             throw ReplayError(
                 .corrupt,
-                "the log of \(region.group) is corrupt at LSN \(judge.firstBadLSN ?? judge.endLSN), below the acknowledged LSN "
-                    + "\(judge.acknowledgedLSN): heal it from the other copy, see `twinlog-recover compare` and `heal`")
+                "the log of \(region.group) is corrupt at LSN \(scan.firstBadLSN ?? scan.endLSN), below the acknowledged LSN "
+                    + "\(scan.acknowledgedLSN): heal it from the other copy, see `twinlog-recover compare` and `heal`")
         }
-        guard let scan = LogScan(region: region) else { return nil }
-        let total = judge.endLSN - judge.headLSN
-        var batch = MediumBatch(media: media)
-        var payloadBytes: UInt64 = 0
-        for write in scan {
-            for record in write.records {
-                try batch.add(record)
-                payloadBytes += UInt64(record.payload.count)
-            }
-            progress(write.end - judge.headLSN, total)
-        }
-        if !dryRun {
-            try onMedium { () throws(MediumError) in
-                try batch.write()
-                try batch.flush()
-            }
-        }
+        if let problem { throw problem }
         return ReplayOutcome(
-            headLSN: judge.headLSN, endLSN: judge.endLSN, acknowledgedLSN: judge.acknowledgedLSN,
-            writes: judge.writeCount,
-            records: judge.recordCount, payloadBytes: payloadBytes, verdict: verdict)
+            headLSN: scan.headLSN, endLSN: scan.endLSN, acknowledgedLSN: scan.acknowledgedLSN, writes: scan.writeCount,
+            records: scan.recordCount, payloadBytes: payloadBytes, verdict: verdict)
     }
 
     private static func onMedium(_ body: () throws(MediumError) -> Void) throws(ReplayError) {

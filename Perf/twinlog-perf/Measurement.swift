@@ -1,0 +1,150 @@
+// What was measured, in numbers that can be compared, as JSON and as a table.
+
+import Foundation
+import Histogram
+import LogModel
+
+typealias LatencyHistogram = Histogram<UInt64>
+
+/// Up to a minute, to a thousandth.
+func makeHistogram() -> LatencyHistogram {
+    LatencyHistogram(highestTrackableValue: 60_000_000_000, numberOfSignificantValueDigits: .three)
+}
+
+extension LatencyHistogram {
+    /// What is longer than the histogram reaches counts as its longest.
+    mutating func note(_ nanos: UInt64) { _ = record(Swift.min(nanos, highestTrackableValue)) }
+
+    mutating func merge(_ other: Self) { add(other) }
+}
+
+func monotonicNanos() -> UInt64 {
+    var time = timespec()
+    clock_gettime(CLOCK_MONOTONIC, &time)
+    return UInt64(time.tv_sec) * 1_000_000_000 + UInt64(time.tv_nsec)
+}
+
+struct Latency: Encodable {
+    var mean = 0.0
+    var p50: UInt64 = 0
+    var p99: UInt64 = 0
+    var p999: UInt64 = 0
+    var samples: UInt64 = 0
+
+    init() {}
+    init(_ histogram: LatencyHistogram) {
+        guard histogram.totalCount > 0 else { return }
+        mean = histogram.mean
+        p50 = histogram.valueAtPercentile(50)
+        p99 = histogram.valueAtPercentile(99)
+        p999 = histogram.valueAtPercentile(99.9)
+        samples = UInt64(histogram.totalCount)
+    }
+}
+
+/// One repeat: so many operations in so much time.
+struct Repeat {
+    var operations: UInt64
+    var seconds: Double
+    var operationsPerSecond: Double { seconds > 0 ? Double(operations) / seconds : 0 }
+}
+
+struct Row: Encodable {
+    var name: String
+    var memory: String
+    var sizeBytes: Int
+    var threads: Int
+    var depth: Int
+    var operations: UInt64
+    var seconds: Double
+    /// The median of the repeats.
+    var operationsPerSecond: Double
+    var repeatsOperationsPerSecond: [Double]
+    var mebibytesPerSecond: Double
+    var latencyNanos: Latency
+
+    init(
+        _ name: String, memory: String, sizeBytes: Int, threads: Int = 1, depth: Int = 1, repeats: [Repeat],
+        latency: Latency
+    ) {
+        self.name = name
+        self.memory = memory
+        self.sizeBytes = sizeBytes
+        self.threads = threads
+        self.depth = depth
+        operations = repeats.reduce(0) { $0 + $1.operations }
+        seconds = repeats.reduce(0) { $0 + $1.seconds }
+        repeatsOperationsPerSecond = repeats.map(\.operationsPerSecond)
+        operationsPerSecond = median(repeatsOperationsPerSecond)
+        mebibytesPerSecond = operationsPerSecond * Double(sizeBytes) / Double(Size.mebibyte)
+        latencyNanos = latency
+    }
+}
+
+func median(_ values: [Double]) -> Double {
+    guard !values.isEmpty else { return 0 }
+    let sorted = values.sorted()
+    let middle = sorted.count / 2
+    return sorted.count % 2 == 1 ? sorted[middle] : (sorted[middle - 1] + sorted[middle]) / 2
+}
+
+/// The keys of the first row stand at the top too, for scripts that measure one thing.
+struct Results: Encodable {
+    var scenario: String
+    var rows: [Row] = []
+    /// Operations per second of one row by another's: the median of the ratios of neighbouring repeats.
+    var ratios: [String: Double] = [:]
+
+    init(scenario: String) { self.scenario = scenario }
+
+    /// Adds the ratio of two rows that were measured in turn.
+    mutating func compare(_ row: Row, to floor: Row) {
+        let pairs = zip(row.repeatsOperationsPerSecond, floor.repeatsOperationsPerSecond).filter { $0.1 > 0 }
+        ratios["\(row.name)/\(floor.name) \(Size.format(UInt64(row.sizeBytes))) \(row.threads)x\(row.depth)"] =
+            median(pairs.map { $0.0 / $0.1 })
+    }
+
+    private enum Key: String, CodingKey { case scenario, rows, ratios }
+
+    func encode(to encoder: any Encoder) throws {
+        try rows.first?.encode(to: encoder)
+        var container = encoder.container(keyedBy: Key.self)
+        try container.encode(scenario, forKey: .scenario)
+        try container.encode(rows, forKey: .rows)
+        try container.encode(ratios, forKey: .ratios)
+    }
+
+    func report(json path: String?) throws {
+        printTable()
+        guard let path else { return }
+        let encoder = JSONEncoder()
+        encoder.outputFormatting = [.prettyPrinted, .sortedKeys, .withoutEscapingSlashes]
+        try encoder.encode(self).write(to: URL(fileURLWithPath: path))
+    }
+
+    private func printTable() {
+        func cell(_ text: String, _ width: Int) -> String {
+            String(repeating: " ", count: max(0, width - text.count)) + text
+        }
+        func micros(_ nanos: Double) -> String { String(format: "%.2f", nanos / 1000) }
+        let titles = [
+            "memory", "size", "threads", "depth", "ops/s", "MiB/s", "mean us", "p50 us", "p99 us", "p99.9 us",
+        ]
+        print("\(scenario)".padding(toLength: 22, withPad: " ", startingAt: 0) + titles.map { cell($0, 11) }.joined())
+        for row in rows {
+            let latency = row.latencyNanos
+            let cells = [
+                row.memory, Size.format(UInt64(row.sizeBytes)), "\(row.threads)", "\(row.depth)",
+                String(format: "%.0f", row.operationsPerSecond), String(format: "%.0f", row.mebibytesPerSecond),
+                micros(latency.mean), micros(Double(latency.p50)), micros(Double(latency.p99)),
+                micros(Double(latency.p999)),
+            ]
+            print(
+                "  \(row.name)".padding(toLength: 22, withPad: " ", startingAt: 0) + cells.map { cell($0, 11) }.joined()
+            )
+        }
+        for (name, ratio) in ratios.sorted(by: { $0.key < $1.key }) {
+            print("  \(name): \(String(format: "%.3f", ratio))")
+        }
+    }
+}

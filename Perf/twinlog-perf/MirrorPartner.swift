@@ -1,0 +1,111 @@
+// The partner of `mirror`: a second process with a mirror log of its own, served over the real transport, and the TCP
+// floor beside it. It ends when its standard input does, so it never outlives the one that started it.
+
+import ArgumentParser
+import Dispatch
+import Foundation
+import Glibc
+import LogModel
+import NIOCore
+import NIOPosix
+import PersistentMemory
+import RemoteMemory
+import RemoteMemoryTCP
+
+let perfRailIdentity = RailIdentity(cluster: "perf", node: NodeID("perf"))
+
+/// What the partner tells on its standard output, as one line of JSON.
+struct PartnerAnnouncement: Codable {
+    var railPort: Int
+    var key: UInt64
+    var floorPort: UInt16
+    var memory: String
+}
+
+struct MirrorPartnerCommand: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "mirror-partner", abstract: "The second process of mirror.", shouldDisplay: false)
+    @Option var pool: String?
+    @Option var ring: UInt64 = perfRingBytes
+
+    func run() throws {
+        let pool = try PerfPool(path: pool, purpose: "mirror-partner", groups: ["mirror"], ringBytes: ring)
+        let region = pool.regions[0]
+        try region.format(role: .mirror, logUUID: .random(), incarnation: Incarnation(1), start: .zero)
+        let floor = try FloorServer.start()
+        let (port, key) = try startRail(region)
+        let announcement = PartnerAnnouncement(railPort: port, key: key, floorPort: floor.port, memory: pool.memory)
+        FileHandle.standardOutput.write(try JSONEncoder().encode(announcement) + Data("\n".utf8))
+        while try FileHandle.standardInput.read(upToCount: 1)?.isEmpty == false {}
+        // Whatever is still open ends with the process.
+        Foundation.exit(0)
+    }
+
+    private func startRail(_ region: Region) throws -> (port: Int, key: UInt64) {
+        let eventLoop = MultiThreadedEventLoopGroup(numberOfThreads: 1).next()
+        return try eventLoop.flatSubmit {
+            let registry = TCPRegionRegistry()
+            let key = registry.register(PerfMirrorTarget(region), lengthBytes: region.ringBytes + 8)
+            let silent = SilentDelegate()
+            let listener = TCPMirrorListener(identity: perfRailIdentity, registry: registry, eventLoop: eventLoop) {
+                rail, _ in
+                rail.delegate = silent
+            }
+            // They live as long as the process.
+            _ = Unmanaged.passRetained(listener)
+            _ = Unmanaged.passRetained(silent)
+            return listener.listen(on: RailAddress("127.0.0.1:0")!).flatMapThrowing { address in
+                guard let port = address.port else { throw PerfError("the rail has no port") }
+                return (port, key.rawValue)
+            }
+        }.wait()
+    }
+}
+
+/// The target's side asks nothing and is told nothing.
+private final class SilentDelegate: QueuePairDelegate {
+    func queuePair(_ queuePair: any QueuePair, completedThrough id: WorkRequestID) {}
+    func queuePair(_ queuePair: any QueuePair, read id: WorkRequestID, returned bytes: [UInt8]) {}
+    func queuePair(_ queuePair: any QueuePair, received message: [UInt8]) {}
+    func queuePairHeard(_ queuePair: any QueuePair) {}
+    func queuePair(_ queuePair: any QueuePair, failed error: RemoteMemoryError) {}
+}
+
+/// A mirror log: stores, drains, moves its head, as a node's does. An `msync` is waited for on the loop, which nothing else
+/// uses here.
+private final class PerfMirrorTarget: RegionTarget {
+    private let region: Region
+    private var headToPersist: LSN?
+
+    init(_ region: Region) { self.region = region }
+
+    func write(_ bytes: UnsafeRawBufferPointer, at offset: UInt64) throws(RemoteMemoryError) {
+        guard offset < region.ringBytes, UInt64(bytes.count) <= region.ringBytes - offset else {
+            throw RemoteMemoryError(.access, "a WRITE outside of the ring")
+        }
+        region.store(bytes, at: LSN(offset))
+    }
+
+    func atomicWrite(_ value: UInt64, at offset: UInt64) throws(RemoteMemoryError) {
+        guard offset == region.ringBytes else { throw RemoteMemoryError(.access, "not the head") }
+        headToPersist = LSN(value)
+    }
+
+    func read(into buffer: UnsafeMutableRawBufferPointer, at offset: UInt64) throws(RemoteMemoryError) {
+        guard offset < region.ringBytes, UInt64(buffer.count) <= region.ringBytes - offset else {
+            throw RemoteMemoryError(.access, "a READ outside of the ring")
+        }
+        region.readRing(from: LSN(offset), into: buffer)
+    }
+
+    func persist(_ done: @escaping (RemoteMemoryError?) -> Void) {
+        do throws(PoolError) {
+            try region.drain()
+            if let head = headToPersist { try region.setHead(head, acknowledged: head) }
+            headToPersist = nil
+            done(nil)
+        } catch {
+            done(RemoteMemoryError(.remoteOperation, error.description))
+        }
+    }
+}

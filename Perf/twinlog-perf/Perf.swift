@@ -1,0 +1,76 @@
+// twinlog-perf: measures one thing at a time, and beside each the least that it could cost: its floor.
+
+import ArgumentParser
+import Foundation
+import LogModel
+
+@main
+struct Perf: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "twinlog-perf", abstract: "Measure TwinLog beside its floors, in one run.",
+        version: TwinLogVersion.current,
+        subcommands: [
+            AppendCommand.self, MirrorCommand.self, VolumeCommand.self, FloorCommand.self, MirrorPartnerCommand.self,
+        ])
+
+    static func main() {
+        // A partner that ends early is an error of the write, not of the process.
+        signal(SIGPIPE, SIG_IGN)
+        do {
+            var command = try parseAsRoot()
+            try command.run()
+        } catch let error as PerfError {
+            FileHandle.standardError.write(Data("twinlog-perf: \(error.message)\n".utf8))
+            Foundation.exit(1)
+        } catch {
+            let isHelp = exitCode(for: error) == .success
+            let output = isHelp ? FileHandle.standardOutput : FileHandle.standardError
+            output.write(Data((fullMessage(for: error) + "\n").utf8))
+            Foundation.exit(isHelp ? 0 : 2)
+        }
+    }
+}
+
+struct PerfError: Error {
+    var message: String
+    init(_ message: String) { self.message = message }
+}
+
+/// What every scenario takes.
+struct CommonOptions: ParsableArguments {
+    @Option(help: "Bytes of one operation; several, separated by commas, are measured in turn.") var size = "4KiB"
+    @Option(help: "Threads; several, separated by commas, are measured in turn.") var threads = "1"
+    @Option(help: "Operations under way at once.") var depth = 1
+    @Option(help: "How long each row is measured, all repeats together.") var seconds = 1.0
+    @Option(help: "How often it is measured; the medians count.") var repeats = 5
+    @Option(help: "Where to make the pool; it must not exist, and is removed.") var pool: String?
+    @Option(help: "Write the results here, as JSON.") var json: String?
+
+    static let largestSizeBytes: UInt64 = 1 << 20
+
+    func validate() throws {
+        guard (1...1024).contains(depth) else { throw ValidationError("--depth: 1 to 1024") }
+        guard seconds > 0, seconds <= 3600 else { throw ValidationError("--seconds: more than 0, at most 3600") }
+        guard (1...99).contains(repeats) else { throw ValidationError("--repeats: 1 to 99") }
+        _ = try sizes()
+        _ = try threadCounts()
+    }
+
+    func sizes() throws -> [Int] {
+        try size.split(separator: ",").map { text in
+            guard let bytes = Size.parse(String(text)), (1...Self.largestSizeBytes).contains(bytes) else {
+                throw ValidationError("--size: '\(text)' is not a size from 1 to \(Size.format(Self.largestSizeBytes))")
+            }
+            return Int(bytes)
+        }
+    }
+
+    func threadCounts() throws -> [Int] {
+        try threads.split(separator: ",").map { text in
+            guard let count = Int(text), (1...256).contains(count) else { throw ValidationError("--threads: 1 to 256") }
+            return count
+        }
+    }
+
+    var secondsPerRepeat: Double { seconds / Double(repeats) }
+}

@@ -1,0 +1,91 @@
+// Whether a pool may be replayed: by the coordinator's word it must hold everything that was acknowledged (S13), and no
+// process that could still write may live (S16).
+
+import ClusterConfiguration
+import Coordination
+import Glibc
+import LogModel
+import PersistentMemory
+
+/// A pool that is in sync, and what the operator should know all the same.
+struct InSync {
+    static let unknown =
+        "warning: without --config nobody can say whether this pool is in sync; if the group ran on without this node, "
+        + "newer acknowledged writes are in the other node's pool only"
+
+    var warnings: [String]
+
+    /// Throws why the pool must not be replayed.
+    static func judge(_ pool: Pool, _ region: Region, _ configuration: ClusterConfiguration) throws(Failure) -> InSync {
+        let node = pool.identity.node
+        guard pool.identity.cluster == configuration.cluster else {
+            throw Failure(
+                .unreadable,
+                "\(pool.path): belongs to cluster \(pool.identity.cluster), the configuration to \(configuration.cluster)"
+            )
+        }
+        guard let group = configuration.group(region.group), group.includes(node) else {
+            throw Failure(
+                .usage, "\(pool.path): node \(node) takes no part in group \(region.group) by the configuration")
+        }
+        let record = try read(group.id, configuration.coordinatorPath)
+        if let problem = problem(record, pool.identity, region.identity) {
+            throw Failure(.refused, "\(pool.path): \(problem)")
+        }
+        return InSync(warnings: try checkWritersGone(record))
+    }
+
+    private static func read(_ group: GroupID, _ path: String) throws(Failure) -> GroupRecord {
+        let advice = "so nobody can say whether the pool is in sync; without --config it is replayed on your word"
+        // The coordinator would make a missing folder; a tool that only looks must not.
+        guard access(path, F_OK) == 0 else {
+            throw Failure(.refused, "\(path): the coordinator's folder is missing, \(advice)")
+        }
+        do throws(CoordinationError) {
+            if let record = try FileCoordinator(directory: path).read(group) { return record }
+        } catch {
+            throw Failure(.refused, "\(error), \(advice)")
+        }
+        throw Failure(.refused, "\(path): the coordinator has no record of group \(group), \(advice)")
+    }
+
+    /// Why the pool's log may lack something that was acknowledged, or belongs to another time; `nil` if it is in sync.
+    static func problem(_ record: GroupRecord, _ pool: PoolIdentity, _ log: RegionIdentity?) -> String? {
+        guard let log, log.role != .empty else { return "the log of \(record.group) was never used" }
+        if record.pools[pool.node.rawValue] != pool.uuid {
+            return "the coordinator knows another pool of node \(pool.node) (S20): this one is a copy, or older"
+        }
+        if record.logUUID != log.logUUID { return "the coordinator knows another log of group \(record.group) (S20)" }
+        if log.incarnation > Incarnation(record.epoch) {
+            return
+                "the pool is of epoch \(log.incarnation), the coordinator knows only epoch \(record.epoch) (S20): it lost something"
+        }
+        let complete = record.phase == .published ? record.inSync : record.sources
+        guard complete.contains(pool.node) else {
+            return
+                "node \(pool.node) is out of sync since epoch \(record.epoch) or before: acknowledged writes are missing in its log "
+                + "(S13); replay the pool of \(complete.map(\.rawValue).joined(separator: " or ")) instead"
+        }
+        return nil
+    }
+
+    /// A live writer stops the replay; one of another boot, or machine, is only known to be gone from here.
+    private static func checkWritersGone(_ record: GroupRecord) throws(Failure) -> [String] {
+        let writers = record.mustFence + [record.ownerProcess].compactMap(\.self)
+        let boot: String
+        var living: ProcessIdentity?
+        do throws(FenceError) {
+            boot = try ProcessIdentity.current(node: record.owner).bootID
+            for process in writers where try ProcessFence.liveness(of: process) == .alive { living = process }
+        } catch {
+            throw Failure(.refused, "whether the nodes are gone cannot be found out: \(error)")
+        }
+        if let living {
+            throw Failure(
+                .inUse, "process \(living.pid) of node \(living.node) lives and may write to the medium; stop it first")
+        }
+        return writers.filter { $0.bootID != boot }.map {
+            "warning: node \($0.node) last ran on another boot or machine; make sure that it does not run there"
+        }
+    }
+}

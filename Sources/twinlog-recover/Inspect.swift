@@ -1,0 +1,90 @@
+// inspect: what a pool says of itself, without reading its logs.
+
+import ArgumentParser
+import LogModel
+import PersistentMemory
+
+struct Inspect: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        abstract: "Show whose pool it is and which logs it holds, without reading them.")
+    @OptionGroup var options: PoolOptions
+
+    func run() throws {
+        let report = Report(try openPool(options.pool))
+        if options.json { try printJSON(report) } else { print(report.text) }
+    }
+
+    struct Report: Encodable {
+        var path: String
+        var uuid: String
+        var cluster: String
+        var node: String
+        var sizeBytes: UInt64
+        var persistence: String
+        var groups: [Log]
+
+        init(_ pool: Pool) {
+            path = pool.path
+            uuid = pool.identity.uuid.description
+            cluster = pool.identity.cluster
+            node = pool.identity.node.rawValue
+            sizeBytes = pool.sizeBytes
+            persistence = pool.persistence.rawValue
+            groups = pool.regions.map(Log.init)
+        }
+
+        var text: String {
+            ([
+                "\(path): pool \(uuid) of node \(node), cluster \(cluster), \(Size.format(sizeBytes)), \(persistence) memory"
+            ]
+                + (groups.isEmpty ? ["  no logs"] : groups.map(\.text))).joined(separator: "\n")
+        }
+    }
+
+    struct Log: Encodable {
+        var name: String
+        var role: String
+        var epoch: UInt64
+        var logUUID: Nullable<String>
+        var startLSN: UInt64
+        var headLSN: UInt64
+        var acknowledgedLSN: UInt64
+        var replayed: Bool
+        var ringOffset: UInt64
+        var ringBytes: UInt64
+
+        init(_ region: Region) {
+            let identity = region.identity
+            name = region.group.rawValue
+            role = (identity?.role ?? .empty).name
+            epoch = identity?.incarnation.rawValue ?? 0
+            logUUID = Nullable(identity?.logUUID.description)
+            startLSN = identity?.startLSN.rawValue ?? 0
+            headLSN = region.head.rawValue
+            acknowledgedLSN = region.acknowledged.rawValue
+            replayed = identity?.isReplayed ?? false
+            ringOffset = region.ringOffset
+            ringBytes = region.ringBytes
+        }
+
+        var text: String {
+            guard role != RegionRole.empty.name else {
+                return "  \(name): never used, \(Size.format(ringBytes)) at offset \(ringOffset)"
+            }
+            return """
+                  \(name): \(role)'s log \(logUUID.value ?? ""), epoch \(epoch) from LSN \(startLSN)\(replayed ? ", replayed by this tool" : "")
+                    head \(headLSN), acknowledged at least \(acknowledgedLSN), \(Size.format(ringBytes)) at offset \(ringOffset)
+                """
+        }
+    }
+}
+
+extension RegionRole {
+    var name: String {
+        switch self {
+        case .empty: "empty"
+        case .owner: "owner"
+        case .mirror: "mirror"
+        }
+    }
+}

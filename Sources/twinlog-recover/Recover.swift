@@ -1,0 +1,86 @@
+// twinlog-recover: looks into pools that no process uses, and brings a surviving log to the medium when both servers
+// are gone. Reads only, unless an option says otherwise.
+
+import ArgumentParser
+import Foundation
+import LogModel
+
+@main
+struct Recover: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "twinlog-recover", abstract: "Look into a pool, and rescue what its logs hold.",
+        discussion: """
+            Pools are opened read-only unless an option says otherwise. Exit codes: 0 clean, 1 a torn tail only, 2 usage, \
+            3 corrupt records, 4 not a pool or unreadable, 5 in use, 6 refused or failed for the reason that is told.
+            """,
+        version: TwinLogVersion.current,
+        subcommands: [Inspect.self, Scan.self, Dump.self, ReplayCommand.self])
+
+    static func main() {
+        do {
+            var command = try parseAsRoot()
+            try command.run()
+        } catch let error as Failure {
+            printError(error.message)
+            Foundation.exit(error.code.rawValue)
+        } catch let error as ExitCode {
+            Foundation.exit(error.rawValue)
+        } catch {
+            let isHelp = exitCode(for: error) == .success
+            let text = fullMessage(for: error)
+            if isHelp { print(text) } else { printError(text) }
+            Foundation.exit(isHelp ? 0 : ToolExit.usage.rawValue)
+        }
+    }
+}
+
+enum ToolExit: Int32 {
+    case clean = 0
+    case torn = 1
+    case usage = 2
+    case corrupt = 3
+    case unreadable = 4
+    case inUse = 5
+    case refused = 6
+}
+
+/// Why the tool stops: what failed, where, why, and what to do next.
+struct Failure: Error {
+    var code: ToolExit
+    var message: String
+    init(_ code: ToolExit, _ message: String) {
+        self.code = code
+        self.message = message
+    }
+}
+
+func printError(_ text: String) {
+    FileHandle.standardError.write(Data("twinlog-recover: \(text)\n".utf8))
+}
+
+/// What every subcommand takes.
+struct PoolOptions: ParsableArguments {
+    @Argument(help: "The pool's file.") var pool: String
+    @Flag(help: "Print JSON.") var json = false
+}
+
+struct GroupOption: ParsableArguments {
+    @Option(help: "Only this group's log.") var group: String?
+}
+
+func printJSON(_ value: some Encodable) throws {
+    let encoder = JSONEncoder()
+    encoder.outputFormatting = [.prettyPrinted, .sortedKeys, .withoutEscapingSlashes]
+    print(String(decoding: try encoder.encode(value), as: UTF8.self))
+}
+
+/// A value that is `null` in JSON when it is missing, where `Optional` would leave the key out.
+struct Nullable<Value: Encodable>: Encodable {
+    var value: Value?
+    init(_ value: Value?) { self.value = value }
+
+    func encode(to encoder: any Encoder) throws {
+        var container = encoder.singleValueContainer()
+        if let value { try container.encode(value) } else { try container.encodeNil() }
+    }
+}

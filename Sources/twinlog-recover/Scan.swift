@@ -1,0 +1,134 @@
+// scan: reads every record of a pool's logs, verifies it, and judges how each log ends (S5).
+
+import ArgumentParser
+import LogModel
+import PersistentMemory
+import WriteLog
+
+struct Scan: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        abstract: "Read and verify every record, and judge how each log ends.")
+    @OptionGroup var options: PoolOptions
+    @OptionGroup var selection: GroupOption
+
+    func run() throws {
+        let pool = try openPool(options.pool)
+        var report = Report(
+            path: pool.path, cluster: pool.identity.cluster, node: pool.identity.node.rawValue, groups: [])
+        for region in try regions(of: pool, group: selection.group) {
+            var bar = ProgressBar("scanning \(region.group)")
+            report.groups.append(ScannedLog(region) { bar.show($0, of: region.ringBytes) })
+            bar.clear()
+        }
+        if options.json { try printJSON(report) } else { print(report.text) }
+        throw report.groups.exit
+    }
+
+    struct Report: Encodable {
+        var path: String
+        var cluster: String
+        var node: String
+        var groups: [ScannedLog]
+
+        var text: String {
+            (["\(path): pool of node \(node), cluster \(cluster)"]
+                + (groups.isEmpty ? ["  no logs"] : groups.map(\.text)))
+                .joined(separator: "\n")
+        }
+    }
+}
+
+/// What one log holds.
+struct ScannedLog: Encodable {
+    var name: String
+    var role: String
+    var epoch: UInt64
+    /// Pads are left out.
+    var records: UInt64 = 0
+    var dataRecords: UInt64 = 0
+    var discardRecords: UInt64 = 0
+    var writeZeroesRecords: UInt64 = 0
+    var watermarkRecords: UInt64 = 0
+    var writes: UInt64 = 0
+    var payloadBytes: UInt64 = 0
+    var headLSN: UInt64
+    var endLSN: UInt64
+    var acknowledgedLSN: UInt64
+    var verdict = LogScan.Verdict.clean.rawValue
+    var firstBadLSN = Nullable<UInt64>(nil)
+    var replayed: Bool
+    var ringOffset: UInt64
+    var ringBytes: UInt64
+
+    /// Reads all of the log; `progress` is told how many bytes are done.
+    init(_ region: Region, progress: (UInt64) -> Void) {
+        let identity = region.identity
+        name = region.group.rawValue
+        role = (identity?.role ?? .empty).name
+        epoch = identity?.incarnation.rawValue ?? 0
+        replayed = identity?.isReplayed ?? false
+        headLSN = region.head.rawValue
+        endLSN = headLSN
+        acknowledgedLSN = region.acknowledged.rawValue
+        ringOffset = region.ringOffset
+        ringBytes = region.ringBytes
+        // Never formatted, or formatted as empty: nothing to read.
+        guard var scan = LogScan(region: region) else { return }
+        while let write = scan.next() {
+            for record in write.records { count(record) }
+            progress(write.end - scan.headLSN)
+        }
+        writes = scan.writeCount
+        endLSN = scan.endLSN.rawValue
+        acknowledgedLSN = scan.acknowledgedLSN.rawValue
+        verdict = scan.finish().rawValue
+        firstBadLSN = Nullable(scan.firstBadLSN?.rawValue)
+    }
+
+    private mutating func count(_ record: LogRecord) {
+        records += 1
+        payloadBytes += UInt64(record.payload.count)
+        switch record.kind {
+        case .data: dataRecords += 1
+        case .discard: discardRecords += 1
+        case .writeZeroes: writeZeroesRecords += 1
+        case .watermark: watermarkRecords += 1
+        }
+    }
+
+    var text: String {
+        guard role != RegionRole.empty.name else { return "  \(name): never used" }
+        let judgement =
+            switch LogScan.Verdict(rawValue: verdict) {
+            case .clean: "clean"
+            case .torn:
+                "torn at LSN \(place): what begins there was never acknowledged and may be discarded"
+            default:
+                "CORRUPT at LSN \(place), below the acknowledged LSN \(acknowledgedLSN): leave the pool as it is, "
+                    + "and use the log of the group's other node"
+            }
+        return """
+              \(name): \(role)'s log, epoch \(epoch)\(replayed ? ", replayed by this tool" : "")
+                \(records) records (\(dataRecords) data, \(discardRecords) discard, \(writeZeroesRecords) write-zeroes, \
+            \(watermarkRecords) watermark) in \(writes) writes, \(payloadBytes) bytes of payload
+                LSN \(headLSN) to \(endLSN), acknowledged at least \(acknowledgedLSN)
+                \(judgement)
+            """
+    }
+
+    private var place: String {
+        guard let bad = firstBadLSN.value else { return "\(endLSN)" }
+        return "\(bad) (file offset \(ringOffset + bad % ringBytes))"
+    }
+}
+
+extension [ScannedLog] {
+    /// The worst verdict says how the tool ends.
+    var exit: ExitCode {
+        if contains(where: { $0.verdict == LogScan.Verdict.corrupt.rawValue }) {
+            return ExitCode(ToolExit.corrupt.rawValue)
+        }
+        if contains(where: { $0.verdict == LogScan.Verdict.torn.rawValue }) { return ExitCode(ToolExit.torn.rawValue) }
+        return ExitCode(ToolExit.clean.rawValue)
+    }
+}

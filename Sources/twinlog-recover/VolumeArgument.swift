@@ -1,0 +1,80 @@
+// Which medium each volume of the log goes to, and getting hold of it.
+
+import ClusterConfiguration
+import Glibc
+import LogModel
+import StorageMedium
+
+struct VolumeArgument {
+    var name: String
+    var path: String
+    var sizeBytes: UInt64
+    var id: VolumeID { VolumeID(name: name) }
+
+    /// From NAME=PATH arguments; checked against the configuration if there is one, and taken from it if there are none.
+    static func resolve(
+        _ arguments: [String], group: GroupID, _ configuration: ClusterConfiguration?
+    ) throws(Failure) -> [VolumeArgument] {
+        let configured = configuration?.group(group)?.volumes
+        if arguments.isEmpty, let configured {
+            return configured.map { VolumeArgument(name: $0.name, path: $0.mediumPath, sizeBytes: $0.sizeBytes) }
+        }
+        guard !arguments.isEmpty else {
+            throw Failure(
+                .usage, "no medium is named: give --volume NAME=PATH for every volume of the group, or --config FILE")
+        }
+        var volumes: [VolumeArgument] = []
+        for argument in arguments {
+            let volume = try parse(argument, configured)
+            guard !volumes.contains(where: { $0.id == volume.id || $0.path == volume.path }) else {
+                throw Failure(.usage, "--volume \(argument): this volume or this medium is named twice")
+            }
+            volumes.append(volume)
+        }
+        return volumes
+    }
+
+    private static func parse(
+        _ argument: String, _ configured: [ClusterConfiguration.Volume]?
+    ) throws(Failure) -> VolumeArgument {
+        guard let equals = argument.firstIndex(of: "="), case let name = String(argument[..<equals]),
+            Name.isValid(name),
+            case let path = String(argument[argument.index(after: equals)...]), !path.isEmpty
+        else { throw Failure(.usage, "--volume \(argument): is not NAME=PATH") }
+        guard let configured else { return VolumeArgument(name: name, path: path, sizeBytes: try size(of: path)) }
+        guard let volume = configured.first(where: { $0.name == name }) else {
+            throw Failure(
+                .usage,
+                "--volume \(argument): the configuration has no such volume; it has \(configured.map(\.name).joined(separator: ", "))"
+            )
+        }
+        return VolumeArgument(name: name, path: path, sizeBytes: volume.sizeBytes)
+    }
+
+    /// Of a file or a block device.
+    private static func size(of path: String) throws(Failure) -> UInt64 {
+        let descriptor = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK)
+        guard descriptor >= 0 else {
+            throw Failure(
+                .refused,
+                "\(path): cannot be opened: \(String(cString: strerror(errno))); a medium must exist to be replayed to")
+        }
+        defer { close(descriptor) }
+        let end = lseek(descriptor, 0, SEEK_END)
+        guard end >= 0 else { throw Failure(.refused, "\(path): has no size: \(String(cString: strerror(errno)))") }
+        return UInt64(end)
+    }
+
+    /// Whoever holds the lock may still write (S18).
+    func openLocked() throws(Failure) -> FileMedium {
+        do throws(MediumError) {
+            let medium = try FileMedium.open(path: path, sizeBytes: sizeBytes, createIfMissing: false)
+            try medium.lock()
+            return medium
+        } catch {
+            guard error.code == .locked else { throw Failure(.refused, "\(error); nothing was written") }
+            let holder = processHolding(path).map { "; process \($0) has it open" } ?? ""
+            throw Failure(.inUse, "\(error)\(holder): a node still serves it, stop it first; nothing was written")
+        }
+    }
+}
