@@ -184,7 +184,9 @@ final class Oracle {
 
     func ticked(_ process: SimProcess) {
         // The owner is gone, and the only living copy is stale: it waits (S13).
-        if process.machine.state(process.clock) == .unavailable { world.coverage.staleWaits += 1 }
+        let state = process.machine.state(process.clock)
+        if state == .unavailable { world.coverage.staleWaits += 1 }
+        if state == .resyncing, !process.machine.acknowledgementRule.needsMirror { world.coverage.farBehind += 1 }
     }
 
     // MARK: The end

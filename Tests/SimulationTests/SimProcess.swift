@@ -98,7 +98,10 @@ final class SimProcess {
         mirrorTarget?.processDied()
         if world.medium.holder === self { world.medium.holder = nil }
         node.process = nil
-        for rail in [rail, mirrorRail] { rail?.reset() }
+        // What it sent may still arrive, before the end of the connection or instead of it.
+        for rail in [rail, mirrorRail] {
+            if world.random.chance(50) { rail?.close(by: self) } else { rail?.reset() }
+        }
         world.clients.processDied(self)
     }
 
