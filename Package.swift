@@ -41,6 +41,7 @@ func tests(_ name: String, _ dependencies: [Target.Dependency]) -> Target {
 let package = Package(
     name: "TwinLog",
     products: [
+        .library(name: "TwinLog", targets: ["TwinLog"]),
         .executable(name: "twinlogd", targets: ["twinlogd"]),
         .executable(name: "twinlog", targets: ["twinlog"]),
         .executable(name: "twinlog-recover", targets: ["twinlog-recover"]),
@@ -85,6 +86,12 @@ let package = Package(
                 "LogModel", "PersistentMemory", "WriteLog", "StorageMedium", "RemoteMemory", "RemoteMemoryTCP",
                 "Coordination", "ClusterProtocol", "ClusterConfiguration", "Recovery", "AdminProtocol", log,
             ] + nio),
+        library(
+            "TwinLog",
+            [
+                "LogModel", "PersistentMemory", "WriteLog", "StorageMedium", "Recovery", "ClusterConfiguration",
+                "StorageNode",
+            ]),
         library("NBDServer", ["NBDProtocol", "StorageNode", log] + nio),
         library(
             "ClusterHarness", ["LogModel", "ClusterConfiguration", "AdminProtocol", "NBDClient", nioCore]),
@@ -129,6 +136,7 @@ let package = Package(
             [
                 "LogModel", "PersistentMemory", "WriteLog", "StorageMedium", "StorageNode", "ClusterConfiguration", log,
             ] + nio),
+        tests("TwinLogTests", ["TwinLog", log] + nio),
         tests(
             "IntegrationTests",
             [

@@ -17,8 +17,6 @@ public struct MediumBatch {
 
     private let media: [VolumeID: any Medium]
     private var maps: [VolumeID: ByteRangeMap<Source>] = [:]
-    public private(set) var pendingRecords = 0
-    public private(set) var payloadBytes: UInt64 = 0
 
     public init(media: [VolumeID: any Medium]) { self.media = media }
 
@@ -49,8 +47,6 @@ public struct MediumBatch {
             default: Source(payload: nil)
             }
         maps[record.volume, default: ByteRangeMap()].insert(record.range, source)
-        pendingRecords += 1
-        payloadBytes += UInt64(record.payload.count)
     }
 
     /// Writes everything that was taken. Not durable until ``flush()``.
@@ -77,8 +73,6 @@ public struct MediumBatch {
         }
         touched.formUnion(maps.keys)
         maps = [:]
-        payloadBytes = 0
-        pendingRecords = 0
     }
 
     private var touched: Set<VolumeID> = []

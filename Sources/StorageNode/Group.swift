@@ -172,9 +172,16 @@ final class Group {
     private func recover() {
         let region = region
         let media = mediaByVolume
+        // What the recovery tool wrote to the medium already may have been overwritten there since.
+        let isReplayed = region.identity?.isReplayed == true
+        if isReplayed {
+            node.report(
+                Report("already-replayed", "twinlog-recover wrote this log to the medium; it is not written again"),
+                group: configuration.id)
+        }
         step {
             do throws(ReplayError) {
-                let outcome = try Replay.run(region, onto: media)
+                let outcome = try Replay.run(region, onto: media, dryRun: isReplayed)
                 return .recovered(end: outcome?.endLSN ?? .zero)
             } catch {
                 return error.code == .medium ? .stepFailed(error.message) : .recoveryRefused(error.message)
