@@ -61,7 +61,8 @@ struct FrameHeader: Equatable {
             frameChecksum(UnsafeRawBufferPointer(rebasing: $0[..<(Self.byteCount - 4)]))
         }
         guard field(0, as: UInt32.self) == Self.magic, field(44, as: UInt32.self) == checksum else {
-            throw RemoteMemoryError(.protocolViolation, "what arrived is not a frame of this protocol, or it is damaged")
+            throw RemoteMemoryError(
+                .protocolViolation, "what arrived is not a frame of this protocol, or it is damaged")
         }
         guard let kind = FrameKind(rawValue: field(4, as: UInt8.self)) else {
             throw RemoteMemoryError(.protocolViolation, "a frame of unknown kind \(field(4, as: UInt8.self)) arrived")
@@ -76,7 +77,8 @@ struct FrameHeader: Equatable {
         guard payloadBytes <= RemoteMemoryLimits.maximumTransferBytes,
             readBytes <= RemoteMemoryLimits.maximumTransferBytes
         else {
-            throw RemoteMemoryError(.protocolViolation, "a frame of \(max(payloadBytes, readBytes)) bytes is over the limit")
+            throw RemoteMemoryError(
+                .protocolViolation, "a frame of \(max(payloadBytes, readBytes)) bytes is over the limit")
         }
     }
 
@@ -129,7 +131,8 @@ struct Greeting: Equatable {
         version = UInt16(bytes[0]) | UInt16(bytes[1]) << 8
         guard version == Self.protocolVersion else {
             throw RemoteMemoryError(
-                .protocolViolation, "the peer speaks mirror protocol \(version), this node speaks \(Self.protocolVersion)")
+                .protocolViolation,
+                "the peer speaks mirror protocol \(version), this node speaks \(Self.protocolVersion)")
         }
         var rest = bytes[2...]
         func text() throws(RemoteMemoryError) -> String {

@@ -115,7 +115,8 @@ public enum TCPMirrorDialer {
         }
         let initialize = NIOLoopBound(
             { (channel: any Channel) in
-                let handler = GreetingHandler(identity: identity, limit: timeout, isDialer: true, expected: peer) { result in
+                let handler = GreetingHandler(identity: identity, limit: timeout, isDialer: true, expected: peer) {
+                    result in
                     switch result {
                     case .success:
                         let queuePair = TCPQueuePair(eventLoop: eventLoop, registry: registry)
@@ -171,7 +172,9 @@ private final class GreetingHandler: ChannelInboundHandler, RemovableChannelHand
     func channelActive(context: ChannelHandlerContext) {
         let channel = context.channel
         timer = context.eventLoop.assumeIsolated().scheduleTask(in: limit) {
-            self.refuse(RemoteMemoryError(.disconnected, "no greeting within \(self.limit.nanoseconds / 1_000_000) ms"), channel)
+            self.refuse(
+                RemoteMemoryError(.disconnected, "no greeting within \(self.limit.nanoseconds / 1_000_000) ms"), channel
+            )
         }
         if isDialer { send(.hello, Greeting(cluster: identity.cluster, node: identity.node.rawValue).encoded, channel) }
         context.fireChannelActive()
@@ -202,7 +205,8 @@ private final class GreetingHandler: ChannelInboundHandler, RemovableChannelHand
             throw RemoteMemoryError(.protocolViolation, "the greeting is damaged")
         }
         if header.kind == .refuse {
-            throw RemoteMemoryError(.protocolViolation, "refused by the peer: \(String(decoding: payload.prefix(512), as: UTF8.self))")
+            throw RemoteMemoryError(
+                .protocolViolation, "refused by the peer: \(String(decoding: payload.prefix(512), as: UTF8.self))")
         }
         guard header.kind == (isDialer ? .welcome : .hello) else {
             throw RemoteMemoryError(.protocolViolation, "expected a greeting, not a frame of kind \(header.kind)")
@@ -212,7 +216,8 @@ private final class GreetingHandler: ChannelInboundHandler, RemovableChannelHand
 
     private func welcome(_ greeting: Greeting, _ context: ChannelHandlerContext) throws(RemoteMemoryError) {
         guard greeting.cluster == identity.cluster else {
-            throw RemoteMemoryError(.protocolViolation, "this is cluster '\(identity.cluster)', not '\(greeting.cluster)'")
+            throw RemoteMemoryError(
+                .protocolViolation, "this is cluster '\(identity.cluster)', not '\(greeting.cluster)'")
         }
         let peer = NodeID(greeting.node)
         guard expected == nil || expected == peer else {
