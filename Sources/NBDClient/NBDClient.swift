@@ -90,7 +90,9 @@ public final class NBDClient: Sendable {
                         .recvAllocator,
                         value: AdaptiveRecvByteBufferAllocator(minimum: 4096, initial: 65536, maximum: 1 << 20))
                 let ready = bootstrap.channelInitializer { channel in
-                    channel.eventLoop.makeCompletedFuture { try channel.pipeline.syncOperations.addHandler(bound.value) }
+                    channel.eventLoop.makeCompletedFuture {
+                        try channel.pipeline.syncOperations.addHandler(bound.value)
+                    }
                 }
                 let connected =
                     switch address {
@@ -101,7 +103,9 @@ public final class NBDClient: Sendable {
                 return connected.map { ($0, bound) }
             }.get()
             let timer = eventLoop.scheduleTask(in: timeout) {
-                opened.fail(NBDClientError(.unreachable, "\(address): no handshake within \(timeout.nanoseconds / 1_000_000) ms"))
+                opened.fail(
+                    NBDClientError(
+                        .unreachable, "\(address): no handshake within \(timeout.nanoseconds / 1_000_000) ms"))
             }
             do {
                 let info = try await opened.futureResult.get()

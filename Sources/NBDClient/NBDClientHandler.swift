@@ -42,6 +42,7 @@ final class NBDClientHandler: ChannelInboundHandler {
         if input.readableBytes == 0 { input = buffer } else { input.writeBuffer(&buffer) }
         do {
             while state != .closed, try advance() {}
+            input.discardReadBytes()
         } catch {
             fail(NBDClientError(.protocolViolation, "\(error)"))
         }
@@ -114,7 +115,8 @@ final class NBDClientHandler: ChannelInboundHandler {
     }
 
     private func optionReply() throws -> Bool {
-        guard input.readableBytes >= 20, let length = input.getInteger(at: input.readerIndex + 16, as: UInt32.self) else {
+        guard input.readableBytes >= 20, let length = input.getInteger(at: input.readerIndex + 16, as: UInt32.self)
+        else {
             return false
         }
         guard length <= 1 << 16 else { throw NBDProtocolError("an option reply of \(length) bytes") }
@@ -202,8 +204,14 @@ final class NBDClientHandler: ChannelInboundHandler {
         switch message {
         case nil: return false
         case .simple(let cookie, let error):
-            guard let entry = pending.removeValue(forKey: cookie) else { throw NBDProtocolError("a reply to no request") }
-            if error == .none { entry.promise.succeed(entry.length == 0 ? nil : ByteBuffer()) } else { entry.promise.fail(Self.failed(error, "")) }
+            guard let entry = pending.removeValue(forKey: cookie) else {
+                throw NBDProtocolError("a reply to no request")
+            }
+            if error == .none {
+                entry.promise.succeed(entry.length == 0 ? nil : ByteBuffer())
+            } else {
+                entry.promise.fail(Self.failed(error, ""))
+            }
         case .data(let cookie, let offset, let bytes, let done):
             try update(cookie, done: done) { entry throws(NBDProtocolError) in
                 // A simple reply's data has no offset of its own.

@@ -153,7 +153,9 @@ public enum NBDServerMessage: Equatable, Sendable {
             guard let offset = body.readInteger(as: UInt64.self), body.readableBytes > 0 else { break }
             return .data(cookie: cookie, offset: offset, body, done: done)
         case NBD.Chunk.offsetHole:
-            guard let offset = body.readInteger(as: UInt64.self), let hole = body.readInteger(as: UInt32.self) else { break }
+            guard let offset = body.readInteger(as: UInt64.self), let hole = body.readInteger(as: UInt32.self) else {
+                break
+            }
             return .hole(cookie: cookie, offset: offset, length: hole, done: done)
         case let type where NBD.Chunk.isError(type):
             guard let code = body.readInteger(as: UInt32.self), let count = body.readInteger(as: UInt16.self),
