@@ -42,6 +42,7 @@ final class NBDClientHandler: ChannelInboundHandler {
         if input.readableBytes == 0 { input = buffer } else { input.writeBuffer(&buffer) }
         do {
             while state != .closed, try advance() {}
+            input.discardReadBytes()
         } catch {
             fail(NBDClientError(.protocolViolation, "\(error)"))
         }

@@ -31,7 +31,7 @@ public struct NBDServerHandshake {
         case clientFlags, options
         case waiting(name: String, purpose: Purpose)
         case skipping(option: UInt32, bytes: Int)
-        case transmission, closed
+        case transmission, aborted, closed
     }
 
     private var state = State.clientFlags
@@ -79,6 +79,9 @@ public struct NBDServerHandshake {
                 }
                 state = .options
                 return .send(reply(option, NBD.Reply.tooBig, text: "the option is too long"))
+            case .aborted:
+                state = .closed
+                return .close
             case .waiting, .transmission, .closed: return nil
             }
         }
@@ -114,8 +117,8 @@ public struct NBDServerHandshake {
             state = .waiting(name: name, purpose: .exportName)
             return .find(name: name, purpose: .exportName)
         case NBD.Option.abort:
-            state = .closed
-            return .close
+            state = .aborted
+            return .send(reply(option, NBD.Reply.ack))
         case NBD.Option.list:
             guard data.readableBytes == 0 else {
                 return .send(reply(option, NBD.Reply.invalid, text: "LIST takes no data"))

@@ -23,7 +23,8 @@ final class NBDConnection: ChannelInboundHandler {
     private var incoming: NBDRequest?
     private var skipping = 0
     private var requestsInFlight = 0
-    private var replyBytes = 0
+    /// Of reads that are being carried out; what they brought then waits in the channel.
+    private var readBytesInFlight = 0
     private var isPaused = false
     private var isClosed = false
     private var isDisconnecting = false
@@ -53,6 +54,12 @@ final class NBDConnection: ChannelInboundHandler {
         if input.readableBytes > Int(NBD.maximumPayloadBytes) + (4 << 20) {
             fail("more than one request's bytes arrived while none could be taken")
         }
+    }
+
+    /// A client that does not read its replies, of whatever kind, is not served until it does.
+    func channelWritabilityChanged(context: ChannelHandlerContext) {
+        resume()
+        context.fireChannelWritabilityChanged()
     }
 
     func channelInactive(context: ChannelHandlerContext) {
@@ -89,6 +96,8 @@ final class NBDConnection: ChannelInboundHandler {
         do throws(NBDProtocolError) {
             if !handshake.isTransmission { try shakeHands() }
             if handshake.isTransmission { try takeRequests() }
+            // Without it a stream that never pauses at the end of a request would grow the buffer for ever.
+            if input.readerIndex > input.readableBytes { input.discardReadBytes() }
         } catch {
             fail(error.message)
         }
@@ -157,7 +166,7 @@ final class NBDConnection: ChannelInboundHandler {
     // MARK: Requests
 
     private var mayTakeRequest: Bool {
-        requestsInFlight < server.limits.requests && replyBytes < server.limits.replyBytes
+        requestsInFlight < server.limits.requests && readBytesInFlight < server.limits.readBytes && channel.isWritable
             && (session?.parkedBytes ?? 0) < server.limits.parkedBytes
     }
 
@@ -217,13 +226,14 @@ final class NBDConnection: ChannelInboundHandler {
             return closeIfDone()
         }
         requestsInFlight += 1
-        if request.command == .read { replyBytes += Int(request.length) }
+        if request.command == .read { readBytesInFlight += Int(request.length) }
         session?.submit(volumeRequest) { [weak self] result in self?.completed(request, result) }
     }
 
     private func completed(_ request: NBDRequest, _ result: Result<ByteBuffer?, VolumeError>) {
         guard !isClosed else { return }
         requestsInFlight -= 1
+        if request.command == .read { readBytesInFlight -= Int(request.length) }
         switch result {
         case .success(let data):
             if request.command == .read, let data {
@@ -232,7 +242,6 @@ final class NBDConnection: ChannelInboundHandler {
                 reply { NBDReply.done(request.cookie, into: &$0) }
             }
         case .failure(let error):
-            if request.command == .read { replyBytes -= Int(request.length) }
             let code: NBD.ErrorCode
             switch error {
             case .outOfRange: code = .invalid
@@ -251,12 +260,7 @@ final class NBDConnection: ChannelInboundHandler {
                 request.cookie, offset: request.offset, length: data.readableBytes, structured: handshake.isStructured,
                 into: &$0)
         }
-        let sent = channel.eventLoop.makePromise(of: Void.self)
-        sent.futureResult.assumeIsolated().whenComplete { [weak self] _ in
-            self?.replyBytes -= Int(request.length)
-            self?.resume()
-        }
-        channel.write(data, promise: sent)
+        channel.write(data, promise: nil)
     }
 
     private func refuse(_ request: NBDRequest, _ code: NBD.ErrorCode, _ message: String) {

@@ -40,8 +40,11 @@ public struct NBDServerLimits: Sendable {
     public var handshake: TimeAmount = .seconds(10)
     /// Payload that waits for space in the log, a connection. Beyond it the socket is not read.
     public var parkedBytes = 8 << 20
-    /// Bytes of reads that are being carried out or not sent yet, a connection: one of the largest, and a little.
-    public var replyBytes = 40 << 20
+    /// Bytes of reads that are being carried out, a connection: one of the largest, and a little.
+    public var readBytes = 40 << 20
+    /// Bytes of replies that the client has not taken, a connection, at which no further request is taken. With `readBytes` and
+    /// one read beyond both, it bounds what a client that never reads makes the server keep: 80 MiB.
+    public var unsentBytes = 8 << 20
     /// Requests that are not answered yet, a connection.
     public var requests = 1024
 
@@ -76,6 +79,10 @@ public final class NBDServer {
             .serverChannelOption(.backlog, value: 128)
             .childChannelOption(
                 .recvAllocator, value: AdaptiveRecvByteBufferAllocator(minimum: 4096, initial: 65536, maximum: 1 << 20)
+            )
+            .childChannelOption(
+                .writeBufferWaterMark,
+                value: ChannelOptions.Types.WriteBufferWaterMark(low: limits.unsentBytes / 2, high: limits.unsentBytes)
             )
             .childChannelInitializer { channel in
                 channel.eventLoop.makeCompletedFuture { try bound.value.accept(channel) }

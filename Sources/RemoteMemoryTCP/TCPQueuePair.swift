@@ -16,6 +16,11 @@ public final class TCPQueuePair: QueuePair, ChannelInboundHandler {
     /// peer that keeps to its window never meets it.
     static let unpersistedLimitBytes = 2 * RemoteMemoryLimits.windowBytes
 
+    /// Bytes of answers that are not sent yet: the data of a window of READs and the frames around them. A peer that keeps to
+    /// its window and reads never meets it, since it posts anew only after a completion, which follows the data.
+    static let unsentAnswersLimitBytes =
+        RemoteMemoryLimits.windowBytes + 4 * RemoteMemoryLimits.windowRequests * FrameHeader.byteCount
+
     public weak var delegate: (any QueuePairDelegate)?
     public let eventLoop: any EventLoop
     private let registry: TCPRegionRegistry
@@ -27,6 +32,8 @@ public final class TCPQueuePair: QueuePair, ChannelInboundHandler {
     // The initiator's side
     private var lastPosted: WorkRequestID = 0
     private var outstanding = CircularBuffer<(id: WorkRequestID, bytes: Int)>()
+    /// READs posted and not answered, with the bytes asked for.
+    private var reads = CircularBuffer<(id: WorkRequestID, bytes: Int)>()
     private var outstandingBytes = 0
     private var isFlushScheduled = false
 
@@ -37,6 +44,7 @@ public final class TCPQueuePair: QueuePair, ChannelInboundHandler {
     private var isPersisting = false
     private var errorAfterPersist: RemoteMemoryError?
     private var isReadPaused = false
+    private var unsentAnswerBytes = 0
 
     init(eventLoop: any EventLoop, registry: TCPRegionRegistry) {
         self.eventLoop = eventLoop
@@ -100,6 +108,7 @@ public final class TCPQueuePair: QueuePair, ChannelInboundHandler {
         lastPosted += 1
         outstanding.append((lastPosted, bytes))
         outstandingBytes += bytes
+        if kind == .read { reads.append((lastPosted, bytes)) }
         emit(
             FrameHeader(
                 kind, payload: payload, request: lastPosted, key: key.rawValue, offset: offset, readBytes: readBytes),
@@ -108,18 +117,34 @@ public final class TCPQueuePair: QueuePair, ChannelInboundHandler {
     }
 
     /// Writes a frame and flushes at the end of this turn of the loop.
-    private func emit(_ header: FrameHeader, _ payload: UnsafeRawBufferPointer) {
-        guard let channel else { return }
+    private func emit(_ header: FrameHeader, _ payload: UnsafeRawBufferPointer, sent: EventLoopPromise<Void>? = nil) {
+        guard let channel else {
+            sent?.fail(ChannelError.ioOnClosedChannel)
+            return
+        }
         var buffer = channel.allocator.buffer(capacity: FrameHeader.byteCount + payload.count)
         header.write(to: &buffer)
         buffer.writeBytes(payload)
-        channel.write(buffer, promise: nil)
+        channel.write(buffer, promise: sent)
         guard !isFlushScheduled else { return }
         isFlushScheduled = true
         eventLoop.assumeIsolated().execute {
             self.isFlushScheduled = false
             self.channel?.flush()
         }
+    }
+
+    /// An answer to the peer's requests. A peer that asks and never reads loses the connection (S21).
+    private func answer(_ header: FrameHeader, _ payload: UnsafeRawBufferPointer) throws(RemoteMemoryError) {
+        let bytes = FrameHeader.byteCount + payload.count
+        guard unsentAnswerBytes + bytes <= Self.unsentAnswersLimitBytes else {
+            throw RemoteMemoryError(
+                .protocolViolation, "the peer asks for more than its window and does not read the answers")
+        }
+        unsentAnswerBytes += bytes
+        let sent = eventLoop.makePromise(of: Void.self)
+        sent.futureResult.assumeIsolated().whenComplete { _ in self.unsentAnswerBytes -= bytes }
+        emit(header, payload, sent: sent)
     }
 
     public func close() {
@@ -142,7 +167,8 @@ public final class TCPQueuePair: QueuePair, ChannelInboundHandler {
     }
 
     public func channelRead(context: ChannelHandlerContext, data: NIOAny) {
-        guard failure == nil else { return }
+        // After a request that was refused nothing is executed any more, so nothing is kept either.
+        guard failure == nil, errorAfterPersist == nil else { return }
         var buffer = unwrapInboundIn(data)
         if input.readableBytes == 0 { input = buffer } else { input.writeBuffer(&buffer) }
         isReading = true
@@ -182,7 +208,12 @@ public final class TCPQueuePair: QueuePair, ChannelInboundHandler {
         case .write, .atomicWrite, .read, .flush: try execute(header, payload)
         case .message: delegate?.queuePair(self, received: Array(payload.readableBytesView))
         case .complete: try completed(through: header.request)
-        case .readData: delegate?.queuePair(self, read: header.request, returned: Array(payload.readableBytesView))
+        case .readData:
+            guard let read = reads.popFirst(), read.id == header.request, read.bytes == payload.readableBytes else {
+                throw RemoteMemoryError(
+                    .protocolViolation, "\(payload.readableBytes) bytes answer no READ that was posted")
+            }
+            delegate?.queuePair(self, read: header.request, returned: Array(payload.readableBytesView))
         case .error:
             let text = String(decoding: payload.readableBytesView.prefix(512), as: UTF8.self)
             fail(
@@ -196,6 +227,9 @@ public final class TCPQueuePair: QueuePair, ChannelInboundHandler {
     private func completed(through id: WorkRequestID) throws(RemoteMemoryError) {
         guard id <= lastPosted else {
             throw RemoteMemoryError(.protocolViolation, "request \(id) is completed, but was never posted")
+        }
+        if let read = reads.first, read.id <= id {
+            throw RemoteMemoryError(.protocolViolation, "READ \(read.id) is completed, but was not answered")
         }
         while let first = outstanding.first, first.id <= id {
             outstandingBytes -= first.bytes
@@ -246,7 +280,12 @@ public final class TCPQueuePair: QueuePair, ChannelInboundHandler {
             Result { () throws(RemoteMemoryError) in try entry.target.read(into: space, at: header.offset) }
         }
         try result.get()
-        bytes.withUnsafeBytes { emit(FrameHeader(.readData, payload: $0, request: header.request), $0) }
+        let answered = bytes.withUnsafeBytes { bytes in
+            Result { () throws(RemoteMemoryError) in
+                try answer(FrameHeader(.readData, payload: bytes, request: header.request), bytes)
+            }
+        }
+        try answered.get()
     }
 
     private func persistTouched() {
@@ -282,7 +321,11 @@ public final class TCPQueuePair: QueuePair, ChannelInboundHandler {
             errorAfterPersist = errorAfterPersist ?? failed
             return reportError()
         }
-        emit(FrameHeader(.complete, request: id), .empty)
+        do throws(RemoteMemoryError) {
+            try answer(FrameHeader(.complete, request: id), .empty)
+        } catch {
+            return violated(error)
+        }
         updateReading()
         persistTouched()
     }
@@ -315,6 +358,7 @@ public final class TCPQueuePair: QueuePair, ChannelInboundHandler {
         failure = error
         input.clear()
         outstanding.removeAll()
+        reads.removeAll()
         let channel = channel
         self.channel = nil
         channel?.flush()

@@ -1,0 +1,319 @@
+// An NBD server before a volume service that the tests hold in their hands, and clients: the project's own, and one that
+// says what it likes with an encoder of its own.
+
+import Glibc
+import LogModel
+import Logging
+import NBDClient
+import NBDServer
+import NIOCore
+import NIOPosix
+import StorageNode
+import Testing
+
+let volumeBytes = 2 << 20
+
+/// Keeps the contract of VolumeService.swift. On the event loop only.
+final class FakeService: VolumeService {
+    var bytes = [UInt8](repeating: 0, count: volumeBytes)
+    var sessions: [FakeSession] = []
+    /// Requests are not carried out before they are let go.
+    var isHolding = false
+    /// What every session counts as waiting for space.
+    var parkedLimit = Int.max
+    var readError: VolumeError?
+    /// Opens are not answered before this is emptied.
+    var holdsOpens = false
+    var heldOpens: [() -> Void] = []
+
+    func volumes() -> [VolumeInfo] {
+        ["vol0", "elsewhere", "starting"].map { VolumeInfo(name: $0, sizeBytes: UInt64(volumeBytes)) }
+    }
+
+    func find(_ name: String) -> Result<VolumeInfo, VolumeRefusal> {
+        switch name {
+        case "vol0": .success(VolumeInfo(name: name, sizeBytes: UInt64(volumeBytes)))
+        case "elsewhere": .failure(VolumeRefusal(.ownedElsewhere, "'elsewhere' is owned by beta"))
+        case "starting": .failure(VolumeRefusal(.notReady, "'starting' is being replayed"))
+        default: .failure(VolumeRefusal(.unknownVolume, "there is no volume '\(name.prefix(20))'"))
+        }
+    }
+
+    func open(_ name: String, ready: @escaping (Result<any VolumeSession, VolumeRefusal>) -> Void) {
+        let answer = { [self] in
+            if case .failure(let refusal) = find(name) { return ready(.failure(refusal)) }
+            let session = FakeSession(self)
+            sessions.append(session)
+            ready(.success(session))
+        }
+        if holdsOpens { heldOpens.append(answer) } else { answer() }
+    }
+}
+
+final class FakeSession: VolumeSession {
+    private let service: FakeService
+    var parkedBytes = 0
+    var onUnparked: (() -> Void)?
+    var onRevoked: (() -> Void)?
+    private(set) var isClosed = false
+    private(set) var submitted: [String] = []
+    private(set) var held: [(request: VolumeRequest, completion: VolumeCompletion)] = []
+
+    init(_ service: FakeService) { self.service = service }
+
+    func submit(_ request: VolumeRequest, completion: @escaping VolumeCompletion) {
+        precondition(!isClosed, "a session is used after its end")
+        submitted.append(Self.describe(request))
+        guard service.isHolding else { return completion(carryOut(request)) }
+        if case .write(_, let payload) = request { parkedBytes += payload.readableBytes }
+        held.append((request, completion))
+    }
+
+    /// Carries out the held request at `index`.
+    func release(_ index: Int = 0) {
+        let (request, completion) = held.remove(at: index)
+        if case .write(_, let payload) = request { parkedBytes -= payload.readableBytes }
+        completion(carryOut(request))
+        onUnparked?()
+    }
+
+    func close() {
+        isClosed = true
+        held = []
+    }
+
+    private func carryOut(_ request: VolumeRequest) -> Result<ByteBuffer?, VolumeError> {
+        switch request {
+        case .read(let offset, let length):
+            if let error = service.readError { return .failure(error) }
+            return .success(ByteBuffer(bytes: service.bytes[Int(offset)..<Int(offset) + length]))
+        case .write(let offset, let payload):
+            payload.withUnsafeReadableBytes { source in
+                service.bytes.withUnsafeMutableBytes {
+                    UnsafeMutableRawBufferPointer(rebasing: $0[Int(offset)...]).copyMemory(from: source)
+                }
+            }
+        case .discard(let offset, let length), .writeZeroes(let offset, let length, _):
+            service.bytes.replaceSubrange(
+                Int(offset)..<Int(offset + length), with: repeatElement(0, count: Int(length)))
+        case .flush: break
+        }
+        return .success(nil)
+    }
+
+    private static func describe(_ request: VolumeRequest) -> String {
+        switch request {
+        case .read(let offset, let length): "read \(offset) \(length)"
+        case .write(let offset, let payload): "write \(offset) \(payload.readableBytes)"
+        case .discard(let offset, let length): "discard \(offset) \(length)"
+        case .writeZeroes(let offset, let length, let mayRelease): "zero \(offset) \(length) \(mayRelease)"
+        case .flush: "flush"
+        }
+    }
+}
+
+final class Rig {
+    let service = FakeService()
+    let server: NBDServer
+    init(_ loop: any EventLoop, _ limits: NBDServerLimits) {
+        var logger = Logger(label: "test")
+        logger.logLevel = .critical
+        server = NBDServer(service: service, eventLoop: loop, limits: limits, logger: logger)
+    }
+}
+
+struct RemoteRig: Sendable {
+    private let rig: NIOLoopBound<Rig>
+    let group: MultiThreadedEventLoopGroup
+    let path: String
+
+    init(_ limits: NBDServerLimits) async throws {
+        let group = MultiThreadedEventLoopGroup(numberOfThreads: 1)
+        let loop = group.next()
+        let path = "/tmp/twinlog-nbd-\(UUID128.random()).sock"
+        rig = try await loop.flatSubmit {
+            let bound = NIOLoopBound(Rig(loop, limits), eventLoop: loop)
+            return bound.value.server.start(on: .unix(path: path)).map { _ in bound }
+        }.get()
+        (self.group, self.path) = (group, path)
+    }
+
+    @discardableResult
+    func on<Value: Sendable>(_ body: @escaping @Sendable (Rig) throws -> Value) async throws -> Value {
+        try await rig.eventLoop.submit { [rig] in try body(rig.value) }.get()
+    }
+
+    func eventually(_ condition: @escaping @Sendable (Rig) -> Bool) async throws -> Bool {
+        for _ in 0..<15000 {
+            if try await on(condition) { return true }
+            try await Task.sleep(for: .milliseconds(2))
+        }
+        return false
+    }
+
+    func client(structured: Bool = true, export: String = "vol0") async throws -> NBDClient {
+        try await NBDClient.connect(
+            to: .unix(path: path), export: export, on: group, timeout: .seconds(30), structuredReplies: structured)
+    }
+
+    /// Another client is served.
+    func serves() async throws -> Bool {
+        let client = try await client()
+        let bytes = try await client.read(offset: 0, length: 512)
+        await client.disconnect()
+        return bytes.readableBytes == 512
+    }
+}
+
+func withRig(_ limits: NBDServerLimits = NBDServerLimits(), _ body: (RemoteRig) async throws -> Void) async throws {
+    let rig = try await RemoteRig(limits)
+    var failure: (any Error)?
+    do { try await body(rig) } catch { failure = error }
+    try await rig.on { $0.server.stop() }
+    try await rig.group.shutdownGracefully()
+    #expect(access(rig.path, F_OK) != 0)
+    if let failure { throw failure }
+}
+
+// MARK: A client of raw bytes
+
+func big<Number: FixedWidthInteger>(_ number: Number) -> [UInt8] {
+    (0..<Number.bitWidth / 8).reversed().map { UInt8(truncatingIfNeeded: number >> ($0 * 8)) }
+}
+
+func option(_ number: UInt32, _ data: [UInt8] = [], claiming length: UInt32? = nil) -> [UInt8] {
+    Array("IHAVEOPT".utf8) + big(number) + big(length ?? UInt32(data.count)) + data
+}
+
+/// The data of INFO and GO.
+func asking(for export: String, infos: [UInt16] = []) -> [UInt8] {
+    big(UInt32(export.utf8.count)) + Array(export.utf8) + big(UInt16(infos.count)) + infos.flatMap { big($0) }
+}
+
+func request(
+    _ type: UInt16, cookie: UInt64 = 1, offset: UInt64 = 0, length: UInt32 = 0, flags: UInt16 = 0
+) -> [UInt8] {
+    big(0x2560_9513 as UInt32) + big(flags) + big(type) + big(cookie) + big(offset) + big(length)
+}
+
+func simpleReply(_ error: UInt32, cookie: UInt64 = 1) -> [UInt8] {
+    big(0x6744_6698 as UInt32) + big(error) + big(cookie)
+}
+
+func optionReply(_ option: UInt32, _ type: UInt32, _ data: [UInt8] = []) -> [UInt8] {
+    big(0x0003_e889_0455_65a9 as UInt64) + big(option) + big(type) + big(UInt32(data.count)) + data
+}
+
+func repeated(_ bytes: [UInt8], _ count: Int) -> [UInt8] {
+    var all: [UInt8] = []
+    all.reserveCapacity(bytes.count * count)
+    for _ in 0..<count { all += bytes }
+    return all
+}
+
+final class RawClient {
+    let descriptor: CInt
+    private(set) var received: [UInt8] = []
+
+    init(_ path: String) throws {
+        descriptor = socket(AF_UNIX, Int32(SOCK_STREAM.rawValue) | Int32(SOCK_CLOEXEC.rawValue), 0)
+        try #require(descriptor >= 0)
+        var address = sockaddr_un()
+        address.sun_family = sa_family_t(AF_UNIX)
+        withUnsafeMutableBytes(of: &address.sun_path) { $0.copyBytes(from: path.utf8) }
+        let result = withUnsafePointer(to: &address) { pointer in
+            pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) {
+                connect(descriptor, $0, socklen_t(MemoryLayout<sockaddr_un>.size))
+            }
+        }
+        try #require(result == 0)
+        try #require(fcntl(descriptor, F_SETFL, O_NONBLOCK) == 0)
+    }
+
+    deinit { close(descriptor) }
+
+    /// Sends until the connection is gone or nothing was taken for a while; how much was taken.
+    @discardableResult
+    func send(_ bytes: [UInt8], patienceMillis: Int = 500) async throws -> Int {
+        var sent = 0
+        var idle = 0
+        while sent < bytes.count && idle < patienceMillis {
+            let count = bytes.withUnsafeBytes {
+                Glibc.send(descriptor, $0.baseAddress! + sent, $0.count - sent, Int32(MSG_NOSIGNAL))
+            }
+            if count < 0 && errno != EAGAIN { break }
+            if count < 0 {
+                idle += 1
+                try await Task.sleep(for: .milliseconds(1))
+            } else {
+                idle = 0
+                sent += count
+            }
+        }
+        return sent
+    }
+
+    /// Takes what is there; true if the connection has ended.
+    func take() -> Bool {
+        var chunk = [UInt8](repeating: 0, count: 65536)
+        while true {
+            let count = recv(descriptor, &chunk, chunk.count, 0)
+            if count == 0 || count < 0 && errno != EAGAIN { return true }
+            if count < 0 { return false }
+            received += chunk.prefix(count)
+        }
+    }
+
+    func eventually(_ condition: () -> Bool) async throws -> Bool {
+        for _ in 0..<15000 {
+            if condition() { return true }
+            try await Task.sleep(for: .milliseconds(2))
+        }
+        return false
+    }
+
+    func ends() async throws -> Bool { try await eventually { take() } }
+
+    /// The next answer is exactly `bytes`, and is taken off.
+    func answers(_ bytes: [UInt8]) async throws -> Bool {
+        let isThere = try await eventually { take() || received.count >= bytes.count }
+        guard isThere, received.starts(with: bytes) else { return false }
+        received.removeFirst(bytes.count)
+        return true
+    }
+
+    /// The server's first 18 bytes.
+    static func greeted(_ path: String, flags: UInt32 = 3) async throws -> RawClient {
+        let client = try RawClient(path)
+        try #require(try await client.answers(Array("NBDMAGICIHAVEOPT".utf8) + big(3 as UInt16)))
+        try await client.send(big(flags))
+        return client
+    }
+
+    /// In transmission, with simple replies. No zeroes.
+    static func opened(_ path: String) async throws -> RawClient {
+        let client = try await greeted(path)
+        try await client.send(option(1, Array("vol0".utf8)))
+        try #require(try await client.answers(big(UInt64(volumeBytes)) + big(transmissionFlags)))
+        return client
+    }
+}
+
+/// HAS_FLAGS, FLUSH, FUA, TRIM, WRITE_ZEROES, MULTI_CONN.
+let transmissionFlags: UInt16 = 1 | 4 | 8 | 32 | 64 | 256
+
+/// SplitMix64.
+struct SeededGenerator: RandomNumberGenerator {
+    private var state: UInt64
+    init(seed: UInt64) { state = seed }
+
+    mutating func next() -> UInt64 {
+        state &+= 0x9E37_79B9_7F4A_7C15
+        var z = state
+        z = (z ^ (z >> 30)) &* 0xBF58_476D_1CE4_E5B9
+        z = (z ^ (z >> 27)) &* 0x94D0_49BB_1331_11EB
+        return z ^ (z >> 31)
+    }
+
+    mutating func bytes(_ count: Int) -> [UInt8] { (0..<count).map { _ in UInt8(truncatingIfNeeded: next()) } }
+}

@@ -1,0 +1,318 @@
+// Two nodes on one event loop: a target with a region whose durable bytes can be looked at, and an initiator; and a peer
+// that says what it likes, with an encoder of its own.
+
+import Glibc
+import LogModel
+import NIOCore
+import NIOPosix
+import RemoteMemory
+import RemoteMemoryTCP
+import Testing
+
+/// Memory that tells stored from durable. On the event loop only.
+final class FakeRegion: RegionTarget {
+    var bytes: [UInt8]
+    private(set) var durable: [UInt8]
+    private(set) var readCount = 0
+    var holdsPersists = false
+    var persistError: RemoteMemoryError?
+    private(set) var held: [() -> Void] = []
+
+    init(_ count: Int) {
+        bytes = [UInt8](repeating: 0, count: count)
+        durable = bytes
+    }
+
+    func write(_ source: UnsafeRawBufferPointer, at offset: UInt64) throws(RemoteMemoryError) {
+        bytes.replaceSubrange(Int(offset)..<Int(offset) + source.count, with: source)
+    }
+
+    func atomicWrite(_ value: UInt64, at offset: UInt64) throws(RemoteMemoryError) {
+        for index in 0..<8 { bytes[Int(offset) + index] = UInt8(truncatingIfNeeded: value >> (8 * UInt64(index))) }
+    }
+
+    func read(into buffer: UnsafeMutableRawBufferPointer, at offset: UInt64) throws(RemoteMemoryError) {
+        readCount += 1
+        buffer.copyBytes(from: bytes[Int(offset)..<Int(offset) + buffer.count])
+    }
+
+    /// What is durable afterwards is what was stored when it began.
+    func persist(_ done: @escaping (RemoteMemoryError?) -> Void) {
+        let image = bytes
+        let finish = { [self] in
+            if persistError == nil { durable = image }
+            done(persistError)
+        }
+        if holdsPersists { held.append(finish) } else { finish() }
+    }
+
+    func finishPersists() {
+        holdsPersists = false
+        let finishing = held
+        held = []
+        for finish in finishing { finish() }
+    }
+}
+
+final class Recorder: QueuePairDelegate {
+    var completed: WorkRequestID = 0
+    var reads: [(id: WorkRequestID, bytes: [UInt8])] = []
+    var messages: [[UInt8]] = []
+    var hasHeard = false
+    var failure: RemoteMemoryError?
+
+    func queuePair(_ queuePair: any QueuePair, completedThrough id: WorkRequestID) { completed = id }
+    func queuePair(_ queuePair: any QueuePair, read id: WorkRequestID, returned bytes: [UInt8]) {
+        reads.append((id, bytes))
+    }
+    func queuePair(_ queuePair: any QueuePair, received message: [UInt8]) { messages.append(message) }
+    func queuePairHeard(_ queuePair: any QueuePair) { hasHeard = true }
+    func queuePair(_ queuePair: any QueuePair, failed error: RemoteMemoryError) {
+        #expect(failure == nil)
+        failure = error
+    }
+}
+
+/// Everything in it lives on its event loop.
+final class Rig {
+    let loop: any EventLoop
+    let registry = TCPRegionRegistry()
+    let region = FakeRegion(1 << 20)
+    private(set) var key = RegionKey(rawValue: 0)
+    private var listener: TCPMirrorListener?
+    var port = 0
+    /// The target's ends of its rails.
+    var accepted: [(queuePair: TCPQueuePair, peer: NodeID, recorder: Recorder)] = []
+    /// The initiator's end of its rail.
+    var rail: TCPQueuePair?
+    let recorder = Recorder()
+    var dialError: RemoteMemoryError?
+
+    init(_ loop: any EventLoop) {
+        self.loop = loop
+        key = registry.register(region, lengthBytes: UInt64(region.bytes.count))
+    }
+
+    func listen(greetingLimit: TimeAmount) -> EventLoopFuture<SocketAddress> {
+        let listener = TCPMirrorListener(
+            identity: RailIdentity(cluster: "demo", node: NodeID("beta")), registry: registry, eventLoop: loop,
+            greetingLimit: greetingLimit
+        ) { [unowned self] queuePair, peer in
+            let recorder = Recorder()
+            queuePair.delegate = recorder
+            accepted.append((queuePair, peer, recorder))
+        }
+        self.listener = listener
+        return listener.listen(on: RailAddress("127.0.0.1:0")!)
+    }
+
+    func dial(cluster: String = "demo", expecting peer: String = "beta") {
+        TCPMirrorDialer.dial(
+            RailAddress("127.0.0.1:\(port)")!, as: RailIdentity(cluster: cluster, node: NodeID("alpha")),
+            expecting: NodeID(peer), registry: TCPRegionRegistry(), timeout: .seconds(30), on: loop
+        ) { [self] result in
+            switch result {
+            case .success(let queuePair):
+                queuePair.delegate = recorder
+                rail = queuePair
+            case .failure(let error): dialError = error
+            }
+        }
+    }
+
+    @discardableResult
+    func write(_ bytes: [UInt8], at offset: UInt64, key: RegionKey? = nil) throws -> WorkRequestID {
+        let result = bytes.withUnsafeBytes { bytes in
+            Result { () throws(RemoteMemoryError) in try rail!.postWrite(bytes, key: key ?? self.key, offset: offset) }
+        }
+        return try result.get()
+    }
+
+    func stop() {
+        rail?.close()
+        for rail in accepted { rail.queuePair.close() }
+        listener?.close()
+    }
+}
+
+/// The rig as seen from a test, which is not on the loop.
+struct RemoteRig: Sendable {
+    private let rig: NIOLoopBound<Rig>
+    let group: MultiThreadedEventLoopGroup
+    let port: Int
+
+    init(greetingLimit: TimeAmount) async throws {
+        let group = MultiThreadedEventLoopGroup(numberOfThreads: 1)
+        let loop = group.next()
+        (rig, port) = try await loop.flatSubmit {
+            let rig = Rig(loop)
+            let bound = NIOLoopBound(rig, eventLoop: loop)
+            return rig.listen(greetingLimit: greetingLimit).map { address in
+                bound.value.port = address.port ?? 0
+                return (bound, address.port ?? 0)
+            }
+        }.get()
+        self.group = group
+    }
+
+    @discardableResult
+    func on<Value: Sendable>(_ body: @escaping @Sendable (Rig) throws -> Value) async throws -> Value {
+        try await rig.eventLoop.submit { [rig] in try body(rig.value) }.get()
+    }
+
+    func eventually(seconds: Int = 30, _ condition: @escaping @Sendable (Rig) -> Bool) async throws -> Bool {
+        for _ in 0..<seconds * 500 {
+            if try await on(condition) { return true }
+            try await Task.sleep(for: .milliseconds(2))
+        }
+        return try await on(condition)
+    }
+
+    /// Dials, and proves that the target serves it.
+    func connect() async throws {
+        try await on { $0.dial() }
+        try #require(try await eventually { $0.rail != nil && !$0.accepted.isEmpty })
+    }
+
+    /// A rail of the initiator is served from end to end.
+    func serves() async throws -> Bool {
+        try await on { rig in if rig.rail == nil { rig.dial() } }
+        guard try await eventually({ $0.rail != nil }) else { return false }
+        let id = try await on { try $0.write([7, 7, 7], at: 4000) }
+        guard try await eventually({ $0.recorder.completed >= id }) else { return false }
+        return try await on { $0.region.durable[4000..<4003] == [7, 7, 7] && $0.recorder.failure == nil }
+    }
+}
+
+func withRig(greetingLimit: TimeAmount = .seconds(60), _ body: (RemoteRig) async throws -> Void) async throws {
+    let rig = try await RemoteRig(greetingLimit: greetingLimit)
+    var failure: (any Error)?
+    do { try await body(rig) } catch { failure = error }
+    try await rig.on { $0.stop() }
+    try await rig.group.shutdownGracefully()
+    if let failure { throw failure }
+}
+
+// MARK: A peer of raw bytes
+
+enum Kind {
+    static let hello: UInt8 = 1, welcome: UInt8 = 2, refuse: UInt8 = 3
+    static let write: UInt8 = 4, atomicWrite: UInt8 = 5, read: UInt8 = 6, flush: UInt8 = 7, message: UInt8 = 8
+    static let complete: UInt8 = 9, readData: UInt8 = 10, error: UInt8 = 11
+}
+
+/// CRC32C, one bit at a time: shares nothing with the library's.
+func bitwiseCRC32C(_ bytes: some Sequence<UInt8>) -> UInt32 {
+    var crc = ~UInt32(0)
+    for byte in bytes {
+        crc ^= UInt32(byte)
+        for _ in 0..<8 { crc = crc & 1 == 1 ? (crc >> 1) ^ 0x82F6_3B78 : crc >> 1 }
+    }
+    return ~crc
+}
+
+func little<Number: FixedWidthInteger>(_ number: Number) -> [UInt8] {
+    (0..<Number.bitWidth / 8).map { UInt8(truncatingIfNeeded: number >> ($0 * 8)) }
+}
+
+/// The bytes of a frame, as Frame.swift draws them.
+func frame(
+    _ kind: UInt8, _ payload: [UInt8] = [], claiming payloadBytes: UInt32? = nil, request: UInt64 = 0, key: UInt64 = 0,
+    offset: UInt64 = 0, readBytes: UInt32 = 0
+) -> [UInt8] {
+    var bytes = Array("TLRM".utf8) + [kind, 0, 0, 0]
+    bytes += little(payloadBytes ?? UInt32(payload.count)) + little(bitwiseCRC32C(payload))
+    bytes += little(request) + little(key) + little(offset) + little(readBytes)
+    return bytes + little(bitwiseCRC32C(bytes)) + payload
+}
+
+func greeting(cluster: String = "demo", node: String = "alpha", version: UInt16 = 1) -> [UInt8] {
+    frame(
+        Kind.hello, little(version) + [UInt8(cluster.utf8.count)] + cluster.utf8 + [UInt8(node.utf8.count)] + node.utf8)
+}
+
+final class RawPeer {
+    let descriptor: CInt
+    private(set) var received: [UInt8] = []
+
+    init(_ port: Int) throws {
+        descriptor = socket(AF_INET, Int32(SOCK_STREAM.rawValue) | Int32(SOCK_CLOEXEC.rawValue), 0)
+        try #require(descriptor >= 0)
+        var address = sockaddr_in()
+        address.sin_family = sa_family_t(AF_INET)
+        address.sin_port = UInt16(port).bigEndian
+        address.sin_addr.s_addr = UInt32(0x7f00_0001).bigEndian
+        let result = withUnsafePointer(to: &address) { pointer in
+            pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) {
+                connect(descriptor, $0, socklen_t(MemoryLayout<sockaddr_in>.size))
+            }
+        }
+        try #require(result == 0)
+        try #require(fcntl(descriptor, F_SETFL, O_NONBLOCK) == 0)
+    }
+
+    deinit { close(descriptor) }
+
+    /// Sends what the other side takes; stops when the connection is gone or nothing was taken for a while.
+    @discardableResult
+    func send(_ bytes: [UInt8]) async throws -> Int {
+        var sent = 0
+        var idle = 0
+        while sent < bytes.count && idle < 500 {
+            let count = bytes.withUnsafeBytes {
+                Glibc.send(descriptor, $0.baseAddress! + sent, $0.count - sent, Int32(MSG_NOSIGNAL))
+            }
+            if count < 0 && errno != EAGAIN { break }
+            if count < 0 {
+                idle += 1
+                try await Task.sleep(for: .milliseconds(1))
+            } else {
+                idle = 0
+                sent += count
+            }
+        }
+        return sent
+    }
+
+    /// Takes what is there; true if the connection has ended.
+    func take() -> Bool {
+        var chunk = [UInt8](repeating: 0, count: 65536)
+        while true {
+            let count = recv(descriptor, &chunk, chunk.count, 0)
+            if count == 0 || count < 0 && errno != EAGAIN { return true }
+            if count < 0 { return false }
+            received += chunk.prefix(count)
+        }
+    }
+
+    func eventually(_ condition: () -> Bool) async throws -> Bool {
+        for _ in 0..<15000 {
+            if condition() { return true }
+            try await Task.sleep(for: .milliseconds(2))
+        }
+        return false
+    }
+
+    func ends() async throws -> Bool { try await eventually { take() } }
+
+    /// The kinds of the frames that arrived whole.
+    var kinds: [UInt8] {
+        var kinds: [UInt8] = []
+        var place = 0
+        while received.count >= place + 48 {
+            let payload = (0..<4).reduce(0) { $0 | Int(received[place + 8 + $1]) << (8 * $1) }
+            guard received.count >= place + 48 + payload else { break }
+            kinds.append(received[place + 4])
+            place += 48 + payload
+        }
+        return kinds
+    }
+
+    /// Greets and is welcomed.
+    static func greeted(_ port: Int) async throws -> RawPeer {
+        let peer = try RawPeer(port)
+        try await peer.send(greeting())
+        try #require(try await peer.eventually { !peer.take() && peer.kinds == [Kind.welcome] })
+        return peer
+    }
+}
