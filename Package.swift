@@ -123,7 +123,8 @@ let package = Package(
         tests("AdminProtocolTests", ["LogModel", "AdminProtocol"] + nio),
         tests("ClusterProtocolTests", ["LogModel", "Coordination", "ClusterProtocol"]),
         tests("SimulationTests", ["LogModel", "Coordination", "ClusterProtocol"]),
-        tests("RecoveryTests", ["LogModel", "PersistentMemory", "WriteLog", "StorageMedium", "Recovery"]),
+        tests(
+            "RecoveryTests", ["LogModel", "PersistentMemory", "WriteLog", "StorageMedium", "Recovery", "Coordination"]),
         tests(
             "StorageNodeTests",
             [
