@@ -8,7 +8,7 @@ FLAGS := --explicit-target-dependency-import-check error
 FORMATTED := Package.swift Sources Tests Perf
 
 BUILD_PACKAGES := libpmem-dev pkg-config
-TEST_PACKAGES := $(BUILD_PACKAGES) python3 qemu-utils libnbd-bin nbdfuse fuse3 fio e2fsprogs mount
+TEST_PACKAGES := $(BUILD_PACKAGES) python3 qemu-utils libnbd-bin fuse3 fio e2fsprogs mount
 
 # Unit tests first and together; then the tests with real processes alone, as they need the processor's time.
 UNIT := --skip IntegrationTests

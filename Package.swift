@@ -112,15 +112,15 @@ let package = Package(
         tests("LogModelTests", ["LogModel"]),
         tests("PersistentMemoryTests", ["LogModel", "PersistentMemory"]),
         tests("WriteLogTests", ["LogModel", "PersistentMemory", "WriteLog", "CLogCore"]),
-        tests("CrashTests", ["LogModel", "PersistentMemory", "WriteLog", "CLogCore", "Recovery", "StorageMedium"]),
-        tests("StorageMediumTests", ["LogModel", "StorageMedium", system]),
-        tests("CoordinationTests", ["LogModel", "Coordination", "CHostSupport"]),
+        tests("CrashTests", ["LogModel", "PersistentMemory", "WriteLog", "CLogCore"]),
+        tests("StorageMediumTests", ["LogModel", "StorageMedium"]),
+        tests("CoordinationTests", ["LogModel", "Coordination"]),
         tests("ClusterConfigurationTests", ["LogModel", "ClusterConfiguration"]),
         tests(
             "RemoteMemoryTCPTests", ["LogModel", "RemoteMemory", "RemoteMemoryTCP", "CLogCore", log, nioEmbedded] + nio),
         tests(
             "NBDTests", ["LogModel", "NBDProtocol", "NBDServer", "NBDClient", "StorageNode", log, nioEmbedded] + nio),
-        tests("AdminProtocolTests", ["LogModel", "AdminProtocol"] + nio),
+        tests("AdminProtocolTests", ["AdminProtocol"] + nio),
         tests("ClusterProtocolTests", ["LogModel", "Coordination", "ClusterProtocol"]),
         tests("SimulationTests", ["LogModel", "Coordination", "ClusterProtocol"]),
         tests(
@@ -132,6 +132,8 @@ let package = Package(
             ] + nio),
         tests(
             "IntegrationTests",
-            ["LogModel", "ClusterHarness", "ClusterConfiguration", "AdminProtocol", "NBDProtocol", "NBDClient"] + nio),
+            [
+                "LogModel", "ClusterHarness", "AdminProtocol", "Coordination", "StorageMedium", "NBDClient",
+            ] + nio),
     ]
 )

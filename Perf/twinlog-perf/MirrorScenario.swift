@@ -155,7 +155,7 @@ final class MirrorShipper: QueuePairDelegate {
         self.log = log
         self.eventLoop = eventLoop
         key = RegionKey(rawValue: announcement.key)
-        session = MirrorSession(durable: log.head, head: log.head)
+        session = MirrorSession(durable: log.head, mirrorHead: log.head, head: log.head)
         acknowledgement = Acknowledgement(log.head)
         acknowledgedEnd = log.head
     }

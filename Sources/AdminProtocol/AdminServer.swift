@@ -61,7 +61,11 @@ private final class AdminConnection: ChannelInboundHandler {
 
     private let server: AdminServer
     private var input = ByteBuffer()
+    /// The handler has a request.
     private var isAnswering = false
+    /// An answer is on its way. The next request waits for its end, so that a client that never reads is never owed more
+    /// than one.
+    private var isSending = false
 
     init(server: AdminServer) { self.server = server }
 
@@ -74,14 +78,16 @@ private final class AdminConnection: ChannelInboundHandler {
 
     /// One request at a time a connection.
     private func next(_ channel: any Channel) {
-        guard !isAnswering, let end = input.readableBytesView.firstIndex(of: UInt8(ascii: "\n")),
+        guard !isAnswering, !isSending, let end = input.readableBytesView.firstIndex(of: UInt8(ascii: "\n")),
             let line = input.readSlice(length: end - input.readerIndex + 1)
         else { return }
+        input.discardReadBytes()
         isAnswering = true
         do {
             let request = try AdminCodec.decode(AdminRequest.self, from: line.readableBytesView)
             server.handler(request) { response in self.answer(response, channel) }
         } catch {
+            input.clear()
             answer(.refused("not a request of this version: \(error)"), channel)
             channel.close(mode: .all, promise: nil)
         }
@@ -95,9 +101,13 @@ private final class AdminConnection: ChannelInboundHandler {
             channel.close(mode: .all, promise: nil)
             return
         }
-        channel.writeAndFlush(ByteBuffer(bytes: line), promise: nil)
         isAnswering = false
-        channel.eventLoop.assumeIsolated().execute { self.next(channel) }
+        isSending = true
+        channel.writeAndFlush(ByteBuffer(bytes: line)).assumeIsolated().whenSuccess {
+            self.isSending = false
+            // Not from inside of the handler, nor deeper with every request of a client that sends many.
+            channel.eventLoop.assumeIsolated().execute { self.next(channel) }
+        }
     }
 
     func userInboundEventTriggered(context: ChannelHandlerContext, event: Any) {

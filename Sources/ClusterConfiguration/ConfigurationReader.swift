@@ -37,12 +37,26 @@ extension ClusterConfiguration {
         do {
             root = try Yams.compose(yaml: text)
         } catch {
-            throw ConfigurationError(file: file, line: 0, key: "", reason: "is not YAML: \(error)")
+            let (line, problem) = place(of: error)
+            throw ConfigurationError(file: file, line: line, key: "", reason: "is not YAML: \(problem)")
         }
         guard let root else { throw ConfigurationError(file: file, line: 0, key: "", reason: "is empty") }
         let reader = ConfigurationReader(baseDirectory: baseDirectory)
         let configuration = try reader.read(YAMLValue(file: file, path: "", line: 1, node: root).section())
         return configuration
+    }
+
+    /// The line (0: not in one line) and the parser's words, without the text that it quotes.
+    private static func place(of error: any Error) -> (line: Int, problem: String) {
+        switch error as? YamlError {
+        case .scanner(_, let problem, let mark, _), .parser(_, let problem, let mark, _),
+            .composer(_, let problem, let mark, _):
+            (mark.line, problem)
+        case .duplicatedKeysInMapping(let keys, let context):
+            (context.mark.line, "\(keys.prefix(8).sorted().joined(separator: ", ")) is given twice")
+        case .reader(let problem, _, _, _): (0, problem)
+        default: (0, String("\(error)".prefix(200)))
+        }
     }
 }
 
@@ -137,12 +151,19 @@ struct ConfigurationReader {
             throw value.error("'\(text)' is not HOST:PORT\(orSocket ? " or unix:/path" : "")")
         }
         let host = text[..<colon]
-        guard host.hasPrefix("127.") || host == "localhost" || host == "[::1]" else {
+        guard isLoopback(host) else {
             throw value.error(
                 "\(host) is not a loopback address: other networks need 'security', which this version does not support"
             )
         }
         return text
+    }
+
+    /// A name such as 127.example.org is whatever its owner says it is.
+    private func isLoopback(_ host: Substring) -> Bool {
+        let parts = host.split(separator: ".", omittingEmptySubsequences: false)
+        let isAddress = parts.count == 4 && parts.allSatisfy { !$0.hasPrefix("+") && UInt8($0) != nil }
+        return host == "localhost" || host == "[::1]" || isAddress && parts[0] == "127"
     }
 
     /// `sockaddr_un` has room for 107 bytes.

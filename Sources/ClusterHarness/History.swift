@@ -12,24 +12,34 @@ public enum Stamp {
     public static let blockBytes = 4096
 
     public static func block(_ index: Int, stamp: UInt64) -> ByteBuffer {
-        var buffer = ByteBuffer()
-        buffer.reserveCapacity(blockBytes)
-        for word in 0..<(blockBytes / 8) {
-            buffer.writeInteger(stamp == 0 ? 0 : value(index, stamp, word), endianness: .little)
-        }
-        return buffer
+        words(index, stamp).withUnsafeBytes { ByteBuffer(bytes: $0) }
     }
 
-    private static func value(_ index: Int, _ stamp: UInt64, _ word: Int) -> UInt64 {
-        word == 0 ? stamp : (stamp &* 0x9e37_79b9_7f4a_7c15) ^ (UInt64(index) << 32) ^ UInt64(word)
+    /// The first word is the stamp, every other one depends on it, on the block and on its own place.
+    private static func words(_ index: Int, _ stamp: UInt64) -> [UInt64] {
+        let count = blockBytes / 8
+        guard stamp != 0 else { return [UInt64](repeating: 0, count: count) }
+        let base = (stamp &* 0x9e37_79b9_7f4a_7c15) ^ (UInt64(index) << 32)
+        return [UInt64](unsafeUninitializedCapacity: count) { words, initialized in
+            words[0] = stamp.littleEndian
+            var word = 1
+            while word < count {
+                words[word] = (base ^ UInt64(truncatingIfNeeded: word)).littleEndian
+                word &+= 1
+            }
+            initialized = count
+        }
     }
 
     /// The stamp of a block's bytes; `nil` if they are not one whole block (torn, or another block's).
     public static func read(_ index: Int, _ bytes: some Collection<UInt8>) -> UInt64? {
         guard bytes.count == blockBytes else { return nil }
-        let buffer = ByteBuffer(bytes: bytes)
-        guard let stamp = buffer.getInteger(at: 0, endianness: .little, as: UInt64.self) else { return nil }
-        return Self.block(index, stamp: stamp) == buffer ? stamp : nil
+        let found = Array(bytes)
+        return found.withUnsafeBytes { raw in
+            let stamp = UInt64(littleEndian: raw.loadUnaligned(as: UInt64.self))
+            return words(index, stamp).withUnsafeBytes { memcmp($0.baseAddress!, raw.baseAddress!, blockBytes) == 0 }
+                ? stamp : nil
+        }
     }
 }
 

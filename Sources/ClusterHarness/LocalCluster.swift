@@ -159,6 +159,9 @@ public final class LocalCluster: Sendable {
         return nil
     }
 
+    /// `nil` if the node was not started, or was killed or stopped.
+    public func processID(of node: String) -> Int32? { processes.withLock { $0[node]?.processIdentifier } }
+
     public func isRunning(_ node: String) -> Bool { processes.withLock { $0[node]?.isRunning ?? false } }
 
     /// Ends every process and removes the folder.
@@ -194,7 +197,7 @@ public final class LocalCluster: Sendable {
     }
 
     /// Waits until `condition` holds; throws with what the nodes say if it does not within `seconds`.
-    public func wait(_ what: String, seconds: Double = 20, until condition: () throws -> Bool) throws {
+    public func wait(_ what: String, seconds: Double = 20, until condition: () throws -> Bool) async throws {
         let deadline = Date().addingTimeInterval(seconds)
         while try !condition() {
             guard Date() < deadline else {
@@ -202,12 +205,14 @@ public final class LocalCluster: Sendable {
                     state().map { "\($0.state), owner \($0.owner ?? "-"), \($0.reason ?? "no reason")" } ?? "no answer"
                 throw HarnessError("not \(what) after \(seconds) s: \(told)\n\(logs())")
             }
-            usleep(10_000)
+            try await Task.sleep(for: .milliseconds(10))
         }
     }
 
-    public func waitUntilMirrored(_ group: String = "g0", seconds: Double = 20) throws {
-        try wait("mirrored", seconds: seconds) { state(of: group)?.state == "mirrored" && owner(of: group) != nil }
+    public func waitUntilMirrored(_ group: String = "g0", seconds: Double = 20) async throws {
+        try await wait("mirrored", seconds: seconds) {
+            state(of: group)?.state == "mirrored" && owner(of: group) != nil
+        }
     }
 
     /// The last lines that the nodes logged.

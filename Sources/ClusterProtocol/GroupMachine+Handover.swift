@@ -73,11 +73,26 @@ extension GroupMachine {
         case .draining:
             if now >= leaseEnd() { return abortHandover("the lease ran out while draining", now, &out) }
             if handover.toPeer && mirrorSilent(now) {
-                abortHandover("\(settings.peer) fell silent while draining", now, &out)
+                return abortHandover("\(settings.peer) fell silent while draining", now, &out)
+            }
+            if !handover.toPeer && (acknowledgementRule.needsMirror || !acknowledgementRule.allowed) {
+                leaveUndrained(&out)
             }
         case .releasing: break
         case .swapping: giveAway(now, &out)
         }
+    }
+
+    /// What waits for a mirror that does not come is not acknowledged, so it cannot be destaged. It stays in the log.
+    private mutating func leaveUndrained(_ out: inout [Directive]) {
+        guard case .handingOver(var handover) = role else { return }
+        handover.step = .releasing
+        role = .handingOver(handover)
+        out += [
+            .report(
+                Report("stopped-undrained", "\(settings.peer) is not there to acknowledge; the log is left as it is")),
+            .releaseMedia,
+        ]
     }
 
     mutating func handoverEvent(_ event: Event, _ now: Nanos, _ out: inout [Directive]) {
@@ -107,12 +122,26 @@ extension GroupMachine {
             peer = PeerView(since: now)
             return
         }
-        out += [.report(Report("handed-over", "\(settings.peer) has the group")), .tellRecordChanged]
-        if command == .stop { return stop(&out) }
+        out += [.report(Report("handed-over", "\(settings.peer) gets the group")), .tellRecordChanged]
         out += [.stopServing, .closeRail]
-        finishCommand(refusal: nil, &out)
         role = .standby
         peer = PeerView(since: now)
+    }
+
+    /// After a handover: the command is done when the peer has published, so that clients find it serving. Answers whether
+    /// a stop that is under way keeps this node from anything else.
+    mutating func finishHandover(_ now: Nanos, _ out: inout [Directive]) -> Bool {
+        guard case .standby = role, let record, record.owner == settings.peer else { return false }
+        switch command {
+        case .handOver:
+            if record.phase == .published { finishCommand(refusal: nil, &out) }
+            return false
+        case .stop:
+            // A peer that died before it published claims anew when it returns, and so may this node (S16).
+            if record.phase == .published || (railSilent(now) && presenceStale(now)) { stop(&out) }
+            return true
+        default: return false
+        }
     }
 
     /// Back to serving. Only while the medium is still held.

@@ -83,6 +83,7 @@ extension GroupMachine {
 
     /// On every tick and sign of life as standby.
     mutating func watch(_ now: Nanos, _ out: inout [Directive]) {
+        guard !finishHandover(now, &out) else { return }
         guard case .standby = role, call == nil else { return }
         if case .takeOver = command { return tryTakeover(now, &out) }
         guard let record else {
@@ -97,6 +98,10 @@ extension GroupMachine {
                     "suspect",
                     "\(record.owner) is silent on the rail and at the coordinator; claiming epoch \(record.epoch.next)")
             ))
+        if case .handOver = command {
+            finishCommand(
+                refusal: "\(record.owner) fell silent before it had taken the group; \(me) claims it back", &out)
+        }
         claim(record, now, &out)
     }
 

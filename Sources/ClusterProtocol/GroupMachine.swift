@@ -238,6 +238,7 @@ public struct GroupMachine: Sendable {
     mutating func lostOwnership(_ reason: String, _ now: Nanos, _ out: inout [Directive]) {
         out.append(.report(Report("ownership-lost", reason)))
         out += [.stopServing, .closeRail, .releaseMedia]
+        if command == .stop { return stop(&out) }
         finishCommand(refusal: reason, &out)
         role = .standby
         peer = PeerView(since: now)

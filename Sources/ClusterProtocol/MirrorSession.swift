@@ -25,20 +25,26 @@ public struct MirrorSession: Sendable {
     /// The mirror's durable head: space below it may be reused on this side (S6).
     public private(set) var mirrorHead: LSN
     private var headPosted: LSN
+    /// The owner's head when it attached: what is below is not shipped, and must be trimmed at the mirror first. A mirror
+    /// whose log began below would have a hole in front of everything that it acknowledges.
+    private let firstShipped: LSN
     private var posted: [Posted] = []
     private var writesOut = 0
 
-    /// The mirror said that it holds everything below `durable`, and its head is at `head`.
-    public init(durable: LSN, head: LSN) {
+    /// The mirror said that it holds everything below `durable`. Its head is at `mirrorHead` or above, the owner's is at
+    /// `head`.
+    public init(durable: LSN, mirrorHead: LSN, head: LSN) {
         shipped = durable
         self.durable = durable
-        mirrorHead = head
-        headPosted = head
+        self.mirrorHead = mirrorHead
+        headPosted = mirrorHead
+        firstShipped = head
     }
 
-    /// The range to post as one WRITE now, or `nil`. It may span the end of the ring: the shell splits it there.
+    /// The range to post as one WRITE now, or `nil`. It may span the end of the ring: the shell splits it there. A trim
+    /// that is due goes first.
     public func next(published: LSN, creditBytes: UInt64) -> Range<LSN>? {
-        guard shipped < published else { return nil }
+        guard shipped < published, shipped >= firstShipped else { return nil }
         let waiting = published - shipped
         let length = min(waiting, Self.maximumShipBytes)
         guard length <= creditBytes else { return nil }

@@ -27,7 +27,6 @@ public final class FileCoordinator: Coordinator {
 
     public let directory: String
     private let durableVersions = Mutex<[GroupID: UInt64]>([:])
-    private let temporaryCounter = Atomic<UInt64>(0)
 
     /// Creates the directory (mode 0700) if it is missing.
     public init(directory: String) throws(CoordinationError) {
@@ -95,15 +94,20 @@ public final class FileCoordinator: Coordinator {
         defer { closedir(stream) }
         let prefix = "\(group)."
         var found: [UInt64] = []
-        while let entry = readdir(stream) {
+        while true {
+            errno = 0
+            guard let entry = readdir(stream) else { break }
             let name = withUnsafePointer(to: &entry.pointee.d_name) { pointer in
                 pointer.withMemoryRebound(to: CChar.self, capacity: 256) { String(cString: $0) }
             }
-            guard name.hasPrefix(prefix), name.utf8.count == prefix.utf8.count + 20,
-                let version = UInt64(name.dropFirst(prefix.count))
-            else { continue }
+            guard name.hasPrefix(prefix) else { continue }
+            let digits = name.utf8.dropFirst(prefix.utf8.count)
+            let isNumber = digits.allSatisfy { (UInt8(ascii: "0")...UInt8(ascii: "9")).contains($0) }
+            guard digits.count == 20, isNumber, let version = UInt64(Substring(digits)) else { continue }
             found.append(version)
         }
+        // Half a listing could hide the newest version, or all of them.
+        guard errno == 0 else { throw Self.unreachable(directory, "cannot be listed", errno) }
         return found
     }
 
@@ -114,7 +118,7 @@ public final class FileCoordinator: Coordinator {
     /// Housekeeping: a version that stays because of an error harms nobody.
     private func prune(_ group: GroupID, below version: UInt64) {
         guard let versions = try? versions(of: group) else { return }
-        for old in versions where old + Self.keptVersions <= version { unlink(path(of: group, old)) }
+        for old in versions where old <= version && version - old >= Self.keptVersions { unlink(path(of: group, old)) }
     }
 
     private func decode(_ bytes: [UInt8], path: String) throws(CoordinationError) -> GroupRecord {
@@ -142,11 +146,10 @@ public final class FileCoordinator: Coordinator {
 
     public func announce(_ presence: Presence) throws(CoordinationError) {
         let temporary = temporaryPath("presence")
+        defer { unlink(temporary) }
         try write(presence, to: temporary, durable: false)
         guard rename(temporary, presencePath(presence.process.node)) == 0 else {
-            let number = errno
-            unlink(temporary)
-            throw Self.unreachable(directory, "a presence cannot be put in place", number)
+            throw Self.unreachable(directory, "a presence cannot be put in place", errno)
         }
     }
 
@@ -154,7 +157,13 @@ public final class FileCoordinator: Coordinator {
         let path = presencePath(node)
         guard let bytes = try contents(of: path) else { return nil }
         do {
-            return try JSONDecoder().decode(Presence.self, from: Data(bytes))
+            let presence = try JSONDecoder().decode(Presence.self, from: Data(bytes))
+            guard presence.process.node == node else {
+                throw CoordinationError(.invalidRecord, "\(path): is the presence of '\(presence.process.node)'")
+            }
+            return presence
+        } catch let error as CoordinationError {
+            throw error
         } catch {
             throw CoordinationError(.invalidRecord, "\(path): is not a presence: \(error)")
         }
@@ -162,10 +171,9 @@ public final class FileCoordinator: Coordinator {
 
     // MARK: Files
 
-    private func temporaryPath(_ kind: String) -> String {
-        let count = temporaryCounter.add(1, ordering: .relaxed).newValue
-        return "\(directory)/.\(kind).\(getpid()).\(count)"
-    }
+    /// A name that nobody else uses or used: a swapper that was killed after its `link` leaves a second name of the very
+    /// record, and pids are equal across containers, hosts and restarts.
+    private func temporaryPath(_ kind: String) -> String { "\(directory)/.\(kind).\(UUID128.random())" }
 
     private func write(_ value: some Encodable, to path: String, durable: Bool) throws(CoordinationError) {
         let encoder = JSONEncoder()
@@ -176,7 +184,7 @@ public final class FileCoordinator: Coordinator {
         } catch {
             throw CoordinationError(.invalidRecord, "\(path): cannot be encoded: \(error)")
         }
-        let descriptor = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0o600)
+        let descriptor = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0o600)
         guard descriptor >= 0 else { throw Self.unreachable(path, "cannot be created", errno) }
         defer { close(descriptor) }
         let written = data.withUnsafeBytes { Glibc.write(descriptor, $0.baseAddress!, $0.count) }
@@ -223,6 +231,9 @@ public final class FileCoordinator: Coordinator {
 }
 
 extension GroupRecord {
+    /// Swaps that no cluster ever makes; what is below can be raised without overflow.
+    static let maximumCount: UInt64 = 1 << 62
+
     /// Why the record cannot be true, or `nil` (S21).
     var problem: String? {
         let nodes = [owner] + inSync + sources + mustFence.map(\.node)
@@ -230,6 +241,9 @@ extension GroupRecord {
             return "a name is not valid"
         }
         if version == 0 || epoch == .none { return "version and epoch begin at 1" }
+        if version > Self.maximumCount || epoch.rawValue > Self.maximumCount {
+            return "version or epoch is beyond counting"
+        }
         if inSync.isEmpty || !inSync.contains(owner) { return "the owner is not in the in-sync set" }
         if phase == .claimed && sources.isEmpty { return "claimed from nobody" }
         if phase == .published && !(sources.isEmpty && mustFence.isEmpty) { return "published, but not recovered" }

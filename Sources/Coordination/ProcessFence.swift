@@ -14,7 +14,7 @@ public struct FenceError: Error, Hashable, Sendable, CustomStringConvertible {
 extension ProcessIdentity {
     /// This process. Throws if `/proc` does not tell.
     public static func current(node: NodeID) throws(FenceError) -> ProcessIdentity {
-        guard let status = ProcessFence.status(of: getpid()) else {
+        guard let status = try ProcessFence.status(of: getpid()) else {
             throw FenceError("/proc/self/stat does not tell when this process began")
         }
         return ProcessIdentity(
@@ -27,7 +27,7 @@ public enum ProcessFence {
 
     /// Whether the process may still do anything. A zombie has no memory and no descriptors left: gone.
     public static func liveness(of process: ProcessIdentity) throws(FenceError) -> Liveness {
-        guard try bootID() == process.bootID, let status = status(of: process.pid),
+        guard try bootID() == process.bootID, let status = try status(of: process.pid),
             status.startTicks == process.startTicks, status.state != "Z", status.state != "X"
         else { return .gone }
         return .alive
@@ -42,7 +42,7 @@ public enum ProcessFence {
         guard descriptor >= 0 else { throw failure(process, "cannot be opened", -descriptor) }
         defer { close(descriptor) }
         // The descriptor names one process for good; only now does the start time tell whether it is the right one.
-        guard status(of: process.pid)?.startTicks == process.startTicks else { return }
+        guard try status(of: process.pid)?.startTicks == process.startTicks else { return }
         let killed = tl_host_pidfd_kill(descriptor)
         if killed == -ESRCH { return }
         guard killed >= 0 else { throw failure(process, "cannot be killed", -killed) }
@@ -59,26 +59,34 @@ public enum ProcessFence {
     }
 
     static func bootID() throws(FenceError) -> String {
-        guard let text = smallFile("/proc/sys/kernel/random/boot_id") else {
-            throw FenceError("/proc/sys/kernel/random/boot_id cannot be read")
+        guard let text = try smallFile("/proc/sys/kernel/random/boot_id") else {
+            throw FenceError("/proc/sys/kernel/random/boot_id is missing")
         }
         return String(text.prefix { $0 != "\n" })
     }
 
-    static func status(of pid: Int32) -> (state: String, startTicks: UInt64)? {
-        guard let text = smallFile("/proc/\(pid)/stat"), let end = text.lastIndex(of: ")") else { return nil }
+    /// `nil` if there is no such process. What cannot be read is not taken for that (S18).
+    static func status(of pid: Int32) throws(FenceError) -> (state: String, startTicks: UInt64)? {
+        let path = "/proc/\(pid)/stat"
+        guard let text = try smallFile(path) else { return nil }
+        guard let end = text.lastIndex(of: ")") else { throw FenceError("\(path) is not as expected") }
         let fields = text[text.index(after: end)...].split(separator: " ")
-        guard fields.count > 19, let ticks = UInt64(fields[19]) else { return nil }
+        guard fields.count > 19, let ticks = UInt64(fields[19]) else { throw FenceError("\(path) is not as expected") }
         return (String(fields[0]), ticks)
     }
 
-    private static func smallFile(_ path: String) -> String? {
+    /// `nil` if there is no such file, or its process is gone.
+    private static func smallFile(_ path: String) throws(FenceError) -> String? {
         let descriptor = open(path, O_RDONLY | O_CLOEXEC)
-        guard descriptor >= 0 else { return nil }
+        guard descriptor >= 0 else {
+            if errno == ENOENT || errno == ESRCH { return nil }
+            throw FenceError("\(path) cannot be opened: \(String(cString: strerror(errno)))")
+        }
         defer { close(descriptor) }
         var bytes = [UInt8](repeating: 0, count: 4096)
         let count = read(descriptor, &bytes, bytes.count)
-        guard count > 0 else { return nil }
+        if count < 0 && errno == ESRCH { return nil }
+        guard count > 0 else { throw FenceError("\(path) cannot be read: \(String(cString: strerror(errno)))") }
         return String(decoding: bytes.prefix(count), as: UTF8.self)
     }
 }

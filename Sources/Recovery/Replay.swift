@@ -1,5 +1,9 @@
 // From a log that nobody writes to the medium: all of it, in order, verified (S16, S26). Cut at any instruction and run
 // again, it gives the same medium (S10), because it only ever writes what the log says and moves nothing.
+//
+// The whole log is coalesced before anything is written, so that the medium never goes back to a byte's older value: a
+// partner whose log begins later may have to finish a replay that was cut, and could not repair that (S9). What is held
+// are places in the log, no payloads; the overlay of an owner that has destaged nothing is as large.
 
 public import LogModel
 public import PersistentMemory
@@ -18,10 +22,6 @@ public struct ReplayOutcome: Hashable, Sendable {
 }
 
 public enum Replay {
-    /// Records are held for coalescing up to so much payload, or so many records.
-    static let batchBytes: UInt64 = 64 << 20
-    static let batchRecords = 65536
-
     /// Writes everything in `region`'s log to `media` and flushes them. `nil` if the region holds no log. A corrupt log,
     /// or one with a record that no medium is for, throws before anything of it is written. Blocks.
     /// `progress` is called now and then with the bytes of the log that are done and that there are.
@@ -35,9 +35,6 @@ public enum Replay {
         var done = outcome.headLSN
         for write in scan {
             for record in write.records { try batch.add(record) }
-            if batch.payloadBytes >= batchBytes || batch.pendingRecords >= batchRecords {
-                try onMedium { () throws(MediumError) in try batch.write() }
-            }
             done = write.end
             progress(done - outcome.headLSN, outcome.endLSN - outcome.headLSN)
         }

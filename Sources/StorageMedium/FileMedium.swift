@@ -54,9 +54,10 @@ public final class FileMedium: Medium {
 
     deinit { Glibc.close(descriptor) }
 
-    /// Built under another name and linked into place, so that the file never exists with another size.
+    /// Built under another name and linked into place, so that the file never exists with another size. The name is
+    /// random: one made of the pid would be taken, for good, if an earlier process of that pid was killed in here.
     private static func create(path: String, sizeBytes: UInt64) throws(MediumError) {
-        let temporary = "\(path).new-\(getpid())"
+        let temporary = "\(path).new-\(UUID128.random())"
         let descriptor = Glibc.open(temporary, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0o600)
         guard descriptor >= 0 else { throw failure(.open, temporary, "cannot be created", errno) }
         defer {

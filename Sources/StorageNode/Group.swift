@@ -32,6 +32,10 @@ final class Group {
     var mirrorRail: AcceptedRail?
     var mirrorTarget: (target: MirrorTarget, key: RegionKey, incarnation: Incarnation)?
 
+    /// A thread makes the region ready for an owner; until it is done, nobody else may touch the region.
+    var isPreparingRegion = false
+    var onRegionPrepared: (() -> Void)?
+
     private var media: [FileMedium] = []
     private var holdsMedia = false
     /// Steps on threads that may touch the medium.
@@ -231,10 +235,14 @@ final class Group {
 
     // MARK: The mirror region
 
-    /// Revokes the region's key and waits until no copy is in progress (S12).
+    /// Revokes the region's key and waits until no copy and no preparation is in progress (S12).
     func sealRegion(_ sealed: @escaping () -> Void) {
         mirrorRail?.close()
         mirrorRail = nil
+        guard !isPreparingRegion else {
+            onRegionPrepared = sealed
+            return
+        }
         guard let mirrorTarget else { return sealed() }
         node.registry.revoke(mirrorTarget.key, sealed: sealed)
     }

@@ -121,10 +121,9 @@ final class OwnerLog {
     }
 
     func attach(_ queuePair: any QueuePair, key: RegionKey, durable: LSN) {
-        let head = log.head
-        let session = MirrorSession(durable: max(durable, head), head: head)
+        // The head may have moved since it was told with the request to attach; `lastMirrorHead` is never above it.
+        let session = MirrorSession(durable: durable, mirrorHead: lastMirrorHead, head: log.head)
         mirror = Attached(queuePair: queuePair, key: key, session: session)
-        lastMirrorHead = head
         schedulePump()
     }
 
@@ -179,16 +178,16 @@ final class OwnerLog {
             reclaim()
         }
         do {
+            if attached.session.needsTrim(to: log.head) {
+                let head = log.head
+                let id = try attached.queuePair.postAtomicWrite(head.rawValue, key: attached.key, offset: log.ringBytes)
+                attached.session.didPostTrim(to: head, id: id)
+            }
             while let range = attached.session.next(
                 published: log.published, creditBytes: UInt64(attached.queuePair.creditBytes))
             {
                 let id = try post(range, to: attached)
                 attached.session.didPost(range, id: id)
-            }
-            if attached.session.needsTrim(to: log.head) {
-                let head = log.head
-                let id = try attached.queuePair.postAtomicWrite(head.rawValue, key: attached.key, offset: log.ringBytes)
-                attached.session.didPostTrim(to: head, id: id)
             }
         } catch {
             // No credit: the next completion pumps again. Anything else: the queue pair tells its delegate.

@@ -185,6 +185,10 @@ extension Group {
             return refuseAttach(
                 request, .notReady, "the log here has \(region.ringBytes) bytes, the owner's has \(request.ringBytes)")
         }
+        guard !isPreparingRegion else {
+            return refuseAttach(request, .notReady, "the mirror region is still being prepared for an earlier request")
+        }
+        isPreparingRegion = true
         let earlier = mirrorTarget
         mirrorTarget = nil
         let prepare = { [self] in
@@ -195,6 +199,11 @@ extension Group {
             node.threads.runIfActive(eventLoop: eventLoop) {
                 try MirrorRegion.prepare(region, for: request, pool: pool)
             }.assumeIsolated().whenComplete { [self] result in
+                isPreparingRegion = false
+                if let sealed = onRegionPrepared {
+                    onRegionPrepared = nil
+                    return sealed()
+                }
                 guard mirrorRail === rail else { return }
                 switch result {
                 case .failure(let error):

@@ -30,7 +30,7 @@ struct Demo: AsyncParsableCommand {
         let cluster = try LocalCluster(folder: folder, binaries: builtBinaries(), options: options)
         defer { cluster.remove() }
         for node in LocalCluster.nodes { try cluster.start(node) }
-        try cluster.waitUntilMirrored()
+        try await cluster.waitUntilMirrored()
         if keep { try keepUp(cluster) } else { try await show(cluster) }
     }
 
@@ -112,16 +112,16 @@ struct Demo: AsyncParsableCommand {
         cluster.kill(owner)
         let before = history.acknowledgedWrites
         screen.line("\(owner) is killed with SIGKILL after \(before) acknowledged writes")
-        try cluster.wait("taken over") { cluster.group(at: survivor)?.isOwner == true }
+        try await cluster.wait("taken over") { cluster.group(at: survivor)?.isOwner == true }
         let published = Date().timeIntervalSince(killed)
-        try cluster.wait("accepting writes again") { history.acknowledgedWrites > before + 1 }
+        try await cluster.wait("accepting writes again") { history.acknowledgedWrites > before + 1 }
         let first = Date().timeIntervalSince(killed)
         screen.line(
             String(
                 format: "%@ has taken over: published after %.2f s, writing again after %.2f s", survivor, published,
                 first))
         try cluster.start(owner)
-        try cluster.waitUntilMirrored()
+        try await cluster.waitUntilMirrored()
         screen.line(
             String(format: "%@ is back and mirrors again after %.2f s", owner, Date().timeIntervalSince(killed)))
         return TakeoverTimes(killed: owner, survivor: survivor, published: published, firstWrite: first)

@@ -1,0 +1,114 @@
+// Every message comes back as it was said, on one line; what is no message is refused; the keys that others script against
+// are there.
+
+import AdminProtocol
+import Foundation
+import Testing
+
+func groupStatus(_ name: String, epoch: UInt64 = 3, owner: String? = "alpha", possible: Bool = true) -> GroupStatus {
+    var log = GroupStatus.Log(capacityBytes: 1 << 20)
+    log.headLSN = 64
+    log.tailLSN = .max
+    log.acknowledgedLSN = 128
+    return GroupStatus(
+        name: name, owner: owner, home: "alpha", mirror: "beta", epoch: epoch, state: "mirrored",
+        takeoverPossible: possible, reason: possible ? nil : "why \"not\"\n", log: log,
+        ifOwnerDiedNow: .init(lostAcknowledgedWrites: possible ? 0 : nil, estimatedTakeoverSeconds: 1.5),
+        volumes: [.init(name: "vol0", sizeBytes: .max)])
+}
+
+func nodeStatus(_ name: String, owns: Bool, epoch: UInt64 = 3) -> NodeStatus {
+    NodeStatus(
+        name: name, persistence: "volatile",
+        groups: [.init(isOwner: owns, status: groupStatus("g0", epoch: epoch, owner: owns ? name : nil))])
+}
+
+struct MessageTests {
+    static let requests: [AdminRequest] = [
+        .status, .handover(group: "g0", to: "beta"), .takeover(group: "g0", on: "beta", force: true),
+        .takeover(group: "", on: "\u{0}\n\"", force: false), .drain(group: "g0"), .forgetCoordinator(group: "g/0"),
+        .events(after: .max, wait: true), .events(after: 0, wait: false),
+    ]
+    static let responses: [AdminResponse] = [
+        .done, .refused("no:\nnot \u{1f600}"), .events([]), .status(nodeStatus("alpha", owns: true)),
+        .status(nodeStatus("beta", owns: false)),
+        .events([
+            NodeEvent(
+                sequence: 1, time: "2026-01-01T00:00:00.000Z", node: "alpha", group: nil, kind: "started", message: "m"),
+            NodeEvent(sequence: .max, time: "", node: "alpha", group: "g0", kind: "takeover", message: "a\nb"),
+        ]),
+    ]
+
+    @Test(arguments: requests) func everyRequestComesBackFromOneLine(_ request: AdminRequest) throws {
+        let line = try AdminCodec.line(request)
+        #expect(line.firstIndex(of: UInt8(ascii: "\n")) == line.count - 1)
+        #expect(try AdminCodec.decode(AdminRequest.self, from: line) == request)
+    }
+
+    @Test(arguments: responses) func everyResponseComesBackFromOneLine(_ response: AdminResponse) throws {
+        let line = try AdminCodec.line(response)
+        #expect(line.firstIndex(of: UInt8(ascii: "\n")) == line.count - 1)
+        #expect(try AdminCodec.decode(AdminResponse.self, from: line) == response)
+    }
+
+    @Test func whatIsNoRequestIsRefused() throws {  // S21
+        let texts = [
+            "", "\n", "{}", "[]", "7", "null", "\"status\"", "{\"status\":7,\"drain\":{}}", "{\"reboot\":{}}",
+            "{\"events\":{\"after\":-1,\"wait\":true}}", "{\"events\":{\"after\":1e300,\"wait\":true}}",
+            "{\"handover\":{\"group\":\"g0\"}}", "\u{0}\u{0}", String(repeating: "[", count: 60_000),
+        ]
+        for text in texts {
+            #expect(throws: (any Error).self, "\(text.prefix(40))") {
+                try AdminCodec.decode(AdminRequest.self, from: Array(text.utf8))
+            }
+        }
+        let line = try AdminCodec.line(AdminRequest.takeover(group: "g0", on: "beta", force: true))
+        for count in 0..<line.count - 1 {
+            #expect(throws: (any Error).self) { try AdminCodec.decode(AdminRequest.self, from: line.prefix(count)) }
+        }
+    }
+
+    @Test func theStatusHasTheKeysThatScriptsRead() throws {
+        let status = ClusterStatus(
+            cluster: "demo", groups: [groupStatus("g0", owner: nil, possible: true)],
+            nodes: [NodeSummary(name: "alpha", reachable: true, persistence: "pmem", role: "owner")])
+        let text = try AdminCodec.pretty(status)
+        let object = try #require(try JSONSerialization.jsonObject(with: Data(text.utf8)) as? [String: Any])
+        #expect(Set(object.keys) == ["cluster", "groups", "nodes"])
+        let group = try #require((object["groups"] as? [[String: Any]])?.first)
+        #expect(
+            Set(group.keys) == [
+                "name", "owner", "home", "mirror", "epoch", "state", "takeoverPossible", "reason", "log",
+                "ifOwnerDiedNow",
+                "volumes",
+            ])
+        #expect(group["owner"] is NSNull && group["reason"] is NSNull)
+        let log = try #require(group["log"] as? [String: Any])
+        #expect(
+            Set(log.keys) == [
+                "capacityBytes", "headLSN", "tailLSN", "durableLSN", "mirroredLSN", "acknowledgedLSN", "usedBytes",
+            ])
+        let node = try #require((object["nodes"] as? [[String: Any]])?.first)
+        #expect(Set(node.keys) == ["name", "reachable", "persistence", "role"])
+    }
+
+    @Test func theHighestEpochWinsAndAmongEqualsTheOwner() throws {
+        let configured = [
+            groupStatus("g0", epoch: 0, owner: nil, possible: false),
+            groupStatus("g1", epoch: 0, owner: nil, possible: false),
+        ]
+        let merged = ClusterStatus.merge(
+            cluster: "demo", nodes: ["alpha", "beta", "gamma"], configured: configured,
+            answers: [nodeStatus("alpha", owns: true, epoch: 3), nodeStatus("beta", owns: false, epoch: 3)])
+        #expect(merged.groups[0].owner == "alpha")
+        #expect(merged.groups[1] == configured[1])
+        #expect(merged.nodes.map(\.role) == ["owner", "mirror", "unknown"])
+        #expect(merged.nodes.map(\.reachable) == [true, true, false])
+        #expect(!merged.isTakeoverPossibleEverywhere)
+        // An old owner that has not heard of its end yet.
+        let after = ClusterStatus.merge(
+            cluster: "demo", nodes: ["alpha", "beta"], configured: configured,
+            answers: [nodeStatus("alpha", owns: true, epoch: 3), nodeStatus("beta", owns: true, epoch: 4)])
+        #expect(after.groups[0].owner == "beta")
+    }
+}

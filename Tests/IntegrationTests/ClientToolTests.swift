@@ -1,0 +1,177 @@
+// Clients that others wrote, from Debian's packages: what they expect of an NBD export holds, across a takeover too.
+
+import AdminProtocol
+import ClusterHarness
+import Foundation
+import LogModel
+import Testing
+
+extension Cluster {
+    @Suite(.serialized) struct ClientToolTests {
+        private static let tcp: LocalClusterOptions = {
+            var options = LocalClusterOptions()
+            do { options.nbdPorts = (try LocalCluster.freePort(), try LocalCluster.freePort()) } catch {}
+            return options
+        }()
+
+        @Test(arguments: [false, true]) func nbdinfoSeesWhatIsOffered(_ overTCP: Bool) async throws {
+            try await withCluster(overTCP ? Self.tcp : LocalClusterOptions()) { cluster in
+                let (owner, mirror) = try cluster.roles()
+                let info = try succeed("nbdinfo", cluster.nbdURI(of: owner))
+                for line in [
+                    "export-size: \(64 << 20)", "can_flush: true", "can_fua: true", "can_trim: true", "can_zero: true",
+                    "can_multi_conn: true", "is_read_only: false", "block_size_minimum: 1",
+                ] {
+                    #expect(info.contains(line), "\(line) in\n\(info)")
+                }
+                let list = try succeed("nbdinfo", "--list", cluster.nbdURI(of: owner, volume: ""))
+                #expect(list.contains("vol0"), "\(list)")
+                let elsewhere = try run("qemu-img", "info", cluster.nbdURI(of: mirror))  // nbdinfo hides the reason
+                #expect(elsewhere.code != 0 && elsewhere.output.contains(owner), "names the owner: \(elsewhere.output)")
+                let unknown = try run("nbdinfo", cluster.nbdURI(of: owner, volume: "nosuch"))
+                #expect(unknown.code != 0, "\(unknown.output)")
+            }
+        }
+
+        @Test func qemuIOReadsBackWhatItWrote() async throws {
+            try await withCluster { cluster in
+                let owner = try cluster.roles().owner
+                let output = try succeed(
+                    "qemu-io", "-f", "raw", "-c", "write -P 0x11 0 64k", "-c", "write -P 0x22 4097 513", "-c", "flush",
+                    "-c", "write -f -P 0x33 1M 3M", "-c", "write -z 2M 64k", "-c", "discard 3M 64k",
+                    "-c", "read -P 0x11 0 4097", "-c", "read -P 0x22 4097 513", "-c", "read -P 0x11 4610 1k",
+                    "-c", "read -P 0x33 1M 1M", "-c", "read -P 0 2M 64k", "-c", "read -P 0 3M 64k",
+                    cluster.nbdURI(of: owner))
+                #expect(!output.contains("verification failed") && !output.contains("rror"), "\(output)")
+                try cluster.drain()
+                let again = try succeed(
+                    "qemu-io", "-f", "raw", "-c", "read -P 0x22 4097 513", "-c", "read -P 0x33 1M 1M",
+                    "-c", "read -P 0 2M 64k", "-c", "read -P 0 3M 64k", cluster.nbdURI(of: owner))
+                #expect(!again.contains("verification failed"), "from the medium: \(again)")
+            }
+        }
+
+        @Test func nbdcopyCopiesThereAndBackAcrossATakeover() async throws {
+            try await withCluster { cluster in
+                let (owner, mirror) = try cluster.roles()
+                let image = cluster.folder + "/image", back = cluster.folder + "/back"
+                try succeed("bash", "-c", "head -c 67108864 /dev/urandom > \(image)")
+                try succeed("nbdcopy", "--flush", image, cluster.nbdURI(of: owner))
+                cluster.kill(owner)
+                try await cluster.wait("taken over") { cluster.group(at: mirror)?.isOwner == true }
+                try succeed("nbdcopy", cluster.nbdURI(of: mirror), back)
+                try succeed("cmp", image, back)
+            }
+        }
+
+        @Test func fioVerifiesAcrossATakeover() async throws {
+            try await withCluster { cluster in
+                let (owner, mirror) = try cluster.roles()
+                func fio(_ node: String, _ extra: String...) throws {
+                    let job =
+                        [
+                            "fio", "--name=t", "--ioengine=nbd", "--uri=\(cluster.nbdURI(of: node))", "--rw=randwrite",
+                            "--bsrange=512-64k", "--bs_unaligned=1", "--size=32m", "--iodepth=16", "--randseed=7",
+                            "--verify=crc32c", "--verify_fatal=1", "--output=\(cluster.folder)/fio.json",
+                            "--output-format=json",
+                        ] + extra
+                    let shell = job.map { "'\($0)'" }.joined(separator: " ")
+                    let result = try run("bash", "-c", shell, folder: cluster.folder, seconds: 120)
+                    #expect(result.code == 0, "\(result.output)")
+                }
+                try fio(owner, "--do_verify=0")
+                cluster.kill(owner)
+                try await cluster.wait("taken over") { cluster.group(at: mirror)?.isOwner == true }
+                try fio(mirror, "--verify_only")
+                try cluster.start(owner)
+                try await cluster.waitUntilMirrored()
+                try fio(mirror)
+            }
+        }
+
+        static let whyNoFileSystem: Comment? = {
+            let probe = """
+                for tool in nbdfuse losetup mkfs.ext4 e2fsck fusermount3; do
+                  command -v $tool >/dev/null || { echo "no $tool"; exit; }
+                done
+                [ "$(id -u)" = 0 ] || { echo "not root"; exit; }
+                [ -c /dev/fuse ] || { echo "no /dev/fuse"; exit; }
+                losetup --find >/dev/null 2>&1 || echo "no loop device"
+                """
+            do {
+                let why = try run("bash", "-c", probe).output.trimmingCharacters(in: .whitespacesAndNewlines)
+                return why.isEmpty ? nil : "\(why): a file system cannot be mounted from an export here"
+            } catch {
+                return "\(error)"
+            }
+        }()
+
+        @Test(.enabled(if: whyNoFileSystem == nil, whyNoFileSystem ?? ""))
+        func filesThatWereSyncedSurviveATakeover() async throws {
+            try await withCluster { cluster in
+                let (owner, mirror) = try cluster.roles()
+                let mount = Mount(cluster)
+                defer { mount.end() }
+                try await mount.attach(owner)
+                try succeed("mkfs.ext4", "-q", "-F", mount.device)
+                try mount.mount()
+                try succeed(
+                    "bash", "-c",
+                    """
+                    cd \(mount.root) && mkdir d && for i in $(seq 40); do
+                      head -c $((i * 7001)) /dev/urandom > d/file-$i && sync d/file-$i
+                    done && sync d && sha256sum d/* > \(cluster.folder)/sums
+                    """)
+                cluster.kill(owner)
+                mount.end()
+                try await cluster.wait("taken over") { cluster.group(at: mirror)?.isOwner == true }
+                try await mount.attach(mirror)
+                try mount.mount()
+                try succeed("bash", "-c", "cd \(mount.root) && sha256sum --quiet -c \(cluster.folder)/sums")
+                try succeed("umount", mount.root)
+                try succeed("e2fsck", "-f", "-n", mount.device)
+            }
+        }
+    }
+}
+
+/// An export as a file (nbdfuse), as a block device (loop), as a file system.
+private final class Mount {
+    private let cluster: LocalCluster
+    private var number = 0
+    private var fuse: String { "\(cluster.folder)/fuse\(number)" }
+    private(set) var device = ""
+    let root: String
+
+    init(_ cluster: LocalCluster) {
+        self.cluster = cluster
+        root = cluster.folder + "/root"
+    }
+
+    func attach(_ node: String) async throws {
+        number += 1
+        try succeed("mkdir", "-p", fuse, root)
+        // It stays in the foreground, and ends when it is unmounted.
+        let nbdfuse = Process()
+        nbdfuse.executableURL = URL(fileURLWithPath: "/usr/bin/nbdfuse")
+        nbdfuse.arguments = ["-P", fuse + ".pid", fuse + "/disk", cluster.nbdURI(of: node)]
+        nbdfuse.standardInput = FileHandle.nullDevice
+        try nbdfuse.run()
+        try await cluster.wait("attached by nbdfuse") { FileManager.default.fileExists(atPath: fuse + ".pid") }
+        device = try succeed("losetup", "--show", "--direct-io=on", "-f", fuse + "/disk")
+            .trimmingCharacters(in: .whitespacesAndNewlines)
+    }
+
+    func mount() throws { try succeed("mount", device, root) }
+
+    /// Takes everything down, whatever state it is in.
+    func end() {
+        guard number > 0, !device.isEmpty else { return }
+        do {
+            try run("bash", "-c", "umount -l \(root); losetup -d \(device); fusermount3 -u -z \(fuse)")
+        } catch {
+            print("\(fuse): \(error)")
+        }
+        device = ""
+    }
+}

@@ -1,0 +1,164 @@
+// Attempts to break the promise on purpose, one fault at a time.
+
+import AdminProtocol
+import ClusterHarness
+import Coordination
+import Foundation
+import LogModel
+import NBDClient
+import NIOCore
+import StorageMedium
+import Synchronization
+import Testing
+
+extension Cluster {
+    @Suite(.serialized) struct PromiseTests {
+        private let payload = ByteBuffer(repeating: 0xA5, count: 8192)
+
+        @Test func withTheMirrorStoppedNothingIsAcknowledgedUntilItIsDisqualified() async throws {  // S1, S13
+            try await withCluster { cluster in
+                let (owner, mirror) = try cluster.roles()
+                let client = try await cluster.connect(to: owner)
+                try await client.write(offset: 0, payload)
+                try await cluster.freeze(mirror)
+                for number in 0..<3 {
+                    try await client.write(offset: UInt64(number) * 8192, payload)
+                    // The record was swapped before the acknowledgement was sent, so it is there to read by now.
+                    let record = try #require(try cluster.record())
+                    #expect(record.inSync == [NodeID(owner)], "acknowledged while \(record.inSync) hold it")
+                }
+                #expect(cluster.state()?.state == "degraded")
+                #expect(try twinlog(cluster, "status").code == 3, "a takeover is not possible now")
+                cluster.signal(mirror, SIGCONT)
+                try await cluster.waitUntilMirrored()
+                await client.disconnect()
+            }
+        }
+
+        @Test func stallingGroupsAcknowledgeNothingWithOneCopy() async throws {  // S13
+            var options = LocalClusterOptions()
+            options.onMirrorLoss = "stall"
+            try await withCluster(options) { cluster in
+                let (owner, mirror) = try cluster.roles()
+                let client = try await cluster.connect(to: owner)
+                cluster.kill(mirror)
+                let write = client.submit(.write(offset: 0, payload: payload, fua: false))
+                try await cluster.wait("stalled") { cluster.state()?.state == "stalled" }
+                // Reads are served meanwhile.
+                #expect(try await client.read(offset: 1 << 20, length: 4096).readableBytes == 4096)
+                let record = try #require(try cluster.record())
+                #expect(record.inSync.count == 2, "the mirror still holds everything that was acknowledged")
+                let acknowledged = Acknowledged()
+                write.whenComplete { _ in acknowledged.set() }
+                try await Task.sleep(for: .seconds(2))
+                #expect(!acknowledged.isSet)
+                try cluster.start(mirror)
+                _ = try await write.get()
+                try await cluster.waitUntilMirrored()
+                await client.disconnect()
+            }
+        }
+
+        @Test func aStaleMirrorAloneServesNothing() async throws {  // S15, S19
+            try await withCluster { cluster in
+                let (owner, mirror) = try cluster.roles()
+                let client = try await cluster.connect(to: owner)
+                cluster.kill(mirror)
+                try await client.write(offset: 0, payload)  // held by the owner alone
+                cluster.kill(owner)
+                try cluster.start(mirror)
+                try await cluster.wait("unavailable") { cluster.group(at: mirror)?.status.state == "unavailable" }
+                let reason = try #require(cluster.group(at: mirror)?.status.reason)
+                #expect(reason.contains(owner), "says who holds the data: \(reason)")
+                await #expect(throws: NBDClientError.self) { try await cluster.connect(to: mirror) }
+                let takeover = try twinlog(cluster, "takeover", "g0", "--on", mirror)
+                #expect(takeover.code == 1, "\(takeover.output)")
+                try cluster.start(owner)
+                try await cluster.waitUntilMirrored()
+                let again = try await cluster.connect(to: try cluster.roles().owner)
+                #expect(try await again.read(offset: 0, length: 8192) == payload)
+                await again.disconnect()
+            }
+        }
+
+        /// The test holds the medium, so that the taker stands between its claim and its publication; there it is killed.
+        @Test(arguments: ["the taker", "the old owner"])
+        func aTakerThatDiesBetweenClaimAndPublicationLosesNothing(_ returning: String) async throws {  // S16
+            try await withCluster { cluster in
+                let (owner, mirror) = try cluster.roles()
+                let history = try await withHistory(cluster, seed: 7) { history in
+                    try await cluster.wait("writing") { history.acknowledgedWrites > 200 }
+                    let medium = try FileMedium.open(
+                        path: cluster.mediumPath(), sizeBytes: 64 << 20, createIfMissing: false)
+                    async let seized: Void = Cluster.seize(medium)
+                    cluster.kill(owner)
+                    try await seized
+                    try await cluster.wait("claimed") { try cluster.record()?.phase == .claimed }
+                    let claim = try #require(try cluster.record())
+                    #expect(claim.owner == NodeID(mirror) && claim.sources.contains(NodeID(mirror)))
+                    cluster.kill(mirror)
+                }
+                #expect(try cluster.record()?.phase == .claimed, "nobody published")
+                let first = returning == "the taker" ? mirror : owner
+                try cluster.start(first)
+                try await cluster.wait("owned by \(first)") { cluster.group(at: first)?.isOwner == true }
+                try await history.verify(through: cluster.nbdAddress(of: first), export: "vol0", on: eventLoops)
+                try cluster.start(LocalCluster.partner(of: first))
+                try await cluster.waitUntilMirrored()
+                try await verify(history, cluster)
+            }
+        }
+
+        @Test func aNodeThatDiesAgainAndAgainLosesNothing() async throws {  // S16, S19
+            try await withCluster { cluster in
+                let history = try await withHistory(cluster, seed: 11) { history in
+                    for _ in 0..<4 {
+                        let before = history.acknowledgedWrites
+                        try await cluster.wait("writing") { history.acknowledgedWrites > before + 50 }
+                        // The owner dies as soon as it owns: its mirror may not have joined yet.
+                        let owner = try cluster.roles().owner
+                        cluster.kill(owner)
+                        try cluster.start(owner)
+                        try await cluster.wait("owned again") { cluster.owner() != nil }
+                    }
+                }
+                try await cluster.waitUntilMirrored()
+                try await verify(history, cluster)
+            }
+        }
+
+        @Test func aFullLogDelaysWritersAndNothingElse() async throws {  // S6
+            var options = LocalClusterOptions()
+            options.logBytes = 4 << 20
+            try await withCluster(options) { cluster in
+                let (owner, _) = try cluster.roles()
+                let client = try await cluster.connect(to: owner)
+                let large = ByteBuffer(repeating: 0x3C, count: 1 << 20)
+                // Ten times the log, all at once, on one connection.
+                let writes = (0..<40).map {
+                    client.submit(.write(offset: UInt64($0) << 20, payload: large, fua: false))
+                }
+                for write in writes { _ = try await write.get() }
+                for index in 0..<40 {
+                    #expect(try await client.read(offset: UInt64(index) << 20, length: 1 << 20) == large)
+                }
+                await client.disconnect()
+            }
+        }
+    }
+
+    /// Waits for the lock: its holder is about to die.
+    private static func seize(_ medium: FileMedium) async throws {
+        let deadline = Date().addingTimeInterval(10)
+        while true {
+            do { return try medium.lock() } catch { if Date() > deadline { throw error } }
+            try await Task.sleep(for: .microseconds(200))
+        }
+    }
+
+    private final class Acknowledged: Sendable {
+        private let value = Atomic<Bool>(false)
+        func set() { value.store(true, ordering: .relaxed) }
+        var isSet: Bool { value.load(ordering: .relaxed) }
+    }
+}

@@ -1,0 +1,143 @@
+// What the tests with real processes share: a cluster that is removed when the test ends, and programs run to their end.
+
+import AdminProtocol
+import ClusterHarness
+import Coordination
+import Foundation
+import LogModel
+import NBDClient
+import NIOCore
+import NIOPosix
+import Testing
+
+/// Every test here starts processes that need the processor's time: one after another.
+@Suite(.serialized, .timeLimit(.minutes(10)))
+enum Cluster {}
+
+let eventLoops = MultiThreadedEventLoopGroup.singleton
+
+/// Starts both nodes, waits until they mirror, runs `body`, removes everything.
+func withCluster(
+    _ options: LocalClusterOptions = LocalClusterOptions(), in parent: String = "/dev/shm", started: Bool = true,
+    _ body: (LocalCluster) async throws -> Void
+) async throws {
+    let cluster = try LocalCluster(
+        folder: "\(parent)/twinlog-test-\(UUID128.random())", binaries: builtBinaries(), options: options)
+    defer { cluster.remove() }
+    if started {
+        for node in LocalCluster.nodes { try cluster.start(node) }
+        try await cluster.waitUntilMirrored()
+    }
+    do {
+        try await body(cluster)
+    } catch {
+        Issue.record("\(error)\n\(cluster.logs())")
+    }
+}
+
+extension LocalCluster {
+    func record(of group: String = "g0") throws -> GroupRecord? {
+        try FileCoordinator(directory: folder + "/run/coordinator").read(GroupID(group))
+    }
+
+    /// The owner, and its partner.
+    func roles(of group: String = "g0") throws -> (owner: String, mirror: String) {
+        let owner = try #require(self.owner(of: group))
+        return (owner, Self.partner(of: owner))
+    }
+
+    static func partner(of node: String) -> String { node == "alpha" ? "beta" : "alpha" }
+
+    func connect(to node: String, volume: String = "vol0") async throws -> NBDClient {
+        try await NBDClient.connect(to: nbdAddress(of: node), export: volume, on: eventLoops)
+    }
+
+    /// Ask the owner to destage everything to the medium.
+    func drain(_ group: String = "g0") throws {
+        let owner = try roles(of: group).owner
+        let answer = try ask(owner, .drain(group: group), timeoutMillis: 60_000)
+        guard case .done = answer else { throw HarnessError("drain of \(group) by \(owner): \(answer)") }
+    }
+
+    /// SIGSTOP, and waits until the kernel says that the process is stopped.
+    func freeze(_ node: String) async throws {
+        let process = try #require(processID(of: node))
+        signal(node, SIGSTOP)
+        try await wait("stopped: \(node)") {
+            let status = try String(contentsOfFile: "/proc/\(process)/stat", encoding: .utf8)
+            return status[status.lastIndex(of: ")")!...].dropFirst(2).first == "T"
+        }
+    }
+}
+
+/// Writes and reads by several connections while `body` does its worst; then nothing may be lost.
+func withHistory(
+    _ cluster: LocalCluster, blocks: Int = 2048, connections: Int = 3, depth: Int = 8, seed: UInt64,
+    volume: String = "vol0", _ body: (History) async throws -> Void
+) async throws -> History {
+    let history = History(blockCount: blocks)
+    let writers = (0..<connections).map { index in
+        HistoryWriter(
+            history: history, index: index, of: connections,
+            addresses: LocalCluster.nodes.map { cluster.nbdAddress(of: $0) }, export: volume, on: eventLoops,
+            depth: depth, seed: seed)
+    }
+    try await withThrowingTaskGroup(of: Void.self) { tasks in
+        for writer in writers { tasks.addTask { await writer.run() } }
+        let result: Result<Void, any Error>
+        do { result = .success(try await body(history)) } catch { result = .failure(error) }
+        for writer in writers { writer.stop() }
+        try await tasks.waitForAll()
+        try result.get()
+    }
+    return history
+}
+
+/// Every block through the owner, then from the medium after a drain.
+func verify(_ history: History, _ cluster: LocalCluster, group: String = "g0", volume: String = "vol0") async throws {
+    let owner = try cluster.roles(of: group).owner
+    try await history.verify(through: cluster.nbdAddress(of: owner), export: volume, on: eventLoops)
+    try cluster.drain(group)
+    try history.verify(medium: cluster.mediumPath(volume))
+    #expect(history.violations == [])
+    #expect(history.acknowledgedWrites > 0)
+}
+
+struct Finished {
+    var code: Int32
+    var output: String
+}
+
+/// Runs a program to its end, with a limit; its standard output and error together.
+@discardableResult
+func run(_ command: String..., folder: String? = nil, seconds: Int = 60) throws -> Finished {
+    let process = Process()
+    process.executableURL = URL(fileURLWithPath: "/usr/bin/env")
+    process.arguments = ["timeout", "-k", "5", "\(seconds)"] + command
+    if let folder { process.currentDirectoryURL = URL(fileURLWithPath: folder) }
+    let path = (ProcessInfo.processInfo.environment["PATH"] ?? "/usr/bin:/bin") + ":/usr/sbin:/sbin"
+    process.environment = ProcessInfo.processInfo.environment.merging(["LC_ALL": "C", "PATH": path]) { $1 }
+    let pipe = Pipe()
+    process.standardOutput = pipe
+    process.standardError = pipe
+    process.standardInput = FileHandle.nullDevice
+    try process.run()
+    let output = try pipe.fileHandleForReading.readToEnd() ?? Data()
+    process.waitUntilExit()
+    return Finished(code: process.terminationStatus, output: String(decoding: output, as: UTF8.self))
+}
+
+/// The same, and the program must succeed.
+@discardableResult
+func succeed(_ command: String..., folder: String? = nil, seconds: Int = 60) throws -> String {
+    let shell = command.map { "'" + $0.replacingOccurrences(of: "'", with: "'\\''") + "'" }.joined(separator: " ")
+    let result = try run("bash", "-c", shell, folder: folder, seconds: seconds)
+    guard result.code == 0 else { throw HarnessError("\(shell) ended with \(result.code):\n\(result.output)") }
+    return result.output
+}
+
+func twinlog(_ cluster: LocalCluster, _ arguments: String...) throws -> Finished {
+    let shell = ([builtBinaries() + "/twinlog", "--config", cluster.configurationPath] + arguments)
+        .map { "'\($0)'" }.joined(separator: " ")
+    return try run("bash", "-c", shell)
+}

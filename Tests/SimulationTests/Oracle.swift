@@ -1,0 +1,203 @@
+// Knows what was promised, and looks at everything that a promise can be broken with. It trusts no machine: it compares
+// acknowledgements, reads and writes to the medium with the coordinator's record and with what the stores really hold.
+
+import ClusterProtocol
+import Coordination
+import LogModel
+
+final class Oracle {
+    private unowned let world: World
+    /// The first rule that was broken.
+    private(set) var violation: String?
+    /// By block: what a read must at least give: the last acknowledged stamp, or a later one that a read has seen (S23).
+    private(set) var floor: [UInt64]
+    /// By block: what a read through a later incarnation decided: nothing above from an earlier one may appear (S4, S24).
+    private var decided: [(stamp: UInt64, incarnation: Incarnation)]
+    private var issuedUnder: [UInt64: (block: Int, incarnation: Incarnation)] = [:]
+    private var lastAcknowledging = Incarnation.none
+    private var acknowledgedWrites = 0
+
+    init(_ world: World) {
+        self.world = world
+        floor = Array(repeating: 0, count: World.blocks)
+        decided = Array(repeating: (0, .none), count: World.blocks)
+    }
+
+    func expect(_ condition: Bool, _ message: @autoclosure () -> String) {
+        guard !condition, violation == nil else { return }
+        violation = message()
+        world.note("VIOLATION: \(message())")
+    }
+
+    // MARK: The data path
+
+    func issued(_ record: Record, _ incarnation: Incarnation) {
+        issuedUnder[record.stamp] = (record.block, incarnation)
+        world.note(
+            "  issue block \(record.block) stamp \(record.stamp) LSN \(record.lsn)..\(record.end) in \(incarnation)")
+    }
+
+    func acknowledged(_ record: Record, _ incarnation: Incarnation, by process: SimProcess) {
+        world.note("  \(process.name) acknowledges block \(record.block) stamp \(record.stamp)")
+        expectOwner(process, "acknowledges stamp \(record.stamp)")
+        expect(
+            incarnation >= lastAcknowledging,
+            "S15: \(process.name) acknowledges in \(incarnation) after \(lastAcknowledging) did")
+        lastAcknowledging = incarnation
+        floor[record.block] = max(floor[record.block], record.stamp)
+        world.coverage.acknowledgedWrites += 1
+    }
+
+    func readAnswered(_ block: Int, _ stamp: UInt64, floor: UInt64, _ incarnation: Incarnation, by process: SimProcess)
+    {
+        expectOwner(process, "answers a read")
+        expect(
+            stamp >= floor, "\(process.name) reads stamp \(stamp) of block \(block), but \(floor) was promised before")
+        expectPossible(block, stamp, "\(process.name) reads")
+        self.floor[block] = max(self.floor[block], stamp)
+        if incarnation >= decided[block].incarnation { decided[block] = (stamp, incarnation) }
+        world.coverage.reads += 1
+    }
+
+    /// The stamp was issued for this block, and nobody has read the block without it under a later incarnation.
+    private func expectPossible(_ block: Int, _ stamp: UInt64, _ what: String) {
+        guard stamp != 0 else { return }
+        guard let origin = issuedUnder[stamp], origin.block == block else {
+            return expect(false, "\(what) stamp \(stamp) of block \(block), which nobody wrote there")
+        }
+        expect(
+            stamp <= decided[block].stamp || origin.incarnation >= decided[block].incarnation,
+            "S4: \(what) stamp \(stamp) of block \(block), which \(decided[block].incarnation) had read as \(decided[block].stamp)"
+        )
+    }
+
+    func mediumWrite(_ block: Int, _ stamp: UInt64, by process: SimProcess) {
+        expect(
+            world.medium.holder === process,
+            "S18: \(process.name) writes to the medium, which \(world.medium.holder?.name ?? "nobody") holds")
+        let others = world.coordinator.record.map { $0.phase == .published && $0.ownerProcess != process.identity }
+        expect(others != true, "S15: \(process.name) writes to the medium while another owner is published")
+        expectPossible(block, stamp, "\(process.name) writes to the medium")
+    }
+
+    /// No owner answers once another is published, or once it gave the group away (S15, S17).
+    private func expectOwner(_ process: SimProcess, _ what: String) {
+        guard let record = world.coordinator.record else {
+            return expect(false, "\(process.name) \(what) without a record")
+        }
+        let isOther =
+            record.ownerProcess != process.identity && (record.phase == .published || record.ownerProcess == nil)
+        expect(
+            !isOther,
+            "S15: \(process.name) \(what) while the record says \(record.owner) \(record.phase) epoch \(record.epoch)")
+    }
+
+    // MARK: The copies
+
+    /// Every node that may take over holds everything that is promised: in its log, or on the medium (S1, S13, S14).
+    func checkCopies(_ occasion: @autoclosure () -> String) {
+        for holder in world.coordinator.holders() {
+            guard let node = world.nodes.first(where: { $0.name == holder }),
+                world.coordinator.record?.pools[holder.rawValue] == node.pool
+            else { continue }
+            expectHolds(node, "after \(occasion())")
+        }
+    }
+
+    private func expectHolds(_ node: SimNode, _ when: String) {
+        let found = node.region?.scan()
+        for block in 0..<World.blocks where world.medium.durable[block] < floor[block] {
+            let held = found?.records.last { $0.block == block }?.stamp ?? 0
+            expect(
+                held >= floor[block],
+                "\(when): \(node.name) counts as in sync, but has stamp \(held) of block \(block) up to LSN \(found?.end ?? .zero), "
+                    + "the medium \(world.medium.durable[block]); \(floor[block]) is promised")
+        }
+    }
+
+    // MARK: The coordinator
+
+    func swapped(from old: GroupRecord?, to new: GroupRecord, by process: SimProcess) {
+        expect(new.epoch >= old?.epoch ?? .none && new.version == (old?.version ?? 0) + 1, "S15: the epoch fell")
+        if let old, new.owner != old.owner || new.phase == .claimed || !Set(old.inSync).isSubset(of: new.inSync) {
+            expect(
+                new.epoch > old.epoch || new.phase == .published && old.phase == .claimed, "S15: the epoch did not grow"
+            )
+        }
+        if new.phase == .claimed {
+            claimed(from: old, to: new, by: process)
+        } else {
+            published(from: old, to: new, by: process)
+        }
+        checkCopies("the swap to version \(new.version) by \(process.name)")
+    }
+
+    private func claimed(from old: GroupRecord?, to new: GroupRecord, by process: SimProcess) {
+        guard let old else { return }
+        if new.owner == process.node.name {
+            let holders = old.phase == .published ? old.inSync : old.sources
+            expect(
+                holders.contains(process.node.name) && old.pools[process.node.name.rawValue] == process.node.pool,
+                "S13: \(process.name) claims with a stale copy")
+            if old.phase == .published, old.owner != new.owner { world.coverage.takeovers += 1 }
+            if old.phase == .claimed { world.coverage.claimsAnew += 1 }
+            world.faults.claimed(by: process)
+        } else {
+            world.coverage.givenAway += 1
+        }
+    }
+
+    private func published(from old: GroupRecord?, to new: GroupRecord, by process: SimProcess) {
+        expect(new.owner == process.node.name, "S15: \(process.name) publishes \(new.owner)")
+        if old?.phase == .claimed {
+            world.coverage.publications += 1
+            for block in 0..<World.blocks {
+                expect(
+                    world.medium.durable[block] >= floor[block],
+                    "S16: \(process.name) publishes, but block \(block) has stamp \(world.medium.durable[block]) on the medium; "
+                        + "\(floor[block]) is promised")
+            }
+        } else if let old, new.inSync.count > old.inSync.count {
+            world.coverage.catchUps += 1
+        } else if let old, new.inSync.count < old.inSync.count {
+            world.coverage.degrades += 1
+        }
+    }
+
+    // MARK: What happened
+
+    func reported(_ report: Report, by process: SimProcess) {
+        switch report.kind {
+        case "lease-lost": world.coverage.leasesLost += 1
+        case "mirror-amnesia", "amnesia": world.coverage.amnesias += 1
+        case "takeover-waits": world.coverage.takeoversWaiting += 1
+        case "handover-aborted": world.coverage.handoversAborted += 1
+        case "blocked": expect(false, "\(process.name) is blocked: \(report.message)")
+        default: break
+        }
+    }
+
+    func commandDone(_ command: Command, _ refusal: String?, by process: SimProcess) {
+        if command == .handOver, refusal == nil { world.coverage.handovers += 1 }
+        if case .takeOver = command, refusal?.contains("is not in sync") == true { world.coverage.staleRefusals += 1 }
+    }
+
+    func ticked(_ process: SimProcess) {
+        // The owner is gone, and the only living copy is stale: it waits (S13).
+        let state = process.machine.state(process.clock)
+        if state == .unavailable { world.coverage.staleWaits += 1 }
+        if state == .resyncing, !process.machine.acknowledgementRule.needsMirror { world.coverage.farBehind += 1 }
+    }
+
+    // MARK: The end
+
+    /// Everything is drained: the medium has for every block what was promised, or a later write that was not answered.
+    func checkMedium() {
+        for block in 0..<World.blocks {
+            let stamp = world.medium.durable[block]
+            expect(
+                stamp >= floor[block], "the medium has stamp \(stamp) of block \(block); \(floor[block]) is promised")
+            expectPossible(block, stamp, "the medium has")
+        }
+    }
+}

@@ -1,0 +1,365 @@
+// One start of a server process: the production machine of its group, and a model of the hands that carry out its
+// directives in production (StorageNode's Group). Events and directives mean the same here as there.
+
+import ClusterProtocol
+import Coordination
+import LogModel
+
+final class SimProcess {
+    let world: World
+    unowned let node: SimNode
+    let identity: ProcessIdentity
+    private(set) var machine: GroupMachine
+    private(set) var owner: OwnerModel?
+
+    /// As owner: the rail to the mirror.
+    var rail: Rail?
+    var dials = 0
+    /// As mirror: the rail that the owner made, and the region that it writes.
+    var mirrorRail: Rail?
+    var mirrorTarget: MirrorTargetModel?
+    var isPreparingRegion = false
+    var onRegionPrepared: (() -> Void)?
+
+    private var holdsMedia = false
+    private var stepsUnderWay = 0
+    private var onStepsDone: (() -> Void)?
+    private var events: [Event] = []
+    private var isHandling = false
+
+    private(set) var isPaused = false
+    var isDying = false
+    private(set) var isDead = false
+    private var inbox: [() -> Void] = []
+    private var coordinatorCalls: [() -> Void] = []
+    private var isCalling = false
+    private var isAnnouncing = false
+    private var isWatching = false
+    private var nextAnnouncement: UInt64 = 0
+    private var presenceCounter: UInt64 = 0
+
+    init(_ world: World, _ node: SimNode, _ identity: ProcessIdentity, freshLogUUID: UUID128) {
+        self.world = world
+        self.node = node
+        self.identity = identity
+        let settings = GroupSettings(
+            group: World.group, node: node.name, peer: world.nodes[1 - node.index].name, home: world.nodes[0].name,
+            process: identity, pool: node.pool, heartbeatInterval: World.heartbeatInterval,
+            heartbeatTimeout: World.heartbeatTimeout, lease: World.lease,
+            degradeOnMirrorLoss: world.degradeOnMirrorLoss)
+        machine = GroupMachine(settings: settings, freshLogUUID: freshLogUUID, now: node.clock(world.now))
+    }
+
+    var clock: Nanos { node.clock(world.now) }
+    var name: String { "\(node.name).\(identity.pid)" }
+    var peer: SimNode { world.nodes[1 - node.index] }
+
+    // MARK: Life
+
+    func begin() {
+        handle(.started(local: node.region.map { LocalLog(logUUID: $0.logUUID, incarnation: $0.incarnation) }))
+        tick()
+    }
+
+    /// Runs `body` if the process lives; after its pause if it is stopped.
+    func perform(_ body: @escaping () -> Void) {
+        guard !isDying, !isDead else { return }
+        if isPaused { inbox.append(body) } else { body() }
+    }
+
+    func later(_ delay: UInt64, _ body: @escaping () -> Void) {
+        world.after(delay) { self.perform(body) }
+    }
+
+    /// What the process gave out of its hands: it happens though the process is stopped or killed, until it is gone.
+    func givenOut(_ delay: UInt64, _ body: @escaping () -> Void) {
+        world.after(delay) { if !self.isDead { body() } }
+    }
+
+    func pause() {
+        isPaused = true
+        world.note("\(name) is stopped")
+    }
+
+    func resume() {
+        guard isPaused, !isDying, !isDead else { return }
+        world.note("\(name) goes on")
+        isPaused = false
+        let waiting = inbox
+        inbox = []
+        for body in waiting { perform(body) }
+    }
+
+    func die() {
+        guard !isDead else { return }
+        isDead = true
+        world.note("\(name) is gone")
+        owner?.processDied()
+        mirrorTarget?.processDied()
+        if world.medium.holder === self { world.medium.holder = nil }
+        node.process = nil
+        // What it sent may still arrive, before the end of the connection or instead of it.
+        for rail in [rail, mirrorRail] {
+            if world.random.chance(50) { rail?.close(by: self) } else { rail?.reset() }
+        }
+        world.clients.processDied(self)
+    }
+
+    // MARK: Events in, directives out
+
+    func handle(_ event: Event) {
+        events.append(event)
+        guard !isHandling else { return }
+        isHandling = true
+        while !events.isEmpty {
+            var directives: [Directive] = []
+            machine.handle(events.removeFirst(), now: clock, into: &directives)
+            for directive in directives { carryOut(directive) }
+        }
+        isHandling = false
+    }
+
+    private func carryOut(_ directive: Directive) {
+        switch directive {
+        case .readRecord: readRecord()
+        case .swap(let expected, let record): swapRecord(expected, record)
+        case .dial: dial()
+        case .closeRail: closeRail()
+        case .sendAttach(let epoch): sendAttach(epoch)
+        case .acceptAttach(let request): acceptAttach(request)
+        case .refuseAttach(_, let refusal, let reason): refuseAttach(refusal, reason)
+        case .sendHeartbeat: rail?.send(.heartbeat, from: self)
+        case .tellRecordChanged: rail?.send(.recordChanged, from: self)
+        case .fence(let processes): fence(processes)
+        case .lockMedia: lockMedia()
+        case .sealRegion: sealRegion { self.handle(.sealed) }
+        case .recover: recover()
+        case .openLog(let incarnation, let logUUID, let start): openLog(incarnation, logUUID, start)
+        case .serve: owner?.serve()
+        case .suspend: owner?.suspend()
+        case .stopServing: owner?.revoke()
+        case .acknowledge: owner?.schedulePump()
+        case .drain: owner?.drain(thenStop: true) { [weak self] in self?.handle(.drained) }
+        case .releaseMedia: releaseMedia()
+        case .stopped: world.exit(self)
+        case .report(let report):
+            world.note("\(name) \(report.kind): \(report.message)")
+            world.oracle.reported(report, by: self)
+        case .commandDone(let command, let refusal):
+            world.note("\(name) \(command) \(refusal.map { "refused: \($0)" } ?? "done")")
+            world.oracle.commandDone(command, refusal, by: self)
+        }
+    }
+
+    // MARK: Taking over
+
+    /// Runs `body` on a thread for `delay`; its result comes back as an event. Meanwhile the medium is not released.
+    private func step(_ delay: UInt64, _ body: @escaping (@escaping (Event) -> Void) -> Void) {
+        stepsUnderWay += 1
+        later(delay) { [self] in
+            body { [self] event in
+                stepsUnderWay -= 1
+                if stepsUnderWay == 0, let done = onStepsDone {
+                    onStepsDone = nil
+                    done()
+                }
+                handle(event)
+            }
+        }
+    }
+
+    private func fence(_ identities: [ProcessIdentity]) {
+        let processes = identities.compactMap { world.process($0) }
+        step(world.random.between(0, 2) * millisecond) { [self] done in
+            guard !world.fenceFails || processes.allSatisfy(\.isDead) else {
+                return done(.stepFailed("the fence is not confirmed"))
+            }
+            for process in processes where !process.isDead {
+                world.coverage.fences += 1
+                world.kill(process)
+            }
+            waitUntilDead(processes, until: world.now + 2 * second, done)
+        }
+    }
+
+    private func waitUntilDead(_ processes: [SimProcess], until deadline: UInt64, _ done: @escaping (Event) -> Void) {
+        if processes.allSatisfy(\.isDead) { return done(.fenced) }
+        guard world.now < deadline else { return done(.stepFailed("killed, but not gone")) }
+        later(millisecond) { self.waitUntilDead(processes, until: deadline, done) }
+    }
+
+    private func lockMedia() {
+        guard !holdsMedia else { return handle(.stepFailed("the medium is not released yet")) }
+        later(world.random.between(50, 3000) * microsecond) { [self] in
+            guard world.medium.holder == nil, !world.medium.fails else {
+                return handle(.stepFailed("the medium is locked by \(world.medium.holder?.name ?? "nobody, it fails")"))
+            }
+            world.medium.holder = self
+            holdsMedia = true
+            handle(.mediaLocked)
+        }
+    }
+
+    private func recover() {
+        step(world.random.between(1, 20) * millisecond) { [self] done in
+            guard let region = node.region else { return done(.recovered(end: .zero)) }
+            let found = region.scan()
+            guard !region.isCorrupt(end: found.end) else {
+                return done(.recoveryRefused("the log is corrupt at LSN \(found.end), below its acknowledged LSN"))
+            }
+            world.note("\(name) replays \(found.records.count) records up to LSN \(found.end)")
+            writeToMedium(found.records) {
+                done($0 ? .recovered(end: found.end) : .stepFailed("the medium failed"))
+            }
+        }
+    }
+
+    /// Writes the newest of every block, in any order, and flushes; `done` hears whether all of it is durable. To write
+    /// older values first would let a cut replay take the medium back behind what the partner's log can repair (S9).
+    func writeToMedium(_ records: some BidirectionalCollection<Record>, _ done: @escaping (Bool) -> Void) {
+        var writes: [(block: Int, stamp: UInt64)] = []
+        for record in records.reversed() where !writes.contains(where: { $0.block == record.block }) {
+            writes.append((record.block, record.stamp))
+        }
+        let powerCuts = world.medium.powerCuts
+        var delay: UInt64 = 0
+        var isWritten = true
+        for write in writes {
+            delay += world.random.between(10, 2 * world.mediumMicros) * microsecond
+            givenOut(delay) { [self] in
+                guard !world.medium.fails else {
+                    isWritten = false
+                    return
+                }
+                world.oracle.mediumWrite(write.block, write.stamp, by: self)
+                world.medium.write(write.block, write.stamp)
+            }
+        }
+        givenOut(delay + world.random.between(10, 4 * world.mediumMicros) * microsecond) { [self] in
+            let isDurable = isWritten && world.medium.flush(since: powerCuts)
+            perform { done(isDurable) }
+        }
+    }
+
+    private func openLog(_ incarnation: Incarnation, _ logUUID: UUID128, _ start: LSN) {
+        step(world.random.between(1, 10) * millisecond) { [self] done in
+            node.region = RegionModel(role: .owner, logUUID: logUUID, incarnation: incarnation, start: start)
+            mirrorTarget = nil
+            owner = OwnerModel(self, incarnation: incarnation, start: start)
+            done(.logOpened)
+        }
+    }
+
+    /// After this nothing of this process writes to the medium.
+    private func releaseMedia() {
+        let release = { [self] in
+            owner?.revoke()
+            owner = nil
+            holdsMedia = false
+            step(world.random.between(0, 2) * millisecond) { [self] done in
+                if world.medium.holder === self { world.medium.holder = nil }
+                done(.mediaReleased)
+            }
+        }
+        let afterSteps = { [self] in
+            if let owner { owner.whenQuiet(release) } else { release() }
+        }
+        if stepsUnderWay == 0 { afterSteps() } else { onStepsDone = afterSteps }
+    }
+
+    // MARK: Time
+
+    private func tick() {
+        handle(.tick)
+        if let mirrorRail { mirrorRail.send(.heartbeat, from: self) }
+        owner?.schedulePump()
+        announceIfDue()
+        watchPeer()
+        world.oracle.ticked(self)
+        later(World.heartbeatInterval) { self.tick() }
+    }
+
+    /// Announce, *then* read the record (S17).
+    private func announceIfDue() {
+        guard !isAnnouncing, clock >= nextAnnouncement else { return }
+        isAnnouncing = true
+        nextAnnouncement = clock + World.lease / 3
+        presenceCounter += 1
+        let presence = Presence(process: identity, counter: presenceCounter, pool: node.pool)
+        call(
+            { [self] in
+                let startedAt = clock
+                return { [self] in
+                    world.coordinator.presences[node.index] = presence
+                    return (startedAt, world.coordinator.record)
+                }
+            },
+            { [self] (answer: (Nanos, GroupRecord?)?) in
+                isAnnouncing = false
+                if let (startedAt, record) = answer { handle(.renewed(startedAt: startedAt, record: record)) }
+            })
+    }
+
+    private func watchPeer() {
+        guard !isWatching, !machine.isOwner else { return }
+        isWatching = true
+        let watched = machine.record?.ownerProcess.flatMap { $0.node == node.name ? nil : $0 }
+        call(
+            { [self] in
+                return { [self] in
+                    let isGone = world.seesDeath && watched.flatMap { world.process($0) }?.isDead == true
+                    return (world.coordinator.presences[1 - node.index], isGone)
+                }
+            },
+            { [self] (answer: (Presence?, Bool)?) in
+                isWatching = false
+                guard let (presence, isGone) = answer else { return }
+                handle(.peerPresence(presence, deadProcess: isGone ? watched : nil))
+            })
+    }
+
+    // MARK: The coordinator
+
+    private func readRecord() {
+        call(
+            { [self] in { [self] in world.coordinator.record } },
+            { [self] (answer: GroupRecord??) in
+                if let record = answer {
+                    handle(.recordRead(record))
+                } else {
+                    handle(.coordinatorFailed("no answer"))
+                }
+            })
+    }
+
+    private func swapRecord(_ expected: UInt64, _ record: GroupRecord) {
+        call(
+            { [self] in { [self] in world.swapRecord(expecting: expected, to: record, by: self) } },
+            { [self] (answer: SwapOutcome?) in
+                if let answer {
+                    handle(.swapped(answer))
+                } else {
+                    handle(.coordinatorFailed("no answer"))
+                }
+            })
+    }
+
+    /// One thread: calls happen in the order in which they were made. `begin` runs when a call's turn comes and gives
+    /// what happens at the coordinator.
+    private func call<Answer>(_ begin: @escaping () -> () -> Answer, _ answer: @escaping (Answer?) -> Void) {
+        coordinatorCalls.append { [self] in
+            world.coordinate(self, begin()) { [self] (result: Answer?) in
+                isCalling = false
+                callNext()
+                answer(result)
+            }
+        }
+        callNext()
+    }
+
+    private func callNext() {
+        guard !isCalling, !coordinatorCalls.isEmpty else { return }
+        isCalling = true
+        coordinatorCalls.removeFirst()()
+    }
+}

@@ -1,0 +1,70 @@
+// Two nodes under virtual time, from a seed: see README.md.
+
+import Glibc
+import LogModel
+import Testing
+
+struct SimulationTests {
+    struct Outcome: Sendable {
+        var seed: UInt64
+        var violation: String?
+        var coverage: Coverage
+        var trace: [String]
+    }
+
+    static func run(_ seed: UInt64, traced: Bool = false) -> Outcome {
+        let world = World(seed: seed, traced: traced)
+        world.live()
+        defer { world.dismantle() }
+        return Outcome(seed: seed, violation: world.oracle.violation, coverage: world.coverage, trace: world.trace)
+    }
+
+    static func number(_ name: String) -> UInt64? { getenv(name).flatMap { UInt64(String(cString: $0)) } }
+
+    @Test func everyPromiseIsKeptUnderEverySeed() async {
+        let seeds: Range<UInt64>
+        if let only = Self.number("TWINLOG_SEED") {
+            seeds = only..<(only + 1)
+        } else {
+            seeds = 1..<(1 + (Self.number("TWINLOG_SEEDS") ?? 1000))
+        }
+        let workers: UInt64 = 2
+        var failed: [Outcome] = []
+        var total: [String: Int] = [:]
+        await withTaskGroup(of: [Outcome].self) { group in
+            for worker in 0..<workers {
+                group.addTask { seeds.filter { $0 % workers == worker }.map { Self.run($0) } }
+            }
+            for await outcomes in group {
+                failed += outcomes.filter { $0.violation != nil }
+                for outcome in outcomes {
+                    for (name, count) in outcome.coverage.all { total[name, default: 0] += count }
+                }
+            }
+        }
+        failed.sort { $0.seed < $1.seed }
+        for outcome in failed.prefix(10) {
+            Issue.record(
+                "seed \(outcome.seed): \(outcome.violation ?? "") -- replay: TWINLOG_SEED=\(outcome.seed) swift test --filter SimulationTests"
+            )
+        }
+        #expect(failed.isEmpty, "\(failed.count) of \(seeds.count) seeds failed")
+        if seeds.count == 1 || !failed.isEmpty {
+            let outcome = Self.run(failed.first?.seed ?? seeds.lowerBound, traced: true)
+            for line in outcome.trace { print(line) }
+        }
+        print(
+            "\(seeds.count) seeds: "
+                + total.sorted { $0.key < $1.key }.map { "\($0.key) \($0.value)" }.joined(separator: ", "))
+        guard seeds.count >= 1000 else { return }
+        for (name, count) in total { #expect(count > 0, "no seed has met this: \(name)") }
+    }
+
+    @Test func aSeedAlwaysGivesTheSameRun() {
+        for seed in UInt64(1)...5 {
+            let first = Self.run(seed, traced: true).trace
+            #expect(first.count > 100)
+            #expect(first == Self.run(seed, traced: true).trace)
+        }
+    }
+}

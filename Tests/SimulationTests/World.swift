@@ -1,0 +1,262 @@
+// Two nodes, a coordinator, a medium and clients under virtual time, from one seed. Nothing here decides anything about
+// the group: that is the production machines' part.
+
+import ClusterProtocol
+import Coordination
+import LogModel
+
+/// A server: what stays when its process dies.
+final class SimNode {
+    let index: Int
+    let name: NodeID
+    var pool: UUID128
+    var region: RegionModel?
+    var process: SimProcess?
+    var starts: Int32 = 0
+    /// How much faster than true time this node's clock runs.
+    let driftPartsPerMillion: Int64
+    let clockStart: UInt64
+    var isCutFromCoordinator = false
+
+    func clock(_ now: UInt64) -> Nanos {
+        clockStart + UInt64(Int64(now) + Int64(now) / 1_000_000 * driftPartsPerMillion)
+    }
+
+    init(index: Int, name: NodeID, pool: UUID128, drift: Int64, clockStart: UInt64) {
+        self.index = index
+        self.name = name
+        self.pool = pool
+        driftPartsPerMillion = drift
+        self.clockStart = clockStart
+    }
+}
+
+/// How often things happened that the simulator is there for.
+struct Coverage: Sendable {
+    var acknowledgedWrites = 0, reads = 0, publications = 0
+    var takeovers = 0, claimsAnew = 0, fences = 0, takeoversWaiting = 0, staleRefusals = 0, staleWaits = 0
+    var degrades = 0, catchUps = 0, farBehind = 0, amnesias = 0, leasesLost = 0
+    var handovers = 0, handoversAborted = 0, givenAway = 0
+    var kills = 0, killsOfClaimers = 0, poolsLost = 0, pauses = 0, backPressure = 0, destageFailures = 0,
+        unknownOutcomes = 0
+
+    /// Every counter with its name.
+    var all: [(String, Int)] {
+        Mirror(reflecting: self).children.map { ($0.label ?? "", $0.value as? Int ?? 0) }
+    }
+}
+
+final class World {
+    static let blocks = 6
+    static let group = GroupID("g0")
+    static let heartbeatInterval = 50 * millisecond
+    static let heartbeatTimeout = 200 * millisecond
+    static let lease = 600 * millisecond
+
+    let seed: UInt64
+    var random: SplitMix64
+    private var timeline = Timeline()
+    private(set) var nodes: [SimNode] = []
+    private var processes: [SimProcess] = []
+    var coordinator = CoordinatorModel()
+    var medium = MediumModel(blocks: World.blocks)
+    private var rails: [Rail] = []
+    /// By sender: its messages do not arrive.
+    private var blocked = [false, false]
+    var fenceFails = false
+    let degradeOnMirrorLoss: Bool
+    /// Whether a process' death can be seen by its partner (one host), or only its silence.
+    let seesDeath: Bool
+    /// Memory that needs a call to become persistent, instead of a drain.
+    let persistsLater: Bool
+    let mediumMicros: UInt64
+    let thinkMicros: UInt64
+    private let largeRecordPercent: UInt64
+    private(set) lazy var clients = Clients(self)
+    private(set) lazy var oracle = Oracle(self)
+    private(set) lazy var faults = Faults(self)
+    var coverage = Coverage()
+    var nextKey: UInt64 = 0
+    private var lastStamp: UInt64 = 0
+
+    let isTraced: Bool
+    private(set) var trace: [String] = []
+
+    init(seed: UInt64, traced: Bool = false) {
+        self.seed = seed
+        isTraced = traced
+        random = SplitMix64(seed: seed)
+        degradeOnMirrorLoss = random.chance(85)
+        seesDeath = random.chance(70)
+        persistsLater = random.chance(30)
+        mediumMicros = random.chance(30) ? random.between(2000, 20_000) : random.between(50, 1000)
+        thinkMicros = random.between(30_000, 300_000)
+        largeRecordPercent = random.between(0, 60)
+        for (index, name) in ["alpha", "beta"].enumerated() {
+            nodes.append(
+                SimNode(
+                    index: index, name: NodeID(name), pool: UUID128.random(using: &random),
+                    drift: Int64(random.between(0, 40_000)) - 20_000, clockStart: random.between(1, 1000) * second))
+        }
+    }
+
+    var now: UInt64 { timeline.now }
+
+    func after(_ delay: UInt64, _ action: @escaping () -> Void) { timeline.schedule(after: delay, action) }
+
+    /// Runs until `deadline`, or until `condition` holds, or a rule is broken.
+    @discardableResult
+    func run(until deadline: UInt64, or condition: () -> Bool = { false }) -> Bool {
+        while oracle.violation == nil {
+            if condition() { return true }
+            guard let action = timeline.next(until: deadline) else { return condition() }
+            action()
+        }
+        return false
+    }
+
+    func note(_ text: @autoclosure () -> String) {
+        guard isTraced else { return }
+        let micros = String(now / microsecond % 1000)
+        trace.append(
+            "\(now / millisecond)." + String(repeating: "0", count: 3 - micros.count) + "\(micros) ms  \(text())")
+    }
+
+    func nextStamp() -> UInt64 {
+        lastStamp += 1
+        return lastStamp
+    }
+
+    func recordBytes() -> UInt64 {
+        let kibibytes = random.chance(largeRecordPercent) ? random.between(256, 2048) : random.between(4, 64)
+        return kibibytes * 1024 + LSN.alignment
+    }
+
+    // MARK: The network
+
+    func isBlocked(from sender: Int) -> Bool { blocked[sender] }
+
+    func networkDelay() -> UInt64 {
+        random.chance(3) ? random.between(1, 80) * millisecond : random.between(30, 400) * microsecond
+    }
+
+    func connect(_ dialer: SimProcess, _ acceptor: SimProcess) -> Rail {
+        rails.removeAll { $0.isDone }
+        let rail = Rail(self, dialer: dialer, acceptor: acceptor)
+        rails.append(rail)
+        return rail
+    }
+
+    /// Every connection is lost.
+    func cutConnections() {
+        for rail in rails { rail.reset() }
+        rails = []
+    }
+
+    func setBlocked(from sender: Int, _ value: Bool) {
+        blocked[sender] = value
+        guard !value else { return }
+        rails.removeAll { $0.isDone }
+        for rail in rails { rail.releaseHeld() }
+    }
+
+    // MARK: Processes
+
+    func start(_ node: SimNode) {
+        precondition(node.process == nil)
+        node.starts += 1
+        let identity = ProcessIdentity(
+            node: node.name, pid: node.starts, startTicks: UInt64(node.starts), bootID: "boot")
+        let process = SimProcess(self, node, identity, freshLogUUID: UUID128.random(using: &random))
+        node.process = process
+        processes.append(process)
+        note("\(node.name) starts as process \(identity.pid)")
+        process.begin()
+    }
+
+    func process(_ identity: ProcessIdentity) -> SimProcess? { processes.first { $0.identity == identity } }
+
+    /// SIGKILL. The process runs nothing any more; what it gave to the medium may land until it is dead.
+    func kill(_ process: SimProcess) {
+        guard !process.isDying, !process.isDead else { return }
+        note("\(process.name) is killed")
+        coverage.kills += 1
+        process.isDying = true
+        after(random.chance(70) ? random.between(0, 5) * millisecond : random.between(0, 300) * millisecond) {
+            process.die()
+        }
+    }
+
+    /// SIGTERM has been obeyed.
+    func exit(_ process: SimProcess) {
+        note("\(process.name) exits")
+        after(0) { process.die() }
+    }
+
+    /// Faults are over: whatever was broken works again, and both nodes are up.
+    func heal() {
+        note("--- faults are over")
+        fenceFails = false
+        medium.fails = false
+        coordinator.isDown = false
+        coordinator.isSlow = false
+        coordinator.failPercent = 0
+        for node in nodes {
+            node.isCutFromCoordinator = false
+            setBlocked(from: node.index, false)
+            node.process?.resume()
+        }
+        keepUp()
+    }
+
+    /// A supervisor that starts what is not running.
+    private func keepUp() {
+        for node in nodes where node.process == nil { start(node) }
+        after(100 * millisecond) { self.keepUp() }
+    }
+
+    /// Breaks the circles of references.
+    func dismantle() {
+        timeline = Timeline()
+        clients.end()
+        nodes = []
+        processes = []
+        rails = []
+        medium.holder = nil
+    }
+
+    // MARK: The coordinator
+
+    /// One call of `process`: delayed, and it may fail before or after `effect`; then `answer` gets `nil`.
+    func coordinate<Answer>(
+        _ process: SimProcess, _ effect: @escaping () -> Answer, _ answer: @escaping (Answer?) -> Void
+    ) {
+        let back = coordinatorDelay()
+        let failsBefore = random.chance(coordinator.failPercent)
+        let failsAfter = random.chance(coordinator.failPercent)
+        process.givenOut(coordinatorDelay()) { [self] in
+            guard !coordinator.isDown, !process.node.isCutFromCoordinator, !failsBefore else {
+                return process.later(back) { answer(nil) }
+            }
+            let result = effect()
+            if failsAfter { coverage.unknownOutcomes += 1 }
+            process.later(back) { answer(failsAfter ? nil : result) }
+        }
+    }
+
+    private func coordinatorDelay() -> UInt64 {
+        coordinator.isSlow ? random.between(1, 250) * millisecond : random.between(50, 2000) * microsecond
+    }
+
+    func swapRecord(expecting expected: UInt64, to wanted: GroupRecord, by process: SimProcess) -> SwapOutcome {
+        guard (coordinator.record?.version ?? 0) == expected else { return .lost(coordinator.record) }
+        let old = coordinator.record
+        coordinator.record = wanted
+        note(
+            "\(process.name) swaps version \(wanted.version): \(wanted.owner) \(wanted.phase) epoch \(wanted.epoch), in sync "
+                + "\(wanted.inSync), sources \(wanted.sources), fence \(wanted.mustFence.map { "\($0.node).\($0.pid)" })"
+        )
+        oracle.swapped(from: old, to: wanted, by: process)
+        return .won
+    }
+}
