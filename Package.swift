@@ -130,7 +130,8 @@ let package = Package(
         tests("AdminProtocolTests", ["AdminProtocol"] + nio),
         tests("ClusterProtocolTests", ["LogModel", "Coordination", "ClusterProtocol"]),
         tests("SimulationTests", ["LogModel", "Coordination", "ClusterProtocol"]),
-        tests("RecoveryTests", ["LogModel", "PersistentMemory", "WriteLog", "StorageMedium", "Recovery"]),
+        tests(
+            "RecoveryTests", ["LogModel", "PersistentMemory", "WriteLog", "StorageMedium", "Recovery", "Coordination"]),
         tests(
             "StorageNodeTests",
             [

@@ -1,0 +1,126 @@
+// replay --config: what the coordinator knows decides whether a pool may be replayed.
+
+import Coordination
+import Foundation
+import LogModel
+import PersistentMemory
+import Testing
+
+struct InSyncTests {
+    private static let configuration = """
+        cluster: demo
+        coordinator: {type: file, path: coordinator}
+        nodes:
+          alpha: {mirror: ["127.0.0.1:7101"], nbd: "unix:alpha.nbd", admin: alpha.sock, pool: {path: pool, size: 32MiB}}
+          beta: {mirror: ["127.0.0.1:7102"], nbd: "unix:beta.nbd", admin: beta.sock, pool: {path: beta.pool, size: 32MiB}}
+        groups:
+          g0: {home: alpha, mirror: beta, log: 4MiB, volumes: {vol0: {medium: vol0.img, size: 4MiB}}}
+        """
+
+    private static let sound = GroupRecord(
+        version: 1, group: GroupID("g0"), logUUID: logUUID, owner: NodeID("beta"), epoch: Epoch(6), phase: .published,
+        inSync: [NodeID("alpha"), NodeID("beta")], sources: [], mustFence: [], ownerProcess: nil,
+        pools: ["alpha": poolUUID])
+
+    /// Replays alpha's pool with the coordinator in the state of `record`; refused or done, the media tell.
+    private func replay(
+        _ record: GroupRecord?, configuration: String = Self.configuration, withFolder: Bool = true
+    ) throws -> ToolRun {
+        let fixture = try Fixture()
+        try fixture.fillRandomly(seed: 10, count: 20)
+        fixture.pool.close()
+        let pool = try contents(of: fixture.poolPath)
+        try configuration.write(toFile: fixture.folder.file("cluster.yaml"), atomically: true, encoding: .utf8)
+        if withFolder {
+            let coordinator = try FileCoordinator(directory: fixture.folder.file("coordinator"))
+            if let record { #expect(try coordinator.swap(expecting: 0, to: record) == .won) }
+        }
+        let run = try recover(
+            "replay", fixture.poolPath, "--group", "g0", "--config", fixture.folder.file("cluster.yaml"), "--json")
+        if run.code == 0 { try fixture.mediaAreAsModelled() } else { try fixture.mediaAreUntouched() }
+        #expect(try contents(of: fixture.poolPath) == pool)
+        #expect(withFolder || !FileManager.default.fileExists(atPath: fixture.folder.file("coordinator")))
+        return run
+    }
+
+    private func changed(_ change: (inout GroupRecord) -> Void) -> GroupRecord {
+        var record = Self.sound
+        change(&record)
+        return record
+    }
+
+    @Test func aPoolInSyncIsReplayedToTheConfiguredMedia() throws {
+        let run = try replay(Self.sound)
+        #expect(run.code == 0 && run.errors.isEmpty)
+        #expect(try run.json()["inSync"] as? Bool == true)
+    }
+
+    @Test func aPoolOutOfSyncIsRefused() throws {  // S13
+        let run = try replay(changed { $0.inSync = [NodeID("beta")] })
+        #expect(run.code == 6 && run.errors.contains("out of sync") && run.errors.contains("replay the pool of beta"))
+    }
+
+    @Test func whileClaimedTheSourcesCount() throws {  // S16
+        let claimed = changed {
+            $0.phase = .claimed
+            $0.inSync = [NodeID("beta")]
+            $0.sources = [NodeID("alpha"), NodeID("beta")]
+        }
+        #expect(try replay(claimed).code == 0)
+        #expect(
+            try replay(
+                changed {
+                    $0.phase = .claimed; $0.sources = [NodeID("beta")]
+                }
+            ).code == 6)
+    }
+
+    @Test func aPoolThatTheCoordinatorDoesNotKnowIsRefused() throws {  // S20
+        #expect(try replay(changed { $0.pools = ["alpha": .zero] }).code == 6)
+        #expect(try replay(changed { $0.pools = [:] }).code == 6)
+        #expect(try replay(changed { $0.logUUID = .zero }).code == 6)
+    }
+
+    @Test func aCoordinatorThatKnowsLessThanThePoolIsRefused() throws {  // S20
+        let run = try replay(changed { $0.epoch = Epoch(4) })
+        #expect(run.code == 6 && run.errors.contains("epoch 4"))
+        #expect(try replay(nil).code == 6)
+        let run2 = try replay(nil, withFolder: false)
+        #expect(run2.code == 6 && run2.errors.contains("coordinator"))
+    }
+
+    @Test func aLivingWriterStopsTheReplay() throws {  // S16
+        let me = try ProcessIdentity.current(node: NodeID("beta"))
+        let run = try replay(changed { $0.ownerProcess = me })
+        #expect(run.code == 5 && run.errors.contains("process \(me.pid)"))
+        let fenced = changed {
+            $0.phase = .claimed
+            $0.sources = [NodeID("alpha")]
+            $0.mustFence = [me]
+        }
+        #expect(try replay(fenced).code == 5)
+    }
+
+    @Test func aProcessOfTheSameNumberThatBeganAtAnotherTimeIsNotIt() throws {  // S18
+        var other = try ProcessIdentity.current(node: NodeID("beta"))
+        other.startTicks += 1
+        #expect(try replay(changed { $0.ownerProcess = other }).code == 0)
+    }
+
+    @Test func aWriterOfAnotherBootIsNamedInAWarning() throws {
+        var other = try ProcessIdentity.current(node: NodeID("beta"))
+        other.bootID = "00000000-0000-0000-0000-000000000000"
+        let run = try replay(changed { $0.ownerProcess = other })
+        #expect(run.code == 0 && run.errors.contains("node beta last ran on another boot"))
+    }
+
+    @Test func aPoolOfAnotherClusterIsExitFour() throws {
+        let text = Self.configuration.replacing("cluster: demo", with: "cluster: other")
+        let run = try replay(Self.sound, configuration: text)
+        #expect(run.code == 4 && run.errors.contains("cluster demo"))
+    }
+
+    @Test func aBrokenConfigurationIsExitTwo() throws {
+        #expect(try replay(Self.sound, configuration: "cluster: demo\nsurprise: 1\n").code == 2)
+    }
+}
