@@ -19,7 +19,6 @@ let nio: [Target.Dependency] = [
 ]
 let nioCore: Target.Dependency = .product(name: "NIOCore", package: "swift-nio")
 let nioPosix: Target.Dependency = .product(name: "NIOPosix", package: "swift-nio")
-let nioEmbedded: Target.Dependency = .product(name: "NIOEmbedded", package: "swift-nio")
 let log: Target.Dependency = .product(name: "Logging", package: "swift-log")
 let arguments: Target.Dependency = .product(name: "ArgumentParser", package: "swift-argument-parser")
 let system: Target.Dependency = .product(name: "SystemPackage", package: "swift-system")
@@ -123,10 +122,8 @@ let package = Package(
         tests("StorageMediumTests", ["LogModel", "StorageMedium"]),
         tests("CoordinationTests", ["LogModel", "Coordination"]),
         tests("ClusterConfigurationTests", ["LogModel", "ClusterConfiguration"]),
-        tests(
-            "RemoteMemoryTCPTests", ["LogModel", "RemoteMemory", "RemoteMemoryTCP", "CLogCore", log, nioEmbedded] + nio),
-        tests(
-            "NBDTests", ["LogModel", "NBDProtocol", "NBDServer", "NBDClient", "StorageNode", log, nioEmbedded] + nio),
+        tests("RemoteMemoryTCPTests", ["LogModel", "RemoteMemory", "RemoteMemoryTCP"] + nio),
+        tests("NBDTests", ["LogModel", "NBDServer", "NBDClient", "StorageNode", log] + nio),
         tests("AdminProtocolTests", ["AdminProtocol"] + nio),
         tests("ClusterProtocolTests", ["LogModel", "Coordination", "ClusterProtocol"]),
         tests("SimulationTests", ["LogModel", "Coordination", "ClusterProtocol"]),
