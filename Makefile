@@ -10,8 +10,10 @@ FORMATTED := Package.swift Sources Tests Perf
 BUILD_PACKAGES := libpmem-dev pkg-config
 TEST_PACKAGES := $(BUILD_PACKAGES) python3 qemu-utils libnbd-bin fuse3 fio e2fsprogs mount
 
-# Unit tests first and together; then the tests with real processes alone, as they need the processor's time.
-UNIT := --skip IntegrationTests
+# In three steps, so that tests that wait for a peer do not compete with those that only compute, and the tests with real
+# processes have the processor to themselves.
+COMPUTING := SimulationTests|CrashTests
+UNIT := --skip IntegrationTests --skip '$(COMPUTING)'
 INTEGRATION := --filter IntegrationTests --no-parallel
 # What the sanitizers run: everything but the tests that start processes.
 SANITIZED := PersistentMemoryTests|WriteLogTests|CrashTests|RecoveryTests|RemoteMemoryTCPTests|NBDTests|StorageMediumTests
@@ -35,6 +37,7 @@ release: build-packages
 test: test-packages lint
 	$(SWIFT) build --build-tests $(FLAGS)
 	$(SWIFT) test --skip-build $(UNIT)
+	$(SWIFT) test --skip-build --filter '$(COMPUTING)'
 	$(SWIFT) test --skip-build $(INTEGRATION)
 
 lint: test-packages

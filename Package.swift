@@ -78,7 +78,7 @@ let package = Package(
         library("NBDClient", ["NBDProtocol"] + nio),
 
         library("Recovery", ["LogModel", "PersistentMemory", "WriteLog", "StorageMedium"]),
-        library("AdminProtocol", nio),
+        library("AdminProtocol", ["CHostSupport"] + nio),
         library(
             "StorageNode",
             [
@@ -91,7 +91,7 @@ let package = Package(
                 "LogModel", "PersistentMemory", "WriteLog", "StorageMedium", "Recovery", "ClusterConfiguration",
                 "StorageNode",
             ]),
-        library("NBDServer", ["NBDProtocol", "StorageNode", log] + nio),
+        library("NBDServer", ["CHostSupport", "NBDProtocol", "StorageNode", log] + nio),
         library(
             "ClusterHarness", ["LogModel", "ClusterConfiguration", "AdminProtocol", "NBDClient", nioCore]),
 

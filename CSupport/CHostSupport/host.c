@@ -8,7 +8,10 @@
 #include <signal.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/un.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -59,4 +62,34 @@ int tl_host_drop_cache(int fd, bool is_block_device) {
 int tl_host_file_zero(int fd, uint64_t offset, uint64_t length, bool releasing) {
     int mode = FALLOC_FL_KEEP_SIZE | (releasing ? FALLOC_FL_PUNCH_HOLE : FALLOC_FL_ZERO_RANGE);
     return result(fallocate(fd, mode, (off_t)offset, (off_t)length));
+}
+
+/// Removes a socket that a dead process left.
+static int remove_stale(const struct sockaddr_un *address) {
+    struct stat about;
+    if (lstat(address->sun_path, &about) < 0) return errno == ENOENT ? 0 : -errno;
+    if (!S_ISSOCK(about.st_mode)) return -EADDRINUSE;
+    int probe = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    if (probe < 0) return -errno;
+    int connected = connect(probe, (const struct sockaddr *)address, sizeof *address);
+    int refused = connected < 0 && errno == ECONNREFUSED;
+    close(probe);
+    if (!refused) return -EADDRINUSE;
+    return result(unlink(address->sun_path));
+}
+
+int tl_host_listen_private(const char *path, int backlog) {
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    if (strlen(path) >= sizeof address.sun_path) return -ENAMETOOLONG;
+    strcpy(address.sun_path, path);
+    int stale = remove_stale(&address);
+    if (stale < 0) return stale;
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    if (fd < 0) return -errno;
+    if (bind(fd, (struct sockaddr *)&address, sizeof address) < 0 || chmod(path, 0600) < 0 || listen(fd, backlog) < 0) {
+        int error = -errno;
+        close(fd);
+        return error;
+    }
+    return fd;
 }

@@ -1,6 +1,7 @@
 // The node's side of the admin socket. Bound to one event loop. A client that sends nonsense, too much or nothing loses
 // its connection and nothing else (S21). The socket is created 0600 (S22).
 
+internal import CHostSupport
 internal import Foundation
 internal import Glibc
 public import NIOCore
@@ -29,14 +30,16 @@ public final class AdminServer {
     public func start() -> EventLoopFuture<Void> {
         eventLoop.preconditionInEventLoop()
         let bound = NIOLoopBound(self, eventLoop: eventLoop)
-        let mask = umask(0o177)
-        let listening = ServerBootstrap(group: eventLoop)
+        let socket = tl_host_listen_private(path, CInt(Self.maximumConnections))
+        guard socket >= 0 else {
+            return eventLoop.makeFailedFuture(IOError(errnoCode: -socket, reason: "\(path): cannot be listened on"))
+        }
+        return ServerBootstrap(group: eventLoop)
             .childChannelInitializer { channel in
                 channel.eventLoop.makeCompletedFuture { try bound.value.accept(channel) }
             }
-            .bind(unixDomainSocketPath: path, cleanupExistingSocketFile: true)
-        listening.assumeIsolated().whenComplete { _ in umask(mask) }
-        return listening.map { bound.value.listener = $0 }
+            .withBoundSocket(socket)
+            .map { bound.value.listener = $0 }
     }
 
     private func accept(_ channel: any Channel) throws {

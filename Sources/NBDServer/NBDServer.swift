@@ -1,5 +1,6 @@
 // Volumes of a node as NBD exports, over TCP or a Unix socket. Bound to the node's event loop; every connection lives on it.
 
+internal import CHostSupport
 internal import Glibc
 public import Logging
 internal import NBDProtocol
@@ -57,6 +58,7 @@ public final class NBDServer {
     let limits: NBDServerLimits
     let logger: Logger
     private var listener: (any Channel)?
+    private static let backlog: CInt = 128
     private var connections: [ObjectIdentifier: NBDConnection] = [:]
     private var socketPath: String?
 
@@ -76,7 +78,7 @@ public final class NBDServer {
         eventLoop.preconditionInEventLoop()
         let bound = NIOLoopBound(self, eventLoop: eventLoop)
         let bootstrap = ServerBootstrap(group: eventLoop)
-            .serverChannelOption(.backlog, value: 128)
+            .serverChannelOption(.backlog, value: Self.backlog)
             .childChannelOption(
                 .recvAllocator, value: AdaptiveRecvByteBufferAllocator(minimum: 4096, initial: 65536, maximum: 1 << 20)
             )
@@ -96,10 +98,12 @@ public final class NBDServer {
                 .childChannelOption(.socketOption(.tcp_nodelay), value: 1)
                 .bind(host: host, port: port)
         case .unix(let path):
-            let mask = umask(0o177)
-            listening = bootstrap.bind(unixDomainSocketPath: path, cleanupExistingSocketFile: true)
+            let socket = tl_host_listen_private(path, Self.backlog)
+            guard socket >= 0 else {
+                return eventLoop.makeFailedFuture(IOError(errnoCode: -socket, reason: "\(path): cannot be listened on"))
+            }
             socketPath = path
-            listening.assumeIsolated().whenComplete { _ in umask(mask) }
+            listening = bootstrap.withBoundSocket(socket)
         }
         return listening.flatMapThrowing { channel in
             bound.value.listener = channel

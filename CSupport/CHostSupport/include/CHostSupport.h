@@ -28,3 +28,7 @@ int tl_host_block_zero(int fd, uint64_t offset, uint64_t length);
 int tl_host_drop_cache(int fd, bool is_block_device);
 /// Makes a range of a file read as zeros, releasing its blocks or keeping them.
 int tl_host_file_zero(int fd, uint64_t offset, uint64_t length, bool releasing);
+
+/// A listening, non-blocking stream socket at `path`, mode 0600 before anybody can connect. A socket that nobody listens
+/// on is replaced; -EADDRINUSE if somebody does, or if something else is at `path`.
+int tl_host_listen_private(const char *path, int backlog);
