@@ -102,7 +102,7 @@ final class Faults {
         guard !poolLost else { return }
         poolLost = true
         if let process = node.process { world.kill(process) }
-        world.after(400 * millisecond) { [self] in
+        world.after(world.random.between(20, 400) * millisecond) { [self] in
             let other = world.nodes[1 - node.index]
             let isSafe =
                 node.process == nil && world.coordinator.holders().contains(other.name)

@@ -17,6 +17,7 @@ extension World {
         let isWhole = run(until: now + Self.healsWithin) { self.servingOwner != nil && self.nodes.allSatisfy(self.isMirrored) }
         guard oracle.violation == nil else { return }
         oracle.expect(isWhole, "the group does not become mirrored: " + nodes.map(describe).joined(separator: "; "))
+        oracle.checkBothInSync()
         clients.areDone = true
         run(until: now + second)
         readEverything()

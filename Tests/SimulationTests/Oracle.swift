@@ -15,7 +15,12 @@ final class Oracle {
     private var decided: [(stamp: UInt64, incarnation: Incarnation)]
     private var issuedUnder: [UInt64: (block: Int, incarnation: Incarnation)] = [:]
     private var lastAcknowledging = Incarnation.none
-    private var acknowledgedWrites = 0
+    /// When each process last gave a sign of life at the coordinator, and since when it has not missed any.
+    private var lastAnnounced: [ProcessIdentity: UInt64] = [:]
+    private var announcesSince: [ProcessIdentity: UInt64] = [:]
+    /// Owners and claimers that were claimed over since the last publication.
+    private var claimedOver: [ProcessIdentity] = []
+    private var commandedToTakeOver: Set<ProcessIdentity> = []
 
     init(_ world: World) {
         self.world = world
@@ -80,6 +85,9 @@ final class Oracle {
     private func expectOwner(_ process: SimProcess, _ what: String) {
         guard let record = world.coordinator.record else { return expect(false, "\(process.name) \(what) without a record") }
         let isOther = record.ownerProcess != process.identity && (record.phase == .published || record.ownerProcess == nil)
+        let announced = lastAnnounced[process.identity] ?? 0
+        expect(
+            world.now <= announced + World.lease, "S17: \(process.name) \(what), but its lease began at \(announced / millisecond) ms")
         expect(!isOther, "S15: \(process.name) \(what) while the record says \(record.owner) \(record.phase) epoch \(record.epoch)")
     }
 
@@ -119,7 +127,9 @@ final class Oracle {
 
     private func claimed(from old: GroupRecord?, to new: GroupRecord, by process: SimProcess) {
         guard let old else { return }
+        if let other = old.ownerProcess, other != process.identity { claimedOver.append(other) }
         if new.owner == process.node.name {
+            expectSuspect(old, process)
             let holders = old.phase == .published ? old.inSync : old.sources
             expect(
                 holders.contains(process.node.name) && old.pools[process.node.name.rawValue] == process.node.pool,
@@ -136,6 +146,9 @@ final class Oracle {
         expect(new.owner == process.node.name, "S15: \(process.name) publishes \(new.owner)")
         if old?.phase == .claimed {
             world.coverage.publications += 1
+            let alive = claimedOver.filter { world.process($0)?.isDead == false }
+            expect(alive.isEmpty, "S16: \(process.name) publishes while \(alive) may still write to the medium")
+            claimedOver = []
             for block in 0..<World.blocks {
                 expect(
                     world.medium.durable[block] >= floor[block],
@@ -147,6 +160,22 @@ final class Oracle {
         } else if let old, new.inSync.count < old.inSync.count {
             world.coverage.degrades += 1
         }
+    }
+
+    func announced(_ process: SimProcess) {
+        let isLate = world.now > (lastAnnounced[process.identity] ?? 0) + World.lease / 2
+        if isLate { announcesSince[process.identity] = world.now }
+        lastAnnounced[process.identity] = world.now
+    }
+
+    /// Nobody takes the group from an owner that has given its signs of life in time for a while (S16).
+    private func expectSuspect(_ old: GroupRecord, _ process: SimProcess) {
+        guard let owner = old.ownerProcess, owner.node != process.node.name, world.process(owner)?.isDead == false,
+            let since = announcesSince[owner], let last = lastAnnounced[owner],
+            !commandedToTakeOver.contains(process.identity)
+        else { return }
+        let isWell = since + 4 * World.lease < world.now && last + World.lease / 2 > world.now
+        expect(!isWell, "S16: \(process.name) claims the group of an owner that has announced itself since \(since / millisecond) ms")
     }
 
     // MARK: What happened
@@ -163,6 +192,7 @@ final class Oracle {
     }
 
     func commandDone(_ command: Command, _ refusal: String?, by process: SimProcess) {
+        if case .takeOver = command { commandedToTakeOver.insert(process.identity) }
         if command == .handOver, refusal == nil { world.coverage.handovers += 1 }
         if case .takeOver = command, refusal?.contains("is not in sync") == true { world.coverage.staleRefusals += 1 }
     }
@@ -175,6 +205,16 @@ final class Oracle {
     }
 
     // MARK: The end
+
+    /// The group is mirrored as the coordinator sees it too: either node could take over.
+    func checkBothInSync() {
+        for node in world.nodes {
+            expect(
+                world.coordinator.holders().contains(node.name)
+                    && world.coordinator.record?.pools[node.name.rawValue] == node.pool,
+                "the group says that it is mirrored, but \(node.name) could not take over")
+        }
+    }
 
     /// Everything is drained: the medium has for every block what was promised, or a later write that was not answered.
     func checkMedium() {

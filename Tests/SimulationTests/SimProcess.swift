@@ -291,6 +291,7 @@ final class SimProcess {
                 let startedAt = clock
                 return { [self] in
                     world.coordinator.presences[node.index] = presence
+                    world.oracle.announced(self)
                     return (startedAt, world.coordinator.record)
                 }
             },
