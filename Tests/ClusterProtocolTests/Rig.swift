@@ -53,15 +53,19 @@ final class Rig {
         return out.filter { if case .report = $0 { false } else { true } }
     }
 
+    /// What the coordinator says of the peer.
+    var presence: Presence?
+
     /// Ticks until `time` has passed, with signs of life as told; everything that the machine says.
     @discardableResult
-    func pass(_ time: Nanos, heard: Bool = false, renewing: GroupRecord? = nil) -> [Directive] {
+    func pass(_ time: Nanos, heard: Bool = false, asking: Bool = true, renewing: GroupRecord? = nil) -> [Directive] {
         var out: [Directive] = []
         let end = now + time
         while now < end {
             now += Self.heartbeat
             if let renewing { out += take(.renewed(startedAt: now, record: renewing)) }
             if heard { out += take(.heard) }
+            if asking { out += take(.peerPresence(presence, deadProcess: nil, askedAt: now)) }
             out += take(.tick)
         }
         return out
@@ -84,9 +88,9 @@ final class Rig {
     static func owner(degrades: Bool = true) -> Rig {
         let rig = Rig(alpha, degrades: degrades)
         let first = record(epoch: 1, inSync: [alpha], version: 1)
-        rig.take(.renewed(startedAt: rig.now, record: first))
         rig.start(local: LocalLog(logUUID: logUUID, incarnation: Incarnation(1)), first)
         rig.take(.swapped(.won))
+        rig.take(.renewed(startedAt: rig.now, record: rig.machine.record))
         rig.takeOver()
         return rig
     }

@@ -56,7 +56,7 @@ struct TakeoverTests {
     @Test("S16: fence, lock, seal, recover, open, publish, serve, in this order, each after the one before is done")
     func order() throws {
         let rig = Rig.standby()
-        rig.take(.peerPresence(nil, deadProcess: Self.dead))
+        rig.take(.peerPresence(nil, deadProcess: Self.dead, askedAt: rig.now))
         let claim = try #require(rig.machine.record.map { _ in rig.take(.railDown) }.flatMap { _ in rig.machine.record })
         #expect(claim.version == 10)
         #expect(rig.take(.swapped(.won)) == [.fence([Self.dead])])
@@ -77,7 +77,7 @@ struct TakeoverTests {
     @Test("S16: a fence that is not confirmed blocks the takeover and is tried again")
     func fenceFails() {
         let rig = Rig.standby()
-        rig.take(.peerPresence(nil, deadProcess: Self.dead))
+        rig.take(.peerPresence(nil, deadProcess: Self.dead, askedAt: rig.now))
         rig.take(.swapped(.won))
         #expect(rig.take(.stepFailed("still alive")) == [])
         #expect(rig.machine.state(rig.now) == .fencing && rig.machine.reason(rig.now) == "still alive")
@@ -88,7 +88,7 @@ struct TakeoverTests {
     @Test("S17: nothing is served without a lease, though published")
     func noLease() {
         let rig = Rig.standby()
-        rig.take(.peerPresence(nil, deadProcess: Self.dead))
+        rig.take(.peerPresence(nil, deadProcess: Self.dead, askedAt: rig.now))
         rig.take(.swapped(.won))
         for event in [Event.fenced, .mediaLocked, .sealed, .recovered(end: .zero), .logOpened] { rig.take(event) }
         #expect(!rig.take(.swapped(.won)).contains(.serve))
@@ -99,7 +99,7 @@ struct TakeoverTests {
     @Test("S5: a corrupt log is not stepped over: the node blocks and lets go of the medium")
     func corrupt() {
         let rig = Rig.standby()
-        rig.take(.peerPresence(nil, deadProcess: Self.dead))
+        rig.take(.peerPresence(nil, deadProcess: Self.dead, askedAt: rig.now))
         for event in [Event.swapped(.won), .fenced, .mediaLocked, .sealed] { rig.take(event) }
         #expect(rig.take(.recoveryRefused("hole")) == [.releaseMedia])
         #expect(rig.machine.state(rig.now) == .unavailable && rig.machine.reason(rig.now) == "hole")
@@ -111,7 +111,7 @@ struct TakeoverTests {
             epoch: 6, phase: .claimed, inSync: [Self.alpha], sources: [Self.alpha, Self.beta],
             mustFence: [Rig.process(Self.beta, 9)])
         let rig = Rig.standby(first)
-        let claim = try #require(rig.take(.peerPresence(nil, deadProcess: Self.dead)).swap)
+        let claim = try #require(rig.take(.peerPresence(nil, deadProcess: Self.dead, askedAt: rig.now)).swap)
         #expect(claim.sources == [Self.alpha, Self.beta] && claim.epoch == Epoch(7))
         #expect(claim.mustFence == [Rig.process(Self.beta, 9), Self.dead])
     }
@@ -119,7 +119,7 @@ struct TakeoverTests {
     @Test("S15: a claim that another node overtook ends, and the medium is let go of")
     func overtakenWhileRecovering() {
         let rig = Rig.standby()
-        rig.take(.peerPresence(nil, deadProcess: Self.dead))
+        rig.take(.peerPresence(nil, deadProcess: Self.dead, askedAt: rig.now))
         for event in [Event.swapped(.won), .fenced, .mediaLocked] { rig.take(event) }
         let theirs = Rig.record(epoch: 7, phase: .claimed, inSync: [Self.alpha], sources: [Self.alpha, Self.beta], version: 12)
         #expect(rig.take(.renewed(startedAt: rig.now, record: theirs)) == [.stopServing, .closeRail, .releaseMedia])
@@ -132,8 +132,8 @@ struct TakeoverTests {
     func suspicion() throws {
         let rig = Rig.standby()
         for counter in 1...60 {
-            let presence = Presence(process: Self.dead, counter: UInt64(counter), pool: Rig.pool(Self.alpha))
-            #expect(rig.take(.peerPresence(presence, deadProcess: nil), after: Rig.heartbeat).swap == nil)
+            rig.presence = Presence(process: Self.dead, counter: UInt64(counter), pool: Rig.pool(Self.alpha))
+            #expect(rig.pass(Rig.heartbeat).swap == nil)
         }
         #expect(rig.pass(3 * Rig.lease, heard: true).swap == nil)
         #expect(rig.pass(Rig.timeout - Rig.heartbeat).swap == nil)
@@ -141,16 +141,25 @@ struct TakeoverTests {
         #expect(claim.owner == Self.beta && claim.epoch == Epoch(6) && claim.mustFence == [Self.dead])
     }
 
+    @Test("S16: a coordinator that does not answer, or whose answer is old, says nothing about the owner")
+    func noNewsOfTheOwner() {
+        let rig = Rig.standby()
+        let asked = rig.now
+        #expect(rig.pass(10 * Rig.lease, asking: false).swap == nil)
+        #expect(rig.take(.peerPresence(nil, deadProcess: nil, askedAt: asked)).swap == nil)
+        #expect(rig.take(.peerPresence(nil, deadProcess: nil, askedAt: rig.now)).swap != nil)
+    }
+
     @Test func anOwnerWhoseProcessIsGoneIsReplacedAtOnce() {
         let rig = Rig.standby()
-        #expect(rig.take(.peerPresence(nil, deadProcess: Rig.process(Self.alpha, 99))).swap == nil)
-        #expect(rig.take(.peerPresence(nil, deadProcess: Self.dead)).swap?.owner == Self.beta)
+        #expect(rig.take(.peerPresence(nil, deadProcess: Rig.process(Self.alpha, 99), askedAt: rig.now)).swap == nil)
+        #expect(rig.take(.peerPresence(nil, deadProcess: Self.dead, askedAt: rig.now)).swap?.owner == Self.beta)
     }
 
     @Test("S13: a mirror out of sync never takes over by itself, and not by command without force")
     func stale() throws {
         let rig = Rig.standby(Rig.record(inSync: [Self.alpha]))
-        rig.take(.peerPresence(nil, deadProcess: Self.dead))
+        rig.take(.peerPresence(nil, deadProcess: Self.dead, askedAt: rig.now))
         #expect(rig.pass(10 * Rig.lease).swap == nil)
         #expect(rig.machine.state(rig.now) == .unavailable && !rig.machine.takeoverPossible(rig.now))
         let refused = rig.take(.command(.takeOver(force: false)))
@@ -163,7 +172,7 @@ struct TakeoverTests {
     func otherPool() {
         let rig = Rig(Self.beta, pool: UUID128(high: 9, low: 9))
         rig.start(Rig.record())
-        rig.take(.peerPresence(nil, deadProcess: Self.dead))
+        rig.take(.peerPresence(nil, deadProcess: Self.dead, askedAt: rig.now))
         #expect(rig.pass(10 * Rig.lease).swap == nil)
     }
 
@@ -208,7 +217,7 @@ struct TakeoverTests {
     @Test("A swap without an answer is looked up before anything else: won if the record is the wanted one")
     func unknownOutcomeWon() throws {
         let rig = Rig.standby()
-        let claim = try #require(rig.take(.peerPresence(nil, deadProcess: Self.dead)).swap)
+        let claim = try #require(rig.take(.peerPresence(nil, deadProcess: Self.dead, askedAt: rig.now)).swap)
         #expect(rig.take(.coordinatorFailed("no answer")) == [])
         #expect(rig.take(.tick) == [])
         #expect(rig.take(.tick, after: Rig.heartbeat) == [.readRecord])
@@ -219,7 +228,7 @@ struct TakeoverTests {
     @Test("A swap without an answer that did not happen is made again; one that was overtaken is given up")
     func unknownOutcomeNotWon() {
         let rig = Rig.standby()
-        rig.take(.peerPresence(nil, deadProcess: Self.dead))
+        rig.take(.peerPresence(nil, deadProcess: Self.dead, askedAt: rig.now))
         rig.take(.coordinatorFailed("no answer"))
         rig.take(.tick, after: Rig.heartbeat)
         #expect(rig.take(.recordRead(Rig.record())).swap?.owner == Self.beta)
@@ -234,7 +243,7 @@ struct TakeoverTests {
         let rig = Rig.standby()
         #expect(rig.take(.recordChanged) == [.readRecord])
         #expect(rig.take(.recordChanged) == [])
-        #expect(rig.take(.peerPresence(nil, deadProcess: Self.dead)) == [])
+        #expect(rig.take(.peerPresence(nil, deadProcess: Self.dead, askedAt: rig.now)) == [])
         #expect(rig.take(.recordRead(Rig.record())).swap != nil)
     }
 
@@ -265,7 +274,7 @@ struct TakeoverTests {
     @Test("S12: while it takes over, a node lets nobody write its region")
     func attachWhileRecovering() {
         let rig = Rig.standby()
-        rig.take(.peerPresence(nil, deadProcess: Self.dead))
+        rig.take(.peerPresence(nil, deadProcess: Self.dead, askedAt: rig.now))
         rig.take(.swapped(.won))
         #expect(rig.take(.attachRequested(request(epoch: 5))).attachRefusal == .notReady)
     }

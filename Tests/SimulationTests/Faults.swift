@@ -93,6 +93,7 @@ final class Faults {
     private func command(_ command: Command, to node: SimNode) {
         guard let process = node.process else { return }
         world.note("command \(command) to \(process.name)")
+        if case .takeOver = command { world.oracle.willTakeOver(process) }
         process.perform { process.handle(.command(command)) }
         if command == .stop { restart(node) }
     }

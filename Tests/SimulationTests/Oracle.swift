@@ -168,6 +168,9 @@ final class Oracle {
         lastAnnounced[process.identity] = world.now
     }
 
+    /// An operator says so, which needs no suspicion.
+    func willTakeOver(_ process: SimProcess) { commandedToTakeOver.insert(process.identity) }
+
     /// Nobody takes the group from an owner that has given its signs of life in time for a while (S16).
     private func expectSuspect(_ old: GroupRecord, _ process: SimProcess) {
         guard let owner = old.ownerProcess, owner.node != process.node.name, world.process(owner)?.isDead == false,
@@ -192,7 +195,6 @@ final class Oracle {
     }
 
     func commandDone(_ command: Command, _ refusal: String?, by process: SimProcess) {
-        if case .takeOver = command { commandedToTakeOver.insert(process.identity) }
         if command == .handOver, refusal == nil { world.coverage.handovers += 1 }
         if case .takeOver = command, refusal?.contains("is not in sync") == true { world.coverage.staleRefusals += 1 }
     }
