@@ -74,11 +74,12 @@ extension GroupMachine {
         return now >= peer.lastHeard + settings.heartbeatTimeout
     }
 
-    /// No sign of life at the coordinator for a whole lease, or its process is known to be gone.
-    func presenceStale(_ now: Nanos) -> Bool {
+    /// The coordinator has seen no sign of life for a whole lease, or the process is known to be gone. Not having heard from
+    /// the coordinator itself says nothing about the peer.
+    var presenceStale: Bool {
         let sameProcess = peer.presence == nil || peer.presence?.process == record?.ownerProcess
         if sameProcess && ownerProcessDead { return true }
-        return now >= peer.presenceSince + settings.lease
+        return peer.presenceAskedAt >= peer.presenceSince + settings.lease
     }
 
     /// On every tick and sign of life as standby.
@@ -91,7 +92,7 @@ extension GroupMachine {
             return
         }
         if record.owner == me { return decideAgain(record, now, &out) }
-        guard holds(me, pool: settings.pool, in: record), railSilent(now), presenceStale(now) else { return }
+        guard holds(me, pool: settings.pool, in: record), railSilent(now), presenceStale else { return }
         out.append(
             .report(
                 Report(

@@ -19,8 +19,8 @@ extension GroupMachine {
 
     private func standbyState(_ now: Nanos) -> GroupState {
         guard let record else { return .starting }
-        if record.phase == .claimed { return presenceStale(now) ? .unavailable : .replaying }
-        guard presenceStale(now), railSilent(now) else { return record.inSync.contains(me) ? .mirrored : .degraded }
+        if record.phase == .claimed { return presenceStale ? .unavailable : .replaying }
+        guard presenceStale, railSilent(now) else { return record.inSync.contains(me) ? .mirrored : .degraded }
         return holds(me, pool: settings.pool, in: record) ? .suspecting : .unavailable
     }
 
@@ -45,7 +45,7 @@ extension GroupMachine {
         case .stopped: return "stopped"
         case .standby:
             guard let record else { return "waiting for \(settings.home) to create the group" }
-            guard presenceStale(now) else { return nil }
+            guard presenceStale else { return nil }
             return holds(me, pool: settings.pool, in: record)
                 ? "\(record.owner) gives no sign of life"
                 : "\(record.owner) gives no sign of life, and the log here is out of sync"
@@ -69,7 +69,7 @@ extension GroupMachine {
         case .handingOver(let handover): return handover.toPeer
         case .standby:
             guard let record, record.phase == .published else { return false }
-            return holds(me, pool: settings.pool, in: record) && !(presenceStale(now) && railSilent(now))
+            return holds(me, pool: settings.pool, in: record) && !(presenceStale && railSilent(now))
         default: return false
         }
     }

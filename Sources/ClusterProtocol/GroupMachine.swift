@@ -63,12 +63,15 @@ public struct GroupMachine: Sendable {
         var lastHeard: Nanos
         var presence: Presence?
         var presenceSince: Nanos
+        /// When the coordinator was asked for what is known.
+        var presenceAskedAt: Nanos
         /// A process of the peer that is known to be gone.
         var deadProcess: ProcessIdentity?
 
         init(since now: Nanos) {
             lastHeard = now
             presenceSince = now
+            presenceAskedAt = now
         }
     }
 
@@ -89,7 +92,8 @@ public struct GroupMachine: Sendable {
         case .coordinatorFailed(let reason): coordinatorFailed(reason, now)
         case .renewed(let startedAt, let record): renewed(startedAt, record, now, &out)
         case .recordChanged: read(&out)
-        case .peerPresence(let presence, let deadProcess):
+        case .peerPresence(let presence, let deadProcess, let askedAt):
+            peer.presenceAskedAt = askedAt
             if presence != peer.presence {
                 peer.presence = presence
                 peer.presenceSince = now

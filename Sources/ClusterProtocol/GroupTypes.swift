@@ -118,8 +118,8 @@ public enum Event: Sendable {
     case coordinatorFailed(String)
     /// A renewal that began at `startedAt` has been announced, and *after that* the group's record was read.
     case renewed(startedAt: Nanos, record: GroupRecord?)
-    /// What the coordinator knows of the peer's life, and a process of the peer that is known to be gone.
-    case peerPresence(Presence?, deadProcess: ProcessIdentity?)
+    /// What the coordinator, asked at `askedAt`, knew of the peer's life, and a process of the peer that is known to be gone.
+    case peerPresence(Presence?, deadProcess: ProcessIdentity?, askedAt: Nanos)
 
     /// Anything arrived from the peer on this group's rail.
     case heard

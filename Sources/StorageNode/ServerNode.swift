@@ -186,16 +186,17 @@ public final class ServerNode: VolumeService {
         isWatching = true
         let coordinator = coordinator
         let queries = watched
-        coordinatorThread.runIfActive(eventLoop: eventLoop) { () -> [(GroupID, Presence?, ProcessIdentity?)] in
+        coordinatorThread.runIfActive(eventLoop: eventLoop) { () -> [(GroupID, Presence?, ProcessIdentity?, Nanos)] in
             try queries.map { group, peer, process in
+                let askedAt = BootClock.now
                 let gone = try process.map { try ProcessFence.liveness(of: $0) == .gone } ?? false
-                return (group, try coordinator.presence(of: peer), gone ? process : nil)
+                return (group, try coordinator.presence(of: peer), gone ? process : nil, askedAt)
             }
         }.assumeIsolated().whenComplete { result in
             self.isWatching = false
             guard case .success(let seen) = result else { return }
-            for (group, presence, dead) in seen {
-                self.groups[group]?.handle(.peerPresence(presence, deadProcess: dead))
+            for (group, presence, dead, askedAt) in seen {
+                self.groups[group]?.handle(.peerPresence(presence, deadProcess: dead, askedAt: askedAt))
             }
         }
     }

@@ -95,6 +95,7 @@ final class Faults {
     private func command(_ command: Command, to node: SimNode) {
         guard let process = node.process else { return }
         world.note("command \(command) to \(process.name)")
+        if case .takeOver = command { world.oracle.willTakeOver(process) }
         process.perform { process.handle(.command(command)) }
         if command == .stop { restart(node) }
     }
@@ -104,7 +105,7 @@ final class Faults {
         guard !poolLost else { return }
         poolLost = true
         if let process = node.process { world.kill(process) }
-        world.after(400 * millisecond) { [self] in
+        world.after(world.random.between(20, 400) * millisecond) { [self] in
             let other = world.nodes[1 - node.index]
             let isSafe =
                 node.process == nil && world.coordinator.holders().contains(other.name)

@@ -21,6 +21,7 @@ extension World {
         }
         guard oracle.violation == nil else { return }
         oracle.expect(isWhole, "the group does not become mirrored: " + nodes.map(describe).joined(separator: "; "))
+        oracle.checkBothInSync()
         clients.areDone = true
         run(until: now + second)
         readEverything()

@@ -15,7 +15,12 @@ final class Oracle {
     private var decided: [(stamp: UInt64, incarnation: Incarnation)]
     private var issuedUnder: [UInt64: (block: Int, incarnation: Incarnation)] = [:]
     private var lastAcknowledging = Incarnation.none
-    private var acknowledgedWrites = 0
+    /// When each process last gave a sign of life at the coordinator, and since when it has not missed any.
+    private var lastAnnounced: [ProcessIdentity: UInt64] = [:]
+    private var announcesSince: [ProcessIdentity: UInt64] = [:]
+    /// Owners and claimers that were claimed over since the last publication.
+    private var claimedOver: [ProcessIdentity] = []
+    private var commandedToTakeOver: Set<ProcessIdentity> = []
 
     init(_ world: World) {
         self.world = world
@@ -33,8 +38,7 @@ final class Oracle {
 
     func issued(_ record: Record, _ incarnation: Incarnation) {
         issuedUnder[record.stamp] = (record.block, incarnation)
-        world.note(
-            "  issue block \(record.block) stamp \(record.stamp) LSN \(record.lsn)..\(record.end) in \(incarnation)")
+        world.note("  issue block \(record.block) stamp \(record.stamp) LSN \(record.lsn)..\(record.end) in \(incarnation)")
     }
 
     func acknowledged(_ record: Record, _ incarnation: Incarnation, by process: SimProcess) {
@@ -48,11 +52,9 @@ final class Oracle {
         world.coverage.acknowledgedWrites += 1
     }
 
-    func readAnswered(_ block: Int, _ stamp: UInt64, floor: UInt64, _ incarnation: Incarnation, by process: SimProcess)
-    {
+    func readAnswered(_ block: Int, _ stamp: UInt64, floor: UInt64, _ incarnation: Incarnation, by process: SimProcess) {
         expectOwner(process, "answers a read")
-        expect(
-            stamp >= floor, "\(process.name) reads stamp \(stamp) of block \(block), but \(floor) was promised before")
+        expect(stamp >= floor, "\(process.name) reads stamp \(stamp) of block \(block), but \(floor) was promised before")
         expectPossible(block, stamp, "\(process.name) reads")
         self.floor[block] = max(self.floor[block], stamp)
         if incarnation >= decided[block].incarnation { decided[block] = (stamp, incarnation) }
@@ -67,8 +69,7 @@ final class Oracle {
         }
         expect(
             stamp <= decided[block].stamp || origin.incarnation >= decided[block].incarnation,
-            "S4: \(what) stamp \(stamp) of block \(block), which \(decided[block].incarnation) had read as \(decided[block].stamp)"
-        )
+            "S4: \(what) stamp \(stamp) of block \(block), which \(decided[block].incarnation) had read as \(decided[block].stamp)")
     }
 
     func mediumWrite(_ block: Int, _ stamp: UInt64, by process: SimProcess) {
@@ -82,14 +83,12 @@ final class Oracle {
 
     /// No owner answers once another is published, or once it gave the group away (S15, S17).
     private func expectOwner(_ process: SimProcess, _ what: String) {
-        guard let record = world.coordinator.record else {
-            return expect(false, "\(process.name) \(what) without a record")
-        }
-        let isOther =
-            record.ownerProcess != process.identity && (record.phase == .published || record.ownerProcess == nil)
+        guard let record = world.coordinator.record else { return expect(false, "\(process.name) \(what) without a record") }
+        let isOther = record.ownerProcess != process.identity && (record.phase == .published || record.ownerProcess == nil)
+        let announced = lastAnnounced[process.identity] ?? 0
         expect(
-            !isOther,
-            "S15: \(process.name) \(what) while the record says \(record.owner) \(record.phase) epoch \(record.epoch)")
+            world.now <= announced + World.lease, "S17: \(process.name) \(what), but its lease began at \(announced / millisecond) ms")
+        expect(!isOther, "S15: \(process.name) \(what) while the record says \(record.owner) \(record.phase) epoch \(record.epoch)")
     }
 
     // MARK: The copies
@@ -120,21 +119,17 @@ final class Oracle {
     func swapped(from old: GroupRecord?, to new: GroupRecord, by process: SimProcess) {
         expect(new.epoch >= old?.epoch ?? .none && new.version == (old?.version ?? 0) + 1, "S15: the epoch fell")
         if let old, new.owner != old.owner || new.phase == .claimed || !Set(old.inSync).isSubset(of: new.inSync) {
-            expect(
-                new.epoch > old.epoch || new.phase == .published && old.phase == .claimed, "S15: the epoch did not grow"
-            )
+            expect(new.epoch > old.epoch || new.phase == .published && old.phase == .claimed, "S15: the epoch did not grow")
         }
-        if new.phase == .claimed {
-            claimed(from: old, to: new, by: process)
-        } else {
-            published(from: old, to: new, by: process)
-        }
+        if new.phase == .claimed { claimed(from: old, to: new, by: process) } else { published(from: old, to: new, by: process) }
         checkCopies("the swap to version \(new.version) by \(process.name)")
     }
 
     private func claimed(from old: GroupRecord?, to new: GroupRecord, by process: SimProcess) {
         guard let old else { return }
+        if let other = old.ownerProcess, other != process.identity { claimedOver.append(other) }
         if new.owner == process.node.name {
+            expectSuspect(old, process)
             let holders = old.phase == .published ? old.inSync : old.sources
             expect(
                 holders.contains(process.node.name) && old.pools[process.node.name.rawValue] == process.node.pool,
@@ -151,6 +146,9 @@ final class Oracle {
         expect(new.owner == process.node.name, "S15: \(process.name) publishes \(new.owner)")
         if old?.phase == .claimed {
             world.coverage.publications += 1
+            let alive = claimedOver.filter { world.process($0)?.isDead == false }
+            expect(alive.isEmpty, "S16: \(process.name) publishes while \(alive) may still write to the medium")
+            claimedOver = []
             for block in 0..<World.blocks {
                 expect(
                     world.medium.durable[block] >= floor[block],
@@ -162,6 +160,25 @@ final class Oracle {
         } else if let old, new.inSync.count < old.inSync.count {
             world.coverage.degrades += 1
         }
+    }
+
+    func announced(_ process: SimProcess) {
+        let isLate = world.now > (lastAnnounced[process.identity] ?? 0) + World.lease / 2
+        if isLate { announcesSince[process.identity] = world.now }
+        lastAnnounced[process.identity] = world.now
+    }
+
+    /// An operator says so, which needs no suspicion.
+    func willTakeOver(_ process: SimProcess) { commandedToTakeOver.insert(process.identity) }
+
+    /// Nobody takes the group from an owner that has given its signs of life in time for a while (S16).
+    private func expectSuspect(_ old: GroupRecord, _ process: SimProcess) {
+        guard let owner = old.ownerProcess, owner.node != process.node.name, world.process(owner)?.isDead == false,
+            let since = announcesSince[owner], let last = lastAnnounced[owner],
+            !commandedToTakeOver.contains(process.identity)
+        else { return }
+        let isWell = since + 4 * World.lease < world.now && last + World.lease / 2 > world.now
+        expect(!isWell, "S16: \(process.name) claims the group of an owner that has announced itself since \(since / millisecond) ms")
     }
 
     // MARK: What happened
@@ -191,12 +208,21 @@ final class Oracle {
 
     // MARK: The end
 
+    /// The group is mirrored as the coordinator sees it too: either node could take over.
+    func checkBothInSync() {
+        for node in world.nodes {
+            expect(
+                world.coordinator.holders().contains(node.name)
+                    && world.coordinator.record?.pools[node.name.rawValue] == node.pool,
+                "the group says that it is mirrored, but \(node.name) could not take over")
+        }
+    }
+
     /// Everything is drained: the medium has for every block what was promised, or a later write that was not answered.
     func checkMedium() {
         for block in 0..<World.blocks {
             let stamp = world.medium.durable[block]
-            expect(
-                stamp >= floor[block], "the medium has stamp \(stamp) of block \(block); \(floor[block]) is promised")
+            expect(stamp >= floor[block], "the medium has stamp \(stamp) of block \(block); \(floor[block]) is promised")
             expectPossible(block, stamp, "the medium has")
         }
     }

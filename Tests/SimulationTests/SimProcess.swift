@@ -291,6 +291,7 @@ final class SimProcess {
                 let startedAt = clock
                 return { [self] in
                     world.coordinator.presences[node.index] = presence
+                    world.oracle.announced(self)
                     return (startedAt, world.coordinator.record)
                 }
             },
@@ -306,15 +307,16 @@ final class SimProcess {
         let watched = machine.record?.ownerProcess.flatMap { $0.node == node.name ? nil : $0 }
         call(
             { [self] in
+                let askedAt = clock
                 return { [self] in
                     let isGone = world.seesDeath && watched.flatMap { world.process($0) }?.isDead == true
-                    return (world.coordinator.presences[1 - node.index], isGone)
+                    return (world.coordinator.presences[1 - node.index], isGone, askedAt)
                 }
             },
-            { [self] (answer: (Presence?, Bool)?) in
+            { [self] (answer: (Presence?, Bool, Nanos)?) in
                 isWatching = false
-                guard let (presence, isGone) = answer else { return }
-                handle(.peerPresence(presence, deadProcess: isGone ? watched : nil))
+                guard let (presence, isGone, askedAt) = answer else { return }
+                handle(.peerPresence(presence, deadProcess: isGone ? watched : nil, askedAt: askedAt))
             })
     }
 

@@ -89,7 +89,7 @@ final class World {
         degradeOnMirrorLoss = random.chance(85)
         seesDeath = random.chance(70)
         persistsLater = random.chance(30)
-        mediumMicros = random.chance(30) ? random.between(2000, 20_000) : random.between(50, 1000)
+        mediumMicros = random.chance(40) ? random.between(2000, 60_000) : random.between(50, 1000)
         thinkMicros = random.between(30_000, 300_000)
         largeRecordPercent = random.between(0, 60)
         for (index, name) in ["alpha", "beta"].enumerated() {

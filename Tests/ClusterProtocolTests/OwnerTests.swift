@@ -1,0 +1,261 @@
+import ClusterProtocol
+import Coordination
+import LogModel
+import Testing
+
+/// A published owner: its lease, its mirror, handing over and stopping.
+struct OwnerTests {
+    private func needs(_ rig: Rig) -> Bool { rig.machine.acknowledgementRule.needsMirror }
+    private func allowed(_ rig: Rig) -> Bool { rig.machine.acknowledgementRule.allowed }
+
+    // MARK: The lease
+
+    @Test("S17: the lease counts from the start of its renewal, less a margin; then nothing is acknowledged")
+    func lease() {
+        let rig = Rig.owner()
+        let started = rig.now
+        rig.take(.renewed(startedAt: started, record: rig.machine.record), after: Rig.lease / 2)
+        rig.now = started + Rig.lease - Rig.lease / 10 - 1
+        #expect(rig.machine.ownershipValid(rig.now) && rig.machine.isServing)
+        #expect(!rig.take(.tick).contains(.suspend))
+        rig.now += 1
+        #expect(!rig.machine.ownershipValid(rig.now))
+        #expect(rig.take(.tick).contains(.suspend))
+        #expect(!allowed(rig) && !rig.machine.isServing)
+        #expect(rig.take(.renewed(startedAt: rig.now, record: rig.machine.record)).contains(.serve))
+        #expect(rig.machine.ownershipValid(rig.now) && allowed(rig))
+    }
+
+    @Test("S15: a renewal that finds another owner ends this one")
+    func overtaken() {
+        let rig = Rig.mirrored()
+        let theirs = Rig.record(owner: Rig.beta, epoch: 9, phase: .claimed, inSync: [Rig.beta], sources: [Rig.alpha, Rig.beta], version: 20)
+        #expect(rig.take(.renewed(startedAt: rig.now, record: theirs)) == [.stopServing, .closeRail, .releaseMedia])
+        #expect(!rig.machine.ownershipValid(rig.now) && !allowed(rig) && !rig.machine.isOwner)
+    }
+
+    // MARK: Gaining the mirror
+
+    @Test("S14: acknowledgements need the mirror again, then it has everything, then the swap; only then is it in sync")
+    func catchUp() throws {
+        let rig = Rig.owner()
+        let far = GroupMachineDistance.bytes * 2
+        rig.take(.progress(local: LSN(640 + far), mirror: .zero))
+        rig.take(.railUp)
+        rig.take(.attached(durable: LSN(640), MirrorContents(pool: Rig.pool(Rig.beta), isKept: false)))
+        #expect(allowed(rig) && !needs(rig))
+        #expect(rig.take(.progress(local: LSN(640 + far), mirror: LSN(640 + far / 2 - 64))) == [])
+        #expect(!needs(rig))
+        #expect(rig.take(.progress(local: LSN(640 + far), mirror: LSN(640 + far / 2))) == [.acknowledge])
+        #expect(needs(rig))
+        let join = try #require(rig.take(.progress(local: LSN(700 + far), mirror: LSN(640 + far))).swap)
+        #expect(join.inSync == [Rig.alpha, Rig.beta] && join.phase == .published && join.epoch == Epoch(2))
+        #expect(rig.machine.state(rig.now) == .resyncing && needs(rig))
+        rig.take(.swapped(.won))
+        #expect(rig.machine.state(rig.now) == .mirrored && needs(rig) && allowed(rig))
+    }
+
+    @Test func aJoinWhoseRailIsLostIsNotMadeAgain() {
+        let rig = Rig.owner()
+        rig.attach()
+        rig.take(.railDown)
+        #expect(needs(rig))
+        rig.take(.coordinatorFailed("no answer"))
+        let unchanged = rig.machine.record
+        rig.take(.tick, after: Rig.heartbeat)
+        #expect(rig.take(.recordRead(unchanged)).swap == nil)
+        #expect(rig.take(.tick, after: Rig.heartbeat).swap == nil)
+        #expect(!needs(rig) && allowed(rig))
+    }
+
+    // MARK: Losing the mirror
+
+    @Test("S13: a lost mirror is counted out by a swap that raises the epoch before one copy is enough")
+    func degrade() throws {
+        let rig = Rig.mirrored()
+        rig.take(.renewed(startedAt: rig.now, record: rig.machine.record))
+        rig.take(.railDown)
+        #expect(rig.machine.state(rig.now) == .stalled && needs(rig))
+        #expect(rig.pass(Rig.timeout - Rig.heartbeat).swap == nil)
+        #expect(needs(rig))
+        let out = try #require(rig.pass(Rig.heartbeat).swap)
+        #expect(out.inSync == [Rig.alpha] && out.epoch == Epoch(3))
+        #expect(!allowed(rig))
+        #expect(rig.take(.swapped(.won)).contains(.acknowledge))
+        #expect(allowed(rig) && !needs(rig) && rig.machine.state(rig.now) == .degraded)
+    }
+
+    @Test("S13: while the coordinator does not answer, a lost mirror stops acknowledgements")
+    func degradeWithoutCoordinator() {
+        let rig = Rig.mirrored()
+        rig.take(.railDown)
+        #expect(rig.pass(Rig.timeout).swap != nil)
+        rig.take(.coordinatorFailed("away"))
+        rig.pass(Rig.timeout)
+        #expect(!allowed(rig))
+    }
+
+    @Test("on-mirror-loss: stall never counts the mirror out and never acknowledges with one copy")
+    func stall() {
+        let rig = Rig.mirrored(degrades: false)
+        rig.take(.railDown)
+        #expect(rig.pass(20 * Rig.timeout, renewing: rig.machine.record).swap == nil)
+        #expect(needs(rig) && rig.machine.state(rig.now) == .stalled)
+        let alone = Rig.owner(degrades: false)
+        #expect(!allowed(alone))
+    }
+
+    @Test func silenceLosesTheMirrorAsADeadRailDoes() {
+        let rig = Rig.mirrored()
+        #expect(!rig.pass(Rig.timeout - Rig.heartbeat).contains(.closeRail))
+        #expect(rig.pass(Rig.heartbeat).contains(.closeRail))
+        #expect(rig.machine.state(rig.now) == .stalled)
+    }
+
+    @Test("A mirror that comes back with its log in time is in sync without a swap, once it has everything")
+    func comesBack() {
+        let rig = Rig.mirrored()
+        rig.take(.progress(local: LSN(1280), mirror: LSN(640)))
+        #expect(rig.take(.railDown).contains(.closeRail))
+        #expect(rig.take(.tick).contains(.dial))
+        #expect(rig.take(.railUp) == [.sendAttach(epoch: Epoch(2))])
+        rig.take(.attached(durable: LSN(640), MirrorContents(pool: Rig.pool(Rig.beta), isKept: true)))
+        #expect(rig.machine.state(rig.now) == .resyncing && needs(rig))
+        #expect(rig.take(.progress(local: LSN(1280), mirror: LSN(1280))).swap == nil)
+        #expect(rig.machine.state(rig.now) == .mirrored)
+    }
+
+    @Test(
+        "S20: a mirror that comes back without its log, or with another pool, is counted out first",
+        arguments: [(false, Rig.pool(Rig.beta)), (true, UUID128(high: 9, low: 9))])
+    func comesBackEmpty(isKept: Bool, pool: UUID128) {
+        let rig = Rig.mirrored()
+        rig.take(.railDown)
+        rig.take(.tick)
+        rig.take(.railUp)
+        rig.take(.attached(durable: LSN(640), MirrorContents(pool: pool, isKept: isKept)))
+        #expect(!allowed(rig))
+        #expect(rig.take(.tick).swap?.inSync == [Rig.alpha])
+    }
+
+    @Test("A mirror that comes and goes is counted out from its first loss")
+    func flapping() {
+        let rig = Rig.mirrored()
+        rig.take(.progress(local: LSN(1280), mirror: LSN(640)))
+        rig.take(.railDown)
+        var swap: GroupRecord?
+        for _ in 0..<40 where swap == nil {
+            swap = rig.take(.tick, after: Rig.heartbeat / 2).swap
+            rig.take(.railUp)
+            rig.take(.attached(durable: LSN(640), MirrorContents(pool: Rig.pool(Rig.beta), isKept: true)))
+            rig.take(.railDown)
+        }
+        #expect(swap?.inSync == [Rig.alpha])
+    }
+
+    @Test func aRefusalForAStaleEpochSendsTheOwnerToTheRecord() {
+        let rig = Rig.owner()
+        rig.take(.railUp)
+        #expect(rig.take(.attachRefused(.staleEpoch, "newer")).contains(.readRecord))
+    }
+
+    // MARK: Handover and stop
+
+    @Test("A handover drains, then releases the medium, then swaps; the partner finds nobody to fence")
+    func handOver() throws {
+        let rig = Rig.mirrored()
+        rig.take(.renewed(startedAt: rig.now, record: rig.machine.record))
+        #expect(rig.take(.command(.handOver)) == [.drain])
+        #expect(!rig.machine.isServing && rig.machine.ownershipValid(rig.now))
+        #expect(rig.take(.drained) == [.releaseMedia])
+        #expect(!rig.machine.ownershipValid(rig.now))
+        let given = try #require(rig.take(.mediaReleased).swap)
+        #expect(given.owner == Rig.beta && given.phase == .claimed && given.epoch == Epoch(3))
+        #expect(given.sources == [Rig.alpha, Rig.beta] && given.ownerProcess == nil && given.mustFence.isEmpty)
+        let done = rig.take(.swapped(.won))
+        #expect(done.contains(.commandDone(.handOver, refusal: nil)) && done.contains(.tellRecordChanged) && done.contains(.stopServing))
+        #expect(!rig.machine.isOwner)
+    }
+
+    @Test func aHandoverToAMirrorThatIsNotInSyncIsRefused() {
+        let rig = Rig.owner()
+        #expect(rig.take(.command(.handOver)).refusal != nil)
+        #expect(rig.machine.isServing)
+    }
+
+    @Test func aHandoverWhoseMirrorIsLostGoesBackToServing() {
+        let rig = Rig.mirrored()
+        rig.take(.renewed(startedAt: rig.now, record: rig.machine.record))
+        rig.take(.command(.handOver))
+        let aborted = rig.take(.railDown)
+        #expect(aborted.contains(.serve) && aborted.refusal != nil)
+        #expect(rig.machine.isServing && needs(rig))
+        #expect(rig.take(.drained) == [])
+    }
+
+    @Test func aSecondCommandIsRefusedWhileTheFirstIsNotDone() {
+        let rig = Rig.mirrored()
+        rig.take(.command(.handOver))
+        #expect(rig.take(.command(.takeOver(force: false))).refusal?.contains("another command") == true)
+    }
+
+    @Test func stoppingAMirroredOwnerHandsOver() {
+        let rig = Rig.mirrored()
+        rig.take(.renewed(startedAt: rig.now, record: rig.machine.record))
+        #expect(rig.take(.command(.stop)) == [.drain])
+        rig.take(.drained)
+        #expect(rig.take(.mediaReleased).swap?.owner == Rig.beta)
+        #expect(rig.take(.swapped(.won)).contains(.stopped))
+        #expect(rig.machine.isStopped)
+    }
+
+    @Test("A stop that finds the mirror lost ends and leaves the log as it is")
+    func stopWithoutMirror() {
+        let rig = Rig.mirrored()
+        rig.take(.renewed(startedAt: rig.now, record: rig.machine.record))
+        rig.take(.railDown)
+        #expect(rig.take(.command(.stop)) == [.drain])
+        #expect(rig.take(.tick).contains(.releaseMedia))
+        #expect(rig.take(.drained) == [])
+        #expect(rig.take(.mediaReleased).contains(.stopped))
+    }
+
+    @Test("A stop that loses its mirror while it drains ends too")
+    func stopLosesMirror() {
+        let rig = Rig.mirrored()
+        rig.take(.renewed(startedAt: rig.now, record: rig.machine.record))
+        rig.take(.command(.stop))
+        rig.take(.railDown)
+        #expect(rig.take(.tick).contains(.releaseMedia))
+        #expect(rig.take(.mediaReleased).contains(.stopped))
+    }
+
+    @Test("A stop whose group is claimed by the partner meanwhile ends too")
+    func stopOvertaken() {
+        let rig = Rig.mirrored()
+        rig.take(.renewed(startedAt: rig.now, record: rig.machine.record))
+        rig.take(.command(.stop))
+        let theirs = Rig.record(owner: Rig.beta, epoch: 9, phase: .claimed, inSync: [Rig.beta], sources: [Rig.beta], version: 20)
+        let out = rig.take(.renewed(startedAt: rig.now, record: theirs))
+        #expect(out.contains(.releaseMedia) && out.contains(.stopped))
+    }
+
+    @Test func stoppingAnOwnerThatOneCopyIsEnoughForDrainsFirst() {
+        let rig = Rig.owner()
+        rig.take(.renewed(startedAt: rig.now, record: rig.machine.record))
+        #expect(rig.take(.command(.stop)) == [.drain])
+        #expect(rig.take(.tick) == [])
+        #expect(rig.take(.drained) == [.releaseMedia])
+        #expect(rig.take(.mediaReleased).contains(.stopped))
+    }
+
+    @Test func stoppingAStandbyIsDoneAtOnce() {
+        let rig = Rig.standby()
+        #expect(rig.take(.command(.stop)).contains(.stopped))
+    }
+}
+
+/// How far behind a mirror may be when acknowledgements begin to need it (documented in GroupMachine+Owner).
+enum GroupMachineDistance {
+    static let bytes: UInt64 = 4 << 20
+}

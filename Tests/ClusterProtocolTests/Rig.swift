@@ -1,0 +1,136 @@
+// One machine, its clock, and short words for what the tests say to it.
+
+import ClusterProtocol
+import Coordination
+import LogModel
+
+let millis: Nanos = 1_000_000
+
+final class Rig {
+    static let alpha = NodeID("alpha")
+    static let beta = NodeID("beta")
+    static let heartbeat = 100 * millis
+    static let timeout = 1000 * millis
+    static let lease = 3000 * millis
+    static let logUUID = UUID128(high: 7, low: 7)
+
+    static func process(_ node: NodeID, _ pid: Int32 = 1) -> ProcessIdentity {
+        ProcessIdentity(node: node, pid: pid, startTicks: UInt64(pid), bootID: "boot")
+    }
+
+    static func pool(_ node: NodeID) -> UUID128 { UUID128(high: 1, low: node == alpha ? 1 : 2) }
+
+    /// Published by alpha unless told otherwise.
+    static func record(
+        owner: NodeID = alpha, epoch: UInt64 = 5, phase: GroupRecord.Phase = .published, inSync: [NodeID] = [alpha, beta],
+        sources: [NodeID] = [], mustFence: [ProcessIdentity] = [], version: UInt64 = 10
+    ) -> GroupRecord {
+        GroupRecord(
+            version: version, group: GroupID("g0"), logUUID: logUUID, owner: owner, epoch: Epoch(epoch), phase: phase,
+            inSync: inSync, sources: sources, mustFence: mustFence, ownerProcess: process(owner),
+            pools: ["alpha": pool(alpha), "beta": pool(beta)])
+    }
+
+    var machine: GroupMachine
+    var now: Nanos = 1_000_000 * millis
+    let node: NodeID
+
+    init(_ node: NodeID, pid: Int32 = 1, pool: UUID128? = nil, degrades: Bool = true) {
+        self.node = node
+        let settings = GroupSettings(
+            group: GroupID("g0"), node: node, peer: node == Self.alpha ? Self.beta : Self.alpha, home: Self.alpha,
+            process: Self.process(node, pid), pool: pool ?? Self.pool(node), heartbeatInterval: Self.heartbeat,
+            heartbeatTimeout: Self.timeout, lease: Self.lease, degradeOnMirrorLoss: degrades)
+        machine = GroupMachine(settings: settings, freshLogUUID: Self.logUUID, now: now)
+    }
+
+    /// One event, after so much time; what the machine says, without its reports.
+    @discardableResult
+    func take(_ event: Event, after delay: Nanos = 0) -> [Directive] {
+        now += delay
+        var out: [Directive] = []
+        machine.handle(event, now: now, into: &out)
+        return out.filter { if case .report = $0 { false } else { true } }
+    }
+
+    /// What the coordinator says of the peer.
+    var presence: Presence?
+
+    /// Ticks until `time` has passed, with signs of life as told; everything that the machine says.
+    @discardableResult
+    func pass(_ time: Nanos, heard: Bool = false, asking: Bool = true, renewing: GroupRecord? = nil) -> [Directive] {
+        var out: [Directive] = []
+        let end = now + time
+        while now < end {
+            now += Self.heartbeat
+            if let renewing { out += take(.renewed(startedAt: now, record: renewing)) }
+            if heard { out += take(.heard) }
+            if asking { out += take(.peerPresence(presence, deadProcess: nil, askedAt: now)) }
+            out += take(.tick)
+        }
+        return out
+    }
+
+    /// Started with `record` at the coordinator.
+    @discardableResult
+    func start(local: LocalLog? = nil, _ record: GroupRecord?) -> [Directive] {
+        precondition(take(.started(local: local)) == [.readRecord])
+        return take(.recordRead(record))
+    }
+
+    static func standby(_ record: GroupRecord = record(), degrades: Bool = true) -> Rig {
+        let rig = Rig(beta, degrades: degrades)
+        rig.start(local: LocalLog(logUUID: logUUID, incarnation: Incarnation(5)), record)
+        return rig
+    }
+
+    /// A published owner, alpha, that serves alone; the record is at version 3 and epoch 2.
+    static func owner(degrades: Bool = true) -> Rig {
+        let rig = Rig(alpha, degrades: degrades)
+        let first = record(epoch: 1, inSync: [alpha], version: 1)
+        rig.start(local: LocalLog(logUUID: logUUID, incarnation: Incarnation(1)), first)
+        rig.take(.swapped(.won))
+        rig.take(.renewed(startedAt: rig.now, record: rig.machine.record))
+        rig.takeOver()
+        return rig
+    }
+
+    /// The steps from a won claim to publication.
+    func takeOver(end: UInt64 = 640) {
+        for event in [Event.fenced, .mediaLocked, .sealed, .recovered(end: LSN(end)), .logOpened, .swapped(.won)] { take(event) }
+        precondition(machine.isOwner)
+    }
+
+    /// An owner whose mirror is attached and in sync.
+    static func mirrored(degrades: Bool = true) -> Rig {
+        let rig = owner(degrades: degrades)
+        rig.attach()
+        rig.take(.swapped(.won))
+        precondition(rig.machine.state(rig.now) == .mirrored)
+        return rig
+    }
+
+    func attach(durable: UInt64 = 640, kept: Bool = false, pool: UUID128? = nil) {
+        take(.railUp)
+        take(.attached(durable: LSN(durable), MirrorContents(pool: pool ?? Self.pool(Self.beta), isKept: kept)))
+    }
+}
+
+extension [Directive] {
+    /// The one swap among them.
+    var swap: GroupRecord? {
+        for directive in self { if case .swap(_, let record) = directive { return record } }
+        return nil
+    }
+
+    /// With which code an attach was refused.
+    var attachRefusal: AttachRefusal? {
+        for directive in self { if case .refuseAttach(_, let refusal, _) = directive { return refusal } }
+        return nil
+    }
+
+    var refusal: String? {
+        for directive in self { if case .commandDone(_, let refusal) = directive { return refusal } }
+        return nil
+    }
+}

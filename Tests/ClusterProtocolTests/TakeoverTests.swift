@@ -1,0 +1,281 @@
+import ClusterProtocol
+import Coordination
+import LogModel
+import Testing
+
+/// From a node's start, or an owner's silence, to publication.
+struct TakeoverTests {
+    private static let alpha = Rig.alpha
+    private static let beta = Rig.beta
+    private static let dead = Rig.process(Rig.alpha)
+
+    // MARK: Start
+
+    @Test func onlyTheHomeNodeCreatesTheRecord() throws {
+        let home = Rig(Self.alpha)
+        let created = try #require(home.start(nil).swap)
+        #expect(created.version == 1 && created.epoch == Epoch(1) && created.phase == .claimed)
+        #expect(created.owner == Self.alpha && created.inSync == [Self.alpha] && created.logUUID == Rig.logUUID)
+        let other = Rig(Self.beta)
+        #expect(other.start(nil) == [])
+        #expect(other.pass(5 * Rig.lease).swap == nil)
+    }
+
+    @Test("S19: an owner that restarts wins a swap before anything else, and fences the process that it was")
+    func restart() throws {
+        let rig = Rig(Self.alpha, pid: 2)
+        let directives = rig.start(local: LocalLog(logUUID: Rig.logUUID, incarnation: Incarnation(5)), Rig.record())
+        let claim = try #require(directives.swap)
+        #expect(directives.count == 1)
+        #expect(claim.epoch == Epoch(6) && claim.version == 11 && claim.phase == .claimed)
+        #expect(claim.sources == [Self.alpha, Self.beta] && claim.mustFence == [Self.dead])
+        #expect(rig.take(.swapped(.won)) == [.fence([Self.dead])])
+    }
+
+    @Test("S19: a node whose group was published by its partner meanwhile claims nothing")
+    func overtaken() {
+        let rig = Rig(Self.alpha, pid: 2)
+        let record = Rig.record(owner: Self.beta, epoch: 6, inSync: [Self.beta])
+        #expect(rig.start(local: LocalLog(logUUID: Rig.logUUID, incarnation: Incarnation(5)), record) == [])
+        #expect(rig.pass(5 * Rig.lease).swap == nil)
+        #expect(rig.machine.state(rig.now) == .unavailable)
+    }
+
+    @Test("S19: while the coordinator does not answer, a node waits and serves nothing")
+    func coordinatorUnknown() {
+        let rig = Rig(Self.alpha)
+        #expect(rig.take(.started(local: nil)) == [.readRecord])
+        #expect(rig.take(.coordinatorFailed("away")) == [])
+        #expect(rig.take(.tick) == [])
+        #expect(rig.take(.tick, after: Rig.heartbeat) == [.readRecord])
+        #expect(!rig.machine.isServing)
+    }
+
+    // MARK: S16
+
+    @Test("S16: fence, lock, seal, recover, open, publish, serve, in this order, each after the one before is done")
+    func order() throws {
+        let rig = Rig.standby()
+        rig.take(.peerPresence(nil, deadProcess: Self.dead, askedAt: rig.now))
+        let claim = try #require(rig.machine.record.map { _ in rig.take(.railDown) }.flatMap { _ in rig.machine.record })
+        #expect(claim.version == 10)
+        #expect(rig.take(.swapped(.won)) == [.fence([Self.dead])])
+        #expect(rig.take(.sealed) == [] && rig.take(.recovered(end: LSN(64))) == [])
+        #expect(rig.take(.fenced) == [.lockMedia])
+        #expect(rig.take(.mediaLocked) == [.sealRegion])
+        #expect(rig.take(.sealed) == [.recover])
+        #expect(rig.take(.recovered(end: LSN(100))) == [.openLog(Incarnation(6), logUUID: Rig.logUUID, start: LSN(128))])
+        rig.take(.renewed(startedAt: rig.now, record: rig.machine.record))
+        let published = try #require(rig.take(.logOpened).swap)
+        #expect(published.phase == .published && published.epoch == Epoch(6) && published.inSync == [Self.beta])
+        #expect(published.mustFence.isEmpty && published.sources.isEmpty && published.ownerProcess == Rig.process(Self.beta))
+        #expect(!rig.machine.isServing)
+        #expect(rig.take(.swapped(.won)).contains(.serve))
+        #expect(rig.machine.isServing)
+    }
+
+    @Test("S16: a fence that is not confirmed blocks the takeover and is tried again")
+    func fenceFails() {
+        let rig = Rig.standby()
+        rig.take(.peerPresence(nil, deadProcess: Self.dead, askedAt: rig.now))
+        rig.take(.swapped(.won))
+        #expect(rig.take(.stepFailed("still alive")) == [])
+        #expect(rig.machine.state(rig.now) == .fencing && rig.machine.reason(rig.now) == "still alive")
+        #expect(rig.take(.tick) == [])
+        #expect(rig.take(.tick, after: Rig.heartbeat) == [.fence([Self.dead])])
+    }
+
+    @Test("S17: nothing is served without a lease, though published")
+    func noLease() {
+        let rig = Rig.standby()
+        rig.take(.peerPresence(nil, deadProcess: Self.dead, askedAt: rig.now))
+        rig.take(.swapped(.won))
+        for event in [Event.fenced, .mediaLocked, .sealed, .recovered(end: .zero), .logOpened] { rig.take(event) }
+        #expect(!rig.take(.swapped(.won)).contains(.serve))
+        #expect(!rig.machine.isServing && !rig.machine.ownershipValid(rig.now))
+        #expect(rig.take(.renewed(startedAt: rig.now, record: rig.machine.record)).contains(.serve))
+    }
+
+    @Test("S5: a corrupt log is not stepped over: the node blocks and lets go of the medium")
+    func corrupt() {
+        let rig = Rig.standby()
+        rig.take(.peerPresence(nil, deadProcess: Self.dead, askedAt: rig.now))
+        for event in [Event.swapped(.won), .fenced, .mediaLocked, .sealed] { rig.take(event) }
+        #expect(rig.take(.recoveryRefused("hole")) == [.releaseMedia])
+        #expect(rig.machine.state(rig.now) == .unavailable && rig.machine.reason(rig.now) == "hole")
+    }
+
+    @Test("S16: who claims after a claim that was not finished fences both, and finds the same sources")
+    func claimAnew() throws {
+        let first = Rig.record(
+            epoch: 6, phase: .claimed, inSync: [Self.alpha], sources: [Self.alpha, Self.beta],
+            mustFence: [Rig.process(Self.beta, 9)])
+        let rig = Rig.standby(first)
+        let claim = try #require(rig.take(.peerPresence(nil, deadProcess: Self.dead, askedAt: rig.now)).swap)
+        #expect(claim.sources == [Self.alpha, Self.beta] && claim.epoch == Epoch(7))
+        #expect(claim.mustFence == [Rig.process(Self.beta, 9), Self.dead])
+    }
+
+    @Test("S15: a claim that another node overtook ends, and the medium is let go of")
+    func overtakenWhileRecovering() {
+        let rig = Rig.standby()
+        rig.take(.peerPresence(nil, deadProcess: Self.dead, askedAt: rig.now))
+        for event in [Event.swapped(.won), .fenced, .mediaLocked] { rig.take(event) }
+        let theirs = Rig.record(epoch: 7, phase: .claimed, inSync: [Self.alpha], sources: [Self.alpha, Self.beta], version: 12)
+        #expect(rig.take(.renewed(startedAt: rig.now, record: theirs)) == [.stopServing, .closeRail, .releaseMedia])
+        #expect(rig.take(.sealed) == [])
+    }
+
+    // MARK: Suspicion
+
+    @Test("S16: silence on the rail alone is not enough, nor is silence at the coordinator alone")
+    func suspicion() throws {
+        let rig = Rig.standby()
+        for counter in 1...60 {
+            rig.presence = Presence(process: Self.dead, counter: UInt64(counter), pool: Rig.pool(Self.alpha))
+            #expect(rig.pass(Rig.heartbeat).swap == nil)
+        }
+        #expect(rig.pass(3 * Rig.lease, heard: true).swap == nil)
+        #expect(rig.pass(Rig.timeout - Rig.heartbeat).swap == nil)
+        let claim = try #require(rig.pass(2 * Rig.heartbeat).swap)
+        #expect(claim.owner == Self.beta && claim.epoch == Epoch(6) && claim.mustFence == [Self.dead])
+    }
+
+    @Test("S16: a coordinator that does not answer, or whose answer is old, says nothing about the owner")
+    func noNewsOfTheOwner() {
+        let rig = Rig.standby()
+        let asked = rig.now
+        #expect(rig.pass(10 * Rig.lease, asking: false).swap == nil)
+        #expect(rig.take(.peerPresence(nil, deadProcess: nil, askedAt: asked)).swap == nil)
+        #expect(rig.take(.peerPresence(nil, deadProcess: nil, askedAt: rig.now)).swap != nil)
+    }
+
+    @Test func anOwnerWhoseProcessIsGoneIsReplacedAtOnce() {
+        let rig = Rig.standby()
+        #expect(rig.take(.peerPresence(nil, deadProcess: Rig.process(Self.alpha, 99), askedAt: rig.now)).swap == nil)
+        #expect(rig.take(.peerPresence(nil, deadProcess: Self.dead, askedAt: rig.now)).swap?.owner == Self.beta)
+    }
+
+    @Test("S13: a mirror out of sync never takes over by itself, and not by command without force")
+    func stale() throws {
+        let rig = Rig.standby(Rig.record(inSync: [Self.alpha]))
+        rig.take(.peerPresence(nil, deadProcess: Self.dead, askedAt: rig.now))
+        #expect(rig.pass(10 * Rig.lease).swap == nil)
+        #expect(rig.machine.state(rig.now) == .unavailable && !rig.machine.takeoverPossible(rig.now))
+        let refused = rig.take(.command(.takeOver(force: false)))
+        #expect(refused.swap == nil && refused.refusal?.contains("not in sync") == true)
+        let forced = try #require(rig.take(.command(.takeOver(force: true))).swap)
+        #expect(forced.sources == [Self.beta] && forced.mustFence == [Self.dead])
+    }
+
+    @Test("S20: a mirror with another pool than the coordinator knows is not in sync, whatever the record says")
+    func otherPool() {
+        let rig = Rig(Self.beta, pool: UUID128(high: 9, low: 9))
+        rig.start(Rig.record())
+        rig.take(.peerPresence(nil, deadProcess: Self.dead, askedAt: rig.now))
+        #expect(rig.pass(10 * Rig.lease).swap == nil)
+    }
+
+    // MARK: S20
+
+    @Test("S20: an owner that lost its pool gives the group to the partner that has everything")
+    func amnesia() throws {
+        let rig = Rig(Self.alpha, pid: 2, pool: UUID128(high: 9, low: 9))
+        let given = try #require(rig.start(Rig.record()).swap)
+        #expect(given.owner == Self.beta && given.phase == .claimed && given.sources == [Self.beta])
+        #expect(given.mustFence == [Self.dead] && given.epoch == Epoch(6))
+    }
+
+    @Test("S20: an owner that lost the only complete copy blocks")
+    func amnesiaWithoutPartner() {
+        let rig = Rig(Self.alpha, pid: 2, pool: UUID128(high: 9, low: 9))
+        #expect(rig.start(Rig.record(inSync: [Self.alpha])) == [])
+        #expect(rig.machine.state(rig.now) == .unavailable)
+    }
+
+    @Test(
+        "S20: a coordinator that knows less than the pool is refused until an operator decides",
+        arguments: [Rig.record(epoch: 4), nil])
+    func coordinatorForgot(record: GroupRecord?) throws {
+        let rig = Rig(Self.alpha, pid: 2)
+        #expect(rig.start(local: LocalLog(logUUID: Rig.logUUID, incarnation: Incarnation(5)), record) == [])
+        #expect(rig.machine.state(rig.now) == .unavailable)
+        let decided = try #require(rig.take(.command(.forgetCoordinator)).swap)
+        #expect(decided.epoch == Epoch(6) && decided.version == (record?.version ?? 0) + 1)
+        #expect(decided.owner == Self.alpha && decided.phase == .claimed && decided.sources == [Self.alpha])
+    }
+
+    @Test("S20: a pool with another log of the group blocks")
+    func otherLog() {
+        let rig = Rig(Self.beta)
+        #expect(rig.start(local: LocalLog(logUUID: .zero, incarnation: Incarnation(1)), Rig.record()) == [])
+        #expect(rig.machine.state(rig.now) == .unavailable)
+    }
+
+    // MARK: The coordinator's answers
+
+    @Test("A swap without an answer is looked up before anything else: won if the record is the wanted one")
+    func unknownOutcomeWon() throws {
+        let rig = Rig.standby()
+        let claim = try #require(rig.take(.peerPresence(nil, deadProcess: Self.dead, askedAt: rig.now)).swap)
+        #expect(rig.take(.coordinatorFailed("no answer")) == [])
+        #expect(rig.take(.tick) == [])
+        #expect(rig.take(.tick, after: Rig.heartbeat) == [.readRecord])
+        #expect(rig.take(.tick, after: Rig.heartbeat) == [])
+        #expect(rig.take(.recordRead(claim)) == [.fence([Self.dead])])
+    }
+
+    @Test("A swap without an answer that did not happen is made again; one that was overtaken is given up")
+    func unknownOutcomeNotWon() {
+        let rig = Rig.standby()
+        rig.take(.peerPresence(nil, deadProcess: Self.dead, askedAt: rig.now))
+        rig.take(.coordinatorFailed("no answer"))
+        rig.take(.tick, after: Rig.heartbeat)
+        #expect(rig.take(.recordRead(Rig.record())).swap?.owner == Self.beta)
+        rig.take(.coordinatorFailed("no answer"))
+        rig.take(.tick, after: Rig.heartbeat)
+        let theirs = Rig.record(epoch: 6, inSync: [Self.alpha], version: 11)
+        #expect(rig.take(.recordRead(theirs)) == [])
+        #expect(rig.machine.record == theirs)
+    }
+
+    @Test func atMostOneCoordinatorCallIsOut() {
+        let rig = Rig.standby()
+        #expect(rig.take(.recordChanged) == [.readRecord])
+        #expect(rig.take(.recordChanged) == [])
+        #expect(rig.take(.peerPresence(nil, deadProcess: Self.dead, askedAt: rig.now)) == [])
+        #expect(rig.take(.recordRead(Rig.record())).swap != nil)
+    }
+
+    // MARK: Letting the owner in
+
+    private func request(epoch: UInt64, incarnation: UInt64 = 5, from: NodeID = Rig.alpha, log: UUID128 = Rig.logUUID) -> AttachRequest {
+        AttachRequest(
+            group: GroupID("g0"), from: from, epoch: Epoch(epoch), logUUID: log, incarnation: Incarnation(incarnation),
+            head: .zero, acknowledged: .zero, ringBytes: 1 << 20)
+    }
+
+    @Test("S12, S15: only the published owner of the record's own epoch may write the region")
+    func attach() {
+        let rig = Rig.standby()
+        #expect(rig.take(.attachRequested(request(epoch: 5))) == [.acceptAttach(request(epoch: 5))])
+        #expect(rig.take(.attachRequested(request(epoch: 4))).attachRefusal == .staleEpoch)
+        let other = request(epoch: 5, log: .zero)
+        #expect(rig.take(.attachRequested(other)).attachRefusal == .staleEpoch)
+    }
+
+    @Test("A newer epoch than this node knows is looked up before it is answered")
+    func attachOfNewerEpoch() {
+        let rig = Rig.standby()
+        #expect(rig.take(.attachRequested(request(epoch: 6))) == [.readRecord])
+        #expect(rig.take(.recordRead(Rig.record(epoch: 6, version: 11))) == [.acceptAttach(request(epoch: 6))])
+    }
+
+    @Test("S12: while it takes over, a node lets nobody write its region")
+    func attachWhileRecovering() {
+        let rig = Rig.standby()
+        rig.take(.peerPresence(nil, deadProcess: Self.dead, askedAt: rig.now))
+        rig.take(.swapped(.won))
+        #expect(rig.take(.attachRequested(request(epoch: 5))).attachRefusal == .notReady)
+    }
+}
