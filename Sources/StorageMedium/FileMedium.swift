@@ -52,7 +52,11 @@ public final class FileMedium: Medium {
         self.sizeBytes = sizeBytes
     }
 
-    deinit { Glibc.close(descriptor) }
+    /// The lock is let go by name: a child of this process that is between fork and exec shares the open description.
+    deinit {
+        _ = tl_host_unlock(descriptor)
+        Glibc.close(descriptor)
+    }
 
     /// Built under another name and linked into place, so that the file never exists with another size. The name is
     /// random: one made of the pid would be taken, for good, if an earlier process of that pid was killed in here.
