@@ -138,7 +138,7 @@ extension GroupMachine {
             return false
         case .stop:
             // A peer that died before it published claims anew when it returns, and so may this node (S16).
-            if record.phase == .published || (railSilent(now) && presenceStale(now)) { stop(&out) }
+            if record.phase == .published || (railSilent(now) && presenceStale) { stop(&out) }
             return true
         default: return false
         }

@@ -29,7 +29,8 @@ struct OwnerTests {
     @Test("S15: a renewal that finds another owner ends this one")
     func overtaken() {
         let rig = Rig.mirrored()
-        let theirs = Rig.record(owner: Rig.beta, epoch: 9, phase: .claimed, inSync: [Rig.beta], sources: [Rig.alpha, Rig.beta], version: 20)
+        let theirs = Rig.record(
+            owner: Rig.beta, epoch: 9, phase: .claimed, inSync: [Rig.beta], sources: [Rig.alpha, Rig.beta], version: 20)
         #expect(rig.take(.renewed(startedAt: rig.now, record: theirs)) == [.stopServing, .closeRail, .releaseMedia])
         #expect(!rig.machine.ownershipValid(rig.now) && !allowed(rig) && !rig.machine.isOwner)
     }
@@ -173,7 +174,9 @@ struct OwnerTests {
         #expect(given.owner == Rig.beta && given.phase == .claimed && given.epoch == Epoch(3))
         #expect(given.sources == [Rig.alpha, Rig.beta] && given.ownerProcess == nil && given.mustFence.isEmpty)
         let done = rig.take(.swapped(.won))
-        #expect(done.contains(.commandDone(.handOver, refusal: nil)) && done.contains(.tellRecordChanged) && done.contains(.stopServing))
+        #expect(
+            done.contains(.commandDone(.handOver, refusal: nil)) && done.contains(.tellRecordChanged)
+                && done.contains(.stopServing))
         #expect(!rig.machine.isOwner)
     }
 
@@ -235,7 +238,8 @@ struct OwnerTests {
         let rig = Rig.mirrored()
         rig.take(.renewed(startedAt: rig.now, record: rig.machine.record))
         rig.take(.command(.stop))
-        let theirs = Rig.record(owner: Rig.beta, epoch: 9, phase: .claimed, inSync: [Rig.beta], sources: [Rig.beta], version: 20)
+        let theirs = Rig.record(
+            owner: Rig.beta, epoch: 9, phase: .claimed, inSync: [Rig.beta], sources: [Rig.beta], version: 20)
         let out = rig.take(.renewed(startedAt: rig.now, record: theirs))
         #expect(out.contains(.releaseMedia) && out.contains(.stopped))
     }

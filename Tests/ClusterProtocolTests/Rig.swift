@@ -22,7 +22,8 @@ final class Rig {
 
     /// Published by alpha unless told otherwise.
     static func record(
-        owner: NodeID = alpha, epoch: UInt64 = 5, phase: GroupRecord.Phase = .published, inSync: [NodeID] = [alpha, beta],
+        owner: NodeID = alpha, epoch: UInt64 = 5, phase: GroupRecord.Phase = .published,
+        inSync: [NodeID] = [alpha, beta],
         sources: [NodeID] = [], mustFence: [ProcessIdentity] = [], version: UInt64 = 10
     ) -> GroupRecord {
         GroupRecord(
@@ -97,7 +98,9 @@ final class Rig {
 
     /// The steps from a won claim to publication.
     func takeOver(end: UInt64 = 640) {
-        for event in [Event.fenced, .mediaLocked, .sealed, .recovered(end: LSN(end)), .logOpened, .swapped(.won)] { take(event) }
+        for event in [Event.fenced, .mediaLocked, .sealed, .recovered(end: LSN(end)), .logOpened, .swapped(.won)] {
+            take(event)
+        }
         precondition(machine.isOwner)
     }
 

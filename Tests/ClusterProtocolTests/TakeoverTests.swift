@@ -57,18 +57,22 @@ struct TakeoverTests {
     func order() throws {
         let rig = Rig.standby()
         rig.take(.peerPresence(nil, deadProcess: Self.dead, askedAt: rig.now))
-        let claim = try #require(rig.machine.record.map { _ in rig.take(.railDown) }.flatMap { _ in rig.machine.record })
+        let claim = try #require(
+            rig.machine.record.map { _ in rig.take(.railDown) }.flatMap { _ in rig.machine.record })
         #expect(claim.version == 10)
         #expect(rig.take(.swapped(.won)) == [.fence([Self.dead])])
         #expect(rig.take(.sealed) == [] && rig.take(.recovered(end: LSN(64))) == [])
         #expect(rig.take(.fenced) == [.lockMedia])
         #expect(rig.take(.mediaLocked) == [.sealRegion])
         #expect(rig.take(.sealed) == [.recover])
-        #expect(rig.take(.recovered(end: LSN(100))) == [.openLog(Incarnation(6), logUUID: Rig.logUUID, start: LSN(128))])
+        #expect(
+            rig.take(.recovered(end: LSN(100))) == [.openLog(Incarnation(6), logUUID: Rig.logUUID, start: LSN(128))])
         rig.take(.renewed(startedAt: rig.now, record: rig.machine.record))
         let published = try #require(rig.take(.logOpened).swap)
         #expect(published.phase == .published && published.epoch == Epoch(6) && published.inSync == [Self.beta])
-        #expect(published.mustFence.isEmpty && published.sources.isEmpty && published.ownerProcess == Rig.process(Self.beta))
+        #expect(
+            published.mustFence.isEmpty && published.sources.isEmpty && published.ownerProcess == Rig.process(Self.beta)
+        )
         #expect(!rig.machine.isServing)
         #expect(rig.take(.swapped(.won)).contains(.serve))
         #expect(rig.machine.isServing)
@@ -121,7 +125,8 @@ struct TakeoverTests {
         let rig = Rig.standby()
         rig.take(.peerPresence(nil, deadProcess: Self.dead, askedAt: rig.now))
         for event in [Event.swapped(.won), .fenced, .mediaLocked] { rig.take(event) }
-        let theirs = Rig.record(epoch: 7, phase: .claimed, inSync: [Self.alpha], sources: [Self.alpha, Self.beta], version: 12)
+        let theirs = Rig.record(
+            epoch: 7, phase: .claimed, inSync: [Self.alpha], sources: [Self.alpha, Self.beta], version: 12)
         #expect(rig.take(.renewed(startedAt: rig.now, record: theirs)) == [.stopServing, .closeRail, .releaseMedia])
         #expect(rig.take(.sealed) == [])
     }
@@ -249,7 +254,9 @@ struct TakeoverTests {
 
     // MARK: Letting the owner in
 
-    private func request(epoch: UInt64, incarnation: UInt64 = 5, from: NodeID = Rig.alpha, log: UUID128 = Rig.logUUID) -> AttachRequest {
+    private func request(epoch: UInt64, incarnation: UInt64 = 5, from: NodeID = Rig.alpha, log: UUID128 = Rig.logUUID)
+        -> AttachRequest
+    {
         AttachRequest(
             group: GroupID("g0"), from: from, epoch: Epoch(epoch), logUUID: log, incarnation: Incarnation(incarnation),
             head: .zero, acknowledged: .zero, ringBytes: 1 << 20)

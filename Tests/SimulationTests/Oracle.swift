@@ -38,7 +38,8 @@ final class Oracle {
 
     func issued(_ record: Record, _ incarnation: Incarnation) {
         issuedUnder[record.stamp] = (record.block, incarnation)
-        world.note("  issue block \(record.block) stamp \(record.stamp) LSN \(record.lsn)..\(record.end) in \(incarnation)")
+        world.note(
+            "  issue block \(record.block) stamp \(record.stamp) LSN \(record.lsn)..\(record.end) in \(incarnation)")
     }
 
     func acknowledged(_ record: Record, _ incarnation: Incarnation, by process: SimProcess) {
@@ -52,9 +53,11 @@ final class Oracle {
         world.coverage.acknowledgedWrites += 1
     }
 
-    func readAnswered(_ block: Int, _ stamp: UInt64, floor: UInt64, _ incarnation: Incarnation, by process: SimProcess) {
+    func readAnswered(_ block: Int, _ stamp: UInt64, floor: UInt64, _ incarnation: Incarnation, by process: SimProcess)
+    {
         expectOwner(process, "answers a read")
-        expect(stamp >= floor, "\(process.name) reads stamp \(stamp) of block \(block), but \(floor) was promised before")
+        expect(
+            stamp >= floor, "\(process.name) reads stamp \(stamp) of block \(block), but \(floor) was promised before")
         expectPossible(block, stamp, "\(process.name) reads")
         self.floor[block] = max(self.floor[block], stamp)
         if incarnation >= decided[block].incarnation { decided[block] = (stamp, incarnation) }
@@ -69,7 +72,8 @@ final class Oracle {
         }
         expect(
             stamp <= decided[block].stamp || origin.incarnation >= decided[block].incarnation,
-            "S4: \(what) stamp \(stamp) of block \(block), which \(decided[block].incarnation) had read as \(decided[block].stamp)")
+            "S4: \(what) stamp \(stamp) of block \(block), which \(decided[block].incarnation) had read as \(decided[block].stamp)"
+        )
     }
 
     func mediumWrite(_ block: Int, _ stamp: UInt64, by process: SimProcess) {
@@ -83,12 +87,18 @@ final class Oracle {
 
     /// No owner answers once another is published, or once it gave the group away (S15, S17).
     private func expectOwner(_ process: SimProcess, _ what: String) {
-        guard let record = world.coordinator.record else { return expect(false, "\(process.name) \(what) without a record") }
-        let isOther = record.ownerProcess != process.identity && (record.phase == .published || record.ownerProcess == nil)
+        guard let record = world.coordinator.record else {
+            return expect(false, "\(process.name) \(what) without a record")
+        }
+        let isOther =
+            record.ownerProcess != process.identity && (record.phase == .published || record.ownerProcess == nil)
         let announced = lastAnnounced[process.identity] ?? 0
         expect(
-            world.now <= announced + World.lease, "S17: \(process.name) \(what), but its lease began at \(announced / millisecond) ms")
-        expect(!isOther, "S15: \(process.name) \(what) while the record says \(record.owner) \(record.phase) epoch \(record.epoch)")
+            world.now <= announced + World.lease,
+            "S17: \(process.name) \(what), but its lease began at \(announced / millisecond) ms")
+        expect(
+            !isOther,
+            "S15: \(process.name) \(what) while the record says \(record.owner) \(record.phase) epoch \(record.epoch)")
     }
 
     // MARK: The copies
@@ -119,9 +129,15 @@ final class Oracle {
     func swapped(from old: GroupRecord?, to new: GroupRecord, by process: SimProcess) {
         expect(new.epoch >= old?.epoch ?? .none && new.version == (old?.version ?? 0) + 1, "S15: the epoch fell")
         if let old, new.owner != old.owner || new.phase == .claimed || !Set(old.inSync).isSubset(of: new.inSync) {
-            expect(new.epoch > old.epoch || new.phase == .published && old.phase == .claimed, "S15: the epoch did not grow")
+            expect(
+                new.epoch > old.epoch || new.phase == .published && old.phase == .claimed, "S15: the epoch did not grow"
+            )
         }
-        if new.phase == .claimed { claimed(from: old, to: new, by: process) } else { published(from: old, to: new, by: process) }
+        if new.phase == .claimed {
+            claimed(from: old, to: new, by: process)
+        } else {
+            published(from: old, to: new, by: process)
+        }
         checkCopies("the swap to version \(new.version) by \(process.name)")
     }
 
@@ -178,7 +194,10 @@ final class Oracle {
             !commandedToTakeOver.contains(process.identity)
         else { return }
         let isWell = since + 4 * World.lease < world.now && last + World.lease / 2 > world.now
-        expect(!isWell, "S16: \(process.name) claims the group of an owner that has announced itself since \(since / millisecond) ms")
+        expect(
+            !isWell,
+            "S16: \(process.name) claims the group of an owner that has announced itself since \(since / millisecond) ms"
+        )
     }
 
     // MARK: What happened
@@ -222,7 +241,8 @@ final class Oracle {
     func checkMedium() {
         for block in 0..<World.blocks {
             let stamp = world.medium.durable[block]
-            expect(stamp >= floor[block], "the medium has stamp \(stamp) of block \(block); \(floor[block]) is promised")
+            expect(
+                stamp >= floor[block], "the medium has stamp \(stamp) of block \(block); \(floor[block]) is promised")
             expectPossible(block, stamp, "the medium has")
         }
     }
