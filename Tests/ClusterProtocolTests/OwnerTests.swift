@@ -173,11 +173,43 @@ struct OwnerTests {
         let given = try #require(rig.take(.mediaReleased).swap)
         #expect(given.owner == Rig.beta && given.phase == .claimed && given.epoch == Epoch(3))
         #expect(given.sources == [Rig.alpha, Rig.beta] && given.ownerProcess == nil && given.mustFence.isEmpty)
-        let done = rig.take(.swapped(.won))
-        #expect(
-            done.contains(.commandDone(.handOver, refusal: nil)) && done.contains(.tellRecordChanged)
-                && done.contains(.stopServing))
+        let won = rig.take(.swapped(.won))
+        #expect(won.contains(.tellRecordChanged) && won.contains(.stopServing))
         #expect(!rig.machine.isOwner)
+        // Done only when the partner serves.
+        #expect(!won.contains(.commandDone(.handOver, refusal: nil)))
+        #expect(rig.take(.recordRead(published(given))) == [.commandDone(.handOver, refusal: nil)])
+    }
+
+    private func published(_ claim: GroupRecord) -> GroupRecord {
+        var record = claim
+        record.version += 1
+        record.phase = .published
+        record.inSync = [claim.owner]
+        record.sources = []
+        return record
+    }
+
+    @Test func aHandoverWhosePartnerFallsSilentIsTakenBack() throws {
+        let rig = Rig.mirrored()
+        rig.take(.renewed(startedAt: rig.now, record: rig.machine.record))
+        rig.take(.command(.handOver))
+        rig.take(.drained)
+        rig.take(.mediaReleased)
+        rig.take(.swapped(.won))
+        let back = rig.pass(5_000_000_000)
+        #expect(back.refusal != nil && back.swap?.owner == Rig.alpha)
+    }
+
+    @Test func aStopWhosePartnerFallsSilentEndsWithoutClaiming() throws {
+        let rig = Rig.mirrored()
+        rig.take(.renewed(startedAt: rig.now, record: rig.machine.record))
+        rig.take(.command(.stop))
+        rig.take(.drained)
+        rig.take(.mediaReleased)
+        rig.take(.swapped(.won))
+        let last = rig.pass(5_000_000_000)
+        #expect(last.contains(.stopped) && last.swap == nil)
     }
 
     @Test func aHandoverToAMirrorThatIsNotInSyncIsRefused() {
@@ -202,13 +234,15 @@ struct OwnerTests {
         #expect(rig.take(.command(.takeOver(force: false))).refusal?.contains("another command") == true)
     }
 
-    @Test func stoppingAMirroredOwnerHandsOver() {
+    @Test func stoppingAMirroredOwnerHandsOver() throws {
         let rig = Rig.mirrored()
         rig.take(.renewed(startedAt: rig.now, record: rig.machine.record))
         #expect(rig.take(.command(.stop)) == [.drain])
         rig.take(.drained)
-        #expect(rig.take(.mediaReleased).swap?.owner == Rig.beta)
-        #expect(rig.take(.swapped(.won)).contains(.stopped))
+        let given = try #require(rig.take(.mediaReleased).swap)
+        #expect(given.owner == Rig.beta)
+        #expect(!rig.take(.swapped(.won)).contains(.stopped), "the partner does not serve yet")
+        #expect(rig.take(.recordRead(published(given))).contains(.stopped))
         #expect(rig.machine.isStopped)
     }
 
