@@ -4,6 +4,7 @@
 #include <pthread.h>
 #include <string.h>
 
+#include "tl_bytes.h"
 #include "tl_kernels.h"
 
 static uint32_t table[8][256];
@@ -19,7 +20,7 @@ static void prepare(void) {
     for (int slice = 1; slice < 8; slice++)
         for (int byte = 0; byte < 256; byte++)
             table[slice][byte] = (table[slice - 1][byte] >> 8) ^ table[0][table[slice - 1][byte] & 0xFF];
-    best = tl_kernel_detect();
+    best = tl_kernel_prepare();
 }
 
 tl_isa tl_isa_best(void) {
@@ -43,6 +44,13 @@ uint32_t tl_portable_bytes(const uint8_t *from, size_t count, uint32_t state) {
 uint32_t tl_portable_lines(uint8_t *to, const uint8_t *from, size_t lines, uint32_t state) {
     if (to) memcpy(to, from, lines * 64);
     return tl_portable_bytes(from, lines * 64, state);
+}
+
+void tl_plain_header(tl_isa isa, uint8_t *to, const uint64_t words[8], uint32_t state) {
+    uint8_t line[64];
+    for (int word = 0; word < 8; word++) tl_put64(line + 8 * word, words[word]);
+    tl_put32(line, ~tl_kernel_bytes(isa, line + 4, 60, state));
+    memcpy(to, line, sizeof line);
 }
 
 uint32_t tl_crc32c_with(tl_isa isa, uint32_t seed, const void *bytes, size_t count) {

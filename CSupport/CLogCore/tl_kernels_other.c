@@ -9,7 +9,7 @@
 #include <asm/hwcap.h>
 #include <sys/auxv.h>
 
-tl_isa tl_kernel_detect(void) { return getauxval(AT_HWCAP) & HWCAP_CRC32 ? TL_ISA_CRC : TL_ISA_PORTABLE; }
+tl_isa tl_kernel_prepare(void) { return getauxval(AT_HWCAP) & HWCAP_CRC32 ? TL_ISA_CRC : TL_ISA_PORTABLE; }
 
 #if defined(__clang__)
 #define CRC __attribute__((target("crc")))
@@ -27,7 +27,7 @@ CRC static uint32_t crc_bytes(const uint8_t *from, size_t count, uint32_t state)
     return state;
 }
 #else
-tl_isa tl_kernel_detect(void) { return TL_ISA_PORTABLE; }
+tl_isa tl_kernel_prepare(void) { return TL_ISA_PORTABLE; }
 
 static uint32_t crc_bytes(const uint8_t *from, size_t count, uint32_t state) {
     return tl_portable_bytes(from, count, state);
@@ -53,6 +53,10 @@ uint32_t tl_kernel_lines(tl_isa isa, uint8_t *to, const uint8_t *from, size_t li
 
 uint32_t tl_kernel_bytes(tl_isa isa, const uint8_t *from, size_t count, uint32_t state) {
     return isa == TL_ISA_PORTABLE ? tl_portable_bytes(from, count, state) : crc_bytes(from, count, state);
+}
+
+void tl_kernel_header(tl_isa isa, uint8_t *to, const uint64_t words[8], uint32_t state) {
+    tl_plain_header(isa, to, words, state);
 }
 
 void tl_kernel_copy(tl_isa isa, uint8_t *to, const uint8_t *from, size_t lines) {

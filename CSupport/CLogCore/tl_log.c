@@ -3,12 +3,18 @@
 // Why publication is right. A slot belongs to the start LSN of one reservation at a time: two starts that share a slot
 // are a whole window apart, and the later one is reserved only after the watermark has passed the earlier. What an
 // earlier lap left in a slot is at or below the watermark, so it never looks like an end beyond it. The watermark only
-// grows, so a compare-and-swap of it cannot mistake a new value for an old one. Whoever moves the watermark then looks
-// at the slot there, and whoever fills a slot then looks at the watermark: both pairs are sequentially consistent, so
-// at least one of the two sees the other and no published write is left behind.
+// grows, so a compare-and-swap of it cannot mistake a new value for an old one.
+//
+// A producer publishes with one release store into its slot and touches nothing that others write. The watermark is
+// moved by those who ask for it: whoever reads it first walks it over the slots that are filled. So a write that was
+// published before the question is never left behind, and producers meet in one place only, the tail.
 //
 // A reader that acquires the watermark sees the bytes: each writer drains (a fence, also for non-temporal stores)
-// before it fills its slot, and the mover that read the slot releases the watermark.
+// before it fills its slot, the mover acquires the slot and releases the watermark, and a mover that goes on from
+// another's watermark acquires that first.
+//
+// Space. Reclaim limit and watermark only grow, so what was found to have room once has room for ever: reserving looks
+// at `limit`, on the tail's own line, and goes to the two positions only when it has passed that.
 #include "tl_log.h"
 
 #include <errno.h>
@@ -18,8 +24,11 @@
 // Room for four of the largest writes, so that a stopped producer does not stop the others at once; bounds the table
 // to 8 MiB of memory.
 #define MAXIMUM_WINDOW_BYTES (UINT64_C(64) << 20)
+// How far reserving goes between two looks at the watermark, which walks over the slots meanwhile filled: few enough
+// to be still in the cache.
+#define STRIDE_BYTES (UINT64_C(256) << 10)
 #define MAXIMUM_WRITE_BYTES (UINT64_C(16) << 20)
-enum { MINIMUM_RING_BYTES = 16384, ISOLATION_BYTES = 128 };
+enum { MINIMUM_RING_BYTES = 16384, ISOLATION_BYTES = 128, MINIMUM_SLOT_BITS = 8, SLOTS_A_LINE_BITS = 3 };
 
 typedef _Atomic uint64_t position;
 
@@ -29,21 +38,35 @@ struct tl_log {
     tl_ring ring;
     position *slots;
     uint64_t slot_mask, window_bytes, maximum_bytes;
-    // Each on lines of its own: reserving does not disturb publishing.
+    unsigned slot_bits;
+    // Each group on lines of its own: reserving does not disturb publishing.
     _Alignas(ISOLATION_BYTES) position tail;
+    position limit; // reservations up to here were found to have room: what follows from it only grows
+    position lap;   // a multiple of the ring's size not far below the tail; a hint
     _Alignas(ISOLATION_BYTES) position published;
     _Alignas(ISOLATION_BYTES) position reclaim;
 };
 
+static inline uint64_t least(uint64_t a, uint64_t b) { return a < b ? a : b; }
 static inline uint64_t load(const position *at) { return atomic_load_explicit((position *)at, memory_order_acquire); }
+
+/// The place of `lsn` in the ring. Divides only when a lap begins.
+static inline uint64_t place_of(tl_log *log, uint64_t lsn) {
+    uint64_t place = lsn - atomic_load_explicit(&log->lap, memory_order_relaxed);
+    if (place < log->ring.size) return place;
+    place = lsn % log->ring.size;
+    atomic_store_explicit(&log->lap, lsn - place, memory_order_relaxed);
+    return place;
+}
 
 int tl_log_create(tl_log **out, const tl_persist *persist, const tl_ring *ring, uint64_t start) {
     if (ring->size < MINIMUM_RING_BYTES || ring->size % 4096 || start % TL_UNIT_BYTES) return EINVAL;
     tl_log *log = aligned_alloc(ISOLATION_BYTES, sizeof *log);
     if (!log) return ENOMEM;
     *log = (tl_log){.persist = persist, .bytes = (uint8_t *)ring->bytes, .ring = *ring};
-    uint64_t slots = 64;
-    while (slots * TL_UNIT_BYTES < ring->size && slots * TL_UNIT_BYTES < MAXIMUM_WINDOW_BYTES) slots *= 2;
+    uint64_t slots = UINT64_C(1) << MINIMUM_SLOT_BITS;
+    log->slot_bits = MINIMUM_SLOT_BITS;
+    for (; slots * TL_UNIT_BYTES < ring->size && slots * TL_UNIT_BYTES < MAXIMUM_WINDOW_BYTES; slots *= 2) log->slot_bits++;
     log->slot_mask = slots - 1;
     log->window_bytes = slots * TL_UNIT_BYTES;
     log->maximum_bytes = ring->size / 4 < MAXIMUM_WRITE_BYTES ? ring->size / 4 : MAXIMUM_WRITE_BYTES;
@@ -53,6 +76,8 @@ int tl_log_create(tl_log **out, const tl_persist *persist, const tl_ring *ring, 
         return ENOMEM;
     }
     atomic_init(&log->tail, start);
+    atomic_init(&log->limit, start);
+    atomic_init(&log->lap, start - start % ring->size);
     atomic_init(&log->published, start);
     atomic_init(&log->reclaim, start);
     *out = log;
@@ -67,7 +92,6 @@ void tl_log_destroy(tl_log *log) {
 
 uint64_t tl_log_maximum_bytes(const tl_log *log) { return log->maximum_bytes; }
 uint64_t tl_log_tail(const tl_log *log) { return load(&log->tail); }
-uint64_t tl_log_published(const tl_log *log) { return load(&log->published); }
 uint64_t tl_log_reclaim(const tl_log *log) { return load(&log->reclaim); }
 
 void tl_log_set_reclaim(tl_log *log, uint64_t lsn) {
@@ -78,8 +102,8 @@ void tl_log_set_reclaim(tl_log *log, uint64_t lsn) {
 }
 
 /// Where a write that starts at `start` ends, and in how many records.
-static tl_reservation plan(const tl_log *log, const tl_write *write, uint64_t start) {
-    uint64_t room = log->ring.size - start % log->ring.size;
+static tl_reservation plan(tl_log *log, const tl_write *write, uint64_t start) {
+    uint64_t room = log->ring.size - place_of(log, start);
     if (write->kind == TL_KIND_DATA && write->length <= TL_RECORD_PAYLOAD_BYTES && write->length + TL_HEADER_BYTES <= room)
         return (tl_reservation){.start = start, .end = start + tl_record_bytes(write->length), .records = 1};
     tl_layout layout = tl_layout_begin(write->kind, write->length, start, log->ring.size);
@@ -96,23 +120,52 @@ static bool is_hopeless(const tl_log *log, const tl_write *write) {
     return write->length > most;
 }
 
+/// Neighbouring reservations, mostly of different threads, have slots on different cache lines.
+static inline position *slot_of(tl_log *log, uint64_t start) {
+    uint64_t unit = start / TL_UNIT_BYTES & log->slot_mask, lines = log->slot_bits - SLOTS_A_LINE_BITS;
+    return &log->slots[(unit << lines | unit >> SLOTS_A_LINE_BITS) & log->slot_mask];
+}
+
+uint64_t tl_log_published(tl_log *log) {
+    uint64_t watermark = load(&log->published);
+    for (;;) {
+        uint64_t end = load(slot_of(log, watermark));
+        if (end <= watermark) return watermark;
+        // Acquire and release: what others moved over is seen by whoever sees this.
+        if (atomic_compare_exchange_weak_explicit(&log->published, &watermark, end, memory_order_acq_rel,
+                                                  memory_order_acquire))
+            watermark = end;
+    }
+}
+
+/// Looks at where the space ends now, and leaves it for the reservations that follow.
+static bool has_room(tl_log *log, tl_kind kind, uint64_t end) {
+    // Acquire: the stores that moved these positions, and the reads that allowed it, are over.
+    uint64_t by_space = load(&log->reclaim) + log->ring.size, by_window = tl_log_published(log) + log->window_bytes;
+    if (kind == TL_KIND_WATERMARK) return end <= by_space && end <= by_window;
+    by_space -= TL_CONTROL_BYTES;
+    uint64_t limit = least(least(by_space, by_window), end + STRIDE_BYTES);
+    // A slower thread may put an older limit back: it only costs the next one this look.
+    atomic_store_explicit(&log->limit, limit, memory_order_release);
+    return end <= limit;
+}
+
 tl_log_result tl_log_reserve(tl_log *log, const tl_write *write, tl_reservation *out) {
     if (is_hopeless(log, write)) return TL_LOG_TOO_LARGE;
-    uint64_t kept = write->kind == TL_KIND_WATERMARK ? 0 : TL_CONTROL_BYTES;
+    __builtin_prefetch(&log->tail, 1); // to be written: the line is fetched once
     uint64_t start = atomic_load_explicit(&log->tail, memory_order_relaxed);
     do {
         *out = plan(log, write, start);
         if (out->end - start > log->maximum_bytes || out->records > TL_MAXIMUM_RECORDS) return TL_LOG_TOO_LARGE;
-        // Acquire: the stores that moved these positions, and the reads that allowed it, are over.
-        if (out->end > load(&log->reclaim) + log->ring.size - kept) return TL_LOG_FULL;
-        if (out->end > load(&log->published) + log->window_bytes) return TL_LOG_FULL;
+        if (out->end > load(&log->limit) && !has_room(log, write->kind, out->end)) return TL_LOG_FULL;
     } while (!atomic_compare_exchange_weak_explicit(&log->tail, &start, out->end, memory_order_acq_rel,
                                                     memory_order_relaxed));
+    __builtin_prefetch(slot_of(log, out->start), 1); // comes beside the copy
     return TL_LOG_DONE;
 }
 
 static void store_record(tl_log *log, const tl_write *write, const tl_piece *piece, uint16_t number, uint16_t count) {
-    uint8_t *at = log->bytes + piece->lsn % log->ring.size;
+    uint8_t *at = log->bytes + place_of(log, piece->lsn);
     bool has_payload = piece->kind == TL_KIND_DATA, is_pad = piece->kind == TL_KIND_PAD;
     tl_record record = {
         .lsn = piece->lsn,
@@ -131,36 +184,32 @@ static void store_record(tl_log *log, const tl_write *write, const tl_piece *pie
     if (has_payload)
         record.payload_crc = tl_stream_crc32c(log->persist, at + TL_HEADER_BYTES,
                                               (const uint8_t *)write->payload + piece->at, piece->range, log->ring.seed);
-    uint8_t line[TL_HEADER_BYTES];
-    tl_record_encode(&record, log->ring.seed, line);
-    tl_stream(log->persist, at, line, sizeof line);
+    uint64_t words[8];
+    tl_record_words(&record, words);
+    tl_stream_header(log->persist, at, words, log->ring.seed);
+}
+
+/// Most writes are one record: no layout to walk.
+static void store_one(tl_log *log, const tl_write *write, uint64_t lsn) {
+    tl_piece piece = {.lsn = lsn, .range = write->kind == TL_KIND_WATERMARK ? 0 : write->length, .kind = write->kind};
+    store_record(log, write, &piece, 0, 1);
 }
 
 void tl_log_store(tl_log *log, const tl_write *write, const tl_reservation *reservation) {
-    tl_layout layout = tl_layout_begin(write->kind, write->length, reservation->start, log->ring.size);
-    uint16_t number = 0;
-    for (tl_piece piece; tl_layout_next(&layout, &piece); number++)
-        store_record(log, write, &piece, number, (uint16_t)reservation->records);
+    if (reservation->records == 1) {
+        store_one(log, write, reservation->start);
+    } else {
+        tl_layout layout = tl_layout_begin(write->kind, write->length, reservation->start, log->ring.size);
+        uint16_t number = 0;
+        for (tl_piece piece; tl_layout_next(&layout, &piece); number++)
+            store_record(log, write, &piece, number, (uint16_t)reservation->records);
+    }
     tl_drain(log->persist);
 }
 
-static inline position *slot_of(tl_log *log, uint64_t start) {
-    return &log->slots[start / TL_UNIT_BYTES & log->slot_mask];
-}
-
 void tl_log_publish(tl_log *log, const tl_reservation *reservation) {
-    uint64_t watermark = atomic_load(&log->published);
-    if (watermark == reservation->start)
-        // Nobody else can move the watermark from here: this slot was not filled.
-        atomic_store(&log->published, watermark = reservation->end);
-    else
-        atomic_store(slot_of(log, reservation->start), reservation->end);
-    watermark = atomic_load(&log->published);
-    for (;;) {
-        uint64_t end = atomic_load(slot_of(log, watermark));
-        if (end <= watermark) return;
-        if (atomic_compare_exchange_strong(&log->published, &watermark, end)) watermark = end;
-    }
+    // Release: whoever sees the slot sees the record, which was drained before.
+    atomic_store_explicit(slot_of(log, reservation->start), reservation->end, memory_order_release);
 }
 
 tl_log_result tl_log_append(tl_log *log, const tl_write *write, tl_reservation *out) {

@@ -124,6 +124,11 @@ uint32_t tl_stream_crc32c(const tl_persist *persist, void *to, const void *from,
     return ~state;
 }
 
+void tl_stream_header(const tl_persist *persist, void *to, const uint64_t words[8], uint32_t seed) {
+    tl_kernel_header(persist->isa, to, words, ~seed);
+    stored(persist, to, TL_LINE_BYTES, tl_kernel_bypasses_cache(persist->isa));
+}
+
 void tl_drain(const tl_persist *persist) {
     fence();
     record(persist, TL_OPERATION_DRAIN, NULL, 0);

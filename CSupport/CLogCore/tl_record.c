@@ -24,21 +24,15 @@ enum {
 _Static_assert(AT_ZEROS + 6 == TL_HEADER_BYTES, "the header is one line");
 _Static_assert(TL_RECORD_RANGE_BYTES <= UINT32_MAX, "a range fits its field");
 
-void tl_record_encode(const tl_record *record, uint32_t seed, uint8_t *line) {
-    tl_put32(line + AT_PAYLOAD_CRC, record->payload_crc);
-    tl_put64(line + AT_LSN, record->lsn);
-    tl_put64(line + AT_ACKNOWLEDGED, record->acknowledged);
-    tl_put64(line + AT_INCARNATION, record->incarnation);
-    tl_put64(line + AT_OFFSET, record->offset);
-    tl_put32(line + AT_PAYLOAD_BYTES, record->payload_bytes);
-    tl_put32(line + AT_RANGE_BYTES, record->range_bytes);
-    tl_put32(line + AT_VOLUME, record->volume);
-    line[AT_KIND] = record->kind;
-    line[AT_FLAGS] = record->flags;
-    tl_put16(line + AT_NUMBER, record->number);
-    tl_put16(line + AT_COUNT, record->count);
-    memset(line + AT_ZEROS, 0, TL_HEADER_BYTES - AT_ZEROS);
-    tl_put32(line + AT_HEADER_CRC, tl_crc32c(seed, line + 4, TL_HEADER_BYTES - 4));
+void tl_record_words(const tl_record *record, uint64_t words[8]) {
+    words[0] = (uint64_t)record->payload_crc << 32;
+    words[1] = record->lsn;
+    words[2] = record->acknowledged;
+    words[3] = record->incarnation;
+    words[4] = record->offset;
+    words[5] = (uint64_t)record->range_bytes << 32 | record->payload_bytes;
+    words[6] = (uint64_t)record->number << 48 | (uint64_t)record->flags << 40 | (uint64_t)record->kind << 32 | record->volume;
+    words[7] = record->count;
 }
 
 static void decode(const uint8_t *line, tl_record *out) {

@@ -224,10 +224,9 @@ final class FloorTarget: StoreTarget {
         record.kind = UInt8(TL_KIND_DATA.rawValue)
         record.count = 1
         record.payload_crc = tl_stream_crc32c(persist, header + Int(TL_HEADER_BYTES), bytes.baseAddress, bytes.count, 1)
-        withUnsafeTemporaryAllocation(byteCount: Int(TL_HEADER_BYTES), alignment: 8) { line in
-            let base = line.baseAddress!
-            tl_record_encode(&record, 1, base.assumingMemoryBound(to: UInt8.self))
-            tl_stream(persist, header, base, Int(TL_HEADER_BYTES))
+        withUnsafeTemporaryAllocation(of: UInt64.self, capacity: Int(TL_HEADER_BYTES) / 8) { words in
+            tl_record_words(&record, words.baseAddress)
+            tl_stream_header(persist, header, words.baseAddress, 1)
         }
         tl_drain(persist)
     }

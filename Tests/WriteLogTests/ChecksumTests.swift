@@ -12,7 +12,7 @@ private func bitwise(_ bytes: some Sequence<UInt8>, seed: UInt32 = 0) -> UInt32 
     return ~crc
 }
 
-private let variants = [TL_ISA_PORTABLE, TL_ISA_CRC, TL_ISA_FOLD128, TL_ISA_FOLD512].filter { tl_isa_available($0) }
+private let variants = [TL_ISA_PORTABLE, TL_ISA_CRC, TL_ISA_FOLD].filter { tl_isa_available($0) }
 
 struct ChecksumTests {
     @Test func theCheckValueOfCRC32CIsKnown() {

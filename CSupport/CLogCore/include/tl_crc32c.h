@@ -8,8 +8,7 @@
 typedef enum tl_isa {
     TL_ISA_PORTABLE = 0, // tables; stores through the cache
     TL_ISA_CRC = 1,      // the processor's crc32c instruction
-    TL_ISA_FOLD128 = 2,  // carry-less multiply, 64 bytes a step (x86-64: PCLMULQDQ)
-    TL_ISA_FOLD512 = 3,  // carry-less multiply, 256 bytes a step (x86-64: AVX-512 VPCLMULQDQ)
+    TL_ISA_FOLD = 2,     // carry-less multiplication, 256 bytes a step (x86-64: AVX-512 VPCLMULQDQ)
 } tl_isa;
 
 /// The best variant that this processor has.

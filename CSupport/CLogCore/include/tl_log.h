@@ -3,7 +3,7 @@
 // A write goes through three steps, which `tl_log_append` does in one call:
 //   reserve   one compare-and-swap of the tail takes room for all of the write's records, or says "full"
 //   store     payload and headers go to the ring through the persistence seam, then ONE drain (S2)
-//   publish   the write's end enters the slot table; the watermark moves over everything that is contiguous
+//   publish   the write's end enters the slot table; the watermark moves over what is contiguous when it is asked for
 // Invariants:
 //  - reclaim <= published <= tail <= reclaim + ring size; published only passes drained writes;
 //  - a producer stopped between reserve and publish blocks only what lies above it;
@@ -50,9 +50,10 @@ void tl_log_publish(tl_log *log, const tl_reservation *reservation);
 
 /// The most bytes of the ring that one write takes: a quarter of it, at most 16 MiB.
 uint64_t tl_log_maximum_bytes(const tl_log *log);
-/// Positions, each with acquire order: what lies below `published` can be read.
+/// Positions, each with acquire order: what lies below `published` can be read. Whatever was published before the call
+/// counts.
 uint64_t tl_log_tail(const tl_log *log);
-uint64_t tl_log_published(const tl_log *log);
+uint64_t tl_log_published(tl_log *log);
 uint64_t tl_log_reclaim(const tl_log *log);
 /// Allows the bytes below `lsn` (at most `published`) to be used again. Never moves back.
 void tl_log_set_reclaim(tl_log *log, uint64_t lsn);
