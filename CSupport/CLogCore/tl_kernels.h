@@ -10,7 +10,14 @@ uint32_t tl_kernel_bytes(tl_isa isa, const uint8_t *from, size_t count, uint32_t
 /// Copies whole lines to `to`, aligned to a line.
 void tl_kernel_copy(tl_isa isa, uint8_t *to, const uint8_t *from, size_t lines);
 /// Whether the stores of `isa` bypass the cache, so that no write-back is due.
-bool tl_kernel_bypasses_cache(tl_isa isa);
+static inline bool tl_kernel_bypasses_cache(tl_isa isa) {
+#if defined(__x86_64__)
+    return isa != TL_ISA_PORTABLE;
+#else
+    (void)isa;
+    return false;
+#endif
+}
 /// Stores a header line to `to`, aligned to a line: eight words in little-endian order, of which the first four bytes
 /// become the checksum of the other 60, continuing from `state`.
 void tl_kernel_header(tl_isa isa, uint8_t *to, const uint64_t words[8], uint32_t state);

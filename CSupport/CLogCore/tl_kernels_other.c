@@ -34,11 +34,6 @@ static uint32_t crc_bytes(const uint8_t *from, size_t count, uint32_t state) {
 }
 #endif
 
-bool tl_kernel_bypasses_cache(tl_isa isa) {
-    (void)isa;
-    return false;
-}
-
 uint32_t tl_kernel_lines(tl_isa isa, uint8_t *to, const uint8_t *from, size_t lines, uint32_t state) {
     if (isa == TL_ISA_PORTABLE) return tl_portable_lines(to, from, lines, state);
     for (; lines; lines--, from += 64) {

@@ -54,8 +54,6 @@ tl_isa tl_kernel_prepare(void) {
     return folds ? TL_ISA_FOLD : TL_ISA_CRC;
 }
 
-bool tl_kernel_bypasses_cache(tl_isa isa) { return isa != TL_ISA_PORTABLE; }
-
 static inline void stream128(uint8_t *to, __m128i a, __m128i b, __m128i c, __m128i d) {
     __m128i *line = (__m128i *)to;
     _mm_stream_si128(line, a);
@@ -104,6 +102,11 @@ CRC static uint32_t crc_streams(uint8_t *to, const uint8_t *from, size_t lines, 
         if (to) {
             copy128(to, from, 3);
             to += 192, from += 192;
+        } else {
+            const uint8_t *ahead = from + 3 * distance + 192 * line;
+            _mm_prefetch((const char *)ahead, _MM_HINT_T0);
+            _mm_prefetch((const char *)ahead + 64, _MM_HINT_T0);
+            _mm_prefetch((const char *)ahead + 128, _MM_HINT_T0);
         }
         for (int word = 0; word < 8; word++, first += 8, second += 8, third += 8) {
             a = crc_word(a, first);

@@ -101,11 +101,7 @@ void tl_log_set_reclaim(tl_log *log, uint64_t lsn) {
     }
 }
 
-/// Where a write that starts at `start` ends, and in how many records.
-static tl_reservation plan(tl_log *log, const tl_write *write, uint64_t start) {
-    uint64_t room = log->ring.size - place_of(log, start);
-    if (write->kind == TL_KIND_DATA && write->length <= TL_RECORD_PAYLOAD_BYTES && write->length + TL_HEADER_BYTES <= room)
-        return (tl_reservation){.start = start, .end = start + tl_record_bytes(write->length), .records = 1};
+static __attribute__((noinline)) tl_reservation plan_several(const tl_log *log, const tl_write *write, uint64_t start) {
     tl_layout layout = tl_layout_begin(write->kind, write->length, start, log->ring.size);
     tl_reservation result = {.start = start};
     for (tl_piece piece; tl_layout_next(&layout, &piece);) result.records++;
@@ -113,8 +109,16 @@ static tl_reservation plan(tl_log *log, const tl_write *write, uint64_t start) {
     return result;
 }
 
+/// Where a write that starts at `start` ends, and in how many records.
+static inline tl_reservation plan(tl_log *log, const tl_write *write, uint64_t start) {
+    uint64_t room = log->ring.size - place_of(log, start);
+    if (write->kind == TL_KIND_DATA && write->length <= TL_RECORD_PAYLOAD_BYTES && write->length + TL_HEADER_BYTES <= room)
+        return (tl_reservation){.start = start, .end = start + tl_record_bytes(write->length), .records = 1};
+    return plan_several(log, write, start);
+}
+
 /// Bounds a write before its layout is walked.
-static bool is_hopeless(const tl_log *log, const tl_write *write) {
+static inline bool is_hopeless(const tl_log *log, const tl_write *write) {
     if (write->kind == TL_KIND_WATERMARK) return false;
     uint64_t most = write->kind == TL_KIND_DATA ? log->maximum_bytes : TL_RECORD_RANGE_BYTES * TL_MAXIMUM_RECORDS;
     return write->length > most;
@@ -150,7 +154,7 @@ static bool has_room(tl_log *log, tl_kind kind, uint64_t end) {
     return end <= limit;
 }
 
-tl_log_result tl_log_reserve(tl_log *log, const tl_write *write, tl_reservation *out) {
+static inline tl_log_result reserve(tl_log *log, const tl_write *write, tl_reservation *out) {
     if (is_hopeless(log, write)) return TL_LOG_TOO_LARGE;
     __builtin_prefetch(&log->tail, 1); // to be written: the line is fetched once
     uint64_t start = atomic_load_explicit(&log->tail, memory_order_relaxed);
@@ -164,7 +168,7 @@ tl_log_result tl_log_reserve(tl_log *log, const tl_write *write, tl_reservation 
     return TL_LOG_DONE;
 }
 
-static void store_record(tl_log *log, const tl_write *write, const tl_piece *piece, uint16_t number, uint16_t count) {
+static inline void store_record(tl_log *log, const tl_write *write, const tl_piece *piece, uint16_t number, uint16_t count) {
     uint8_t *at = log->bytes + place_of(log, piece->lsn);
     bool has_payload = piece->kind == TL_KIND_DATA, is_pad = piece->kind == TL_KIND_PAD;
     tl_record record = {
@@ -189,33 +193,39 @@ static void store_record(tl_log *log, const tl_write *write, const tl_piece *pie
     tl_stream_header(log->persist, at, words, log->ring.seed);
 }
 
-/// Most writes are one record: no layout to walk.
-static void store_one(tl_log *log, const tl_write *write, uint64_t lsn) {
-    tl_piece piece = {.lsn = lsn, .range = write->kind == TL_KIND_WATERMARK ? 0 : write->length, .kind = write->kind};
-    store_record(log, write, &piece, 0, 1);
+static __attribute__((noinline)) void store_several(tl_log *log, const tl_write *write, const tl_reservation *reservation) {
+    tl_layout layout = tl_layout_begin(write->kind, write->length, reservation->start, log->ring.size);
+    uint16_t number = 0;
+    for (tl_piece piece; tl_layout_next(&layout, &piece); number++)
+        store_record(log, write, &piece, number, (uint16_t)reservation->records);
 }
 
-void tl_log_store(tl_log *log, const tl_write *write, const tl_reservation *reservation) {
-    if (reservation->records == 1) {
-        store_one(log, write, reservation->start);
-    } else {
-        tl_layout layout = tl_layout_begin(write->kind, write->length, reservation->start, log->ring.size);
-        uint16_t number = 0;
-        for (tl_piece piece; tl_layout_next(&layout, &piece); number++)
-            store_record(log, write, &piece, number, (uint16_t)reservation->records);
+static inline void store(tl_log *log, const tl_write *write, const tl_reservation *reservation) {
+    if (reservation->records > 1) {
+        store_several(log, write, reservation);
+    } else { // most writes: no layout to walk
+        uint64_t range = write->kind == TL_KIND_WATERMARK ? 0 : write->length;
+        tl_piece piece = {.lsn = reservation->start, .range = range, .kind = write->kind};
+        store_record(log, write, &piece, 0, 1);
     }
     tl_drain(log->persist);
 }
 
-void tl_log_publish(tl_log *log, const tl_reservation *reservation) {
+static inline void publish(tl_log *log, const tl_reservation *reservation) {
     // Release: whoever sees the slot sees the record, which was drained before.
     atomic_store_explicit(slot_of(log, reservation->start), reservation->end, memory_order_release);
 }
 
 tl_log_result tl_log_append(tl_log *log, const tl_write *write, tl_reservation *out) {
-    tl_log_result result = tl_log_reserve(log, write, out);
+    tl_reservation reservation;
+    tl_log_result result = reserve(log, write, &reservation);
     if (result != TL_LOG_DONE) return result;
-    tl_log_store(log, write, out);
-    tl_log_publish(log, out);
+    store(log, write, &reservation);
+    publish(log, &reservation);
+    *out = reservation;
     return TL_LOG_DONE;
 }
+
+tl_log_result tl_log_reserve(tl_log *log, const tl_write *write, tl_reservation *out) { return reserve(log, write, out); }
+void tl_log_store(tl_log *log, const tl_write *write, const tl_reservation *reservation) { store(log, write, reservation); }
+void tl_log_publish(tl_log *log, const tl_reservation *reservation) { publish(log, reservation); }

@@ -24,17 +24,6 @@ enum {
 _Static_assert(AT_ZEROS + 6 == TL_HEADER_BYTES, "the header is one line");
 _Static_assert(TL_RECORD_RANGE_BYTES <= UINT32_MAX, "a range fits its field");
 
-void tl_record_words(const tl_record *record, uint64_t words[8]) {
-    words[0] = (uint64_t)record->payload_crc << 32;
-    words[1] = record->lsn;
-    words[2] = record->acknowledged;
-    words[3] = record->incarnation;
-    words[4] = record->offset;
-    words[5] = (uint64_t)record->range_bytes << 32 | record->payload_bytes;
-    words[6] = (uint64_t)record->number << 48 | (uint64_t)record->flags << 40 | (uint64_t)record->kind << 32 | record->volume;
-    words[7] = record->count;
-}
-
 static void decode(const uint8_t *line, tl_record *out) {
     *out = (tl_record){
         .lsn = tl_get64(line + AT_LSN),

@@ -1,16 +1,11 @@
-// append: writes into a log, from any number of threads, and beside it the floor: the same bytes copied and checksummed
-// in one pass, a header line, one drain, and no log at all.
+// append: writes into a log, from any number of threads, and beside it the floor.
 //
 // Throughput and latency are measured in passes of their own: a clock read costs a good part of an append. Log and floor
 // take turns, so that what disturbs the machine disturbs both. Memory is persisted as the pool's kind asks for.
 
 import ArgumentParser
-import CLogCore
-import Glibc
 import LogModel
 import PersistentMemory
-import Synchronization
-import WriteLog
 
 struct AppendCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
@@ -23,211 +18,104 @@ struct AppendCommand: ParsableCommand {
         var results = Results(scenario: "append")
         for size in try options.sizes() {
             for threads in try options.threadCounts() {
-                let (log, floor) = try measure(size, threads, pool)
-                results.rows += [log, floor]
-                results.compare(log, to: floor)
+                let contenders = [
+                    Contender(
+                        "twinlog", memory: pool.memory, size: size, threads: threads, depth: options.depth,
+                        try AppendTarget(PerfPool.openLog(pool.regions[0]), batch: options.depth)),
+                    Contender(
+                        "floor", memory: pool.memory, size: size, threads: threads, depth: options.depth,
+                        FloorTarget(pool.regions[1], threads: threads, size: size, batch: options.depth)),
+                ]
+                let rows = try Contender.measure(contenders, options)
+                results.rows += rows
+                results.compare(rows[0], to: rows[1])
             }
         }
         try results.report(json: options.json)
     }
+}
 
-    private func measure(_ size: Int, _ threads: Int, _ pool: PerfPool) throws -> (Row, Row) {
-        let log = try AppendTarget(PerfPool.openLog(pool.regions[0]), batch: options.depth)
-        let floor = FloorTarget(pool.regions[1], threads: threads, size: size, batch: options.depth)
-        var logRepeats: [Repeat] = []
-        var floorRepeats: [Repeat] = []
+/// One of those that take turns.
+struct Contender {
+    let name: String
+    let memory: String
+    let size: Int
+    let threads: Int
+    let depth: Int
+    private let throughput: (_ seconds: Double) throws -> Repeat
+    private let latency: (_ seconds: Double) throws -> Latency
+
+    init(
+        _ name: String, memory: String, size: Int, threads: Int, depth: Int = 1, _ target: some StoreTarget
+    ) {
+        self.name = name
+        self.memory = memory
+        self.size = size
+        self.threads = threads
+        self.depth = depth
+        throughput = { try measureThroughput(of: target, size, threads, seconds: $0) }
+        latency = { try measureLatency(of: target, size, threads, seconds: $0) }
+    }
+
+    /// Their rows, in order: every repeat measures each once, beginning with another each time.
+    static func measure(_ contenders: [Contender], _ options: CommonOptions) throws -> [Row] {
+        var repeats = [[Repeat]](repeating: [], count: contenders.count)
         for turn in 0..<options.repeats {
-            // Neither always goes first.
-            if turn % 2 == 0 { floorRepeats.append(try throughput(floor, size, threads)) }
-            logRepeats.append(try throughput(log, size, threads))
-            if turn % 2 == 1 { floorRepeats.append(try throughput(floor, size, threads)) }
+            for step in contenders.indices {
+                let index = (turn + step) % contenders.count
+                repeats[index].append(try contenders[index].throughput(options.secondsPerRepeat))
+            }
         }
-        let latencies = (try latency(log, size, threads), try latency(floor, size, threads))
-        return (
+        return try zip(contenders, repeats).map { contender, repeats in
             Row(
-                "twinlog", memory: pool.memory, sizeBytes: size, threads: threads, depth: options.depth,
-                repeats: logRepeats,
-                latency: latencies.0),
-            Row(
-                "floor", memory: pool.memory, sizeBytes: size, threads: threads, depth: options.depth,
-                repeats: floorRepeats,
-                latency: latencies.1)
-        )
+                contender.name, memory: contender.memory, sizeBytes: contender.size, threads: contender.threads,
+                depth: contender.depth, repeats: repeats, latency: try contender.latency(options.secondsPerRepeat))
+        }
     }
+}
 
-    private func throughput(_ target: some StoreTarget, _ size: Int, _ threads: Int) throws -> Repeat {
-        let length = UInt64(options.secondsPerRepeat * 1e9)
-        // The clock is looked at once per so many operations.
-        let stretch = max(1, (64 << 10) / size)
-        let begin = monotonicNanos()
-        let counts = onThreads(threads) { index -> Result<UInt64, PerfError> in
-            withPayload(size) { bytes throws(PerfError) in
-                var done: UInt64 = 0
-                var cursor = target.begin(thread: index)
-                repeat {
-                    for _ in 0..<stretch { try target.store(bytes, &cursor) }
-                    done += UInt64(stretch)
-                } while monotonicNanos() - begin < length
-                return done
+private func measureThroughput(
+    of target: some StoreTarget, _ size: Int, _ threads: Int, seconds: Double
+) throws -> Repeat {
+    let length = UInt64(seconds * 1e9)
+    // The clock is looked at once per so many operations.
+    let stretch = max(1, (64 << 10) / size)
+    let begin = monotonicNanos()
+    let counts = onThreads(threads) { index -> Result<UInt64, PerfError> in
+        withPayload(size) { bytes throws(PerfError) in
+            var done: UInt64 = 0
+            var cursor = target.begin(thread: index)
+            repeat {
+                for _ in 0..<stretch { try target.store(bytes, &cursor) }
+                done += UInt64(stretch)
+            } while monotonicNanos() - begin < length
+            return done
+        }
+    }
+    let elapsed = Double(monotonicNanos() - begin) / 1e9
+    return Repeat(operations: try counts.reduce(0) { try $0 + $1.get() }, seconds: elapsed)
+}
+
+private func measureLatency(
+    of target: some StoreTarget, _ size: Int, _ threads: Int, seconds: Double
+) throws -> Latency {
+    let length = UInt64(seconds * 1e9)
+    let begin = monotonicNanos()
+    let histograms = onThreads(threads) { index -> Result<LatencyHistogram, PerfError> in
+        withPayload(size) { bytes throws(PerfError) in
+            var histogram = makeHistogram()
+            var cursor = target.begin(thread: index)
+            var before = monotonicNanos()
+            while before - begin < length {
+                try target.store(bytes, &cursor)
+                let after = monotonicNanos()
+                histogram.note(after - before)
+                before = after
             }
-        }
-        let seconds = Double(monotonicNanos() - begin) / 1e9
-        return Repeat(operations: try counts.reduce(0) { try $0 + $1.get() }, seconds: seconds)
-    }
-
-    private func latency(_ target: some StoreTarget, _ size: Int, _ threads: Int) throws -> Latency {
-        let length = UInt64(options.secondsPerRepeat * 1e9)
-        let begin = monotonicNanos()
-        let histograms = onThreads(threads) { index -> Result<LatencyHistogram, PerfError> in
-            withPayload(size) { bytes throws(PerfError) in
-                var histogram = makeHistogram()
-                var cursor = target.begin(thread: index)
-                var before = monotonicNanos()
-                while before - begin < length {
-                    try target.store(bytes, &cursor)
-                    let after = monotonicNanos()
-                    histogram.note(after - before)
-                    before = after
-                }
-                return histogram
-            }
-        }
-        var all = makeHistogram()
-        for histogram in histograms { all.merge(try histogram.get()) }
-        return Latency(all)
-    }
-}
-
-/// Calls `body` with a client's bytes, the same for log and floor.
-private func withPayload<Outcome>(
-    _ size: Int, _ body: (UnsafeRawBufferPointer) throws(PerfError) -> Outcome
-) -> Result<Outcome, PerfError> {
-    let bytes = [UInt8](unsafeUninitializedCapacity: size) { buffer, count in
-        for index in 0..<size { buffer[index] = UInt8(truncatingIfNeeded: index &* 31) }
-        count = size
-    }
-    return bytes.withUnsafeBytes { buffer in Result { () throws(PerfError) in try body(buffer) } }
-}
-
-/// Where one thread is.
-struct StoreCursor {
-    /// Of the next store, for the floor.
-    var place: UInt64
-    var end: UInt64
-    /// Stores since the last `msync`.
-    var unpersisted = 0
-}
-
-protocol StoreTarget: Sendable {
-    func begin(thread: Int) -> StoreCursor
-    /// Stores `bytes`, durably (in msync mode, with the last of each batch).
-    func store(_ bytes: UnsafeRawBufferPointer, _ cursor: inout StoreCursor) throws(PerfError)
-}
-
-/// The log; whoever finds it full makes room, as a destager would.
-final class AppendTarget: StoreTarget {
-    private let log: WriteLog
-    private let batch: Int
-    private let trimming = Mutex(())
-    private let volume = VolumeID(name: "perf")
-
-    init(_ log: WriteLog, batch: Int) {
-        self.log = log
-        self.batch = batch
-    }
-
-    func begin(thread: Int) -> StoreCursor { StoreCursor(place: 0, end: 0) }
-
-    func store(_ bytes: UnsafeRawBufferPointer, _ cursor: inout StoreCursor) throws(PerfError) {
-        while true {
-            switch log.append(volume: volume, offset: 0, .data(bytes), acknowledged: .zero) {
-            case .appended:
-                guard log.region.persistence == .msync else { return }
-                cursor.unpersisted += 1
-                guard cursor.unpersisted == batch else { return }
-                cursor.unpersisted = 0
-                return try persist()
-            case .full: try trim()
-            case .tooLarge: throw PerfError("\(bytes.count) bytes do not fit the log")
-            }
+            return histogram
         }
     }
-
-    private func persist() throws(PerfError) {
-        do { try log.persist() } catch { throw PerfError("\(error)") }
-    }
-
-    private func trim() throws(PerfError) {
-        try persist()
-        let moved = try trimming.withLock { _ throws(PerfError) in
-            let durable = log.durable
-            guard durable > log.head else { return false }
-            do { try log.setHead(durable, acknowledged: durable) } catch { throw PerfError("\(error)") }
-            log.setReclaimLimit(durable)
-            return true
-        }
-        // A slower thread has reserved and not published yet.
-        if !moved { sched_yield() }
-    }
-}
-
-/// The floor: each thread has a part of the memory of its own and fills it round and round.
-final class FloorTarget: StoreTarget {
-    private let region: Region
-    /// Sendable: memory of `region`, of which every thread stores to its own part; and an unchanging description of it.
-    nonisolated(unsafe) private let base: UnsafeMutableRawPointer
-    nonisolated(unsafe) private let persist: UnsafePointer<tl_persist>
-    private let needsSync: Bool
-    private let partBytes: UInt64
-    private let recordBytes: UInt64
-    private let batch: Int
-
-    init(_ region: Region, threads: Int, size: Int, batch: Int) {
-        self.region = region
-        base = region.ringBase
-        persist = UnsafePointer(region.mapping.persist)
-        needsSync = region.persistence == .msync
-        partBytes = region.ringBytes / UInt64(threads) / 4096 * 4096
-        recordBytes = tl_record_bytes(UInt64(size))
-        self.batch = batch
-        precondition(recordBytes * UInt64(batch) <= partBytes, "a part holds at least one batch")
-    }
-
-    func begin(thread: Int) -> StoreCursor {
-        let start = UInt64(thread) * partBytes
-        return StoreCursor(place: start, end: start + partBytes)
-    }
-
-    func store(_ bytes: UnsafeRawBufferPointer, _ cursor: inout StoreCursor) throws(PerfError) {
-        if cursor.place + recordBytes > cursor.end { cursor.place = cursor.end - partBytes }
-        storeRecord(bytes, at: cursor.place)
-        cursor.place += recordBytes
-        guard needsSync else { return }
-        cursor.unpersisted += 1
-        guard cursor.unpersisted == batch else { return }
-        cursor.unpersisted = 0
-        let start =
-            max(cursor.place, cursor.end - partBytes + UInt64(batch) * recordBytes) - UInt64(batch) * recordBytes
-        do {
-            try region.syncRing(from: LSN(start), to: LSN(cursor.place))
-        } catch {
-            throw PerfError("\(error)")
-        }
-    }
-
-    private func storeRecord(_ bytes: UnsafeRawBufferPointer, at place: UInt64) {
-        let header = base + Int(place)
-        var record = tl_record()
-        record.lsn = place
-        record.payload_bytes = UInt32(bytes.count)
-        record.range_bytes = UInt32(bytes.count)
-        record.kind = UInt8(TL_KIND_DATA.rawValue)
-        record.count = 1
-        record.payload_crc = tl_stream_crc32c(persist, header + Int(TL_HEADER_BYTES), bytes.baseAddress, bytes.count, 1)
-        withUnsafeTemporaryAllocation(of: UInt64.self, capacity: Int(TL_HEADER_BYTES) / 8) { words in
-            tl_record_words(&record, words.baseAddress)
-            tl_stream_header(persist, header, words.baseAddress, 1)
-        }
-        tl_drain(persist)
-    }
+    var all = makeHistogram()
+    for histogram in histograms { all.merge(try histogram.get()) }
+    return Latency(all)
 }

@@ -81,6 +81,12 @@ struct Row: Encodable {
     }
 }
 
+/// Operations per second of one row by another's: the median of the ratios of neighbouring repeats.
+func ratio(_ row: Row, _ other: Row) -> Double {
+    let pairs = zip(row.repeatsOperationsPerSecond, other.repeatsOperationsPerSecond).filter { $0.1 > 0 }
+    return median(pairs.map { $0.0 / $0.1 })
+}
+
 func median(_ values: [Double]) -> Double {
     guard !values.isEmpty else { return 0 }
     let sorted = values.sorted()
@@ -99,9 +105,14 @@ struct Results: Encodable {
 
     /// Adds the ratio of two rows that were measured in turn.
     mutating func compare(_ row: Row, to floor: Row) {
-        let pairs = zip(row.repeatsOperationsPerSecond, floor.repeatsOperationsPerSecond).filter { $0.1 > 0 }
         ratios["\(row.name)/\(floor.name) \(Size.format(UInt64(row.sizeBytes))) \(row.threads)x\(row.depth)"] =
-            median(pairs.map { $0.0 / $0.1 })
+            ratio(row, floor)
+    }
+
+    /// Adds what more threads give.
+    mutating func compareThreads(_ row: Row, to fewer: Row) {
+        ratios["\(row.name) \(Size.format(UInt64(row.sizeBytes))) \(row.threads) threads/\(fewer.threads)"] =
+            ratio(row, fewer)
     }
 
     private enum Key: String, CodingKey { case scenario, rows, ratios }

@@ -10,7 +10,8 @@ struct Perf: ParsableCommand {
         commandName: "twinlog-perf", abstract: "Measure TwinLog beside its floors, in one run.",
         version: TwinLogVersion.current,
         subcommands: [
-            AppendCommand.self, MirrorCommand.self, VolumeCommand.self, FloorCommand.self, MirrorPartnerCommand.self,
+            AppendCommand.self, MirrorCommand.self, VolumeCommand.self, RecoverCommand.self, FloorCommand.self,
+            CompareCommand.self, MirrorPartnerCommand.self,
         ])
 
     static func main() {
@@ -38,8 +39,8 @@ struct PerfError: Error {
 
 /// What every scenario takes.
 struct CommonOptions: ParsableArguments {
-    @Option(help: "Bytes of one operation; several, separated by commas, are measured in turn.") var size = "4KiB"
-    @Option(help: "Threads; several, separated by commas, are measured in turn.") var threads = "1"
+    @Option(help: "Bytes of one operation; several, separated by commas, are measured in turn.") var size: String?
+    @Option(help: "Threads; several, separated by commas, are measured in turn.") var threads: String?
     @Option(help: "Operations under way at once.") var depth = 1
     @Option(help: "How long each row is measured, all repeats together.") var seconds = 1.0
     @Option(help: "How often it is measured; the medians count.") var repeats = 5
@@ -56,8 +57,8 @@ struct CommonOptions: ParsableArguments {
         _ = try threadCounts()
     }
 
-    func sizes() throws -> [Int] {
-        try size.split(separator: ",").map { text in
+    func sizes(default standard: String = "4KiB") throws -> [Int] {
+        try (size ?? standard).split(separator: ",").map { text in
             guard let bytes = Size.parse(String(text)), (1...Self.largestSizeBytes).contains(bytes) else {
                 throw ValidationError("--size: '\(text)' is not a size from 1 to \(Size.format(Self.largestSizeBytes))")
             }
@@ -65,8 +66,8 @@ struct CommonOptions: ParsableArguments {
         }
     }
 
-    func threadCounts() throws -> [Int] {
-        try threads.split(separator: ",").map { text in
+    func threadCounts(default standard: String = "1") throws -> [Int] {
+        try (threads ?? standard).split(separator: ",").map { text in
             guard let count = Int(text), (1...256).contains(count) else { throw ValidationError("--threads: 1 to 256") }
             return count
         }

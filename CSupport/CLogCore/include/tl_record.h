@@ -46,7 +46,16 @@ static inline uint64_t tl_record_bytes(uint64_t payload_bytes) {
 }
 
 /// The header of `record` as eight words of a little-endian line, but for its checksum, which tl_stream_header adds.
-void tl_record_words(const tl_record *record, uint64_t words[8]);
+static inline void tl_record_words(const tl_record *record, uint64_t words[8]) {
+    words[0] = (uint64_t)record->payload_crc << 32;
+    words[1] = record->lsn;
+    words[2] = record->acknowledged;
+    words[3] = record->incarnation;
+    words[4] = record->offset;
+    words[5] = (uint64_t)record->range_bytes << 32 | record->payload_bytes;
+    words[6] = (uint64_t)record->number << 48 | (uint64_t)record->flags << 40 | (uint64_t)record->kind << 32 | record->volume;
+    words[7] = record->count;
+}
 
 typedef enum tl_validity {
     TL_VALID = 0,
