@@ -24,7 +24,7 @@ struct HealTests {
 
     @Test func eachRangeIsToldByWhoHoldsIt() throws {
         let pair = try Pair.filled()
-        let (one, two, three) = (pair.writes[1], pair.writes[4], pair.writes[7])
+        let (one, two, three) = (pair.single[1], pair.single[4], pair.single[7])
         try pair.owner.flip(at: one.start + 64)
         try pair.mirror.flip(at: two.start)
         for copy in [pair.owner, pair.mirror] { try copy.flip(at: three.start + 70) }
@@ -125,7 +125,7 @@ struct HealTests {
 
     @Test func whatNeitherHoldsIsReportedAndLeftAsItIs() throws {  // S5: no guess
         let pair = try Pair.filled()
-        let (lost, good, theirs) = (pair.writes[3], pair.writes[6], pair.writes[9])
+        let (lost, good, theirs) = (pair.single[3], pair.single[6], pair.single[9])
         // The same record, at different bytes: a merge would be a guess.
         try pair.mirror.flip(at: lost.start + 64)
         try pair.owner.flip(at: lost.start)

@@ -21,7 +21,7 @@ struct HealToolTests {
 
     @Test func compareTellsWhoHoldsWhat() throws {
         let pair = try Pair.filled()
-        let (bad, acknowledged, end) = (pair.writes[3], pair.acknowledged.rawValue, pair.log.published.rawValue)
+        let (bad, acknowledged, end) = (pair.single[3], pair.acknowledged.rawValue, pair.log.published.rawValue)
         try pair.mirror.flip(at: bad.start + 64)
         let paths = closed(pair)
         let before = (try contents(of: paths.owner), try contents(of: paths.mirror))
@@ -70,8 +70,8 @@ struct HealToolTests {
     @Test func healBringsBackWhatIsDamagedAndScanIsCleanAfterwards() throws {  // S5
         let pair = try Pair.filled()
         let sound = try contents(of: pair.mirror.path)
-        try pair.mirror.flip(at: pair.writes[2].start)
-        try pair.mirror.flip(at: pair.writes[6].start + 64)
+        try pair.mirror.flip(at: pair.single[2].start)
+        try pair.mirror.flip(at: pair.single[6].start + 64)
         let paths = closed(pair)
         // A copy of the superblock, of the directory and of the identity too: their twins are whole.
         for offset in [100, 8192 + 70, Int(pair.mirror.region.offset) + 20] {
@@ -96,11 +96,11 @@ struct HealToolTests {
 
     @Test func whatNeitherHoldsIsExitThree() throws {  // S5
         let pair = try Pair.filled()
-        for copy in [pair.owner, pair.mirror] { try copy.flip(at: pair.writes[3].start + 64) }
+        for copy in [pair.owner, pair.mirror] { try copy.flip(at: pair.single[3].start + 64) }
         let paths = closed(pair)
         let before = try contents(of: paths.mirror)
         let run = try recover("heal", paths.mirror, "--from", paths.owner)
-        #expect(run.code == 3 && run.output.contains("LOST: LSN \(pair.writes[3].start)"))
+        #expect(run.code == 3 && run.output.contains("LOST: LSN \(pair.single[3].start)"))
         #expect(try contents(of: paths.mirror) == before)
         #expect(try recover("compare", paths.mirror, paths.owner).output.contains("NEITHER is valid"))
     }
@@ -110,7 +110,7 @@ struct HealToolTests {
         let tail = try pair.write([9, 9])
         try pair.ship()
         for copy in [pair.owner, pair.mirror] { try copy.flip(at: tail.start + 64) }
-        try pair.mirror.flip(at: pair.writes[1].start)
+        try pair.mirror.flip(at: pair.single[1].start)
         let paths = closed(pair)
         #expect(try recover("heal", paths.mirror, "--from", paths.owner).code == 1)
         #expect(try recover("scan", paths.mirror).code == 1)
@@ -120,7 +120,7 @@ struct HealToolTests {
 
     @Test func aHeldPoolIsExitFiveAndUntouched() throws {
         let pair = try Pair.filled()
-        try pair.mirror.flip(at: pair.writes[1].start)
+        try pair.mirror.flip(at: pair.single[1].start)
         let before = (try contents(of: pair.owner.path), try contents(of: pair.mirror.path))
         pair.mirror.close()
         // First the source is held, then the damaged one.

@@ -81,6 +81,9 @@ final class Pair {
         acknowledged = start
     }
 
+    /// The writes that are one record each: those that do not meet the ring's end.
+    var single: [WriteLog.Appended] { writes.filter { Array($0.records).map(\.lsn) == [$0.start] } }
+
     struct NoRoom: Error {}
 
     @discardableResult
