@@ -128,7 +128,8 @@ let package = Package(
         tests("ClusterProtocolTests", ["LogModel", "Coordination", "ClusterProtocol"]),
         tests("SimulationTests", ["LogModel", "Coordination", "ClusterProtocol"]),
         tests(
-            "RecoveryTests", ["LogModel", "PersistentMemory", "WriteLog", "StorageMedium", "Recovery", "Coordination"]),
+            "RecoveryTests",
+            ["LogModel", "PersistentMemory", "WriteLog", "StorageMedium", "Recovery", "Coordination", "CLogCore"]),
         tests(
             "StorageNodeTests",
             [

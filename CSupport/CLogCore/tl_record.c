@@ -75,6 +75,14 @@ tl_validity tl_record_read(const tl_ring *ring, uint64_t lsn, uint64_t end, tl_r
     return tl_crc32c(ring->seed, payload, out->payload_bytes) == out->payload_crc ? TL_VALID : TL_BAD_PAYLOAD;
 }
 
+bool tl_record_header_at_place(const tl_ring *ring, uint64_t place, tl_record *out) {
+    const uint8_t *line = ring->bytes + place;
+    if (tl_get64(line + AT_INCARNATION) != ring->incarnation) return false; // before the dear division
+    uint64_t lsn = tl_get64(line + AT_LSN);
+    if (lsn > TL_MAXIMUM_LSN || lsn % ring->size != place) return false;
+    return tl_record_read_header(ring, lsn, lsn + ring->size, out) == TL_VALID;
+}
+
 tl_layout tl_layout_begin(tl_kind kind, uint64_t length, uint64_t lsn, uint64_t ring_size) {
     return (tl_layout){.lsn = lsn, .length = length, .ring_size = ring_size, .kind = kind};
 }

@@ -9,15 +9,28 @@ static inline void learn(tl_scan *scan, const tl_record *record) {
     if (record->acknowledged > scan->acknowledged) scan->acknowledged = record->acknowledged;
 }
 
-/// Looks behind the hole at `first_bad` for records, and for what their writers knew was acknowledged. A client cannot
-/// plant one there: it would need the seed, and the LSN of the very place (S3).
+/// A record exists only where its writer was told that everything a ring's size below its end was destaged, and so
+/// acknowledged (S6). One beyond our window therefore says that the newest head slot is lost.
+static inline void learn_reclaimed(tl_scan *scan, const tl_record *record) {
+    uint64_t end = record->lsn + tl_record_bytes(record->payload_bytes);
+    if (end > scan->ring.size && end - scan->ring.size > scan->acknowledged) scan->acknowledged = end - scan->ring.size;
+}
+
+/// Looks at every place from the hole on for records, of whatever lap, and for what their writers knew was acknowledged.
+/// Headers only, so that the work is one pass, whatever stands there. A client cannot plant one: it would need the
+/// seed, and the LSN of the very place (S3).
 static bool look_behind(tl_scan *scan, uint64_t end) {
     bool found = false;
-    for (uint64_t lsn = scan->first_bad + TL_UNIT_BYTES; lsn < end; lsn += TL_UNIT_BYTES) {
+    uint64_t place = scan->first_bad % scan->ring.size;
+    for (uint64_t lsn = scan->first_bad; lsn < end; lsn += TL_UNIT_BYTES) {
         tl_record record;
-        if (tl_record_read_header(&scan->ring, lsn, end, &record) != TL_VALID) continue;
-        learn(scan, &record);
-        found = true;
+        if (tl_record_header_at_place(&scan->ring, place, &record)) {
+            learn(scan, &record);
+            learn_reclaimed(scan, &record);
+            if (record.lsn > scan->first_bad) found = true;
+        }
+        place += TL_UNIT_BYTES;
+        if (place == scan->ring.size) place = 0;
     }
     return found;
 }
@@ -59,6 +72,6 @@ bool tl_scan_next(tl_scan *scan, tl_scanned_write *out) {
 uint64_t tl_scan_find_record(const tl_ring *ring, uint64_t from, uint64_t to) {
     tl_record record;
     for (uint64_t lsn = from; lsn < to; lsn += TL_UNIT_BYTES)
-        if (tl_record_read(ring, lsn, to, &record) == TL_VALID) return lsn;
+        if (tl_record_read_header(ring, lsn, to, &record) == TL_VALID) return lsn;
     return to;
 }

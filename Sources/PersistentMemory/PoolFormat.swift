@@ -26,7 +26,8 @@ struct Superblock: Equatable {
 
     enum Copy {
         case valid(Superblock)
-        case newer(UInt32)
+        /// Of a later format, which keeps magic, version and checksum where they are.
+        case newer(UInt32, isWhole: Bool)
         /// Has the magic, and a checksum or contents that fail.
         case damaged
         case alien
@@ -48,10 +49,9 @@ struct Superblock: Equatable {
     static func decode(_ page: ByteBlock) -> Copy {
         guard page.starts(with: magic) else { return .alien }
         let version = page.get(UInt32.self, at: 8)
-        if version > PoolFormat.version { return .newer(version) }
-        guard version == PoolFormat.version,
-            page.get(UInt32.self, at: 12) == page.checksum(of: PoolFormat.pageBytes, without: 12),
-            let cluster = page.name(at: 48), let node = page.name(at: 112)
+        let isWhole = page.get(UInt32.self, at: 12) == page.checksum(of: PoolFormat.pageBytes, without: 12)
+        if version > PoolFormat.version { return .newer(version, isWhole: isWhole) }
+        guard version == PoolFormat.version, isWhole, let cluster = page.name(at: 48), let node = page.name(at: 112)
         else { return .damaged }
         return .valid(
             Superblock(

@@ -55,17 +55,22 @@ extension Pool {
         guard fileBytes >= PoolFormat.firstRegionOffset else { throw try tooShort(descriptor, fileBytes, path) }
         var valid: [Superblock] = []
         var damagedOffset: UInt64?
+        var newer: PoolError?
         for offset in PoolFormat.superblockOffsets {
             switch Superblock.decode(try descriptor.read(PoolFormat.pageBytes, at: offset, path: path)) {
             case .valid(let superblock): valid.append(superblock)
             case .damaged: damagedOffset = damagedOffset ?? offset
             case .alien: continue
-            case .newer(let version):
-                throw PoolError(
+            case .newer(let version, let isWhole):
+                let error = PoolError(
                     .newerFormat, path: path, offset: offset + 8,
                     "pool format \(version) is newer than this program's \(PoolFormat.version)")
+                if isWhole { throw error }
+                newer = error
             }
         }
+        // A version whose checksum fails is a rotten byte, as long as the twin says otherwise.
+        if let newer, valid.isEmpty { throw newer }
         guard let superblock = valid.max(by: { $0.sequence < $1.sequence }) else {
             if let offset = damagedOffset {
                 throw PoolError(.corrupt, path: path, offset: offset, "no copy of the superblock is intact")

@@ -14,7 +14,7 @@ struct Recover: ParsableCommand {
             3 corrupt records, 4 not a pool or unreadable, 5 in use, 6 refused or failed for the reason that is told.
             """,
         version: TwinLogVersion.current,
-        subcommands: [Inspect.self, Scan.self, Dump.self, ReplayCommand.self])
+        subcommands: [Inspect.self, Scan.self, Dump.self, ReplayCommand.self, Compare.self, HealCommand.self])
 
     static func main() {
         do {

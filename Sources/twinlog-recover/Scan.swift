@@ -104,8 +104,8 @@ struct ScannedLog: Encodable {
             case .torn:
                 "torn at LSN \(place): what begins there was never acknowledged and may be discarded"
             default:
-                "CORRUPT at LSN \(place), below the acknowledged LSN \(acknowledgedLSN): leave the pool as it is, "
-                    + "and use the log of the group's other node"
+                "CORRUPT at LSN \(place), below the acknowledged LSN \(acknowledgedLSN): heal it from the pool of the "
+                    + "group's other node (`twinlog-recover heal`), or use that one"
             }
         return """
               \(name): \(role)'s log, epoch \(epoch)\(replayed ? ", replayed by this tool" : "")

@@ -128,14 +128,42 @@ struct PoolTests {
 
     @Test func aNewerFormatIsRefusedByName() throws {  // S21
         try makePool(path).close()
-        for offset in [8, 4096 + 8] {
-            let before = try contents(of: path)
-            try write([2], to: path, at: offset)
+        let before = try contents(of: path)
+        // One whole copy says so (an upgrade that was cut), or both are not whole by this version's rules.
+        for copies in [[0], [4096], [0, 4096]] {
+            for offset in copies {
+                try write([2], to: path, at: offset + 8)
+                if copies.count == 1 {
+                    try write(crc32c(ofPageAt: offset, without: offset + 12), to: path, at: offset + 12)
+                }
+            }
             let error = try refusal(of: path)
             #expect(error.code == .newerFormat)
             #expect(error.message.contains("format 2"))
             try write(before, to: path)
         }
+    }
+
+    @Test func aRottenVersionIsNotANewerFormat() throws {  // S5: its twin is whole
+        try makePool(path).close()
+        let before = try contents(of: path)
+        for offset in [8, 11, 4096 + 8, 4096 + 11] {
+            try write([before[offset] ^ 0x40], to: path, at: offset)
+            try Pool.open(path: path, expecting: nil, persistence: .auto).close()
+            #expect(try contents(of: path) == before, "healed from its twin")
+        }
+    }
+
+    /// Bit by bit, so that it owes nothing to the tables under test; as the four bytes that are stored.
+    private func crc32c(ofPageAt page: Int, without field: Int) throws -> [UInt8] {
+        var bytes = try contents(of: path)
+        bytes.replaceSubrange(field..<field + 4, with: [0, 0, 0, 0])
+        var crc = ~UInt32(0)
+        for byte in bytes[page..<page + 4096] {
+            crc ^= UInt32(byte)
+            for _ in 0..<8 { crc = crc & 1 == 1 ? crc >> 1 ^ 0x82F6_3B78 : crc >> 1 }
+        }
+        return withUnsafeBytes(of: (~crc).littleEndian, Array.init)
     }
 
     @Test func damageToBothCopiesIsCorruption() throws {

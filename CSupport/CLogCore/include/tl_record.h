@@ -14,6 +14,8 @@ enum {
 };
 /// The most bytes of a volume that one record without payload covers; a larger range is split here.
 #define TL_RECORD_RANGE_BYTES (UINT64_C(1) << 31)
+/// LSNs count bytes ever written; this leaves room for every sum with a ring's size.
+#define TL_MAXIMUM_LSN (UINT64_C(1) << 62)
 
 typedef enum tl_kind {
     TL_KIND_DATA = 1,
@@ -69,6 +71,10 @@ typedef enum tl_validity {
 tl_validity tl_record_read_header(const tl_ring *ring, uint64_t lsn, uint64_t end, tl_record *out);
 /// The same, and the payload's checksum.
 tl_validity tl_record_read(const tl_ring *ring, uint64_t lsn, uint64_t end, tl_record *out);
+
+/// The header of this incarnation that stands at `place` of the ring (a multiple of 64), whatever its lap: checksum and
+/// lengths are judged as above. What it says was acknowledged was true once, and stays true for the incarnation.
+bool tl_record_header_at_place(const tl_ring *ring, uint64_t place, tl_record *out);
 
 /// A write, to be cut into records from its start LSN: pieces of at most TL_RECORD_PAYLOAD_BYTES, none across the end
 /// of the ring, a pad where only 64 bytes are left before it.

@@ -30,5 +30,6 @@ tl_scan tl_scan_begin(const tl_ring *ring, uint64_t head, uint64_t acknowledged)
 /// with the verdict set.
 bool tl_scan_next(tl_scan *scan, tl_scanned_write *out);
 
-/// The LSN of the first record with a valid header and payload in [from, to), or `to`.
+/// The LSN of the first record with a valid header in [from, to), or `to`. Its payload is for the caller to judge: a
+/// checksum at each step would let a hostile ring make the work quadratic.
 uint64_t tl_scan_find_record(const tl_ring *ring, uint64_t from, uint64_t to);

@@ -1,0 +1,170 @@
+// compare and heal as their users meet them: what is printed, how they end, and what changes in which file.
+
+import Foundation
+import LogModel
+import PersistentMemory
+import Testing
+import WriteLog
+
+struct HealToolTests {
+    private func groups(_ run: ToolRun) throws -> [[String: Any]] {
+        try #require(try run.json()["groups"] as? [[String: Any]])
+    }
+
+    private func closed(_ pair: Pair) -> (owner: String, mirror: String) {
+        pair.owner.close()
+        pair.mirror.close()
+        return (pair.owner.path, pair.mirror.path)
+    }
+
+    // MARK: compare
+
+    @Test func compareTellsWhoHoldsWhat() throws {
+        let pair = try Pair.filled()
+        let (bad, acknowledged, end) = (pair.single[3], pair.acknowledged.rawValue, pair.log.published.rawValue)
+        try pair.mirror.flip(at: bad.start + 64)
+        let paths = closed(pair)
+        let before = (try contents(of: paths.owner), try contents(of: paths.mirror))
+        let run = try recover("compare", paths.owner, paths.mirror, "--json")
+        #expect(run.code == 3)
+        let log = try #require(try groups(run).first)
+        #expect(log["name"] as? String == "g0" && log["relation"] as? String == "sameIncarnation")
+        #expect(log["newer"] is NSNull && log["verdict"] as? String == "corrupt")
+        #expect(log["acknowledgedLSN"] as? UInt64 == acknowledged)
+        let ranges = try #require(log["ranges"] as? [[String: Any]])
+        #expect(ranges.map { $0["validIn"] as? String } == ["both", "onlyFirst", "both", "both"])
+        #expect(
+            ranges[1]["fromLSN"] as? UInt64 == bad.start.rawValue && ranges[1]["toLSN"] as? UInt64 == bad.end.rawValue)
+        #expect(ranges[3]["acknowledged"] as? Bool == false && ranges[3]["toLSN"] as? UInt64 == end)
+        let copy = try #require(log["second"] as? [String: Any])
+        #expect(copy["verdict"] as? String == "corrupt" && copy["firstBadLSN"] as? UInt64 == bad.start.rawValue)
+        let text = try recover("compare", paths.mirror, paths.owner)
+        #expect(text.code == 3 && text.output.contains("LSN \(bad.start) to \(bad.end): only the second is valid"))
+        #expect(try contents(of: paths.owner) == before.0 && contents(of: paths.mirror) == before.1)
+    }
+
+    @Test func compareSaysWhichIsNewer() throws {
+        let pair = try Pair.filled()
+        try pair.mirror.region.format(role: .owner, logUUID: logUUID, incarnation: Incarnation(7), start: .zero)
+        let paths = closed(pair)
+        let run = try recover("compare", paths.owner, paths.mirror, "--group", "g0", "--json")
+        let log = try #require(try groups(run).first)
+        #expect(
+            run.code == 0 && log["relation"] as? String == "otherIncarnation" && log["newer"] as? String == "second")
+        #expect(try recover("compare", paths.owner, paths.mirror).output.contains("the second is newer"))
+    }
+
+    @Test func soundCopiesAreExitZeroAndDifferentTailsOne() throws {
+        let pair = try Pair.filled()
+        let sound = closed(pair)
+        #expect(try recover("compare", sound.owner, sound.mirror).code == 0)
+        let torn = try Pair.filled()
+        try torn.write([1, 2, 3])
+        let paths = closed(torn)
+        let run = try recover("compare", paths.owner, paths.mirror)
+        #expect(run.code == 1 && run.output.contains("never acknowledged"))
+    }
+
+    // MARK: heal
+
+    @Test func healBringsBackWhatIsDamagedAndScanIsCleanAfterwards() throws {  // S5
+        let pair = try Pair.filled()
+        let sound = try contents(of: pair.mirror.path)
+        try pair.mirror.flip(at: pair.single[2].start)
+        try pair.mirror.flip(at: pair.single[6].start + 64)
+        let paths = closed(pair)
+        // A copy of the superblock, of the directory and of the identity too: their twins are whole.
+        for offset in [100, 8192 + 70, Int(pair.mirror.region.offset) + 20] {
+            try overwrite(paths.mirror, at: UInt64(offset), with: [sound[offset] ^ 4])
+        }
+        let (source, damaged) = (try contents(of: paths.owner), try contents(of: paths.mirror))
+        #expect(try recover("scan", paths.mirror).code == 3)
+        let dry = try recover("heal", paths.mirror, "--from", paths.owner, "--dry-run", "--json")
+        #expect(dry.code == 0)
+        #expect(try contents(of: paths.mirror) == damaged)
+        let run = try recover("heal", paths.mirror, "--from", paths.owner, "--json")
+        let log = try #require(try groups(run).first)
+        #expect(run.code == 0 && log["healedRecords"] as? Int == 2 && log["verdict"] as? String == "clean")
+        #expect((log["healed"] as? [Any])?.count == 2 && (log["lost"] as? [Any])?.isEmpty == true)
+        #expect(try contents(of: paths.mirror) == sound)
+        #expect(try contents(of: paths.owner) == source)
+        #expect(try recover("scan", paths.mirror).code == 0)
+        let again = try recover("heal", paths.mirror, "--from", paths.owner)
+        #expect(again.code == 0 && again.output.contains("healed 0 records"))
+        #expect(try contents(of: paths.mirror) == sound)
+    }
+
+    @Test func whatNeitherHoldsIsExitThree() throws {  // S5
+        let pair = try Pair.filled()
+        for copy in [pair.owner, pair.mirror] { try copy.flip(at: pair.single[3].start + 64) }
+        let paths = closed(pair)
+        let before = try contents(of: paths.mirror)
+        let run = try recover("heal", paths.mirror, "--from", paths.owner)
+        #expect(run.code == 3 && run.output.contains("LOST: LSN \(pair.single[3].start)"))
+        #expect(try contents(of: paths.mirror) == before)
+        #expect(try recover("compare", paths.mirror, paths.owner).output.contains("NEITHER is valid"))
+    }
+
+    @Test func aTornTailThatStaysIsExitOne() throws {
+        let pair = try Pair.filled()
+        let tail = try pair.write([9, 9])
+        try pair.ship()
+        for copy in [pair.owner, pair.mirror] { try copy.flip(at: tail.start + 64) }
+        try pair.mirror.flip(at: pair.single[1].start)
+        let paths = closed(pair)
+        #expect(try recover("heal", paths.mirror, "--from", paths.owner).code == 1)
+        #expect(try recover("scan", paths.mirror).code == 1)
+    }
+
+    // MARK: Refusals
+
+    @Test func aHeldPoolIsExitFiveAndUntouched() throws {
+        let pair = try Pair.filled()
+        try pair.mirror.flip(at: pair.single[1].start)
+        let before = (try contents(of: pair.owner.path), try contents(of: pair.mirror.path))
+        pair.mirror.close()
+        // First the source is held, then the damaged one.
+        for command in ["compare", "heal"] {
+            let more = command == "heal" ? ["--from", pair.owner.path] : [pair.owner.path, "--json"]
+            let run = try recover(command, pair.mirror.path, more[0], more[1])
+            #expect(run.code == 5 && run.errors.contains("in use: process \(getpid())"), "\(command): \(run.errors)")
+        }
+        pair.owner.close()
+        try pair.mirror.reopen()
+        #expect(try recover("heal", pair.mirror.path, "--from", pair.owner.path).code == 5)
+        pair.mirror.close()
+        // A reader does not stand in a reader's way; a heal needs the pool for itself.
+        try pair.mirror.reopen(readOnly: true)
+        #expect(try recover("compare", pair.mirror.path, pair.owner.path).code == 3)
+        #expect(try recover("heal", pair.mirror.path, "--from", pair.owner.path).code == 5)
+        #expect(try contents(of: pair.owner.path) == before.0 && contents(of: pair.mirror.path) == before.1)
+    }
+
+    @Test func anotherEpochIsRefusedWithExitSixAndUntouched() throws {
+        let pair = try Pair.filled()
+        try pair.mirror.region.format(role: .mirror, logUUID: logUUID, incarnation: Incarnation(6), start: .zero)
+        let paths = closed(pair)
+        // Opening for writing would heal this copy: a refusal does not even do that.
+        let sound = try contents(of: paths.mirror)
+        try overwrite(paths.mirror, at: 100, with: [sound[100] ^ 4])
+        let before = try contents(of: paths.mirror)
+        let run = try recover("heal", paths.mirror, "--from", paths.owner)
+        #expect(run.code == 6 && run.errors.contains("different epochs (6 and 5)"))
+        #expect(try contents(of: paths.mirror) == before)
+    }
+
+    @Test func wrongUsageIsExitTwoAndNoPoolFour() throws {
+        let pair = try Pair.filled()
+        let paths = closed(pair)
+        #expect(try recover("compare", paths.owner).code == 2)
+        #expect(try recover("compare", paths.owner, paths.owner).code == 2)
+        #expect(try recover("heal", paths.owner).code == 2)
+        #expect(try recover("heal", paths.owner, "--from", paths.owner).code == 2)
+        #expect(try recover("compare", paths.owner, paths.mirror, "--group", "g9").code == 2)
+        #expect(try recover("heal", paths.owner, "--from", paths.mirror, "--group", "g9").code == 2)
+        let missing = pair.folder.file("missing")
+        #expect(try recover("compare", missing, paths.owner).code == 4)
+        #expect(try recover("heal", paths.owner, "--from", missing).code == 4)
+        #expect(try recover("heal", missing, "--from", paths.owner).code == 4)
+    }
+}
