@@ -149,7 +149,7 @@ extension GroupMachine {
             return block(reason, &out)
         }
         var recovering = recovering
-        out.append(.report(Report("log-corrupt", "\(reason); the group is left to \(settings.peer), which holds everything")))
+        out.append(.report(Report("log-corrupt", "\(reason); \(settings.peer) holds everything and gets the group")))
         recovering.isSource = false
         recovering.step = .releasing
         role = .recovering(recovering)
