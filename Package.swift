@@ -133,7 +133,8 @@ let package = Package(
         tests(
             "StorageNodeTests",
             [
-                "LogModel", "PersistentMemory", "WriteLog", "StorageMedium", "StorageNode", "ClusterConfiguration", log,
+                "LogModel", "PersistentMemory", "RemoteMemory", "StorageMedium", "WriteLog", "ClusterProtocol",
+                "StorageNode",
             ] + nio),
         tests("TwinLogTests", ["TwinLog", log] + nio),
         tests(

@@ -10,6 +10,9 @@ internal import NIOPosix
 public final class AdminServer {
     public static let maximumConnections = 64
     static let idleLimit = TimeAmount.seconds(60)
+    /// Connections that wait to be accepted. Beyond it a Unix socket refuses at once, so it is above `maximumConnections`: who
+    /// comes while the loop is busy is told by the node, not by the kernel.
+    static let backlog: CInt = 256
 
     /// Called on the event loop; answers once.
     public typealias Handler = (AdminRequest, @escaping (AdminResponse) -> Void) -> Void
@@ -30,7 +33,7 @@ public final class AdminServer {
     public func start() -> EventLoopFuture<Void> {
         eventLoop.preconditionInEventLoop()
         let bound = NIOLoopBound(self, eventLoop: eventLoop)
-        let socket = tl_host_listen_private(path, CInt(Self.maximumConnections))
+        let socket = tl_host_listen_private(path, Self.backlog)
         guard socket >= 0 else {
             return eventLoop.makeFailedFuture(IOError(errnoCode: -socket, reason: "\(path): cannot be listened on"))
         }

@@ -215,9 +215,9 @@ struct ConfigurationCheck {
     let configuration: ClusterConfiguration
     let root: YAMLSection
 
-    /// Bytes of a pool that are not rings: superblocks and directory, and a page of each region.
+    /// Bytes of a pool that are not rings: superblocks and directory, and two pages of each region.
     static let poolOverheadBytes: UInt64 = 16 << 10
-    static let regionOverheadBytes: UInt64 = 4096
+    static let regionOverheadBytes: UInt64 = 8192
 
     func run() throws(ConfigurationError) {
         try checkAddresses()

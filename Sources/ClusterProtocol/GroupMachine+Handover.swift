@@ -22,6 +22,7 @@ extension GroupMachine {
             return out.append(.commandDone(command, refusal: "another command on this group is not done yet"))
         }
         self.command = command
+        commandHasRead = false
         switch command {
         case .handOver: beginHandover(now, &out)
         case .takeOver: tryTakeover(now, &out)
@@ -119,6 +120,10 @@ extension GroupMachine {
     /// The peer is the owner now, by this node's swap.
     mutating func gaveAway(_ now: Nanos, _ out: inout [Directive]) {
         guard case .handingOver = role else {
+            if case .recovering = role {
+                role = .standby
+                finishCommand(refusal: "the log here is in doubt, \(settings.peer)'s decides", &out)
+            }
             peer = PeerView(since: now)
             return
         }
@@ -138,7 +143,7 @@ extension GroupMachine {
             return false
         case .stop:
             // A peer that died before it published claims anew when it returns, and so may this node (S16).
-            if record.phase == .published || (railSilent(now) && presenceStale) { stop(&out) }
+            if record.phase == .published || (railSilent(now) && presenceStale) || giftIsOverdue(now) { stop(&out) }
             return true
         default: return false
         }
@@ -182,6 +187,12 @@ extension GroupMachine {
             return finishCommand(refusal: "the coordinator has no record of the group", &out)
         }
         guard force || (!blocked && holds(me, pool: settings.pool, in: record)) else {
+            // The owner may have put this node in sync a moment ago: nobody is refused by what this node remembers.
+            if !blocked && !commandHasRead {
+                guard call == nil else { return }
+                commandHasRead = true
+                return read(&out)
+            }
             return finishCommand(
                 refusal: "\(me) is not in sync: acknowledged writes that only \(record.owner) holds would be lost; "
                     + "--force takes over all the same", &out)

@@ -1,14 +1,29 @@
 // From a claim that was won to publication, in S16's order and in no other: fence and confirm, lock the medium, seal the
 // region, recover and replay all of it, open the log under a new incarnation, publish. Each step is tried again until it
 // succeeds; a fence that cannot be confirmed holds everything up, and says so.
+//
+// A log that is in doubt is not what decides if there is another copy (S5). An owner that restarts and finds a torn tail asks
+// its partner: if that one lives and holds everything that was acknowledged, it gets the group, and its log is replayed; if
+// it gives no sign of life within a lease, the tail, which lies above everything acknowledged, is discarded. A corrupt log
+// leaves the group to a partner that holds everything, however long that one takes to come.
 
 internal import Coordination
 internal import LogModel
 
 struct Recovering: Sendable {
-    enum Step: Sendable { case fencing, locking, sealing, replaying, opening, publishing }
+    enum Step: Sendable {
+        case fencing, locking, sealing, replaying, opening, publishing
+        /// A torn tail: waiting for the partner's sign of life.
+        case asking(since: Nanos)
+        /// The partner gets the group: the medium first, then the swap.
+        case releasing, givingAway
+    }
     var epoch: Epoch
     var step: Step
+    /// A torn tail is not discarded before the partner was asked.
+    var asksFirst: Bool
+    /// This log holds everything that was acknowledged, as far as it can tell.
+    var isSource = true
     /// The step's directive is being carried out.
     var underWay = false
     var retryAt: Nanos = 0
@@ -19,14 +34,19 @@ struct Recovering: Sendable {
 extension GroupMachine {
     mutating func beginRecovery(_ record: GroupRecord, _ now: Nanos, _ out: inout [Directive]) {
         out.append(.report(Report("claimed", "claimed epoch \(record.epoch)")))
-        role = .recovering(Recovering(epoch: record.epoch, step: .fencing))
+        let asksFirst = claimIsRestart && record.sources.contains(settings.peer)
+        role = .recovering(Recovering(epoch: record.epoch, step: .fencing, asksFirst: asksFirst))
         perform(now, &out)
     }
 
     mutating func tickRecovering(_ now: Nanos, _ out: inout [Directive]) {
         guard case .recovering(let recovering) = role, now >= recovering.retryAt else { return }
-        // A publication is under way only while its swap is: one that was refused without a change is made again.
-        guard !recovering.underWay || (recovering.step == .publishing && call == nil) else { return }
+        switch recovering.step {
+        case .asking(let since): return ask(since, now, &out)
+        // Under way only while the swap is: one that was refused without a change is made again.
+        case .publishing, .givingAway: guard call == nil else { return }
+        default: guard !recovering.underWay else { return }
+        }
         perform(now, &out)
     }
 
@@ -38,22 +58,31 @@ extension GroupMachine {
         case .fencing: out.append(.fence(record.mustFence))
         case .locking: out.append(.lockMedia)
         case .sealing: out.append(.sealRegion)
-        case .replaying: out.append(.recover)
+        case .replaying: out.append(.recover(askingFirst: recovering.asksFirst))
+        case .asking: break
         case .opening:
             let start = LSN((recovering.end.rawValue + LSN.alignment - 1) / LSN.alignment * LSN.alignment)
             out.append(.openLog(Incarnation(recovering.epoch), logUUID: record.logUUID, start: start))
-        case .publishing:
-            var published = record
-            published.version += 1
-            published.phase = .published
-            published.inSync = [me]
-            published.sources = []
-            published.mustFence = []
-            published.ownerProcess = settings.process
-            published.pools[me.rawValue] = settings.pool
-            recovering.underWay = swap(to: published, .publish, now, &out)
+        case .publishing: recovering.underWay = swap(to: published(record), .publish, now, &out)
+        case .releasing: out.append(.releaseMedia)
+        case .givingAway:
+            var given = givenAway(record, releasedByOwner: true)
+            if !recovering.isSource { given.sources.removeAll { $0 == me } }
+            recovering.underWay = swap(to: given, .giveAway, now, &out)
         }
         role = .recovering(recovering)
+    }
+
+    private func published(_ record: GroupRecord) -> GroupRecord {
+        var published = record
+        published.version += 1
+        published.phase = .published
+        published.inSync = [me]
+        published.sources = []
+        published.mustFence = []
+        published.ownerProcess = settings.process
+        published.pools[me.rawValue] = settings.pool
+        return published
     }
 
     mutating func recoveryEvent(_ event: Event, _ now: Nanos, _ out: inout [Directive]) {
@@ -66,22 +95,63 @@ extension GroupMachine {
         case (.replaying, .recovered(let end)):
             recovering.end = end
             recovering.step = .opening
+        case (.replaying, .tailInDoubt(let reason)):
+            out.append(.report(Report("tail-in-doubt", "\(reason); \(settings.peer) is asked before it is discarded")))
+            recovering.step = .asking(since: now)
+        case (.replaying, .logCorrupt(let reason)):
+            return corrupt(reason, recovering, now, &out)
+        case (_, .recoveryRefused(let reason)):
+            role = .recovering(recovering)
+            out.append(.releaseMedia)
+            return block(reason, &out)
         case (.opening, .logOpened):
             if let record { local = LocalLog(logUUID: record.logUUID, incarnation: Incarnation(recovering.epoch)) }
             recovering.step = .publishing
+        case (.releasing, .mediaReleased): recovering.step = .givingAway
         case (_, .stepFailed(let reason)):
             if recovering.problem != reason { out.append(.report(Report("takeover-waits", reason))) }
             recovering.problem = reason
             recovering.retryAt = now + settings.heartbeatInterval
             role = .recovering(recovering)
             return
-        case (_, .recoveryRefused(let reason)):
-            role = .recovering(recovering)
-            out.append(.releaseMedia)
-            return block(reason, &out)
         default: return
         }
         recovering.problem = nil
+        role = .recovering(recovering)
+        perform(now, &out)
+    }
+
+    /// Time passes after a torn tail was found.
+    private mutating func ask(_ since: Nanos, _ now: Nanos, _ out: inout [Directive]) {
+        guard case .recovering(var recovering) = role else { return }
+        if let seen = peer.lastSignOfLife, seen >= since {
+            out.append(.report(Report("left-to-partner", "\(settings.peer) lives, and its log is replayed")))
+            recovering.step = .releasing
+        } else if now >= since + settings.lease {
+            let reason = "\(settings.peer) gives no sign of life; what is torn was never acknowledged and is discarded"
+            out.append(.report(Report("tail-discarded", reason)))
+            recovering.asksFirst = false
+            recovering.step = .replaying
+        } else {
+            return
+        }
+        role = .recovering(recovering)
+        perform(now, &out)
+    }
+
+    /// The log here is corrupt: it does not count any more, and another complete one decides.
+    private mutating func corrupt(
+        _ reason: String, _ recovering: Recovering, _ now: Nanos, _ out: inout [Directive]
+    ) {
+        role = .recovering(recovering)
+        guard record?.sources.contains(settings.peer) == true else {
+            out.append(.releaseMedia)
+            return block(reason, &out)
+        }
+        var recovering = recovering
+        out.append(.report(Report("log-corrupt", "\(reason); \(settings.peer) holds everything and gets the group")))
+        recovering.isSource = false
+        recovering.step = .releasing
         role = .recovering(recovering)
         perform(now, &out)
     }

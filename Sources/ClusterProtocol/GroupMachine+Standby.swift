@@ -92,6 +92,7 @@ extension GroupMachine {
             return
         }
         if record.owner == me { return decideAgain(record, now, &out) }
+        if giftIsOverdue(now), holds(me, pool: settings.pool, in: record) { return takeBack(record, now, &out) }
         guard holds(me, pool: settings.pool, in: record), railSilent(now), presenceStale else { return }
         out.append(
             .report(
@@ -103,6 +104,21 @@ extension GroupMachine {
             finishCommand(
                 refusal: "\(record.owner) fell silent before it had taken the group; \(me) claims it back", &out)
         }
+        claim(record, now, &out)
+    }
+
+    /// The group was given to the peer, which lives, perhaps, but does not claim it. Nobody writes to the medium meanwhile.
+    func giftIsOverdue(_ now: Nanos) -> Bool {
+        guard let record, record.owner == settings.peer, record.phase == .claimed, record.ownerProcess == nil else {
+            return false
+        }
+        return now >= recordSince + 2 * settings.lease
+    }
+
+    private mutating func takeBack(_ record: GroupRecord, _ now: Nanos, _ out: inout [Directive]) {
+        let reason = "\(settings.peer) was given the group and did not claim it; \(me) claims it back"
+        out.append(.report(Report("not-taken", reason)))
+        if case .handOver = command { finishCommand(refusal: reason, &out) }
         claim(record, now, &out)
     }
 
@@ -126,6 +142,7 @@ extension GroupMachine {
         }
         claim.ownerProcess = settings.process
         claim.pools[me.rawValue] = settings.pool
+        claimIsRestart = record.owner == me && record.ownerProcess?.node == me
         swap(to: claim, .claim, now, &out)
     }
 

@@ -10,7 +10,10 @@ extension GroupMachine {
         case .blocked: .unavailable
         case .standby: standbyState(now)
         case .recovering(let recovering):
-            recovering.step == .fencing || recovering.step == .locking ? .fencing : .replaying
+            switch recovering.step {
+            case .fencing, .locking: .fencing
+            default: .replaying
+            }
         case .owner(let owner): ownerState(owner)
         case .handingOver: .handingOver
         case .stopped: .stopped

@@ -18,6 +18,8 @@ public struct GroupMachine: Sendable {
     public let settings: GroupSettings
     /// The last record read or won; `nil` before the first answer, and if there is none.
     public internal(set) var record: GroupRecord?
+    /// Since when it is known.
+    var recordSince: Nanos
     var role: Role = .starting
     var local: LocalLog?
     var call: CoordinatorCall?
@@ -27,13 +29,18 @@ public struct GroupMachine: Sendable {
     var peer: PeerView
     var lastRenewal: Nanos?
     var command: Command?
+    /// The record was read since the command was given.
+    var commandHasRead = false
     var waitingAttach: AttachRequest?
+    /// The claim on its way is by a node whose own earlier process owned the group or claimed it.
+    var claimIsRestart = false
     let freshLogUUID: UUID128
 
     /// `freshLogUUID` becomes the group's log identity if this machine creates the group.
     public init(settings: GroupSettings, freshLogUUID: UUID128, now: Nanos) {
         self.settings = settings
         self.freshLogUUID = freshLogUUID
+        recordSince = now
         peer = PeerView(since: now)
     }
 
@@ -63,6 +70,8 @@ public struct GroupMachine: Sendable {
         var lastHeard: Nanos
         var presence: Presence?
         var presenceSince: Nanos
+        /// When a presence was last seen to take the place of another: only that says that somebody lives.
+        var lastSignOfLife: Nanos?
         /// When the coordinator was asked for what is known.
         var presenceAskedAt: Nanos
         /// A process of the peer that is known to be gone.
@@ -95,6 +104,7 @@ public struct GroupMachine: Sendable {
         case .peerPresence(let presence, let deadProcess, let askedAt):
             peer.presenceAskedAt = askedAt
             if presence != peer.presence {
+                if peer.presence != nil { peer.lastSignOfLife = now }
                 peer.presence = presence
                 peer.presenceSince = now
             }
@@ -110,9 +120,12 @@ public struct GroupMachine: Sendable {
             ownerRailDown(now, &out)
         case .attachRequested(let request): attachRequested(request, now, &out)
         case .attached, .attachRefused, .progress: mirrorEvent(event, now, &out)
-        case .fenced, .mediaLocked, .sealed, .recovered, .logOpened, .stepFailed, .recoveryRefused:
+        case .fenced, .mediaLocked, .sealed, .recovered, .logOpened, .stepFailed, .recoveryRefused, .logCorrupt,
+            .tailInDoubt:
             recoveryEvent(event, now, &out)
-        case .drained, .mediaReleased: handoverEvent(event, now, &out)
+        case .drained: handoverEvent(event, now, &out)
+        case .mediaReleased:
+            if case .recovering = role { recoveryEvent(event, now, &out) } else { handoverEvent(event, now, &out) }
         case .command(let command): commanded(command, now, &out)
         }
     }
@@ -183,7 +196,7 @@ public struct GroupMachine: Sendable {
 
     /// This node's swap is in effect.
     private mutating func won(_ record: GroupRecord, _ purpose: Purpose, _ now: Nanos, _ out: inout [Directive]) {
-        self.record = record
+        know(record, now)
         switch purpose {
         case .claim: beginRecovery(record, now, &out)
         case .publish: becomeOwner(record, now, &out)
@@ -196,7 +209,7 @@ public struct GroupMachine: Sendable {
 
     /// The record is this, by somebody else's doing or none.
     mutating func consider(_ record: GroupRecord?, _ now: Nanos, _ out: inout [Directive]) {
-        self.record = record
+        know(record, now)
         switch role {
         case .starting, .blocked, .standby: decide(now, &out)
         case .recovering(let recovering):
@@ -217,6 +230,11 @@ public struct GroupMachine: Sendable {
         case .stopped: break
         }
         answerWaitingAttach(&out)
+    }
+
+    private mutating func know(_ record: GroupRecord?, _ now: Nanos) {
+        if record != self.record { recordSince = now }
+        self.record = record
     }
 
     /// A renewal extends the lease only if the record, read after it, still says what this node believes (S17).

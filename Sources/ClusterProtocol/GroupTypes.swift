@@ -146,8 +146,12 @@ public enum Event: Sendable {
     case logOpened
     /// `fence`, `lockMedia`, `recover` or `openLog` failed and may be tried again.
     case stepFailed(String)
-    /// Recovery found corrupt records that it must not step over (S5).
+    /// Recovery found corrupt records, which it must not step over (S5).
+    case logCorrupt(String)
+    /// Recovery cannot go on for another reason that trying again does not change: a volume that is not configured.
     case recoveryRefused(String)
+    /// `recover(askingFirst: true)` found a torn tail, and has written nothing (S5).
+    case tailInDoubt(String)
 
     /// Owner: every record of the log is on the medium, and the head has moved past it.
     case drained
@@ -172,7 +176,8 @@ public enum Directive: Hashable, Sendable {
     case fence([ProcessIdentity])
     case lockMedia
     case sealRegion
-    case recover
+    /// Replay all of the region and flush; or, with `askingFirst`, say `tailInDoubt` instead of discarding a torn tail.
+    case recover(askingFirst: Bool)
     /// Begin `incarnation` in this node's region as owner, from the recovered end on.
     case openLog(Incarnation, logUUID: UUID128, start: LSN)
 

@@ -18,25 +18,40 @@ public final class Region: Sendable {
     public let offset: UInt64
     public let ringBytes: UInt64
     package let mapping: Mapping
+    /// Held while a slot is stored, which in msync mode takes as long as the disk does.
     private let state: Mutex<State>
+    /// What of it is durable, for whoever only looks; never held over a store, so that an event loop may look at any time.
+    private let visible: Mutex<Visible>
+    private let undrained = Mutex(Undrained())
 
     private struct State {
         var identity: IdentitySlot?
         var identityTurn: Int
         var head = HeadSlot(sequence: 0, head: .zero, acknowledged: .zero)
         var headTurn = 0
-        var undrained = Undrained()
+    }
+
+    private struct Visible {
+        var identity: RegionIdentity?
+        var head: LSN
+        var acknowledged: LSN
+
+        init(_ state: State) {
+            identity = state.identity?.identity
+            head = state.head.head
+            acknowledged = state.head.acknowledged
+        }
     }
 
     public var persistence: Persistence { mapping.persistence }
     /// Where the ring starts in the file: an LSN's place is `ringOffset + LSN mod ringBytes`.
     public var ringOffset: UInt64 { offset + RegionFormat.headerBytes }
     /// `nil` until the region is formatted for the first time.
-    public var identity: RegionIdentity? { state.withLock { $0.identity?.identity } }
-    /// Where un-destaged records begin.
-    public var head: LSN { state.withLock { $0.head.head } }
+    public var identity: RegionIdentity? { visible.withLock { $0.identity } }
+    /// Where un-destaged records begin, durably.
+    public var head: LSN { visible.withLock { $0.head } }
     /// The highest acknowledged LSN that the head slots know (S5).
-    public var acknowledged: LSN { state.withLock { $0.head.acknowledged } }
+    public var acknowledged: LSN { visible.withLock { $0.acknowledged } }
 
     // MARK: Opening
 
@@ -46,7 +61,9 @@ public final class Region: Sendable {
         offset = entry.offset
         ringBytes = entry.ringBytes
         self.mapping = mapping
-        state = Mutex(try Self.load(entry.offset, mapping))
+        let loaded = try Self.load(entry.offset, mapping)
+        state = Mutex(loaded)
+        visible = Mutex(Visible(loaded))
     }
 
     private static func load(_ offset: UInt64, _ mapping: Mapping) throws(PoolError) -> State {
@@ -100,8 +117,9 @@ public final class Region: Sendable {
         let identity = RegionIdentity(role: role, logUUID: logUUID, incarnation: incarnation, startLSN: start)
         try state.withLock { state throws(PoolError) in
             try write(identity, &state)
-            state.undrained = Undrained()
+            undrained.withLock { $0 = Undrained() }
             Self.loadHead(of: identity, into: &state, offset, mapping)
+            show(state)
         }
     }
 
@@ -111,7 +129,13 @@ public final class Region: Sendable {
             guard var identity = state.identity?.identity else { preconditionFailure("the region was never formatted") }
             identity.isReplayed = true
             try write(identity, &state)
+            show(state)
         }
+    }
+
+    private func show(_ state: State) {
+        let now = Visible(state)
+        visible.withLock { $0 = now }
     }
 
     /// The older slot first; then its twin, so that one rotten slot never brings an older incarnation back (S5).
@@ -145,6 +169,7 @@ public final class Region: Sendable {
                 at: offset + RegionFormat.headOffsets[state.headTurn])
             state.head = slot
             state.headTurn = 1 - state.headTurn
+            show(state)
         }
     }
 
@@ -194,30 +219,29 @@ public final class Region: Sendable {
         tl_stream(mapping.persist, ringBase + Int(place), source, first)
         if first < bytes.count { tl_stream(mapping.persist, ringBase, source + first, bytes.count - first) }
         if persistence == .msync { tl_drain(mapping.persist) }
-        state.withLock { state in
-            state.undrained.note(place..<place + UInt64(first), isDeferred: persistence == .msync)
+        undrained.withLock { undrained in
+            undrained.note(place..<place + UInt64(first), isDeferred: persistence == .msync)
             if first < bytes.count {
-                state.undrained.note(0..<UInt64(bytes.count - first), isDeferred: persistence == .msync)
+                undrained.note(0..<UInt64(bytes.count - first), isDeferred: persistence == .msync)
             }
         }
     }
 
     /// Makes everything that was stored durable: a fence, or in msync mode `msync` of it (blocking).
     public func drain() throws(PoolError) {
-        let undrained = state.withLock { state in
-            let taken = state.undrained
-            state.undrained = Undrained()
-            return taken
+        let taken = undrained.withLock { undrained in
+            defer { undrained = Undrained() }
+            return undrained
         }
         if persistence != .msync {
-            precondition(undrained.isOfThisThread, "a fence covers only its own thread's stores")
+            precondition(taken.isOfThisThread, "a fence covers only its own thread's stores")
             return tl_drain(mapping.persist)
         }
-        for (index, range) in undrained.ranges.enumerated() {
+        for (index, range) in taken.ranges.enumerated() {
             do throws(PoolError) {
                 try mapping.sync(offset: ringOffset + range.lowerBound, count: range.upperBound - range.lowerBound)
             } catch {
-                state.withLock { $0.undrained.ranges += undrained.ranges[index...] }
+                undrained.withLock { $0.ranges += taken.ranges[index...] }
                 throw error
             }
         }

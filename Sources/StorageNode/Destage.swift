@@ -11,6 +11,15 @@ internal import RemoteMemory
 internal import StorageMedium
 internal import WriteLog
 
+/// What is being fetched from the mirror. An answer counts only if it answers the READ that is due: those of an attempt
+/// that was given up may still arrive.
+struct Healing {
+    let range: DamagedRange
+    /// Not answered yet, in order.
+    var reads: [WorkRequestID] = []
+    var bytes: [UInt8] = []
+}
+
 extension OwnerLog {
     /// Enough for the medium to be used well, little enough to keep the space coming back.
     static var destageBatchBytes: UInt64 { 16 << 20 }
@@ -72,7 +81,7 @@ extension OwnerLog {
     }
 
     /// Bytes fail their checksum on this side: they come from the mirror, which has them durably (S26).
-    private func heal(_ damaged: DamagedRange) {
+    func heal(_ damaged: DamagedRange) {
         authority.report(
             Report(
                 "record-damaged",
@@ -80,38 +89,55 @@ extension OwnerLog {
         guard let mirror, mirror.session.durable >= damaged.to else {
             return destageFailed("the log is damaged at LSN \(damaged.from) and there is no mirror to heal it from")
         }
-        healing = (damaged, [])
         do throws(RemoteMemoryError) {
-            var lsn = damaged.from
-            while lsn < damaged.to {
-                let offset = lsn.rawValue % log.ringBytes
-                let length = min(damaged.to - lsn, log.ringBytes - offset, MirrorSession.maximumShipBytes)
-                try mirror.queuePair.postRead(key: mirror.key, offset: offset, length: Int(length))
-                lsn = lsn + length
-            }
+            healing = Healing(range: damaged, reads: try postReads(of: damaged.from..<damaged.to, from: mirror))
         } catch {
-            healing = nil
+            // What was asked for already is answered, and belongs to nothing then.
             destageFailed("the mirror could not be asked for LSN \(damaged.from): \(error)")
         }
     }
 
-    /// A READ that ``heal(_:)`` posted came back. The batch is done anew, which verifies what was healed.
-    func healed(with bytes: [UInt8]) {
-        guard let (damaged, earlier) = healing else { return }
-        let all = earlier + bytes
-        healing = (damaged, all)
-        guard UInt64(all.count) >= damaged.to - damaged.from else { return }
+    /// A READ came back. When all that ``heal(_:)`` posted have, the batch is done anew, which verifies what was healed.
+    func healed(by read: WorkRequestID, with bytes: [UInt8]) {
+        guard healing?.reads.first == read else { return }
+        healing?.reads.removeFirst()
+        healing?.bytes += bytes
+        guard let done = healing, done.reads.isEmpty else { return }
         healing = nil
-        all.withUnsafeBytes { log.region.store($0, at: damaged.from) }
-        do {
-            try log.region.drain()
-            authority.report(Report("record-healed", "the log at LSN \(damaged.from) is healed from the mirror"))
-            isDestaging = false
-            destageRetryAt = .now() + Self.healRetry
-        } catch {
-            destageFailed("the healed bytes at LSN \(damaged.from) could not be made durable: \(error)")
+        guard storeGood(done) else {
+            destageFailed("the log is damaged at LSN \(done.range.from), and the mirror's copy of it too")
+            return schedulePump()
         }
-        schedulePump()
+        drainHealed { [self] failure in
+            if let failure {
+                destageFailed("the healed bytes at LSN \(done.range.from) could not be made durable: \(failure)")
+            } else {
+                authority.report(Report("record-healed", "the log at LSN \(done.range.from) is healed from the mirror"))
+                isDestaging = false
+                destageRetryAt = .now() + Self.healRetry
+            }
+            schedulePump()
+        }
+    }
+
+    /// Stores the mirror's records of the range that pass their checks; answers whether all of it does.
+    private func storeGood(_ fetched: Healing) -> Bool {
+        fetched.bytes.withUnsafeBytes { bytes in
+            let from = fetched.range.from
+            guard var comparison = LogComparison(log.region, from: from, other: bytes, endsInRecord: false) else {
+                return false
+            }
+            var isGood = true
+            while let difference = comparison.next() {
+                guard difference.kind == .damagedHere else {
+                    isGood = false
+                    continue
+                }
+                let range = Int(difference.range.lowerBound - from)..<Int(difference.range.upperBound - from)
+                log.region.store(UnsafeRawBufferPointer(rebasing: bytes[range]), at: difference.range.lowerBound)
+            }
+            return isGood
+        }
     }
 
     func finishDrainIfDone() {

@@ -37,7 +37,6 @@ final class Group {
     var onRegionPrepared: (() -> Void)?
 
     private var media: [FileMedium] = []
-    private var holdsMedia = false
     /// Steps on threads that may touch the medium.
     private var stepsUnderWay = 0
     private var onStepsDone: (() -> Void)?
@@ -91,7 +90,7 @@ final class Group {
         case .fence(let processes): fence(processes)
         case .lockMedia: lockMedia()
         case .sealRegion: sealRegion { self.handle(.sealed) }
-        case .recover: recover()
+        case .recover(let askingFirst): recover(refusingTornTail: askingFirst)
         case .openLog(let incarnation, let logUUID, let start): openLog(incarnation, logUUID, start)
         case .serve: owner?.serve()
         case .suspend: owner?.suspend()
@@ -109,21 +108,32 @@ final class Group {
         }
     }
 
-    /// Runs `body` on a thread; its result comes back as an event. While it runs the medium is not released.
-    private func step(_ body: @escaping @Sendable () -> Event) {
+    /// Runs `body` on a thread and hands what came of it to `done` on the loop. While it runs the medium is not released.
+    private func onThread<Value: Sendable>(
+        _ body: @escaping @Sendable () throws -> Value, _ done: @escaping (Result<Value, any Error>) -> Void
+    ) {
         stepsUnderWay += 1
-        node.threads.runIfActive(eventLoop: eventLoop) { body() }.assumeIsolated().whenComplete { result in
+        node.threads.runIfActive(eventLoop: eventLoop) { try body() }.assumeIsolated().whenComplete { result in
             self.stepsUnderWay -= 1
-            if self.stepsUnderWay == 0, let done = self.onStepsDone {
-                self.onStepsDone = nil
-                done()
-            }
+            done(result)
+            guard self.stepsUnderWay == 0, let onStepsDone = self.onStepsDone else { return }
+            self.onStepsDone = nil
+            onStepsDone()
+        }
+    }
+
+    /// A step whose result is an event.
+    private func step(_ body: @escaping @Sendable () -> Event) {
+        onThread(body) { result in
             switch result {
             case .success(let event): self.handle(event)
             case .failure(let error): self.handle(.stepFailed("\(error)"))
             }
         }
     }
+
+    /// The machine has given up what the steps under way are for: what they bring is let go of.
+    private var isReleasing: Bool { onStepsDone != nil }
 
     // MARK: Taking over, in S16's order
 
@@ -144,7 +154,7 @@ final class Group {
     private func lockMedia() {
         guard media.isEmpty else { return handle(.stepFailed("the medium is not released yet")) }
         let volumes = configuration.volumes
-        node.threads.runIfActive(eventLoop: eventLoop) { () -> [FileMedium] in
+        onThread {
             var opened: [FileMedium] = []
             for volume in volumes {
                 let medium = try FileMedium.open(
@@ -153,7 +163,8 @@ final class Group {
                 opened.append(medium)
             }
             return opened
-        }.assumeIsolated().whenComplete { result in
+        } _: { result in
+            guard !self.isReleasing else { return }
             switch result {
             case .success(let media):
                 self.media = media
@@ -169,7 +180,7 @@ final class Group {
         return result
     }
 
-    private func recover() {
+    private func recover(refusingTornTail: Bool) {
         let region = region
         let media = mediaByVolume
         // What the recovery tool wrote to the medium already may have been overwritten there since.
@@ -181,22 +192,27 @@ final class Group {
         }
         step {
             do throws(ReplayError) {
-                let outcome = try Replay.run(region, onto: media, dryRun: isReplayed)
+                let outcome = try Replay.run(
+                    region, onto: media, dryRun: isReplayed, refusingTornTail: refusingTornTail)
                 return .recovered(end: outcome?.endLSN ?? .zero)
             } catch {
-                return error.code == .medium ? .stepFailed(error.message) : .recoveryRefused(error.message)
+                return switch error.code {
+                case .medium: .stepFailed(error.message)
+                case .tornTail: .tailInDoubt(error.message)
+                case .corrupt: .logCorrupt(error.message)
+                case .unknownVolume, .outOfRange: .recoveryRefused(error.message)
+                }
             }
         }
     }
 
     private func openLog(_ incarnation: Incarnation, _ logUUID: UUID128, _ start: LSN) {
         let region = region
-        stepsUnderWay += 1
-        node.threads.runIfActive(eventLoop: eventLoop) { () -> WriteLog in
+        onThread {
             try region.format(role: .owner, logUUID: logUUID, incarnation: incarnation, start: start)
             return try WriteLog(region: region)
-        }.assumeIsolated().whenComplete { result in
-            self.stepsUnderWay -= 1
+        } _: { result in
+            guard !self.isReleasing else { return }
             switch result {
             case .success(let log):
                 self.mirrorTarget = nil

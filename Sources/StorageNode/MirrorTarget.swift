@@ -20,6 +20,8 @@ final class MirrorTarget: RegionTarget {
     private(set) var durable: LSN
     private var head: LSN
     private var headToPersist: LSN?
+    /// What the owner has announced to store anew, because it is damaged here.
+    private var repairing: Range<LSN>?
     /// Told when `durable` moves.
     var onProgress: (() -> Void)?
 
@@ -40,6 +42,14 @@ final class MirrorTarget: RegionTarget {
         guard offset < ring, UInt64(bytes.count) <= ring - offset, offset % LSN.alignment == 0 else {
             throw RemoteMemoryError(.access, "a WRITE of \(bytes.count) bytes at \(offset) is not inside of the ring")
         }
+        if let repair = repairing, offset == repair.lowerBound.rawValue % ring,
+            UInt64(bytes.count) <= repair.upperBound - repair.lowerBound
+        {
+            region.store(bytes, at: repair.lowerBound)
+            let next = repair.lowerBound + UInt64(bytes.count)
+            repairing = next < repair.upperBound ? next..<repair.upperBound : nil
+            return
+        }
         // The owner ships in order; after a catch-up that skipped what it had destaged, the place is further on.
         let skipped = (offset + ring - stored.rawValue % ring) % ring
         let lsn = stored + skipped
@@ -50,6 +60,13 @@ final class MirrorTarget: RegionTarget {
         stored = lsn + UInt64(bytes.count)
     }
 
+    /// Without it a WRITE below what is stored is an error: it would come from an owner that is a lap ahead of its mirror.
+    func expectRepair(of range: Range<LSN>) {
+        let isHere = range.lowerBound >= head && range.upperBound <= stored
+        let isAligned = range.lowerBound.rawValue % LSN.alignment == 0 && range.upperBound.rawValue % LSN.alignment == 0
+        repairing = isHere && isAligned ? range : nil
+    }
+
     func atomicWrite(_ value: UInt64, at offset: UInt64) throws(RemoteMemoryError) {
         let head = LSN(value)
         guard offset == region.ringBytes, value % LSN.alignment == 0, head >= self.head else {
@@ -57,6 +74,7 @@ final class MirrorTarget: RegionTarget {
         }
         headToPersist = head
         self.head = head
+        if let repair = repairing, repair.lowerBound < head { repairing = nil }
         stored = max(stored, head)
     }
 

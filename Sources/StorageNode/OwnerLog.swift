@@ -43,6 +43,8 @@ final class OwnerLog {
     let authority: Authority
 
     var acknowledgement: Acknowledgement
+    /// The end of the last write that is acknowledged whole: a boundary, where `acknowledged` may stand inside of a record.
+    private(set) var acknowledgedWriteEnd: LSN
     var overlay: Overlay
     var issued = CircularBuffer<Issued>()
     let requests = RequestQueue()
@@ -65,9 +67,11 @@ final class OwnerLog {
     private var onQuiet: (() -> Void)?
     var isPersisting = false
     /// Bytes asked from the mirror, and what has come of them.
-    var healing: (DamagedRange, [UInt8])?
+    var healing: Healing?
+    var scrub = Scrub()
     var destageRetryAt: NIODeadline = .now()
-    var drains: [(to: LSN, done: () -> Void)] = []
+    /// Those that stop the group end with ``serve()``: a handover that was given up is not done by a later destage.
+    var drains: [(to: LSN, stops: Bool, done: () -> Void)] = []
     private var isPumpScheduled = false
     private var lastData = LSN.zero
     private var lastWatermark = LSN.zero
@@ -82,6 +86,7 @@ final class OwnerLog {
         self.threads = threads
         self.authority = authority
         acknowledgement = Acknowledgement(start)
+        acknowledgedWriteEnd = start
         overlay = Overlay(start: start)
         lastMirrorHead = start
         lastMirrorDurable = start
@@ -93,6 +98,7 @@ final class OwnerLog {
 
     func serve() {
         isServing = true
+        drains.removeAll(where: \.stops)
         schedulePump()
     }
 
@@ -110,7 +116,7 @@ final class OwnerLog {
     /// Destages everything that is in the log now, and calls `done`. New requests wait.
     func drain(thenStop stop: Bool, _ done: @escaping () -> Void) {
         if stop { isServing = false }
-        drains.append((log.tail, done))
+        drains.append((log.tail, stop, done))
         schedulePump()
     }
 
@@ -129,12 +135,15 @@ final class OwnerLog {
 
     func detachMirror() {
         mirror = nil
+        scrub.asked = nil
+        scrub.repairs = []
         guard healing != nil else { return }
         healing = nil
         isDestaging = false
     }
 
     func mirrorCompleted(through id: WorkRequestID) {
+        scrubCompleted(through: id)
         guard mirror?.session.completed(through: id) == true else { return }
         pump()
     }
@@ -157,9 +166,11 @@ final class OwnerLog {
         issueWaiting()
         persistIfNeeded()
         ship()
-        authority.progress(log.durable, mirrorDurable)
+        // Read once: what is acknowledged is what the machine was told, or a mirror could join without it (S14).
+        let durable = log.durable
+        authority.progress(durable, mirrorDurable)
         guard !isRevoked else { return }
-        acknowledge()
+        acknowledge(durable)
         requests.startHeld(of: self)
         kickDestage()
         finishDrainIfDone()
@@ -226,14 +237,15 @@ final class OwnerLog {
         }
     }
 
-    private func acknowledge() {
+    private func acknowledge(_ durable: LSN) {
         let rule = authority.rule()
         let moved = acknowledgement.update(
-            local: log.durable, mirror: rule.needsMirror ? mirrorDurable : nil,
+            local: durable, mirror: rule.needsMirror ? mirrorDurable : nil,
             allowed: rule.allowed && authority.isValid())
         guard moved else { return }
         while let first = issued.first, first.end <= acknowledged {
             issued.removeFirst()
+            acknowledgedWriteEnd = first.end
             for (entry, source) in first.entries { overlay.insert(entry, source) }
             first.completion?()
         }
@@ -287,6 +299,7 @@ final class OwnerLog {
 
     func tick() {
         writeWatermarkIfIdle()
+        scrubIfIdle()
         schedulePump()
     }
 

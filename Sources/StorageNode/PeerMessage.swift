@@ -11,6 +11,8 @@ enum PeerMessage: Equatable {
     case refused(group: GroupID, epoch: Epoch, AttachRefusal, String)
     case heartbeat
     case recordChanged
+    /// The WRITEs that follow store this part of the mirror log anew, because it is damaged there.
+    case repair(Range<LSN>)
 
     static let maximumTextBytes = 512
 
@@ -43,6 +45,10 @@ enum PeerMessage: Equatable {
             out.put(text: reason)
         case .heartbeat: out.put(4 as UInt8)
         case .recordChanged: out.put(5 as UInt8)
+        case .repair(let range):
+            out.put(6 as UInt8)
+            out.put(range.lowerBound.rawValue)
+            out.put(range.upperBound.rawValue)
         }
         return out.bytes
     }
@@ -62,6 +68,10 @@ enum PeerMessage: Equatable {
                 input.text())
         case 4: self = .heartbeat
         case 5: self = .recordChanged
+        case 6:
+            let from = LSN(input.word()), to = LSN(input.word())
+            guard from < to else { return nil }
+            self = .repair(from..<to)
         default: return nil
         }
         guard input.isExhausted else { return nil }

@@ -24,7 +24,8 @@ final class OwnerRail: QueuePairDelegate {
     }
 
     func queuePair(_ queuePair: any QueuePair, read id: WorkRequestID, returned bytes: [UInt8]) {
-        if isCurrent(queuePair) { group.owner?.healed(with: bytes) }
+        guard isCurrent(queuePair), let owner = group.owner, !owner.scrubbed(by: id, with: bytes) else { return }
+        owner.healed(by: id, with: bytes)
     }
 
     func queuePair(_ queuePair: any QueuePair, received message: [UInt8]) {
@@ -78,6 +79,8 @@ final class AcceptedRail: QueuePairDelegate {
             group.handle(.attachRequested(request))
         case .heartbeat: break
         case .recordChanged: group?.handle(.recordChanged)
+        case .repair(let range):
+            if let group, group.mirrorRail === self { group.mirrorTarget?.target.expectRepair(of: range) }
         case .attached, .refused: close()
         }
     }
@@ -166,7 +169,7 @@ extension Group {
         case .refused(configuration.id, _, let refusal, let reason): handle(.attachRefused(refusal, reason))
         case .heartbeat: break
         case .recordChanged: handle(.recordChanged)
-        case .attach, .attached, .refused: rail?.close()
+        case .attach, .attached, .refused, .repair: rail?.close()
         }
     }
 

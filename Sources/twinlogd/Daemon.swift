@@ -85,7 +85,9 @@ struct Daemon {
         }
         closed.wait()
         logger.notice("stopped")
-        exit(0)
+        // The event loop and the threads still run: nothing may be torn down under them.
+        fflush(nil)
+        _exit(0)
     }
 }
 

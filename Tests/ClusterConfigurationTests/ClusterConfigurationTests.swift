@@ -203,6 +203,10 @@ struct ClusterConfigurationTests {
         Refusal(
             "run/beta.pool, size: 512MiB", "run/beta.pool, size: 132MiB", line: 16, key: "nodes.beta.pool.size",
             "not enough"),
+        // Two logs, two region headers of 8 KiB each, 16 KiB before them, and one page too little.
+        Refusal(
+            "run/beta.pool, size: 512MiB", "run/beta.pool, size: 138440704", line: 16, key: "nodes.beta.pool.size",
+            "not enough"),
         Refusal("run/beta.pool", "run/alpha.pool", line: 16, key: "nodes.beta.pool.path", "used by nodes.alpha.pool"),
         Refusal(
             "persistence: volatile", "persistence: maybe", line: 11, key: "nodes.alpha.pool.persistence", "not one of"),

@@ -64,7 +64,7 @@ struct TakeoverTests {
         #expect(rig.take(.sealed) == [] && rig.take(.recovered(end: LSN(64))) == [])
         #expect(rig.take(.fenced) == [.lockMedia])
         #expect(rig.take(.mediaLocked) == [.sealRegion])
-        #expect(rig.take(.sealed) == [.recover])
+        #expect(rig.take(.sealed) == [.recover(askingFirst: false)])
         #expect(
             rig.take(.recovered(end: LSN(100))) == [.openLog(Incarnation(6), logUUID: Rig.logUUID, start: LSN(128))])
         rig.take(.renewed(startedAt: rig.now, record: rig.machine.record))
@@ -167,10 +167,19 @@ struct TakeoverTests {
         rig.take(.peerPresence(nil, deadProcess: Self.dead, askedAt: rig.now))
         #expect(rig.pass(10 * Rig.lease).swap == nil)
         #expect(rig.machine.state(rig.now) == .unavailable && !rig.machine.takeoverPossible(rig.now))
-        let refused = rig.take(.command(.takeOver(force: false)))
+        #expect(rig.take(.command(.takeOver(force: false))) == [.readRecord])
+        let refused = rig.take(.recordRead(rig.machine.record))
         #expect(refused.swap == nil && refused.refusal?.contains("not in sync") == true)
         let forced = try #require(rig.take(.command(.takeOver(force: true))).swap)
         #expect(forced.sources == [Self.beta] && forced.mustFence == [Self.dead])
+    }
+
+    @Test("a mirror that was put in sync a moment ago takes over by command, though it has not heard of it yet")
+    func justJoined() throws {
+        let rig = Rig.standby(Rig.record(inSync: [Self.alpha]))
+        #expect(rig.take(.command(.takeOver(force: false))) == [.readRecord])
+        let claim = try #require(rig.take(.recordRead(Rig.record(version: 11))).swap)
+        #expect(claim.owner == Self.beta && claim.sources == [Self.alpha, Self.beta])
     }
 
     @Test("S20: a mirror with another pool than the coordinator knows is not in sync, whatever the record says")

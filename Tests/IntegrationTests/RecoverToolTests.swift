@@ -9,37 +9,14 @@ import Testing
 
 extension Cluster {
     @Suite(.serialized) struct RecoverToolTests {
-        private func recover(_ command: String, _ cluster: LocalCluster, _ node: String, _ more: String...) throws
-            -> Finished
-        {
-            let words = [builtBinaries() + "/twinlog-recover", command, "\(cluster.folder)/run/\(node).pool"] + more
-            return try run("bash", "-c", words.map { "'\($0)'" }.joined(separator: " "))
-        }
-
         private func replay(_ cluster: LocalCluster, _ node: String) throws -> Finished {
-            try recover("replay", cluster, node, "--group", "g0", "--config", cluster.configurationPath)
+            try cluster.recover("replay", node, "--group", "g0", "--config", cluster.configurationPath)
         }
 
         /// Load until so many more writes are acknowledged.
         private func wait(_ cluster: LocalCluster, _ history: History, moreWrites: Int) async throws {
             let from = history.acknowledgedWrites
             try await cluster.wait("\(moreWrites) more writes") { history.acknowledgedWrites >= from + moreWrites }
-        }
-
-        /// What a log holds may or may not have reached the medium when the servers died: make it the worst case. Answers
-        /// how many records there are.
-        private func spoil(_ cluster: LocalCluster, whatIsInTheLogOf node: String) throws -> Int {
-            let dump = try recover("dump", cluster, node, "--json").output
-            let document = try #require(try JSONSerialization.jsonObject(with: Data(dump.utf8)) as? [String: Any])
-            let log = try #require((document["groups"] as? [[String: Any]])?.first)
-            let records = try #require(log["records"] as? [[String: Any]]).filter { $0["kind"] as? String == "data" }
-            let medium = try FileHandle(forWritingTo: URL(fileURLWithPath: cluster.mediumPath()))
-            for record in records {
-                try medium.seek(toOffset: try #require(record["offset"] as? UInt64))
-                try medium.write(contentsOf: Data(repeating: 0xBD, count: try #require(record["length"] as? Int)))
-            }
-            try medium.close()
-            return records.count
         }
 
         /// Kills both servers under load, brings each pool to the medium in turn, and starts the cluster again. Answers how
@@ -50,6 +27,7 @@ extension Cluster {
                 try await wait(cluster, history, moreWrites: 500)
                 // While they live, nobody else looks into their pools.
                 #expect(try replay(cluster, mirror).code == 5)
+                try await cluster.waitUntilMirrored()
                 cluster.signal(owner, SIGKILL)
                 cluster.signal(mirror, SIGKILL)
                 cluster.kill(owner)
@@ -58,7 +36,7 @@ extension Cluster {
             #expect(try cluster.record()?.inSync == [NodeID("alpha"), NodeID("beta")], "killed together")
             var records = 0
             for node in [mirror, owner] {
-                records += try spoil(cluster, whatIsInTheLogOf: node)
+                records += try cluster.spoilMedium(whatIsInTheLogOf: node)
                 let result = try replay(cluster, node)
                 #expect(result.code == 0 || result.code == 1, "\(result.output)")
                 try history.verify(medium: cluster.mediumPath())

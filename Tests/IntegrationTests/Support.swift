@@ -70,6 +70,40 @@ extension LocalCluster {
     }
 }
 
+extension LocalCluster {
+    /// Runs twinlog-recover on a node's pool.
+    func recover(_ command: String, _ node: String, _ more: String...) throws -> Finished {
+        let words = [builtBinaries() + "/twinlog-recover", command, "\(folder)/run/\(node).pool"] + more
+        return try run("bash", "-c", words.map { "'\($0)'" }.joined(separator: " "))
+    }
+
+    /// What `command --json` says of the pool's one group.
+    func recoverJSON(_ command: String, _ node: String) throws -> [String: Any] {
+        let text = try recover(command, node, "--json").output
+        let document = try #require(try JSONSerialization.jsonObject(with: Data(text.utf8)) as? [String: Any])
+        return try #require((document["groups"] as? [[String: Any]])?.first)
+    }
+
+    /// The data records of a node's log.
+    func dataRecords(_ node: String) throws -> [[String: Any]] {
+        try #require(try recoverJSON("dump", node)["records"] as? [[String: Any]])
+            .filter { $0["kind"] as? String == "data" }
+    }
+
+    /// What a log holds may or may not have reached the medium when the servers died: make it the worst case. Answers
+    /// how many records there are.
+    func spoilMedium(whatIsInTheLogOf node: String) throws -> Int {
+        let records = try dataRecords(node)
+        let medium = try FileHandle(forWritingTo: URL(fileURLWithPath: mediumPath()))
+        for record in records {
+            try medium.seek(toOffset: try #require(record["offset"] as? UInt64))
+            try medium.write(contentsOf: Data(repeating: 0xBD, count: try #require(record["length"] as? Int)))
+        }
+        try medium.close()
+        return records.count
+    }
+}
+
 /// Writes and reads by several connections while `body` does its worst; then nothing may be lost.
 func withHistory(
     _ cluster: LocalCluster, blocks: Int = 2048, connections: Int = 3, depth: Int = 8, seed: UInt64,

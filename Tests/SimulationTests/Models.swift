@@ -56,6 +56,9 @@ struct RegionModel {
         acknowledged > end || records.contains { $0.isWhole && $0.lsn >= head && $0.acknowledged > end }
     }
 
+    /// Traces of a record behind what the scan finds (S5).
+    func isTorn(end: LSN) -> Bool { records.contains { $0.lsn >= end } }
+
     /// A part of the log reaches persistent memory. What was a lap earlier in its place is gone.
     mutating func store(_ shipped: [Record], _ range: Range<LSN>) {
         for record in shipped {

@@ -207,6 +207,11 @@ final class Oracle {
         case "lease-lost": world.coverage.leasesLost += 1
         case "mirror-amnesia", "amnesia": world.coverage.amnesias += 1
         case "takeover-waits": world.coverage.takeoversWaiting += 1
+        case "tail-in-doubt": world.coverage.tailsInDoubt += 1
+        case "left-to-partner": world.coverage.tailsLeftToPartner += 1
+        case "tail-discarded": world.coverage.tailsDiscarded += 1
+        case "not-taken": world.coverage.giftsTakenBack += 1
+        case "log-corrupt": expect(false, "\(process.name): \(report.message)")
         case "handover-aborted": world.coverage.handoversAborted += 1
         case "blocked": expect(false, "\(process.name) is blocked: \(report.message)")
         default: break

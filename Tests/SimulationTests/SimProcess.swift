@@ -133,7 +133,7 @@ final class SimProcess {
         case .fence(let processes): fence(processes)
         case .lockMedia: lockMedia()
         case .sealRegion: sealRegion { self.handle(.sealed) }
-        case .recover: recover()
+        case .recover(let askingFirst): recover(refusingTornTail: askingFirst)
         case .openLog(let incarnation, let logUUID, let start): openLog(incarnation, logUUID, start)
         case .serve: owner?.serve()
         case .suspend: owner?.suspend()
@@ -200,12 +200,15 @@ final class SimProcess {
         }
     }
 
-    private func recover() {
+    private func recover(refusingTornTail: Bool) {
         step(world.random.between(1, 20) * millisecond) { [self] done in
             guard let region = node.region else { return done(.recovered(end: .zero)) }
             let found = region.scan()
             guard !region.isCorrupt(end: found.end) else {
-                return done(.recoveryRefused("the log is corrupt at LSN \(found.end), below its acknowledged LSN"))
+                return done(.logCorrupt("the log is corrupt at LSN \(found.end), below its acknowledged LSN"))
+            }
+            if refusingTornTail, region.isTorn(end: found.end) {
+                return done(.tailInDoubt("the log has a torn tail at LSN \(found.end)"))
             }
             world.note("\(name) replays \(found.records.count) records up to LSN \(found.end)")
             writeToMedium(found.records) {

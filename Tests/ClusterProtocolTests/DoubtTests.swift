@@ -1,0 +1,102 @@
+import ClusterProtocol
+import Coordination
+import LogModel
+import Testing
+
+/// S5: a log that is in doubt does not decide where there is another copy.
+struct DoubtTests {
+    private static let alpha = Rig.alpha
+    private static let beta = Rig.beta
+
+    /// Alpha's second process, which has claimed and is about to replay what the first one left.
+    private func restarted(_ record: GroupRecord = Rig.record()) -> (rig: Rig, directives: [Directive]) {
+        let rig = Rig(Self.alpha, pid: 2)
+        rig.start(local: LocalLog(logUUID: Rig.logUUID, incarnation: Incarnation(5)), record)
+        for event in [Event.swapped(.won), .fenced, .mediaLocked] { rig.take(event) }
+        return (rig, rig.take(.sealed))
+    }
+
+    private func presence(_ counter: UInt64) -> Presence {
+        Presence(process: Rig.process(Self.beta), counter: counter, pool: Rig.pool(Self.beta))
+    }
+
+    @Test("S5: an owner that restarts leaves a torn tail to its partner, which lives and holds everything")
+    func leavesATornTailToThePartner() throws {
+        let (rig, directives) = restarted()
+        #expect(directives == [.recover(askingFirst: true)])
+        rig.take(.peerPresence(presence(1), deadProcess: nil, askedAt: rig.now))
+        #expect(rig.take(.tailInDoubt("torn at 640")) == [])
+        // What was there before is no sign of life: a file outlives its writer.
+        rig.take(.peerPresence(presence(1), deadProcess: nil, askedAt: rig.now))
+        #expect(rig.take(.tick, after: Rig.heartbeat) == [])
+        rig.take(.peerPresence(presence(2), deadProcess: nil, askedAt: rig.now))
+        #expect(rig.take(.tick, after: Rig.heartbeat) == [.releaseMedia])
+        let given = try #require(rig.take(.mediaReleased).swap)
+        #expect(given.owner == Self.beta && given.phase == .claimed && given.epoch == Epoch(7))
+        #expect(given.sources == [Self.alpha, Self.beta] && given.ownerProcess == nil)
+        rig.take(.swapped(.won))
+        #expect(!rig.machine.isOwner && !rig.machine.isServing)
+    }
+
+    @Test("S5: what is torn is discarded if the partner gives no sign of life within a lease, and not before")
+    func discardsATornTailAlone() {
+        let (rig, _) = restarted()
+        rig.presence = presence(1)
+        rig.take(.peerPresence(presence(1), deadProcess: nil, askedAt: rig.now))
+        rig.take(.tailInDoubt("torn at 640"))
+        #expect(rig.pass(Rig.lease - Rig.heartbeat) == [])
+        #expect(rig.pass(Rig.heartbeat) == [.recover(askingFirst: false)])
+        #expect(
+            rig.take(.recovered(end: LSN(640))) == [.openLog(Incarnation(6), logUUID: Rig.logUUID, start: LSN(640))])
+    }
+
+    @Test("there is nobody to ask: a taker, and an owner whose partner was out of sync, decide at once")
+    func nobodyToAsk() {
+        #expect(restarted(Rig.record(inSync: [Self.alpha])).directives == [.recover(askingFirst: false)])
+        let taker = Rig.standby()
+        taker.take(.peerPresence(nil, deadProcess: Rig.process(Self.alpha), askedAt: taker.now))
+        for event in [Event.swapped(.won), .fenced, .mediaLocked] { taker.take(event) }
+        #expect(taker.take(.sealed) == [.recover(askingFirst: false)])
+    }
+
+    @Test("S5: a corrupt log counts no more, and the partner's decides, however long it takes to come")
+    func leavesACorruptLogToThePartner() throws {
+        let (rig, _) = restarted()
+        #expect(rig.take(.logCorrupt("corrupt at 640")) == [.releaseMedia])
+        let given = try #require(rig.take(.mediaReleased).swap)
+        #expect(given.owner == Self.beta && given.sources == [Self.beta])
+        rig.take(.swapped(.won))
+        #expect(rig.pass(20 * Rig.lease).swap == nil)
+        #expect(!rig.machine.isServing)
+    }
+
+    @Test("S5: a corrupt log that is the only one left blocks the group until an operator decides")
+    func blocksWithTheOnlyCopyCorrupt() {
+        let (rig, _) = restarted(Rig.record(inSync: [Self.alpha]))
+        #expect(rig.take(.logCorrupt("corrupt at 640")) == [.releaseMedia])
+        #expect(rig.machine.state(rig.now) == .unavailable)
+        #expect(rig.machine.reason(rig.now)?.contains("corrupt at 640") == true)
+    }
+
+    @Test("a partner that lives and does not claim what it was given does not keep it for ever")
+    func takesBackWhatIsNotTaken() throws {
+        let (rig, _) = restarted()
+        rig.take(.peerPresence(presence(1), deadProcess: nil, askedAt: rig.now))
+        rig.take(.tailInDoubt("torn at 640"))
+        rig.take(.peerPresence(presence(2), deadProcess: nil, askedAt: rig.now))
+        for event in [Event.tick, .mediaReleased, .swapped(.won)] { rig.take(event) }
+        var swap: GroupRecord?
+        var counter: UInt64 = 2
+        let given = rig.now
+        while swap == nil, rig.now < given + 10 * Rig.lease {
+            counter += 1
+            rig.presence = presence(counter)
+            swap = rig.pass(Rig.heartbeat).swap
+        }
+        #expect(rig.now >= given + 2 * Rig.lease)
+        let claim = try #require(swap)
+        #expect(claim.owner == Self.alpha && claim.sources == [Self.alpha, Self.beta] && claim.mustFence.count == 1)
+        for event in [Event.swapped(.won), .fenced, .mediaLocked] { rig.take(event) }
+        #expect(rig.take(.sealed) == [.recover(askingFirst: false)], "it was asked, and did not answer")
+    }
+}

@@ -1,0 +1,129 @@
+// Bytes that rot in a log at rest are found and healed while both nodes live (S5, S26). The pools are mapped shared, so what
+// a test writes to a pool's file is what the node finds in its memory.
+
+import AdminProtocol
+import ClusterHarness
+import Foundation
+import LogModel
+import NBDClient
+import NIOCore
+import Testing
+
+extension Cluster {
+    /// The medium is on a file system that is full, so that everything stays in the logs; later it gets room.
+    @Suite(.serialized) struct ScrubTests {
+        static let whyNot: Comment? = {
+            do {
+                let folder = "/dev/shm/twinlog-probe-\(UUID128.random())"
+                let probe = try run(
+                    "bash", "-c",
+                    "mkdir \(folder) && mount -t tmpfs -o size=64k none \(folder) && umount \(folder); rmdir \(folder)")
+                return probe.code == 0 ? nil : "a tmpfs cannot be mounted here: \(probe.output)"
+            } catch {
+                return "\(error)"
+            }
+        }()
+
+        private static let writes = 24
+        private static let writeBytes = 100_000
+
+        private static func payload(_ number: Int) -> ByteBuffer {
+            ByteBuffer(repeating: UInt8(number + 1), count: writeBytes)
+        }
+
+        /// `body` runs with every write acknowledged, in both logs and not on the medium.
+        private func withResidentLog(
+            in parent: String, _ body: (LocalCluster, _ owner: String, _ mirror: String) async throws -> Void
+        ) async throws {
+            try await withCluster(in: parent, started: false) { cluster in
+                let small = cluster.folder + "/small"
+                try succeed("bash", "-c", "mkdir \(small) && mount -t tmpfs -o size=256k none \(small)")
+                defer { _ = Result { try succeed("umount", "-l", small) } }
+                try succeed(
+                    "bash", "-c",
+                    "truncate -s \(64 << 20) \(small)/medium && ln -s \(small)/medium \(cluster.mediumPath())")
+                for node in LocalCluster.nodes { try cluster.start(node) }
+                try await cluster.waitUntilMirrored()
+                let (owner, mirror) = try cluster.roles()
+                let client = try await cluster.connect(to: owner)
+                for number in 0..<Self.writes {
+                    try await client.write(offset: UInt64(number * Self.writeBytes), Self.payload(number))
+                }
+                try await cluster.wait("stuck") { cluster.logs().contains("destage-failed") }
+                try await body(cluster, owner, mirror)
+                try succeed("mount", "-o", "remount,size=80m", small)
+                try cluster.drain()
+                let medium = try Data(contentsOf: URL(fileURLWithPath: small + "/medium"))
+                for number in 0..<Self.writes {
+                    let start = number * Self.writeBytes
+                    #expect(medium[start..<start + Self.writeBytes].allSatisfy { $0 == UInt8(number + 1) }, "\(number)")
+                }
+                await client.disconnect()
+            }
+        }
+
+        /// Where a run of the payload of write `number` begins in the pool's file.
+        private func place(of number: Int, _ cluster: LocalCluster, _ node: String) throws -> UInt64 {
+            let pool = try Data(
+                contentsOf: URL(fileURLWithPath: "\(cluster.folder)/run/\(node).pool"), options: .alwaysMapped)
+            let run = Data(repeating: UInt8(number + 1), count: 5000)
+            return UInt64(try #require(pool.range(of: run)).lowerBound)
+        }
+
+        private func poke(_ cluster: LocalCluster, _ node: String, _ bytes: [UInt8], at place: UInt64) throws {
+            let pool = try FileHandle(forUpdating: URL(fileURLWithPath: "\(cluster.folder)/run/\(node).pool"))
+            try pool.seek(toOffset: place)
+            try pool.write(contentsOf: bytes)
+            try pool.close()
+        }
+
+        private func byte(_ cluster: LocalCluster, _ node: String, at place: UInt64) throws -> UInt8? {
+            let pool = try FileHandle(forReadingFrom: URL(fileURLWithPath: "\(cluster.folder)/run/\(node).pool"))
+            defer { pool.closeFile() }
+            try pool.seek(toOffset: place)
+            return try pool.read(upToCount: 1)?.first
+        }
+
+        private func reports(_ cluster: LocalCluster, _ node: String, _ kind: String) throws -> Int {
+            guard case .events(let events) = try cluster.ask(node, .events(after: 0, wait: false)) else { return 0 }
+            return events.count { $0.kind == kind }
+        }
+
+        /// On memory and on a disk, where storing anew takes an `msync`.
+        @Test(.enabled(if: whyNot == nil, whyNot ?? ""), arguments: ["/dev/shm", NSTemporaryDirectory()])
+        func whatRotsIsHealedFromTheOtherCopy(_ parent: String) async throws {
+            try await withResidentLog(in: parent) { cluster, owner, mirror in
+                for (node, number) in [(mirror, 17), (owner, 20)] {
+                    let place = try place(of: number, cluster, node) + 777
+                    try poke(cluster, node, [0xEE], at: place)
+                    try await cluster.wait("healed: \(node)") {
+                        try byte(cluster, node, at: place) == UInt8(number + 1)
+                    }
+                }
+                try await cluster.wait("reported") { try reports(cluster, owner, "scrub-healed") > 0 }
+                // The owner's copy: by the scrub, or by the destager, which looks at it too.
+                try await cluster.wait("reported") {
+                    try reports(cluster, owner, "scrub-healed") + reports(cluster, owner, "record-healed") == 2
+                }
+                #expect(try reports(cluster, owner, "scrub-damaged") == 0)
+                #expect(cluster.state()?.state == "mirrored", "nothing had to be shipped anew")
+            }
+        }
+
+        @Test(.enabled(if: whyNot == nil, whyNot ?? ""))
+        func whatIsDamagedInBothCopiesIsSaidOnceAndLeft() async throws {
+            try await withResidentLog(in: "/dev/shm") { cluster, owner, mirror in
+                var places: [(String, UInt64)] = []
+                for node in [owner, mirror] { places.append((node, try place(of: 21, cluster, node) + 50)) }
+                for (node, place) in places { try poke(cluster, node, [0xEE], at: place) }
+                try await cluster.wait("reported") { try reports(cluster, owner, "scrub-damaged") == 1 }
+                // A later pass finds what rots meanwhile, and says nothing twice.
+                let other = try place(of: 22, cluster, mirror)
+                try poke(cluster, mirror, [0xEE], at: other)
+                try await cluster.wait("healed") { try reports(cluster, owner, "scrub-healed") == 1 }
+                #expect(try reports(cluster, owner, "scrub-damaged") == 1)
+                for (node, place) in places { try poke(cluster, node, [22], at: place) }
+            }
+        }
+    }
+}

@@ -1,0 +1,89 @@
+import Glibc
+import LogModel
+import NIOCore
+import NIOPosix
+import PersistentMemory
+import RemoteMemory
+import Testing
+
+@testable import StorageNode
+
+/// What a mirror lets its owner store, and where.
+struct MirrorTargetTests {
+    private static let ring: UInt64 = 64 * 1024
+
+    /// Runs `body` with a target that holds nothing, on an event loop.
+    private func withTarget(_ body: @escaping @Sendable (MirrorTarget, Region) throws -> Void) async throws {
+        let path = "/dev/shm/twinlog-target-\(UUID128.random())"
+        defer { unlink(path) }
+        let pool = try Pool.create(
+            path: path, sizeBytes: 256 * 1024,
+            identity: PoolIdentity(uuid: .zero, cluster: "demo", node: NodeID("beta")), persistence: .auto)
+        let region = try pool.allocateRegion(group: GroupID("g0"), ringBytes: Self.ring)
+        try region.format(role: .mirror, logUUID: .zero, incarnation: Incarnation(1), start: .zero)
+        let eventLoop = MultiThreadedEventLoopGroup.singleton.next()
+        try await eventLoop.submit {
+            try body(
+                MirrorTarget(
+                    region: region, durable: .zero, head: .zero, eventLoop: eventLoop, threads: .singleton), region)
+        }.get()
+    }
+
+    private static func write(_ byte: UInt8, _ count: Int, at lsn: UInt64, to target: MirrorTarget) throws {
+        let bytes = [UInt8](repeating: byte, count: count)
+        let result = bytes.withUnsafeBytes { bytes in
+            Result { () throws(RemoteMemoryError) in try target.write(bytes, at: lsn % Self.ring) }
+        }
+        try result.get()
+    }
+
+    private static func byte(at lsn: UInt64, of region: Region) -> UInt8 {
+        var byte: UInt8 = 0
+        withUnsafeMutableBytes(of: &byte) { region.readRing(from: LSN(lsn), into: $0) }
+        return byte
+    }
+
+    @Test("S6: what is not trimmed is overwritten by nobody")
+    func untrimmed() async throws {
+        try await withTarget { target, region in
+            try Self.write(1, 60 * 1024, at: 0, to: target)
+            #expect(throws: RemoteMemoryError.self) { try Self.write(2, 4096, at: 8192, to: target) }
+            #expect(Self.byte(at: 8192, of: region) == 1)
+        }
+    }
+
+    @Test("a part that was announced is stored anew, once, and the log goes on behind it")
+    func repair() async throws {
+        try await withTarget { target, region in
+            try Self.write(1, 16 * 1024, at: 0, to: target)
+            target.expectRepair(of: LSN(8192)..<LSN(12288))
+            try Self.write(2, 1024, at: 8192, to: target)
+            try Self.write(3, 3072, at: 9216, to: target)
+            #expect([8192, 9216, 12288].map { Self.byte(at: $0, of: region) } == [2, 3, 1])
+            try Self.write(4, 4096, at: 16 * 1024, to: target)
+            #expect(Self.byte(at: 16 * 1024, of: region) == 4)
+            // Now it is a WRITE far ahead again; after 45 KiB more it would be over what is not trimmed.
+            #expect(throws: RemoteMemoryError.self) { try Self.write(5, 4096, at: 8192, to: target) }
+        }
+    }
+
+    @Test("no repair of what is trimmed, not stored, or no place of a record")
+    func refusals() async throws {
+        try await withTarget { target, region in
+            try Self.write(1, 16 * 1024, at: 0, to: target)
+            try target.atomicWrite(4096, at: Self.ring)
+            for range in [LSN(0)..<LSN(4096), LSN(12288)..<LSN(20480), LSN(8193)..<LSN(9216)] {
+                target.expectRepair(of: range)
+                let start = range.lowerBound.rawValue
+                #expect(throws: RemoteMemoryError.self) {
+                    try Self.write(
+                        2, Int(range.upperBound - range.lowerBound), at: start == 0 ? 5120 : start, to: target)
+                }
+            }
+            target.expectRepair(of: LSN(4096)..<LSN(8192))
+            try target.atomicWrite(8192, at: Self.ring)
+            try Self.write(6, 4096, at: 16 * 1024, to: target)
+            #expect(Self.byte(at: 4096, of: region) == 1)
+        }
+    }
+}

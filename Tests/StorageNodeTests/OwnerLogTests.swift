@@ -1,0 +1,102 @@
+import LogModel
+import NIOCore
+import PersistentMemory
+import RemoteMemory
+import StorageMedium
+import Testing
+import WriteLog
+
+@testable import StorageNode
+
+/// The data path of an owner, with a mirror that the test holds in its hands.
+struct OwnerLogTests {
+    @Test("S26: a record that rots in the owner's log is healed by the scrub, before anything needs it")
+    func scrubHealsHere() async throws {
+        try await OwnerRig.run { rig in
+            try rig.write(5, bytes: 3000)
+            try rig.write(6, bytes: 3000)
+            rig.flip(at: 64 + 100)
+            rig.owner.scrubIfIdle()
+            #expect(rig.mirror.reads.map(\.offset) == [0])
+            try rig.mirror.answerReads(rig)
+            #expect(rig.kinds == ["scrub-healed"] && rig.byte(at: 64 + 100) == 5)
+        }
+    }
+
+    @Test("a record that rots in the mirror log is announced and sent anew")
+    func scrubHealsThere() async throws {
+        try await OwnerRig.run { rig in
+            try rig.write(5, bytes: 3000)
+            try rig.write(6, bytes: 3000)
+            rig.owner.scrubIfIdle()
+            rig.mirror.bytes[3200] ^= 1
+            try rig.mirror.answerReads(rig)
+            #expect(rig.mirror.messages == [PeerMessage.repair(LSN(3072)..<LSN(6144)).encoded])
+            #expect(rig.kinds == [])
+            rig.mirror.completeAll(rig)
+            #expect(rig.kinds == ["scrub-healed"] && rig.mirror.bytes[3200] == 6)
+        }
+    }
+
+    @Test("what both copies have lost is reported once and left as it is")
+    func scrubCannotDecide() async throws {
+        try await OwnerRig.run { rig in
+            try rig.write(5, bytes: 3000)
+            rig.flip(at: 200)
+            for _ in 0..<2 {
+                rig.owner.scrub.position = .zero
+                rig.owner.scrubIfIdle()
+                rig.mirror.bytes[300] = 1
+                try rig.mirror.answerReads(rig)
+            }
+            #expect(rig.kinds == ["scrub-damaged"] && rig.byte(at: 200) != 5 && rig.mirror.messages.isEmpty)
+        }
+    }
+
+    @Test("answers to a healing that was given up are never taken for those of a later one")
+    func answersOfAnEarlierHealing() async throws {
+        try await OwnerRig.run { rig in
+            try rig.write(5, bytes: 3000)
+            rig.flip(at: 200)
+            let damaged = DamagedRange(from: .zero, to: LSN(3072))
+            rig.owner.isDestaging = true
+            rig.owner.heal(damaged)
+            let first = rig.mirror.reads.removeLast()
+            // As a rail does that lost its window in the middle of asking.
+            rig.owner.healing = nil
+            rig.owner.heal(damaged)
+            rig.owner.healed(by: first.id, with: [UInt8](repeating: 0xAA, count: 3072))
+            #expect(rig.byte(at: 200) == 5 ^ 0x20 && rig.owner.healing != nil)
+            try rig.mirror.answerReads(rig)
+            #expect(rig.byte(at: 200) == 5 && rig.byte(at: 70) == 5)
+            #expect(rig.kinds.last == "record-healed")
+        }
+    }
+
+    @Test("the mirror's copy is not believed if it fails its checks too")
+    func healingWithBadBytes() async throws {
+        try await OwnerRig.run { rig in
+            try rig.write(5, bytes: 3000)
+            rig.flip(at: 200)
+            rig.owner.isDestaging = true
+            rig.mirror.bytes[300] = 1
+            rig.owner.heal(DamagedRange(from: .zero, to: LSN(3072)))
+            try rig.mirror.answerReads(rig)
+            #expect(rig.kinds == ["record-damaged", "destage-failed"] && rig.byte(at: 300) == 5)
+        }
+    }
+
+    @Test("a handover that was given up leaves no drain behind to end the next one early")
+    func abortedDrain() async throws {
+        try await OwnerRig.run { rig in
+            try rig.write(5, bytes: 3000)
+            var done: [String] = []
+            rig.owner.drain(thenStop: true) { done.append("first handover") }
+            rig.owner.drain(thenStop: false) { done.append("drain") }
+            rig.owner.serve()
+            try rig.log.setHead(rig.log.durable, acknowledged: rig.owner.acknowledged)
+            rig.owner.finishDrainIfDone()
+            #expect(done == ["drain"])
+        }
+    }
+}

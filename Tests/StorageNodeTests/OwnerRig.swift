@@ -1,0 +1,150 @@
+// An owner's log on an event loop, and a mirror that answers when the test says so.
+
+import ClusterProtocol
+import Glibc
+import LogModel
+import NIOCore
+import NIOPosix
+import PersistentMemory
+import RemoteMemory
+import StorageMedium
+import Synchronization
+import Testing
+import WriteLog
+
+@testable import StorageNode
+
+let ringBytes: UInt64 = 64 * 1024
+
+/// The mirror's ring, and what was asked of it. Lives on the rig's event loop.
+final class FakeMirror: QueuePair {
+    struct Read {
+        var id: WorkRequestID
+        var offset: UInt64
+        var length: Int
+    }
+
+    weak var delegate: (any QueuePairDelegate)?
+    let creditBytes = RemoteMemoryLimits.windowBytes
+    var bytes = [UInt8](repeating: 0, count: Int(ringBytes))
+    var messages: [[UInt8]] = []
+    var reads: [Read] = []
+    private(set) var posted: WorkRequestID = 0
+
+    func postWrite(
+        _ source: UnsafeRawBufferPointer, key: RegionKey, offset: UInt64
+    ) throws(RemoteMemoryError) -> WorkRequestID {
+        posted += 1
+        bytes.replaceSubrange(Int(offset)..<Int(offset) + source.count, with: source)
+        return posted
+    }
+
+    func postAtomicWrite(_ value: UInt64, key: RegionKey, offset: UInt64) throws(RemoteMemoryError) -> WorkRequestID {
+        posted += 1
+        return posted
+    }
+
+    func postRead(key: RegionKey, offset: UInt64, length: Int) throws(RemoteMemoryError) -> WorkRequestID {
+        posted += 1
+        reads.append(Read(id: posted, offset: offset, length: length))
+        return posted
+    }
+
+    func postFlush(key: RegionKey) throws(RemoteMemoryError) -> WorkRequestID {
+        posted += 1
+        return posted
+    }
+
+    func send(_ message: [UInt8]) throws(RemoteMemoryError) { messages.append(message) }
+    func close() {}
+
+    func completeAll(_ rig: OwnerRig) { rig.owner.mirrorCompleted(through: posted) }
+
+    /// Answers every READ with what the ring holds now.
+    func answerReads(_ rig: OwnerRig) throws {
+        let asked = reads
+        reads = []
+        try #require(!asked.isEmpty)
+        for read in asked {
+            let answer = Array(bytes[Int(read.offset)..<Int(read.offset) + read.length])
+            if !rig.owner.scrubbed(by: read.id, with: answer) { rig.owner.healed(by: read.id, with: answer) }
+        }
+    }
+}
+
+private struct NoMedium: Medium {
+    let sizeBytes: UInt64 = 1 << 20
+    private var missing: MediumError { MediumError(.read, "there is no medium here") }
+    func read(into buffer: UnsafeMutableRawBufferPointer, at offset: UInt64) throws(MediumError) { throw missing }
+    func write(_ buffers: [UnsafeRawBufferPointer], at offset: UInt64) throws(MediumError) { throw missing }
+    func zero(_ range: ByteRange, releasingSpace: Bool) throws(MediumError) { throw missing }
+    func flush() throws(MediumError) { throw missing }
+}
+
+/// Bound to its event loop.
+final class OwnerRig {
+    let region: Region
+    let log: WriteLog
+    let mirror = FakeMirror()
+    let owner: OwnerLog
+    private let reports: Reports
+
+    final class Reports: Sendable {
+        let kinds = Mutex<[String]>([])
+    }
+
+    var kinds: [String] { reports.kinds.withLock { $0 } }
+
+    private init(_ pool: Pool, _ eventLoop: any EventLoop) throws {
+        region = try pool.allocateRegion(group: GroupID("g0"), ringBytes: ringBytes)
+        try region.format(role: .owner, logUUID: .zero, incarnation: Incarnation(1), start: .zero)
+        log = try WriteLog(region: region)
+        let reports = Reports()
+        self.reports = reports
+        // No medium: nothing is destaged, and everything stays in the log.
+        owner = OwnerLog(
+            log: log, start: .zero, media: [:], eventLoop: eventLoop, threads: .singleton,
+            authority: OwnerLog.Authority(
+                isValid: { true }, rule: { (true, true) }, progress: { _, _ in },
+                report: { report in reports.kinds.withLock { $0.append(report.kind) } }))
+        owner.attach(mirror, key: RegionKey(rawValue: 1), durable: .zero)
+        owner.serve()
+        // The destager finds no medium for what is written; these tests do without it.
+        owner.destageRetryAt = .now() + .hours(1)
+    }
+
+    /// Runs `body` in one turn of an event loop, with a log that is attached to an empty mirror.
+    static func run(_ body: @escaping @Sendable (OwnerRig) throws -> Void) async throws {
+        let path = "/dev/shm/twinlog-owner-\(UUID128.random())"
+        defer { unlink(path) }
+        let pool = try Pool.create(
+            path: path, sizeBytes: 256 * 1024,
+            identity: PoolIdentity(uuid: .zero, cluster: "demo", node: NodeID("alpha")), persistence: .auto)
+        let eventLoop = MultiThreadedEventLoopGroup.singleton.next()
+        try await eventLoop.submit {
+            let rig = try OwnerRig(pool, eventLoop)
+            try body(rig)
+            rig.owner.revoke()
+        }.get()
+    }
+
+    /// One write, acknowledged by both.
+    func write(_ byte: UInt8, bytes count: Int) throws {
+        let session = GroupSession(log: owner, volume: VolumeID(name: "vol0"), medium: NoMedium())
+        session.submit(.write(offset: 0, payload: ByteBuffer(repeating: byte, count: count))) { _ in }
+        owner.pump()
+        mirror.completeAll(self)
+        try #require(owner.acknowledgedWriteEnd == log.published)
+    }
+
+    func byte(at lsn: UInt64) -> UInt8 {
+        var byte: UInt8 = 0
+        withUnsafeMutableBytes(of: &byte) { region.readRing(from: LSN(lsn), into: $0) }
+        return byte
+    }
+
+    func flip(at lsn: UInt64) {
+        var flipped = byte(at: lsn) ^ 0x20
+        withUnsafeBytes(of: &flipped) { region.store($0, at: LSN(lsn)) }
+    }
+}
