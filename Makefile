@@ -18,7 +18,7 @@ INTEGRATION := --filter IntegrationTests --no-parallel
 # What the sanitizers run: everything but the tests that start processes.
 SANITIZED := PersistentMemoryTests|WriteLogTests|CrashTests|RecoveryTests|RemoteMemoryTCPTests|NBDTests|StorageMediumTests
 
-.PHONY: all build release test lint format test-tsan test-asan sim demo run perf clean build-packages test-packages
+.PHONY: all build release test lint format test-tsan test-asan model sim demo run perf clean build-packages test-packages
 
 all: build
 
@@ -55,6 +55,11 @@ test-asan: test-packages
 	ASAN_OPTIONS=detect_leaks=0 $(SWIFT) test --sanitize=address --scratch-path .build-asan \
 	  -Xcc -fsanitize=undefined -Xcc -fsanitize-trap=undefined --filter '$(SANITIZED)'
 
+# The log's protocol, every interleaving of a bounded model, and mutants of it. FULL=1 make model: larger, for minutes
+model:
+	@CSupport/install-packages spin gcc libc6-dev
+	Tests/Model/run-model
+
 # The simulator for longer: SEEDS=100000 make sim
 SEEDS ?= 20000
 sim: build-packages
@@ -67,4 +72,4 @@ run: release
 	.build/release/twinlog-demo --keep
 
 clean:
-	rm -rf .build .build-tsan .build-asan .build-sim
+	rm -rf .build .build-tsan .build-asan .build-sim .build-model
