@@ -24,6 +24,13 @@ enum {
 _Static_assert(AT_ZEROS + 6 == TL_HEADER_BYTES, "the header is one line");
 _Static_assert(TL_RECORD_RANGE_BYTES <= UINT32_MAX, "a range fits its field");
 
+void tl_record_encode(const tl_record *record, uint32_t seed, uint8_t *line) {
+    uint64_t words[8];
+    tl_record_words(record, words);
+    for (int word = 0; word < 8; word++) tl_put64(line + 8 * word, words[word]);
+    tl_put32(line + AT_HEADER_CRC, tl_crc32c(seed, line + 4, TL_HEADER_BYTES - 4));
+}
+
 static void decode(const uint8_t *line, tl_record *out) {
     *out = (tl_record){
         .lsn = tl_get64(line + AT_LSN),

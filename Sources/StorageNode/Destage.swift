@@ -124,7 +124,7 @@ extension OwnerLog {
     private func storeGood(_ fetched: Healing) -> Bool {
         fetched.bytes.withUnsafeBytes { bytes in
             let from = fetched.range.from
-            guard var comparison = LogComparison(log.region, from: from, other: bytes, endsInRecord: false) else {
+            guard var comparison = PartComparison(log.region, from: from, other: bytes, endsInRecord: false) else {
                 return false
             }
             var isGood = true

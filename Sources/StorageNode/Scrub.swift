@@ -18,7 +18,7 @@ struct Scrub {
     /// One part a tick: with a tick of 100 ms, 2.5 MiB a second. A part ends with a record, so it may be longer.
     static let partBytes: UInt64 = 256 << 10
     /// A part that does not find the end of a damaged record is cut here, with room for one whole record before the cut.
-    static let maximumPartBytes: UInt64 = 2 * LogComparison.maximumRecordBytes
+    static let maximumPartBytes: UInt64 = 2 * PartComparison.maximumRecordBytes
     /// Between the end of one pass and the beginning of the next.
     static let pause = TimeAmount.seconds(2)
 
@@ -102,7 +102,7 @@ extension OwnerLog {
     private func compare(_ part: Scrub.Part, _ theirs: UnsafeRawBufferPointer) {
         let from = part.range.lowerBound
         guard
-            var comparison = LogComparison(
+            var comparison = PartComparison(
                 log.region, from: from, other: theirs, endsInRecord: part.endsInRecord)
         else { return }
         while let difference = comparison.next() {

@@ -35,11 +35,11 @@ struct ComparisonTests {
         return bytes
     }
 
-    private func compare(_ other: [UInt8], cut: Bool = false) throws -> (found: [LogComparison.Difference], end: LSN) {
+    private func compare(_ other: [UInt8], cut: Bool = false) throws -> (found: [PartComparison.Difference], end: LSN) {
         try other.withUnsafeBytes { bytes in
             var comparison = try #require(
-                LogComparison(fixture.region, from: start, other: bytes, endsInRecord: cut))
-            var found: [LogComparison.Difference] = []
+                PartComparison(fixture.region, from: start, other: bytes, endsInRecord: cut))
+            var found: [PartComparison.Difference] = []
             while let difference = comparison.next() { found.append(difference) }
             return (found, comparison.position)
         }
@@ -63,13 +63,13 @@ struct ComparisonTests {
         let range = from..<ends[record]
         var other = copy(to: ends[7])
         other[Int(from - start) + place] ^= 0x20
-        #expect(try compare(other).found == [LogComparison.Difference(kind: .damagedThere, range: range)])
+        #expect(try compare(other).found == [PartComparison.Difference(kind: .damagedThere, range: range)])
         other[Int(from - start) + place] ^= 0x20
         flip(at: from + UInt64(place))
-        #expect(try compare(other).found == [LogComparison.Difference(kind: .damagedHere, range: range)])
+        #expect(try compare(other).found == [PartComparison.Difference(kind: .damagedHere, range: range)])
         other[Int(from - start) + place] ^= 0x40
         let (found, end) = try compare(other)
-        #expect(found == [LogComparison.Difference(kind: .undecidable, range: range)] && end == ends[7])
+        #expect(found == [PartComparison.Difference(kind: .undecidable, range: range)] && end == ends[7])
     }
 
     @Test func whatFillsTheLastLineIsNobodys() throws {

@@ -154,16 +154,3 @@ func onThreads(_ count: Int, _ body: @escaping @Sendable (Int) -> Void) {
     }
     group.wait()
 }
-
-/// The header of `record` as it stands in a log.
-func headerLine(_ record: inout tl_record, seed: UInt32) -> [UInt8] {
-    let line = UnsafeMutableRawBufferPointer.allocate(byteCount: Int(TL_HEADER_BYTES), alignment: 64)
-    defer { line.deallocate() }
-    var persist = tl_persist()
-    tl_persist_init(&persist, TL_PERSIST_LINES, line.baseAddress, line.count)
-    var words = [UInt64](repeating: 0, count: line.count / 8)
-    tl_record_words(&record, &words)
-    tl_stream_header(&persist, line.baseAddress, words, seed)
-    tl_drain(&persist)
-    return Array(line)
-}

@@ -40,7 +40,8 @@ struct ScanTests {
             record.kind = UInt8(TL_KIND_DISCARD.rawValue)
             record.range_bytes = 4096
             record.count = 1
-            let line = headerLine(&record, seed: seed)
+            var line = [UInt8](repeating: 0, count: 64)
+            tl_record_encode(&record, seed, &line)
             // The payload of a record at 0 begins at 64; a write behind it would begin at 192.
             try fixture.appended([UInt8](repeating: 0, count: 64) + line)
             try fixture.tamper([UInt8](repeating: 0, count: 64), at: .zero)
@@ -100,7 +101,8 @@ struct ScanTests {
         func validity(_ change: (inout tl_record) -> Void) throws -> tl_validity {
             var record = sound
             change(&record)
-            let line = headerLine(&record, seed: ring.seed)
+            var line = [UInt8](repeating: 0, count: 64)
+            tl_record_encode(&record, ring.seed, &line)
             try fixture.tamper(line, at: .zero)
             return tl_record_read(&ring, 0, ring.size, &record)
         }

@@ -47,6 +47,8 @@ static inline uint64_t tl_record_bytes(uint64_t payload_bytes) {
     return TL_HEADER_BYTES + ((payload_bytes + TL_UNIT_BYTES - 1) & ~(uint64_t)(TL_UNIT_BYTES - 1));
 }
 
+/// Writes the header of `record` to `line` (64 bytes), its checksum included.
+void tl_record_encode(const tl_record *record, uint32_t seed, uint8_t *line);
 /// The header of `record` as eight words of a little-endian line, but for its checksum, which tl_stream_header adds.
 static inline void tl_record_words(const tl_record *record, uint64_t words[8]) {
     words[0] = (uint64_t)record->payload_crc << 32;

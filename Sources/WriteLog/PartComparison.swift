@@ -8,7 +8,7 @@ public import PersistentMemory
 
 /// Compares `[from, to)` of a region's ring with bytes that another copy gave for it. Nothing in either is trusted: the work
 /// is bounded by the range. The range must not be stored to meanwhile by anybody else.
-public struct LogComparison: Sequence, IteratorProtocol {
+public struct PartComparison: Sequence, IteratorProtocol {
     public struct Difference: Hashable, Sendable {
         public enum Kind: Hashable, Sendable {
             /// The other copy's record is good, this region's is not.
