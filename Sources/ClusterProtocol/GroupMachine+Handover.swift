@@ -11,6 +11,8 @@ struct Handover: Sendable {
     var step: Step
     /// The mirror is in sync and gets the group; otherwise this is a stop with nobody to take over.
     var toPeer: Bool
+    /// This node's log holds everything that was acknowledged.
+    var isSource = true
 }
 
 extension GroupMachine {
@@ -113,8 +115,52 @@ extension GroupMachine {
     }
 
     private mutating func giveAway(_ now: Nanos, _ out: inout [Directive]) {
-        guard let record, call == nil else { return }
-        swap(to: givenAway(record, releasedByOwner: true), .giveAway, now, &out)
+        guard case .handingOver(let handover) = role, let record, call == nil else { return }
+        var given = givenAway(record, releasedByOwner: true)
+        if !handover.isSource { given.sources.removeAll { $0 == me } }
+        swap(to: given, .giveAway, now, &out)
+    }
+
+    // MARK: A log that fails
+
+    /// Its memory has failed under it (S26). The partner has everything that was acknowledged, and gets the group at once:
+    /// nothing waits for a drain, which would read what is gone. Without a partner in sync nothing is acknowledged any more.
+    mutating func logFailed(_ reason: String, _ now: Nanos, _ out: inout [Directive]) {
+        switch role {
+        case .owner(let owner):
+            let isAttached =
+                switch owner.mirror {
+                case .inSync, .requiring: true
+                default: false
+                }
+            guard isAttached, call == nil, record?.inSync.contains(settings.peer) == true else {
+                return stall(owner, reason, &out)
+            }
+            out.append(.report(Report("log-failed", "\(reason); \(settings.peer) holds everything and gets the group")))
+            leaveToPeer(owner, &out)
+        case .handingOver(let handover) where handover.step == .draining && handover.toPeer:
+            leaveToPeer(handover.owner, &out)
+        case .handingOver(var handover) where handover.step == .draining:
+            handover.owner.failure = reason
+            role = .handingOver(handover)
+        case .recovering(let recovering) where recovering.step.isBeforePublication:
+            if recovering.isSource { corrupt(reason, recovering, now, &out) }
+        default: break
+        }
+    }
+
+    private mutating func leaveToPeer(_ owner: Owner, _ out: inout [Directive]) {
+        role = .handingOver(Handover(owner: owner, step: .releasing, toPeer: true, isSource: false))
+        out += [.closeRail, .releaseMedia]
+    }
+
+    private mutating func stall(_ owner: Owner, _ reason: String, _ out: inout [Directive]) {
+        guard owner.failure == nil else { return }
+        var owner = owner
+        owner.failure = reason
+        role = .owner(owner)
+        if record?.inSync.contains(settings.peer) != true { out.append(.closeRail) }
+        out.append(.report(Report("log-failed", "\(reason); nothing is acknowledged any more")))
     }
 
     /// The peer is the owner now, by this node's swap.

@@ -35,6 +35,10 @@ struct Owner: Sendable {
     var mirrorPool = UUID128.zero
     var localDurable = LSN.zero
     var mirrorDurable = LSN.zero
+    /// The log's memory has failed and there is nobody to give the group to: nothing is acknowledged any more.
+    var failure: String?
+    /// Why the mirror refused last, which is reported once.
+    var refusal: String?
 }
 
 extension GroupMachine {
@@ -63,7 +67,7 @@ extension GroupMachine {
         case .handingOver(let handover): owner = handover.owner
         default: return (false, true)
         }
-        if owner.suspended { return (false, true) }
+        if owner.suspended || owner.failure != nil { return (false, true) }
         return switch owner.mirror {
         case .absent, .dialing, .attaching, .catchingUp: (settings.degradeOnMirrorLoss, false)
         case .requiring, .joining, .inSync, .lost: (true, true)
@@ -120,6 +124,8 @@ extension GroupMachine {
 
     /// Time's part of the mirror's way. Does not make coordinator calls.
     mutating func tickMirror(_ owner: inout Owner, _ now: Nanos, _ out: inout [Directive]) {
+        // With the log's memory failed, only a mirror that counts already is of use: it can get the group.
+        guard owner.failure == nil || record?.inSync.contains(settings.peer) == true else { return }
         switch owner.mirror {
         case .absent(let dialAt):
             guard now >= dialAt else { return }
@@ -132,7 +138,7 @@ extension GroupMachine {
             guard mirrorSilent(now) else { break }
             mirrorGone(&owner, now, &out)
         case .lost(let since, let redial):
-            if now >= since + settings.heartbeatTimeout && settings.degradeOnMirrorLoss {
+            if now >= since + settings.heartbeatTimeout && settings.degradeOnMirrorLoss && owner.failure == nil {
                 owner.mirror = .disqualifying
                 out.append(.closeRail)
                 return
@@ -217,7 +223,10 @@ extension GroupMachine {
         switch event {
         case .attached(let durable, let kept): attached(&owner, durable: durable, kept: kept, now, &out)
         case .attachRefused(let refusal, let reason):
-            out.append(.report(Report("attach-refused", "\(settings.peer) does not mirror: \(reason)")))
+            if owner.refusal != reason {
+                out.append(.report(Report("attach-refused", "\(settings.peer) does not mirror: \(reason)")))
+            }
+            owner.refusal = reason
             mirrorGone(&owner, now, &out)
             role = .owner(owner)
             if refusal == .staleEpoch { read(&out) }
@@ -247,6 +256,7 @@ extension GroupMachine {
             owner.mirror = .requiring(target: owner.localDurable)
         default: return
         }
+        owner.refusal = nil
         owner.mirrorPool = kept.pool
         owner.mirrorDurable = durable
         out.append(.report(Report("mirror-attached", "\(settings.peer) holds the log up to \(durable)")))

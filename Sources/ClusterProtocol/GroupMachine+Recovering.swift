@@ -17,6 +17,14 @@ struct Recovering: Sendable {
         case asking(since: Nanos)
         /// The partner gets the group: the medium first, then the swap.
         case releasing, givingAway
+
+        /// The log here may still be given up: no swap of this claim is on its way.
+        var isBeforePublication: Bool {
+            switch self {
+            case .opening, .asking: true
+            default: false
+            }
+        }
     }
     var epoch: Epoch
     var step: Step
@@ -139,8 +147,8 @@ extension GroupMachine {
         perform(now, &out)
     }
 
-    /// The log here is corrupt: it does not count any more, and another complete one decides.
-    private mutating func corrupt(
+    /// The log here is corrupt, or its memory fails: it does not count any more, and another complete one decides.
+    mutating func corrupt(
         _ reason: String, _ recovering: Recovering, _ now: Nanos, _ out: inout [Directive]
     ) {
         role = .recovering(recovering)

@@ -28,7 +28,7 @@ extension GroupMachine {
     }
 
     private func ownerState(_ owner: Owner) -> GroupState {
-        if owner.suspended { return .stalled }
+        if owner.suspended || owner.failure != nil { return .stalled }
         return switch owner.mirror {
         case .absent, .dialing, .attaching: settings.degradeOnMirrorLoss ? .degraded : .stalled
         case .catchingUp, .requiring, .joining: .resyncing
@@ -53,6 +53,7 @@ extension GroupMachine {
                 ? "\(record.owner) gives no sign of life"
                 : "\(record.owner) gives no sign of life, and the log here is out of sync"
         case .owner(let owner):
+            if let failure = owner.failure { return failure }
             if owner.suspended { return "the lease ran out and could not be renewed" }
             return switch owner.mirror {
             case .inSync: nil

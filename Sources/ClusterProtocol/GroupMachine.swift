@@ -123,6 +123,7 @@ public struct GroupMachine: Sendable {
         case .fenced, .mediaLocked, .sealed, .recovered, .logOpened, .stepFailed, .recoveryRefused, .logCorrupt,
             .tailInDoubt:
             recoveryEvent(event, now, &out)
+        case .logFailed(let reason): logFailed(reason, now, &out)
         case .drained: handoverEvent(event, now, &out)
         case .mediaReleased:
             if case .recovering = role { recoveryEvent(event, now, &out) } else { handoverEvent(event, now, &out) }

@@ -153,6 +153,10 @@ public enum Event: Sendable {
     /// `recover(askingFirst: true)` found a torn tail, and has written nothing (S5).
     case tailInDoubt(String)
 
+    /// Memory of this node's region has failed: nothing that is stored there may be called durable any more (S26). Said again
+    /// with every tick for as long as the process lives.
+    case logFailed(String)
+
     /// Owner: every record of the log is on the medium, and the head has moved past it.
     case drained
     case mediaReleased

@@ -35,6 +35,8 @@ package final class Mapping: @unchecked Sendable {
     let path: String
     let isReadOnly: Bool
     private let isFromLibpmem: Bool
+    /// Its number with the watcher of memory faults (S26).
+    private let watched: CInt
 
     private init(
         _ memory: Memory, length: Int, persistence: Persistence, path: String, isReadOnly: Bool,
@@ -49,9 +51,11 @@ package final class Mapping: @unchecked Sendable {
         persist = .allocate(capacity: 1)
         tl_persist_init(persist, Self.mode(for: persistence), base, length)
         persist.pointee.recorder = recorder
+        watched = tl_fault_watch(base, length)
     }
 
     deinit {
+        tl_fault_unwatch(watched)
         persist.deallocate()
         Memory(base: base, isPersistent: false, isFromLibpmem: isFromLibpmem).unmap(length)
     }
@@ -139,6 +143,17 @@ package final class Mapping: @unchecked Sendable {
     /// From here on a store traps instead of reaching a file that may have another opener.
     func forbidStores() {
         guard mprotect(base, length, PROT_READ) == 0 else { preconditionFailure("mprotect of an own mapping failed") }
+    }
+
+    /// Parts of `range`, bytes of the file, whose memory has failed since the mapping was made.
+    func faults(in range: Range<UInt64>) -> [Range<UInt64>] {
+        guard tl_fault_any() else { return [] }
+        return (0..<tl_fault_count(watched)).compactMap { index in
+            var offset: UInt64 = 0, count: UInt64 = 0
+            tl_fault_range(watched, index, &offset, &count)
+            let part = (offset..<offset + count).clamped(to: range)
+            return part.isEmpty ? nil : part
+        }
     }
 
     func block(at offset: UInt64, count: Int) -> ByteBlock {

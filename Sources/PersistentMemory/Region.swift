@@ -53,6 +53,25 @@ public final class Region: Sendable {
     /// The highest acknowledged LSN that the head slots know (S5).
     public var acknowledged: LSN { visible.withLock { $0.acknowledged } }
 
+    /// What of this region's memory has failed since the pool was opened (S26); `nil` on a good day, which costs one load.
+    /// There the region reads as zeros, and what is stored does not reach the file: nothing of it may be called durable.
+    public var memoryFault: MemoryFault? {
+        let faults = mapping.faults(in: offset..<ringOffset + ringBytes)
+        guard let first = faults.first else { return nil }
+        return MemoryFault(
+            path: mapping.path,
+            fileOffsets: faults.dropFirst().reduce(first) { low, next in
+                min(low.lowerBound, next.lowerBound)..<max(low.upperBound, next.upperBound)
+            }, firstLSN: lsn(at: first.lowerBound))
+    }
+
+    /// The position at or above the head whose place is at `fileOffset`; `nil` before the ring.
+    private func lsn(at fileOffset: UInt64) -> LSN? {
+        guard fileOffset >= ringOffset else { return nil }
+        let head = head
+        return head + (fileOffset - ringOffset + ringBytes - head.rawValue % ringBytes) % ringBytes
+    }
+
     // MARK: Opening
 
     /// Reads the slots; throws `corrupt` if both identity slots are damaged. Heals nothing by itself.
@@ -254,6 +273,20 @@ public final class Region: Sendable {
         let first = min(count, ringBytes - place)
         try mapping.sync(offset: ringOffset + place, count: first)
         try mapping.sync(offset: ringOffset, count: count - first)
+    }
+}
+
+/// Memory of a region that met an uncorrectable error, or that its file does not have any more.
+public struct MemoryFault: Hashable, Sendable, CustomStringConvertible {
+    public var path: String
+    /// Of the pool's file: everything that failed lies in it.
+    public var fileOffsets: Range<UInt64>
+    /// The first position of the log that failed; `nil` if it was the region's header.
+    public var firstLSN: LSN?
+
+    public var description: String {
+        let place = firstLSN.map { "the log from LSN \($0)" } ?? "the log's header"
+        return "\(path): memory at \(fileOffsets.lowerBound)..<\(fileOffsets.upperBound) has failed (\(place))"
     }
 }
 

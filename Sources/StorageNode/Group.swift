@@ -41,6 +41,7 @@ final class Group {
     private var stepsUnderWay = 0
     private var onStepsDone: (() -> Void)?
 
+    private var reportedFault: MemoryFault?
     private var events: [Event] = []
     private var isHandling = false
     private var commands: [(Command, (String?) -> Void)] = []
@@ -210,6 +211,7 @@ final class Group {
         let region = region
         onThread {
             try region.format(role: .owner, logUUID: logUUID, incarnation: incarnation, start: start)
+            if let fault = region.memoryFault { throw NodeError(message: fault.description) }
             return try WriteLog(region: region)
         } _: { result in
             guard !self.isReleasing else { return }
@@ -274,8 +276,19 @@ final class Group {
 
     func tick() {
         handle(.tick)
+        reportMemoryFault()
         if let mirrorRail { send(.heartbeat, on: mirrorRail.queuePair) }
         owner?.tick()
+    }
+
+    /// What failed is attributed once, and again if more fails; the machine hears of it until this process ends.
+    private func reportMemoryFault() {
+        guard let fault = region.memoryFault else { return }
+        if fault != reportedFault {
+            reportedFault = fault
+            node.report(Report("memory-failed", fault.description), group: configuration.id)
+        }
+        handle(.logFailed("\(fault); replace the memory, then restart \(node.id)"))
     }
 
     func send(_ message: PeerMessage, on queuePair: TCPQueuePair?) {

@@ -115,7 +115,8 @@ final class MirrorTarget: RegionTarget {
         do {
             try region.drain()
             if let head { try region.setHead(head, acknowledged: head) }
-            return nil
+            // What met failed memory is not in the file (S11, S26).
+            return region.memoryFault?.description
         } catch {
             return "\(error)"
         }

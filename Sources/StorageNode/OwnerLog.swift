@@ -9,6 +9,7 @@ internal import LogModel
 internal import Logging
 internal import NIOCore
 internal import NIOPosix
+internal import PersistentMemory
 internal import RemoteMemory
 internal import StorageMedium
 internal import WriteLog
@@ -197,6 +198,8 @@ final class OwnerLog {
             while let range = attached.session.next(
                 published: log.published, creditBytes: UInt64(attached.queuePair.creditBytes))
             {
+                // Zeros in the place of what was acknowledged must never reach the mirror (S26).
+                guard log.isReadable(from: range.lowerBound, to: range.upperBound) else { break }
                 let id = try post(range, to: attached)
                 attached.session.didPost(range, id: id)
             }
@@ -241,7 +244,7 @@ final class OwnerLog {
         let rule = authority.rule()
         let moved = acknowledgement.update(
             local: durable, mirror: rule.needsMirror ? mirrorDurable : nil,
-            allowed: rule.allowed && authority.isValid())
+            allowed: rule.allowed && authority.isValid() && log.region.memoryFault == nil)
         guard moved else { return }
         while let first = issued.first, first.end <= acknowledged {
             issued.removeFirst()

@@ -191,6 +191,7 @@ extension Group {
         guard !isPreparingRegion else {
             return refuseAttach(request, .notReady, "the mirror region is still being prepared for an earlier request")
         }
+        if let fault = region.memoryFault { return refuseAttach(request, .notReady, fault.description) }
         isPreparingRegion = true
         let earlier = mirrorTarget
         mirrorTarget = nil

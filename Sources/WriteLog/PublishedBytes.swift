@@ -14,6 +14,13 @@ extension WriteLog {
         try region.withRingBytes(from: from, count: to - from, body)
     }
 
+    /// Whether the memory of `[from, to)` can be read; if not, a fault of the region says so from now on (S26). The same
+    /// guarantee and precondition as ``withBytes(from:to:_:)``.
+    public func isReadable(from: LSN, to: LSN) -> Bool {
+        withBytes(from: from, to: to) { tl_fault_touch($0.baseAddress, $0.count) }
+        return region.memoryFault == nil
+    }
+
     /// The records of `[from, to)`, each verified (S26), pads left out. The same guarantee and precondition as
     /// ``withBytes(from:to:_:)``; both ends are write boundaries.
     public func records(from: LSN, to: LSN) -> PublishedRecords {

@@ -99,4 +99,52 @@ struct DoubtTests {
         for event in [Event.swapped(.won), .fenced, .mediaLocked] { rig.take(event) }
         #expect(rig.take(.sealed) == [.recover(askingFirst: false)], "it was asked, and did not answer")
     }
+
+    // MARK: S26
+
+    @Test("S26: an owner whose memory fails gives the group to its mirror at once, and counts as a source no more")
+    func memoryFails() throws {
+        let rig = Rig.mirrored()
+        #expect(rig.take(.logFailed("failed")) == [.closeRail, .releaseMedia])
+        #expect(!rig.machine.isServing && !rig.machine.ownershipValid(rig.now))
+        #expect(rig.take(.logFailed("failed")) == [], "it is said with every tick")
+        let given = try #require(rig.take(.mediaReleased).swap)
+        #expect(given.owner == Self.beta && given.sources == [Self.beta] && given.phase == .claimed)
+        rig.take(.swapped(.won))
+        #expect(rig.pass(20 * Rig.lease).swap == nil)
+    }
+
+    @Test("S26: without a mirror in sync nothing is acknowledged any more, and nobody joins")
+    func memoryFailsAlone() {
+        let rig = Rig.owner()
+        rig.take(.renewed(startedAt: rig.now, record: rig.machine.record))
+        #expect(rig.machine.acknowledgementRule.allowed)
+        #expect(rig.take(.logFailed("failed")) == [.closeRail])
+        #expect(!rig.machine.acknowledgementRule.allowed)
+        #expect(rig.machine.state(rig.now) == .stalled && rig.machine.reason(rig.now) == "failed")
+        #expect(!rig.pass(5 * Rig.lease, renewing: rig.machine.record).contains(.dial))
+    }
+
+    @Test("S26: a mirror that is in sync, but away, is waited for and not counted out")
+    func memoryFailsWithTheMirrorAway() {
+        let rig = Rig.mirrored()
+        rig.take(.railDown)
+        rig.take(.logFailed("failed"))
+        #expect(!rig.machine.acknowledgementRule.allowed)
+        let waiting = rig.pass(5 * Rig.timeout, renewing: rig.machine.record)
+        #expect(waiting.swap == nil && waiting.contains(.dial))
+        rig.take(.tick, after: Rig.heartbeat)
+        for _ in 0..<20 where !rig.take(.tick, after: Rig.heartbeat).contains(.dial) {}
+        rig.attach(kept: true)
+        #expect(rig.take(.logFailed("failed")).contains(.releaseMedia))
+    }
+
+    @Test("S26: memory that fails during a handover does not wait for the drain")
+    func memoryFailsInAHandover() throws {
+        let rig = Rig.mirrored()
+        rig.take(.renewed(startedAt: rig.now, record: rig.machine.record))
+        #expect(rig.take(.command(.handOver)) == [.drain])
+        #expect(rig.take(.logFailed("failed")).contains(.releaseMedia))
+        #expect(try #require(rig.take(.mediaReleased).swap).sources == [Self.beta])
+    }
 }
