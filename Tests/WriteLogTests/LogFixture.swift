@@ -38,6 +38,8 @@ let logUUID = UUID128(high: 0x1111, low: 0x2222)
 
 /// Where `make test-pmem` has mounted persistent memory, in its guest; elsewhere nil, and tests use the memory file system.
 let pmemFolder: String? = getenv("TWINLOG_PMEM_FOLDER").map { String(cString: $0) }
+/// The guest's processor is emulated, dozens of times slower: long tests do less there.
+let inGuest = pmemFolder != nil
 
 final class LogFixture {
     let folder: String
