@@ -18,7 +18,7 @@ INTEGRATION := --filter IntegrationTests --no-parallel
 # What the sanitizers run: everything but the tests that start processes.
 SANITIZED := PersistentMemoryTests|WriteLogTests|CrashTests|RecoveryTests|RemoteMemoryTCPTests|NBDTests|StorageMediumTests
 
-.PHONY: all build release test lint format test-tsan test-asan model sim demo run perf clean build-packages test-packages
+.PHONY: all build release test lint format test-tsan test-asan test-core arm64 test-pmem model sim demo run perf clean build-packages test-packages
 
 all: build
 
@@ -49,11 +49,27 @@ format:
 
 # A data race makes the exit code 1 though the tests pass.
 test-tsan: test-packages
+	@CSupport/install-packages gcc libc6-dev
+	Tests/CCore/run tsan
 	$(SWIFT) test --sanitize=thread --scratch-path .build-tsan --filter '$(SANITIZED)'
 
 test-asan: test-packages
 	ASAN_OPTIONS=detect_leaks=0 $(SWIFT) test --sanitize=address --scratch-path .build-asan \
 	  -Xcc -fsanitize=undefined -Xcc -fsanitize-trap=undefined --filter '$(SANITIZED)'
+
+# The pool and log tests in a guest with persistent memory (emulated NVDIMM, ext4 with DAX, MAP_SYNC).
+test-pmem: test-packages
+	$(SWIFT) build --build-tests $(FLAGS)
+	Tests/Pmem/run "$$($(SWIFT) build --show-bin-path)/TwinLogPackageTests.xctest"
+
+# The C core alone, without Swift and libpmem: here, and cross-compiled for arm64 under an emulator.
+test-core:
+	@CSupport/install-packages gcc libc6-dev
+	Tests/CCore/run native
+
+arm64:
+	@CSupport/install-packages gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user-static
+	Tests/CCore/run arm64
 
 # The log's protocol, every interleaving of a bounded model, and mutants of it. FULL=1 make model: larger, for minutes
 model:
@@ -72,4 +88,4 @@ run: release
 	.build/release/twinlog-demo --keep
 
 clean:
-	rm -rf .build .build-tsan .build-asan .build-sim .build-model
+	rm -rf .build .build-tsan .build-asan .build-sim .build-model .build-ccore .build-pmem

@@ -133,8 +133,8 @@ let package = Package(
         tests(
             "StorageNodeTests",
             [
-                "LogModel", "PersistentMemory", "RemoteMemory", "StorageMedium", "WriteLog", "ClusterProtocol",
-                "StorageNode",
+                "LogModel", "PersistentMemory", "RemoteMemory", "StorageMedium", "WriteLog", "CLogCore",
+                "ClusterProtocol", "StorageNode", .product(name: "NIOEmbedded", package: "swift-nio"),
             ] + nio),
         tests("TwinLogTests", ["TwinLog", log] + nio),
         tests(

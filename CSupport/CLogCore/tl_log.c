@@ -142,6 +142,16 @@ uint64_t tl_log_published(tl_log *log) {
     }
 }
 
+bool tl_log_unpublished(tl_log *log, tl_range *out) {
+    // The watermark first: the tail is never found below it.
+    uint64_t watermark = tl_log_published(log), tail = load(&log->tail), above = watermark + TL_UNIT_BYTES;
+    if (watermark == tail) return false;
+    // A published write's slot holds an end beyond its start; what earlier laps left is at or below the watermark.
+    while (above < tail && load(slot_of(log, above)) <= above) above += TL_UNIT_BYTES;
+    *out = (tl_range){.start = watermark, .end = least(above, tail)};
+    return true;
+}
+
 /// Looks at where the space ends now, and leaves it for the reservations that follow.
 static bool has_room(tl_log *log, tl_kind kind, uint64_t end) {
     // Acquire: the stores that moved these positions, and the reads that allowed it, are over.

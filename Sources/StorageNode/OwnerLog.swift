@@ -73,6 +73,8 @@ final class OwnerLog {
     var destageRetryAt: NIODeadline = .now()
     /// Those that stop the group end with ``serve()``: a handover that was given up is not done by a later destage.
     var drains: [(to: LSN, stops: Bool, done: () -> Void)] = []
+    /// A second: an append takes milliseconds at most, and a thread that merely waits for a processor gets one sooner.
+    var stallWatch = StallWatch(limit: .seconds(1))
     private var isPumpScheduled = false
     private var lastData = LSN.zero
     private var lastWatermark = LSN.zero
@@ -303,7 +305,19 @@ final class OwnerLog {
     func tick() {
         writeWatermarkIfIdle()
         scrubIfIdle()
+        reportStall()
         schedulePump()
+    }
+
+    /// A writer that stopped in the middle of an append holds up every acknowledgement above it.
+    private func reportStall() {
+        guard let stall = stallWatch.check(log, at: .now) else { return }
+        authority.report(
+            Report(
+                "append-stalled",
+                "the log is published only up to LSN \(stall.range.lowerBound), for \(stall.duration) now: a writer stopped "
+                    + "between reserving and publishing in [\(stall.range.lowerBound), \(stall.range.upperBound)); "
+                    + "nothing above can be acknowledged until it goes on or the node is restarted"))
     }
 
     /// An idle log gets one record that says how far it was acknowledged, so that a tail can be judged (S5).

@@ -12,7 +12,7 @@ public final class WriteLog: Sendable {
     public let region: Region
     public let incarnation: Incarnation
     /// Sendable: the C core's log synchronizes its users; it is destroyed with this object.
-    nonisolated(unsafe) private let log: OpaquePointer
+    nonisolated(unsafe) package let log: OpaquePointer
     /// Sendable: an unchanging description of memory that the region keeps mapped.
     nonisolated(unsafe) let ring: tl_ring
     private let durablePosition: Atomic<UInt64>

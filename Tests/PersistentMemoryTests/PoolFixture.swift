@@ -5,10 +5,15 @@ import LogModel
 import PersistentMemory
 import Testing
 
+/// Where `make test-pmem` has mounted persistent memory, in its guest; elsewhere nil, and tests use the memory file system.
+let pmemFolder: String? = getenv("TWINLOG_PMEM_FOLDER").map { String(cString: $0) }
+/// What pools are found to be in a test's folder.
+let persistenceHere: Persistence = pmemFolder == nil ? .volatile : .pmem
+
 final class Folder {
     let path: String
 
-    init(in parent: String = "/dev/shm") throws {
+    init(in parent: String = pmemFolder ?? "/dev/shm") throws {
         path = "\(parent)/twinlog-test-\(UUID128.random())"
         try #require(mkdir(path, 0o700) == 0)
     }
@@ -58,7 +63,9 @@ let mebibyte: UInt64 = 1 << 20
 let alpha = PoolIdentity(uuid: UUID128(high: 1, low: 2), cluster: "demo", node: NodeID("alpha"))
 
 func makePool(_ path: String, sizeBytes: UInt64 = 2 * mebibyte) throws -> Pool {
-    try Pool.create(path: path, sizeBytes: sizeBytes, identity: alpha, persistence: .volatile)
+    let pool = try Pool.create(path: path, sizeBytes: sizeBytes, identity: alpha, persistence: .auto)
+    try #require(pool.persistence == persistenceHere)
+    return pool
 }
 
 /// Opens the pool expecting a refusal, and checks that the refusal left every byte as it was.

@@ -38,7 +38,7 @@ struct PoolTests {
         }
         let pool = try Pool.open(path: path, expecting: ("demo", NodeID("alpha")), persistence: .auto)
         #expect(pool.identity == alpha)
-        #expect(pool.persistence == .volatile)
+        #expect(pool.persistence == persistenceHere)
         #expect(pool.sizeBytes == 2 * mebibyte)
         #expect(pool.regions.map(\.group) == [group, other])
         #expect(pool.regions.map(\.ringBytes) == [64 * 1024, 128 * 1024])
@@ -297,6 +297,7 @@ struct PoolTests {
     // MARK: Persistence
 
     @Test func persistenceIsSaidAsItIs() throws {
+        let folder = try Folder(in: "/dev/shm")
         func create(_ path: String, _ request: PersistenceRequest) throws -> Persistence {
             try Pool.create(path: path, sizeBytes: mebibyte, identity: alpha, persistence: request).persistence
         }

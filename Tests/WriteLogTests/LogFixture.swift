@@ -36,6 +36,11 @@ struct SeededGenerator: RandomNumberGenerator {
 let volume = VolumeID(name: "vol0")
 let logUUID = UUID128(high: 0x1111, low: 0x2222)
 
+/// Where `make test-pmem` has mounted persistent memory, in its guest; elsewhere nil, and tests use the memory file system.
+let pmemFolder: String? = getenv("TWINLOG_PMEM_FOLDER").map { String(cString: $0) }
+/// The guest's processor is emulated, dozens of times slower: long tests do less there.
+let inGuest = pmemFolder != nil
+
 final class LogFixture {
     let folder: String
     let pool: Pool
@@ -43,7 +48,7 @@ final class LogFixture {
     let log: WriteLog
 
     init(
-        ringBytes: UInt64 = 64 * 1024, start: LSN = .zero, parent: String = "/dev/shm",
+        ringBytes: UInt64 = 64 * 1024, start: LSN = .zero, parent: String = pmemFolder ?? "/dev/shm",
         persistence: PersistenceRequest = .auto
     ) throws {
         folder = "\(parent)/twinlog-log-\(UUID128.random())"
@@ -51,6 +56,7 @@ final class LogFixture {
         pool = try Pool.create(
             path: folder + "/pool", sizeBytes: ringBytes + 128 * 1024,
             identity: PoolIdentity(uuid: .zero, cluster: "demo", node: NodeID("alpha")), persistence: persistence)
+        if parent == pmemFolder { try #require(pool.persistence == .pmem) }
         region = try pool.allocateRegion(group: GroupID("g0"), ringBytes: ringBytes)
         try region.format(role: .owner, logUUID: logUUID, incarnation: Incarnation(5), start: start)
         log = try WriteLog(region: region)

@@ -70,6 +70,42 @@ struct ReservationTests {
         }
     }
 
+    @Test func whatNobodyPublishesIsNamed() throws {
+        let steps = try Steps(start: 16384 - 512)
+        Self.withWrite { write in
+            var range = tl_range()
+            #expect(!tl_log_unpublished(steps.log, &range), "nothing is reserved")
+            var places = [tl_reservation](repeating: tl_reservation(), count: 6)
+            // Twice around, so that slots hold what an earlier lap left.
+            for _ in 0..<40 {
+                for index in places.indices {
+                    #expect(tl_log_reserve(steps.log, &write, &places[index]) == TL_LOG_DONE)
+                }
+                func unpublished() -> [UInt64]? {
+                    tl_log_unpublished(steps.log, &range) ? [range.start, range.end] : nil
+                }
+                func publish(_ index: Int) {
+                    tl_log_store(steps.log, &write, &places[index])
+                    tl_log_publish(steps.log, &places[index])
+                }
+                #expect(unpublished() == [places[0].start, places[5].end], "up to the tail")
+                publish(5)
+                #expect(unpublished() == [places[0].start, places[5].start], "up to what is published above")
+                publish(2)
+                #expect(unpublished() == [places[0].start, places[2].start])
+                publish(0)
+                #expect(unpublished() == [places[1].start, places[2].start], "the one that is missing, exactly")
+                publish(1)
+                #expect(unpublished() == [places[3].start, places[5].start], "two neighbours")
+                publish(4)
+                publish(3)
+                #expect(unpublished() == nil)
+                tl_log_set_reclaim(steps.log, places[5].end)
+            }
+        }
+        #expect(steps.published > 2 * 16384)
+    }
+
     @Test func othersRunIntoFullNeverOverAStoppedProducer() throws {  // S6
         let steps = try Steps()
         Self.withWrite { write in

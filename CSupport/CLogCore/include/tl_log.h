@@ -35,6 +35,10 @@ typedef struct tl_reservation {
     uint32_t records;
 } tl_reservation;
 
+typedef struct tl_range {
+    uint64_t start, end;
+} tl_range;
+
 /// Creates the log of an empty ring whose next record has LSN `start`, a multiple of 64. `persist` and the ring
 /// outlive the log. 0, or ENOMEM, or EINVAL for a ring that is no multiple of 4096 or less than 16 KiB.
 int tl_log_create(tl_log **out, const tl_persist *persist, const tl_ring *ring, uint64_t start);
@@ -55,5 +59,10 @@ uint64_t tl_log_maximum_bytes(const tl_log *log);
 uint64_t tl_log_tail(const tl_log *log);
 uint64_t tl_log_published(tl_log *log);
 uint64_t tl_log_reclaim(const tl_log *log);
+
+/// Whether anything is reserved and not published. If so, `out` is what the watermark stands before: from it to the start of
+/// the first published write above it, or to the tail. The reservation of a stopped producer is in it. Looks at up to a
+/// window of slots: to be asked now and then, not on the way of a write.
+bool tl_log_unpublished(tl_log *log, tl_range *out);
 /// Allows the bytes below `lsn` (at most `published`) to be used again. Never moves back.
 void tl_log_set_reclaim(tl_log *log, uint64_t lsn);
