@@ -1,11 +1,20 @@
 // See tl_file.h.
 #include "tl_file.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <linux/magic.h>
+#include <stdint.h>
 #include <sys/mman.h>
 #include <sys/vfs.h>
 #include <unistd.h>
+
+#ifndef MADV_POPULATE_READ // glibc before 2.35
+#define MADV_POPULATE_READ 22
+#define MADV_POPULATE_WRITE 23
+#endif
+
+enum { SMALL_PAGE_BYTES = 4096, HUGE_PAGE_BYTES = 2 << 20 };
 
 static int set_lock(int descriptor, short type) {
     struct flock whole = {.l_type = type, .l_whence = SEEK_SET};
@@ -21,10 +30,34 @@ int tl_file_is_in_memory(int descriptor) {
     return about.f_type == TMPFS_MAGIC || about.f_type == RAMFS_MAGIC;
 }
 
+/// Room for `length` bytes at a multiple of a huge page, to be mapped over; NULL if there is none.
+static void *aligned_room(size_t length) {
+    uint8_t *room = mmap(NULL, length + HUGE_PAGE_BYTES, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (room == MAP_FAILED) return NULL;
+    size_t before = -(uintptr_t)room & (HUGE_PAGE_BYTES - 1);
+    if (before) munmap(room, before);
+    munmap(room + before + length, HUGE_PAGE_BYTES - before);
+    return room + before;
+}
+
 void *tl_file_map(int descriptor, size_t length, bool writable, bool *is_dax) {
-    int protection = writable ? PROT_READ | PROT_WRITE : PROT_READ;
-    void *base = mmap(NULL, length, protection, MAP_SHARED_VALIDATE | MAP_SYNC, descriptor, 0);
+    length = (length + SMALL_PAGE_BYTES - 1) & ~(size_t)(SMALL_PAGE_BYTES - 1);
+    void *room = length >= HUGE_PAGE_BYTES ? aligned_room(length) : NULL;
+    int protection = writable ? PROT_READ | PROT_WRITE : PROT_READ, place = room ? MAP_FIXED : 0;
+    void *base = mmap(room, length, protection, MAP_SHARED_VALIDATE | MAP_SYNC | place, descriptor, 0);
     *is_dax = base != MAP_FAILED;
-    if (base == MAP_FAILED) base = mmap(NULL, length, protection, MAP_SHARED, descriptor, 0);
-    return base == MAP_FAILED ? NULL : base;
+    if (base == MAP_FAILED) base = mmap(room, length, protection, MAP_SHARED | place, descriptor, 0);
+    if (base == MAP_FAILED) {
+        int reason = errno;
+        if (room) munmap(room, length);
+        errno = reason;
+        return NULL;
+    }
+    madvise(base, length, MADV_HUGEPAGE); // advice: most file systems have none
+    return base;
+}
+
+int tl_file_prefault(void *base, size_t length, bool for_stores) {
+    if (madvise(base, length, for_stores ? MADV_POPULATE_WRITE : MADV_POPULATE_READ) == 0) return 0;
+    return errno == EINVAL ? 0 : -1; // a kernel before 5.14: pages come with their first use
 }

@@ -32,6 +32,8 @@ public struct ClusterConfiguration: Sendable {
         public var sizeBytes: UInt64
         /// `auto`, `pmem`, `msync` or `volatile`.
         public var persistence: String
+        /// Bring all of its pages in at the start.
+        public var isPrefaulted: Bool
     }
 
     public struct Group: Sendable {

@@ -134,11 +134,12 @@ struct ConfigurationReader {
     }
 
     private func readPool(_ section: YAMLSection) throws(ConfigurationError) -> ClusterConfiguration.Pool {
-        try section.allow(["path", "size", "persistence"])
+        try section.allow(["path", "size", "persistence", "prefault"])
         return ClusterConfiguration.Pool(
             path: resolve(try section.required("path").text()),
             sizeBytes: try section.required("size").size(atLeast: 8 << 20, multipleOf: 4096),
-            persistence: try section["persistence"]?.choice(["auto", "pmem", "msync", "volatile"]) ?? "auto")
+            persistence: try section["persistence"]?.choice(["auto", "pmem", "msync", "volatile"]) ?? "auto",
+            isPrefaulted: try section["prefault"]?.choice(["true", "false"]) != "false")
     }
 
     /// HOST:PORT on the loopback interface, or, for NBD, a Unix socket.

@@ -168,6 +168,13 @@ package final class Mapping: @unchecked Sendable {
         try sync(offset: offset, count: UInt64(block.bytes.count))
     }
 
+    /// Brings all pages in. Those of an ordinary file are only read: dirty, they would all have to be written.
+    func prefault() throws(PoolError) {
+        guard tl_file_prefault(base, length, !isReadOnly && persistence != .msync) == 0 else {
+            throw .system(path, "madvise")
+        }
+    }
+
     /// In msync mode, makes a range durable (blocking); nothing otherwise.
     package func sync(offset: UInt64, count: UInt64) throws(PoolError) {
         guard persistence == .msync, count > 0 else { return }

@@ -66,6 +66,10 @@ public final class Pool: Sendable {
         }
     }
 
+    /// Brings all of the pool's pages in, so that no append meets a page fault. Blocks; a pool that is larger than the
+    /// memory that is free is better left alone. Throws `system`.
+    public func prefault() throws(PoolError) { try mapping.prefault() }
+
     /// Adds a region for `group`, durably. `ringBytes`: a multiple of 4096, at least 64 KiB. Throws `regionExists`,
     /// `directoryFull`, `noSpace`, `invalidValue` or `system`; a crash leaves the directory with or without the region.
     public func allocateRegion(group: GroupID, ringBytes: UInt64) throws(PoolError) -> Region {

@@ -292,6 +292,7 @@ public struct OpenedPool: Sendable {
         do throws(PoolError) {
             pool = try Self.openOrCreate(configuration.cluster, node, request, logger)
             for group in configuration.groups(of: id) { try Self.ensureRegion(group, in: pool) }
+            if node.pool.isPrefaulted { try pool.prefault() }
         } catch {
             throw NodeError(message: error.description)
         }

@@ -18,7 +18,7 @@ let example = """
         mirror: [127.0.0.1:7101, 127.0.0.1:7201]
         nbd: 127.0.0.1:10809
         admin: run/alpha.sock
-        pool: {path: run/alpha.pool, size: 512MiB, persistence: volatile}
+        pool: {path: run/alpha.pool, size: 512MiB, persistence: volatile, prefault: false}
       beta:
         mirror: [127.0.0.1:7102]
         nbd: unix:run/beta.nbd
@@ -90,11 +90,11 @@ struct ClusterConfigurationTests {
         #expect(alpha.adminPath == "/base/run/alpha.sock")
         #expect(alpha.pool.path == "/base/run/alpha.pool")
         #expect(alpha.pool.sizeBytes == 512 << 20)
-        #expect(alpha.pool.persistence == "volatile")
+        #expect(alpha.pool.persistence == "volatile" && !alpha.pool.isPrefaulted)
         let beta = try #require(read.node(NodeID("beta")))
         #expect(beta.nbd == "unix:/base/run/beta.nbd")
         #expect(beta.adminPath == "/tmp/beta.sock")
-        #expect(beta.pool.persistence == "auto")
+        #expect(beta.pool.persistence == "auto" && beta.pool.isPrefaulted)
         let g0 = try #require(read.group(GroupID("g0")))
         #expect(g0.home == NodeID("alpha") && g0.mirror == NodeID("beta"))
         #expect(g0.logBytes == 128 << 20)

@@ -51,6 +51,29 @@ struct PoolTests {
         #expect(pool.region(of: other)?.identity == nil)
     }
 
+    @Test func aPrefaultedPoolMeetsNoPageFaults() throws {
+        let ringBytes: UInt64 = 4 << 20
+        do {
+            let pool = try makePool(path, sizeBytes: 5 << 20)
+            _ = try pool.allocateRegion(group: GroupID("g0"), ringBytes: ringBytes)
+        }
+        let pool = try Pool.open(path: path, expecting: nil, persistence: .auto)
+        let region = try #require(pool.region(of: GroupID("g0")))
+        try pool.prefault()
+        let page = [UInt8](repeating: 7, count: 4096)
+        func faults() -> Int {
+            var usage = rusage()
+            getrusage(1, &usage)  // RUSAGE_THREAD: others run beside it
+            return usage.ru_minflt
+        }
+        let before = faults()
+        for start in stride(from: 0, to: ringBytes, by: 4096) {
+            page.withUnsafeBytes { region.store($0, at: LSN(start)) }
+        }
+        #expect(faults() - before < 64, "of 1024 pages")
+        try region.drain()
+    }
+
     @Test func creationNeverReplacesAFile() throws {
         try write([1, 2, 3], to: path)
         let error = try #require(throws: PoolError.self) { try makePool(path) }
