@@ -18,7 +18,7 @@ INTEGRATION := --filter IntegrationTests --no-parallel
 # What the sanitizers run: everything but the tests that start processes.
 SANITIZED := PersistentMemoryTests|WriteLogTests|CrashTests|RecoveryTests|RemoteMemoryTCPTests|NBDTests|StorageMediumTests
 
-.PHONY: all build release test lint format test-tsan test-asan test-core arm64 test-pmem model sim demo run perf clean build-packages test-packages
+.PHONY: all build release test lint format test-tsan test-asan test-core arm64 test-pmem model sim fuzz demo run perf clean build-packages test-packages
 
 all: build
 
@@ -81,6 +81,22 @@ SEEDS ?= 20000
 sim: build-packages
 	TWINLOG_SEEDS=$(SEEDS) $(SWIFT) test -c release -Xswiftc -enable-testing --scratch-path .build-sim --filter SimulationTests
 
+# Fuzzes every parser for FUZZ_SECONDS each: FUZZ_SECONDS=600 FUZZ_TARGETS="pool scan" make fuzz. The corpus in the tree is read
+# only; new inputs go to .build-fuzz/corpus, and one that crashes or takes 10 s is left in .build-fuzz/found.
+FUZZ_SECONDS ?= 20
+FUZZ_TARGETS ?= pool scan heal nbd frame peer admin configuration
+FUZZER := .build-fuzz/release/twinlog-fuzz
+fuzz: build-packages
+	TWINLOG_FUZZ=1 $(SWIFT) build -c release --scratch-path .build-fuzz --product twinlog-fuzz \
+	  --sanitize=fuzzer --sanitize=address -Xswiftc -parse-as-library -Xswiftc -enable-testing
+	for target in $(FUZZ_TARGETS); do \
+	  echo "== $$target"; \
+	  mkdir -p .build-fuzz/corpus/$$target .build-fuzz/found; \
+	  TWINLOG_FUZZ_TARGET=$$target SWIFT_BACKTRACE=enable=no ASAN_OPTIONS=detect_leaks=0 $(FUZZER) \
+	    -max_total_time=$(FUZZ_SECONDS) -timeout=10 -rss_limit_mb=2048 -max_len=4096 -print_final_stats=1 \
+	    -artifact_prefix=.build-fuzz/found/$$target- .build-fuzz/corpus/$$target Tests/Fuzz/corpus/$$target; \
+	done
+
 demo: release
 	.build/release/twinlog-demo
 
@@ -88,4 +104,4 @@ run: release
 	.build/release/twinlog-demo --keep
 
 clean:
-	rm -rf .build .build-tsan .build-asan .build-sim .build-model .build-ccore .build-pmem
+	rm -rf .build .build-tsan .build-asan .build-sim .build-model .build-ccore .build-pmem .build-fuzz

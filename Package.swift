@@ -37,6 +37,22 @@ func tests(_ name: String, _ dependencies: [Target.Dependency]) -> Target {
     .testTarget(name: name, dependencies: dependencies, path: "Tests/\(name)", swiftSettings: strict)
 }
 
+// `make fuzz` builds the fuzzer's executable, which has no `main` of its own; otherwise the same functions are a test target
+// that replays the corpus.
+let isFuzzing = Context.environment["TWINLOG_FUZZ"] != nil
+let fuzzed: [Target.Dependency] = [
+    "LogModel", "PersistentMemory", "WriteLog", "Recovery", "CLogCore", "NBDProtocol", "RemoteMemoryTCP", "StorageNode",
+    "AdminProtocol", "ClusterConfiguration", nioCore,
+]
+let fuzzing: Target =
+    isFuzzing
+    ? .executableTarget(
+        name: "twinlog-fuzz", dependencies: fuzzed, path: "Tests/Fuzz", exclude: ["corpus", "CorpusTests.swift"],
+        swiftSettings: strict)
+    : .testTarget(
+        name: "FuzzTests", dependencies: fuzzed, path: "Tests/Fuzz", exclude: ["corpus", "FuzzMain.swift"],
+        swiftSettings: strict)
+
 let package = Package(
     name: "TwinLog",
     products: [
@@ -137,6 +153,7 @@ let package = Package(
                 "ClusterProtocol", "StorageNode", .product(name: "NIOEmbedded", package: "swift-nio"),
             ] + nio),
         tests("TwinLogTests", ["TwinLog", log] + nio),
+        fuzzing,
         tests(
             "IntegrationTests",
             [

@@ -1,0 +1,66 @@
+// A pool whose file anybody may have written: opening it, looking at all that it says, and opening it for writing.
+
+import Glibc
+import LogModel
+import PersistentMemory
+import Recovery
+import WriteLog
+
+func fuzzPool(_ bytes: UnsafeRawBufferPointer) {
+    var input = FuzzInput(bytes)
+    // The file may also be shorter or longer than it says.
+    let size: UInt8 = input.number()
+    var image = PoolImage.damaged(PoolImage.owner, by: &input)
+    if size & 0x80 != 0 { image.removeLast(min(image.count, Int(size & 0x7F) * 1021)) }
+    if size & 0xC0 == 0x40 { image += [UInt8](repeating: 0, count: Int(size & 0x3F)) }
+    let path = PoolImage.path("pool")
+    PoolImage.write(image, to: path)
+    let looked = look(path)
+    precondition(PoolImage.read(path) == image, "a look changed the pool")
+    guard let pool = open(path, readOnly: false) else {
+        precondition(looked == nil, "what can be read can be opened for writing")
+        return
+    }
+    pool.close()
+    precondition(look(path) == looked, "healing torn copies changed what the pool says")
+}
+
+private func open(_ path: String, readOnly: Bool) -> Pool? {
+    do throws(PoolError) {
+        return try Pool.open(path: path, expecting: nil, persistence: .volatile, readOnly: readOnly)
+    } catch {
+        precondition(error.path == path && !error.message.isEmpty, "an error names the file and the reason")
+        return nil
+    }
+}
+
+private struct Seen: Equatable {
+    var identity: RegionIdentity?
+    var head: LSN
+    var acknowledged: LSN
+    var end: LSN?
+    var verdict: LogScan.Verdict?
+    var payload: UInt64 = 0
+}
+
+/// Everything that a tool can ask of a pool; `nil` if it is refused.
+private func look(_ path: String) -> [Seen]? {
+    guard let pool = open(path, readOnly: true) else { return nil }
+    defer { pool.close() }
+    return pool.regions.map { region in
+        var seen = Seen(identity: region.identity, head: region.head, acknowledged: region.acknowledged)
+        guard var scan = LogScan(region: region) else { return seen }
+        var records: UInt64 = 0
+        while let write = scan.next() {
+            for record in write.records {
+                records += 1
+                // Every byte that is delivered is inside of the ring.
+                seen.payload &+= record.payload.reduce(UInt64(record.range.length)) { $0 &+ UInt64($1) }
+            }
+        }
+        precondition(records <= region.ringBytes / 64)
+        seen.end = scan.endLSN
+        seen.verdict = scan.verdict
+        return seen
+    }
+}
