@@ -17,7 +17,7 @@
 #define FOLD __attribute__((target("sse4.2,pclmul,avx512f,avx512vl,avx512dq,vpclmulqdq")))
 
 // A stream of 64 lines would put the three exactly pages apart, in the same sets of the cache.
-enum { FOLD_LEAST_LINES = 8, STREAM_MOST_LINES = 63 };
+enum { FOLD_LEAST_LINES = 8, STREAM_MOST_LINES = 63, FETCH_BYTES = 4096 };
 
 /// x^(512 n - 33) mod P, bit-reversed: moves a remainder over n lines.
 static uint32_t over_lines[2 * STREAM_MOST_LINES + 1];
@@ -93,6 +93,10 @@ CRC static inline uint64_t crc_word(uint64_t state, const uint8_t *from) {
     return _mm_crc32_u64(state, word);
 }
 
+/// Without a copy, what is read comes from memory: a reader of a log meets a header and a page's end in each record, and the
+/// processor's own prefetching begins anew at both. It is harmless beyond the end of what is mapped.
+static inline void fetch_early(const uint8_t *line) { _mm_prefetch((const char *)line, _MM_HINT_T0); }
+
 /// Three streams of `lines` each. The copy goes on from line to line beside them: it is the memory's pace that counts.
 CRC static uint32_t crc_streams(uint8_t *to, const uint8_t *from, size_t lines, uint64_t state) {
     size_t distance = lines * 64;
@@ -103,10 +107,8 @@ CRC static uint32_t crc_streams(uint8_t *to, const uint8_t *from, size_t lines, 
             copy128(to, from, 3);
             to += 192, from += 192;
         } else {
-            const uint8_t *ahead = from + 3 * distance + 192 * line;
-            _mm_prefetch((const char *)ahead, _MM_HINT_T0);
-            _mm_prefetch((const char *)ahead + 64, _MM_HINT_T0);
-            _mm_prefetch((const char *)ahead + 128, _MM_HINT_T0);
+            const uint8_t *ahead = from + 3 * (distance + 64 * line);
+            for (int next = 0; next < 192; next += 64) fetch_early(ahead + next);
         }
         for (int word = 0; word < 8; word++, first += 8, second += 8, third += 8) {
             a = crc_word(a, first);
@@ -150,7 +152,10 @@ FOLD static inline __m512i fold512(__m512i lanes, __m512i constant, __m512i next
 
 FOLD static inline __m512i take512(uint8_t *to, const uint8_t *from, size_t line) {
     __m512i value = _mm512_loadu_si512(from + line * 64);
-    if (to) _mm512_stream_si512((__m512i *)(to + line * 64), value);
+    if (to)
+        _mm512_stream_si512((__m512i *)(to + line * 64), value);
+    else
+        fetch_early(from + line * 64 + FETCH_BYTES);
     return value;
 }
 

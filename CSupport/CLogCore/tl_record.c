@@ -75,28 +75,11 @@ tl_validity tl_record_read_header(const tl_ring *ring, uint64_t lsn, uint64_t en
     return TL_VALID;
 }
 
-// A reader of 4 KiB records meets a page's end, and a new header, in each of them; the processor's own prefetching begins
-// anew at both. Measured on a 1 GiB ring: in one go 1.5 times the floor's time, in pieces with the lines one record ahead
-// fetched early 0.8 times. A piece of one page, or a shorter lead, gives less.
-enum { PIECE_BYTES = 1024, AHEAD_BYTES = 4096 };
-
-static uint32_t payload_checksum(const tl_ring *ring, const uint8_t *from, uint64_t count) {
-    const uint8_t *end = ring->bytes + ring->size;
-    uint32_t crc = ring->seed;
-    for (uint64_t piece; count; from += piece, count -= piece) {
-        piece = count < PIECE_BYTES ? count : PIECE_BYTES;
-        if (end - from >= AHEAD_BYTES + PIECE_BYTES)
-            for (uint64_t line = 0; line < piece; line += TL_UNIT_BYTES) __builtin_prefetch(from + AHEAD_BYTES + line);
-        crc = tl_crc32c(crc, from, piece);
-    }
-    return crc;
-}
-
 tl_validity tl_record_read(const tl_ring *ring, uint64_t lsn, uint64_t end, tl_record *out) {
     tl_validity header = tl_record_read_header(ring, lsn, end, out);
     if (header != TL_VALID) return header;
     const uint8_t *payload = ring->bytes + lsn % ring->size + TL_HEADER_BYTES;
-    return payload_checksum(ring, payload, out->payload_bytes) == out->payload_crc ? TL_VALID : TL_BAD_PAYLOAD;
+    return tl_crc32c(ring->seed, payload, out->payload_bytes) == out->payload_crc ? TL_VALID : TL_BAD_PAYLOAD;
 }
 
 bool tl_record_header_at_place(const tl_ring *ring, uint64_t place, tl_record *out) {
