@@ -97,6 +97,20 @@ fuzz: build-packages
 	    -artifact_prefix=.build-fuzz/found/$$target- .build-fuzz/corpus/$$target Tests/Fuzz/corpus/$$target; \
 	done
 
+# Each scenario beside its floors and peers; JSON and the printed tables go to Perf/results/.
+PERF := .build/release/twinlog-perf
+perf: release
+	@CSupport/install-packages libpmemlog1
+	mkdir -p Perf/results
+	for scenario in append recover; do \
+	  $(PERF) compare $$scenario --seconds 3 --repeats 9 --json Perf/results/$$scenario.json | tee Perf/results/$$scenario.txt; \
+	done
+	for depth in 1 32; do \
+	  $(PERF) mirror --size 4KiB,64KiB --depth $$depth --seconds 3 --json Perf/results/mirror-$$depth.json \
+	    | tee Perf/results/mirror-$$depth.txt; \
+	done
+	$(PERF) floor --json Perf/results/floor.json | tee Perf/results/floor.txt
+
 demo: release
 	.build/release/twinlog-demo
 
