@@ -12,7 +12,7 @@ TEST_PACKAGES := $(BUILD_PACKAGES) python3 qemu-utils libnbd-bin fuse3 fio e2fsp
 
 # In three steps, so that tests that wait for a peer do not compete with those that only compute, and the tests with real
 # processes have the processor to themselves.
-COMPUTING := SimulationTests|CrashTests
+COMPUTING := SimulationTests|CrashTests|RecoveryTests|FuzzTests
 UNIT := --skip IntegrationTests --skip '$(COMPUTING)'
 INTEGRATION := --filter IntegrationTests --no-parallel
 # What the sanitizers run: everything but the tests that start processes.
