@@ -18,7 +18,7 @@ INTEGRATION := --filter IntegrationTests --no-parallel
 # What the sanitizers run: everything but the tests that start processes.
 SANITIZED := PersistentMemoryTests|WriteLogTests|CrashTests|RecoveryTests|RemoteMemoryTCPTests|NBDTests|StorageMediumTests
 
-.PHONY: all build release test lint format test-tsan test-asan test-core arm64 test-pmem model sim fuzz demo run perf clean build-packages test-packages
+.PHONY: all build release test lint format test-tsan test-asan test-core arm64 test-pmem model sim fuzz demo run perf instructions clean build-packages test-packages
 
 all: build
 
@@ -110,6 +110,11 @@ perf: release
 	    | tee Perf/results/mirror-$$depth.txt; \
 	done
 	$(PERF) floor --json Perf/results/floor.json | tee Perf/results/floor.txt
+
+# Instructions and system calls of one append: no other load on the machine changes them.
+instructions: release
+	@CSupport/install-packages valgrind strace binutils
+	Perf/instructions
 
 demo: release
 	.build/release/twinlog-demo
