@@ -241,7 +241,7 @@ extension GroupMachine {
             }
             return finishCommand(
                 refusal: "\(me) is not in sync: acknowledged writes that only \(record.owner) holds would be lost; "
-                    + "--force takes over all the same", &out)
+                    + "--force takes over with the medium as it is, and sets the stale log here aside", &out)
         }
         guard call == nil else { return }
         role = .standby

@@ -92,6 +92,7 @@ final class Group {
         case .lockMedia: lockMedia()
         case .sealRegion: sealRegion { self.handle(.sealed) }
         case .recover(let askingFirst): recover(refusingTornTail: askingFirst)
+        case .setLogAside: setLogAside()
         case .openLog(let incarnation, let logUUID, let start): openLog(incarnation, logUUID, start)
         case .serve: owner?.serve()
         case .suspend: owner?.suspend()
@@ -203,6 +204,23 @@ final class Group {
                 case .corrupt: .logCorrupt(error.message)
                 case .unknownVolume, .outOfRange: .recoveryRefused(error.message)
                 }
+            }
+        }
+    }
+
+    private func setLogAside() {
+        let region = region
+        let pool = node.pool
+        node.report(
+            Report(
+                "log-set-aside",
+                "the log here is out of sync, and older than what may be on the medium: it is archived beside the pool, not replayed"
+            ), group: configuration.id)
+        step {
+            do {
+                return .recovered(end: try MirrorRegion.archive(region, pool: pool))
+            } catch {
+                return .stepFailed("\(error)")
             }
         }
     }
