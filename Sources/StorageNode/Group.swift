@@ -301,6 +301,7 @@ final class Group {
 
     /// What failed is attributed once, and again if more fails; the machine hears of it until this process ends.
     private func reportMemoryFault() {
+        if let failure = owner?.persistFailure { handle(.logFailed("\(failure); restart \(node.id)")) }
         guard let fault = region.memoryFault else { return }
         if fault != reportedFault {
             reportedFault = fault
