@@ -11,6 +11,7 @@ struct Handover: Sendable {
     var step: Step
     /// The mirror is in sync and gets the group; otherwise this is a stop with nobody to take over.
     var toPeer: Bool
+    var since: Nanos
     /// This node's log holds everything that was acknowledged.
     var isSource = true
 }
@@ -44,7 +45,7 @@ extension GroupMachine {
             return finishCommand(refusal: "\(settings.peer) is not in sync (\(state(now).rawValue))", &out)
         }
         out.append(.report(Report("handing-over", "draining, then \(settings.peer) gets the group")))
-        role = .handingOver(Handover(owner: owner, step: .draining, toPeer: true))
+        role = .handingOver(Handover(owner: owner, step: .draining, toPeer: true, since: now))
         out.append(.drain)
     }
 
@@ -52,7 +53,7 @@ extension GroupMachine {
         switch role {
         case .owner(let owner):
             let toPeer = owner.mirror == .inSync && !owner.suspended
-            role = .handingOver(Handover(owner: owner, step: .draining, toPeer: toPeer))
+            role = .handingOver(Handover(owner: owner, step: .draining, toPeer: toPeer, since: now))
             out.append(.drain)
         case .recovering:
             out.append(.releaseMedia)
@@ -79,23 +80,28 @@ extension GroupMachine {
                 return abortHandover("\(settings.peer) fell silent while draining", now, &out)
             }
             if !handover.toPeer && (acknowledgementRule.needsMirror || !acknowledgementRule.allowed) {
-                leaveUndrained(&out)
+                leaveUndrained("\(settings.peer) is not there to acknowledge; the log is left as it is", &out)
+            }
+            if handover.toPeer && now >= handover.since + Self.drainLimit {
+                let reason =
+                    "the medium does not take what is in the log; \(settings.peer) gets the group and replays its own"
+                leaveUndrained(reason, &out)
             }
         case .releasing: break
         case .swapping: giveAway(now, &out)
         }
     }
 
-    /// What waits for a mirror that does not come is not acknowledged, so it cannot be destaged. It stays in the log.
-    private mutating func leaveUndrained(_ out: inout [Directive]) {
+    /// How long nobody is served for the sake of a partner that finds nothing to replay. What is acknowledged is in its log.
+    static var drainLimit: Nanos { 10_000_000_000 }
+
+    /// What waits for a mirror that does not come is not acknowledged, so it cannot be destaged; nor can anything while the
+    /// medium fails. It stays in the log.
+    private mutating func leaveUndrained(_ reason: String, _ out: inout [Directive]) {
         guard case .handingOver(var handover) = role else { return }
         handover.step = .releasing
         role = .handingOver(handover)
-        out += [
-            .report(
-                Report("stopped-undrained", "\(settings.peer) is not there to acknowledge; the log is left as it is")),
-            .releaseMedia,
-        ]
+        out += [.report(Report(handover.toPeer ? "handover-undrained" : "stopped-undrained", reason)), .releaseMedia]
     }
 
     mutating func handoverEvent(_ event: Event, _ now: Nanos, _ out: inout [Directive]) {
@@ -137,9 +143,9 @@ extension GroupMachine {
                 return stall(owner, reason, &out)
             }
             out.append(.report(Report("log-failed", "\(reason); \(settings.peer) holds everything and gets the group")))
-            leaveToPeer(owner, &out)
+            leaveToPeer(owner, now, &out)
         case .handingOver(let handover) where handover.step == .draining && handover.toPeer:
-            leaveToPeer(handover.owner, &out)
+            leaveToPeer(handover.owner, now, &out)
         case .handingOver(var handover) where handover.step == .draining:
             handover.owner.failure = reason
             role = .handingOver(handover)
@@ -149,8 +155,8 @@ extension GroupMachine {
         }
     }
 
-    private mutating func leaveToPeer(_ owner: Owner, _ out: inout [Directive]) {
-        role = .handingOver(Handover(owner: owner, step: .releasing, toPeer: true, isSource: false))
+    private mutating func leaveToPeer(_ owner: Owner, _ now: Nanos, _ out: inout [Directive]) {
+        role = .handingOver(Handover(owner: owner, step: .releasing, toPeer: true, since: now, isSource: false))
         out += [.closeRail, .releaseMedia]
     }
 
@@ -241,7 +247,7 @@ extension GroupMachine {
             }
             return finishCommand(
                 refusal: "\(me) is not in sync: acknowledged writes that only \(record.owner) holds would be lost; "
-                    + "--force takes over all the same", &out)
+                    + "--force takes over with the medium as it is, and sets the stale log here aside", &out)
         }
         guard call == nil else { return }
         role = .standby

@@ -66,7 +66,8 @@ extension GroupMachine {
         case .fencing: out.append(.fence(record.mustFence))
         case .locking: out.append(.lockMedia)
         case .sealing: out.append(.sealRegion)
-        case .replaying: out.append(.recover(askingFirst: recovering.asksFirst))
+        case .replaying:
+            out.append(record.setsAsideLog == true ? .setLogAside : .recover(askingFirst: recovering.asksFirst))
         case .asking: break
         case .opening:
             let start = LSN((recovering.end.rawValue + LSN.alignment - 1) / LSN.alignment * LSN.alignment)
@@ -88,6 +89,7 @@ extension GroupMachine {
         published.inSync = [me]
         published.sources = []
         published.mustFence = []
+        published.setsAsideLog = nil
         published.ownerProcess = settings.process
         published.pools[me.rawValue] = settings.pool
         return published

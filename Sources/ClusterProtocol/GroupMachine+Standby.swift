@@ -135,7 +135,10 @@ extension GroupMachine {
         claim.epoch = record.epoch.next
         claim.phase = .claimed
         claim.sources = record.phase == .published ? record.inSync : record.sources
-        if forced, !holds(me, pool: settings.pool, in: record) { claim.sources = [me] }
+        if forced, !holds(me, pool: settings.pool, in: record) {
+            claim.sources = [me]
+            claim.setsAsideLog = true
+        }
         claim.inSync = [me]
         if let old = record.ownerProcess, old != settings.process, !claim.mustFence.contains(old) {
             claim.mustFence.append(old)

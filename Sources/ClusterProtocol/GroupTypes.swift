@@ -182,6 +182,8 @@ public enum Directive: Hashable, Sendable {
     case sealRegion
     /// Replay all of the region and flush; or, with `askingFirst`, say `tailInDoubt` instead of discarding a torn tail.
     case recover(askingFirst: Bool)
+    /// Archive the region's log and write nothing of it (S9). Then `recovered`, with where it ended.
+    case setLogAside
     /// Begin `incarnation` in this node's region as owner, from the recovered end on.
     case openLog(Incarnation, logUUID: UUID128, start: LSN)
 

@@ -46,14 +46,18 @@ public struct GroupRecord: Hashable, Sendable, Codable {
     /// The owner's process; a taker fences it. `nil` after a handover: the old owner has released the medium and the new
     /// one has not claimed yet, so nobody writes.
     public var ownerProcess: ProcessIdentity?
+    /// While claimed by force with a log that is out of sync: what that log holds is older than what may be on the medium, so
+    /// it is set aside and not replayed (S9). `nil` otherwise.
+    public var setsAsideLog: Bool?
     /// The pool that each node had when it last took part; a node with another one is not in sync, whatever it says (S20).
     public var pools: [String: UUID128]
 
     public init(
         version: UInt64, group: GroupID, logUUID: UUID128, owner: NodeID, epoch: Epoch, phase: Phase,
         inSync: [NodeID], sources: [NodeID], mustFence: [ProcessIdentity], ownerProcess: ProcessIdentity?,
-        pools: [String: UUID128]
+        setsAsideLog: Bool? = nil, pools: [String: UUID128]
     ) {
+        self.setsAsideLog = setsAsideLog
         self.version = version
         self.group = group
         self.logUUID = logUUID

@@ -67,14 +67,18 @@ extension OwnerLog {
                 self.isDestaging = false
                 guard !self.isRevoked else { return }
                 if case .failure(let error) = result { return self.destageFailed("\(error)") }
+                self.destageProblem = nil
                 self.overlay.destaged(to: end)
                 self.pump()
             }
     }
 
+    /// Tried again for as long as it takes; reported when the reason changes.
     private func destageFailed(_ reason: String) {
         isDestaging = false
         destageRetryAt = .now() + Self.destageRetry
+        guard destageProblem != reason else { return }
+        destageProblem = reason
         authority.report(
             Report(
                 "destage-failed", "a batch did not reach the medium and will be written anew from the log: \(reason)"))

@@ -92,6 +92,7 @@ final class Group {
         case .lockMedia: lockMedia()
         case .sealRegion: sealRegion { self.handle(.sealed) }
         case .recover(let askingFirst): recover(refusingTornTail: askingFirst)
+        case .setLogAside: setLogAside()
         case .openLog(let incarnation, let logUUID, let start): openLog(incarnation, logUUID, start)
         case .serve: owner?.serve()
         case .suspend: owner?.suspend()
@@ -207,6 +208,23 @@ final class Group {
         }
     }
 
+    private func setLogAside() {
+        let region = region
+        let pool = node.pool
+        node.report(
+            Report(
+                "log-set-aside",
+                "the log here is out of sync, and older than what may be on the medium: it is archived beside the pool, not replayed"
+            ), group: configuration.id)
+        step {
+            do {
+                return .recovered(end: try MirrorRegion.archive(region, pool: pool))
+            } catch {
+                return .stepFailed("\(error)")
+            }
+        }
+    }
+
     private func openLog(_ incarnation: Incarnation, _ logUUID: UUID128, _ start: LSN) {
         let region = region
         onThread {
@@ -283,6 +301,7 @@ final class Group {
 
     /// What failed is attributed once, and again if more fails; the machine hears of it until this process ends.
     private func reportMemoryFault() {
+        if let failure = owner?.persistFailure { handle(.logFailed("\(failure); restart \(node.id)")) }
         guard let fault = region.memoryFault else { return }
         if fault != reportedFault {
             reportedFault = fault

@@ -24,13 +24,17 @@ enum MirrorRegion {
         return false
     }
 
-    /// Writes the region's header and records at their offsets into a sparse file. A mirror's records are also the owner's.
+    /// A mirror's records are also the owner's.
     private static func archiveIfNotEmpty(_ region: Region, pool: Pool) throws {
-        guard var scan = LogScan(region: region), let identity = region.identity, identity.role == .owner else {
-            return
-        }
+        if region.identity?.role == .owner { _ = try archive(region, pool: pool) }
+    }
+
+    /// Writes the region's records at their places of the ring into a sparse file beside the pool, if there are any; answers
+    /// where the log ended. Blocks.
+    static func archive(_ region: Region, pool: Pool) throws -> LSN {
+        guard var scan = LogScan(region: region), let identity = region.identity else { return .zero }
         while scan.next() != nil {}
-        guard scan.recordCount > 0 else { return }
+        guard scan.recordCount > 0 else { return scan.endLSN }
         let path = "\(pool.path).archive-\(region.group)-\(identity.incarnation)"
         let temporary = path + ".new"
         let descriptor = open(temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0o600)
@@ -51,6 +55,7 @@ enum MirrorRegion {
             throw ArchiveError(path: path, number: errno)
         }
         prune(region.group, incarnation: identity.incarnation, pool: pool)
+        return scan.endLSN
     }
 
     private static func prune(_ group: GroupID, incarnation: Incarnation, pool: Pool) {

@@ -70,6 +70,9 @@ final class OwnerLog {
     /// Bytes asked from the mirror, and what has come of them.
     var healing: Healing?
     var scrub = Scrub()
+    var destageProblem: String?
+    /// Nothing stored from now on may be called durable (see ``persistIfNeeded()``).
+    private(set) var persistFailure: String?
     var destageRetryAt: NIODeadline = .now()
     /// Those that stop the group end with ``serve()``: a handover that was given up is not done by a later destage.
     var drains: [(to: LSN, stops: Bool, done: () -> Void)] = []
@@ -227,14 +230,16 @@ final class OwnerLog {
         return id
     }
 
-    /// Group persist for memory that needs msync: one call covers everything published when it begins.
+    /// Group persist for memory that needs msync: one call covers everything published when it begins. One that failed is not
+    /// tried again: the kernel may have marked the pages clean, and the next one would say that they are durable (S8).
     private func persistIfNeeded() {
-        guard !isPersisting, log.durable < log.published else { return }
+        guard !isPersisting, persistFailure == nil, log.durable < log.published else { return }
         isPersisting = true
         let log = log
         threads.runIfActive(eventLoop: eventLoop) { try log.persist() }.assumeIsolated().whenComplete { result in
             self.isPersisting = false
             if case .failure(let error) = result {
+                self.persistFailure = "the log could not be made durable: \(error)"
                 self.authority.report(Report("persist-failed", "the log could not be made durable: \(error)"))
                 return
             }

@@ -147,4 +147,18 @@ struct DoubtTests {
         #expect(rig.take(.logFailed("failed")).contains(.releaseMedia))
         #expect(try #require(rig.take(.mediaReleased).swap).sources == [Self.beta])
     }
+
+    @Test(
+        "a handover whose drain does not end, because the medium fails, is made without it: the partner replays its log"
+    )
+    func undrainedHandover() throws {
+        let rig = Rig.mirrored()
+        rig.take(.renewed(startedAt: rig.now, record: rig.machine.record))
+        #expect(rig.take(.command(.handOver)) == [.drain])
+        let record = rig.machine.record
+        #expect(!rig.pass(9900 * millis, heard: true, renewing: record).contains(.releaseMedia))
+        #expect(rig.pass(200 * millis, heard: true, renewing: record).contains(.releaseMedia))
+        let given = try #require(rig.take(.mediaReleased).swap)
+        #expect(given.owner == Self.beta && given.sources == [Self.alpha, Self.beta])
+    }
 }

@@ -172,6 +172,11 @@ struct TakeoverTests {
         #expect(refused.swap == nil && refused.refusal?.contains("not in sync") == true)
         let forced = try #require(rig.take(.command(.takeOver(force: true))).swap)
         #expect(forced.sources == [Self.beta] && forced.mustFence == [Self.dead])
+        // S9: what is on the medium may be newer than this log.
+        for event in [Event.swapped(.won), .fenced, .mediaLocked] { rig.take(event) }
+        #expect(rig.take(.sealed) == [.setLogAside])
+        rig.take(.recovered(end: LSN(640)))
+        #expect(rig.take(.logOpened).swap?.setsAsideLog == nil)
     }
 
     @Test("a mirror that was put in sync a moment ago takes over by command, though it has not heard of it yet")
@@ -180,6 +185,16 @@ struct TakeoverTests {
         #expect(rig.take(.command(.takeOver(force: false))) == [.readRecord])
         let claim = try #require(rig.take(.recordRead(Rig.record(version: 11))).swap)
         #expect(claim.owner == Self.beta && claim.sources == [Self.alpha, Self.beta])
+    }
+
+    @Test("S9: a taker by force that died before it published sets its log aside again, and does not replay it")
+    func forcedAndCut() throws {
+        let rig = Rig(Self.beta, pid: 2)
+        var record = Rig.record(owner: Self.beta, epoch: 6, phase: .claimed, inSync: [Self.beta], sources: [Self.beta])
+        record.setsAsideLog = true
+        rig.start(local: LocalLog(logUUID: Rig.logUUID, incarnation: Incarnation(5)), record)
+        for event in [Event.swapped(.won), .fenced, .mediaLocked] { rig.take(event) }
+        #expect(rig.take(.sealed) == [.setLogAside])
     }
 
     @Test("S20: a mirror with another pool than the coordinator knows is not in sync, whatever the record says")

@@ -81,6 +81,45 @@ extension Cluster {
             }
         }
 
+        /// What was acknowledged with one copy and had reached the medium is not taken back by a stale log (S9).
+        @Test func aTakeoverByForceNeverWritesAStaleLogOverTheMedium() async throws {
+            try await withCluster { cluster in
+                let (owner, mirror) = try cluster.roles()
+                let client = try await cluster.connect(to: owner)
+                let bytes = 64 << 10, count = 128
+                func write(_ byte: UInt8) -> [EventLoopFuture<ByteBuffer?>] {
+                    (0..<count).map { number in
+                        client.submit(
+                            .write(
+                                offset: UInt64(number * bytes), payload: ByteBuffer(repeating: byte, count: bytes),
+                                fua: false))
+                    }
+                }
+                let old = write(0x11)
+                _ = try await old[count / 4].get()
+                cluster.kill(mirror)
+                for write in old { _ = try await write.get() }
+                for write in write(0x22) { _ = try await write.get() }
+                try cluster.drain()
+                cluster.kill(owner)
+                let stale = try cluster.dataRecords(mirror).count
+                try cluster.start(mirror)
+                try await cluster.wait("unavailable") { cluster.group(at: mirror)?.status.state == "unavailable" }
+                let forced = try twinlog(cluster, "takeover", "g0", "--on", mirror, "--force")
+                #expect(forced.code == 0, "\(forced.output)")
+                let again = try await cluster.connect(to: mirror)
+                for number in 0..<count {
+                    let found = try await again.read(offset: UInt64(number * bytes), length: bytes)
+                    #expect(found == ByteBuffer(repeating: 0x22, count: bytes), "write \(number)")
+                }
+                await again.disconnect()
+                let archives = try FileManager.default.contentsOfDirectory(atPath: cluster.folder + "/run")
+                    .filter { $0.hasPrefix("\(mirror).pool.archive-g0-") }
+                #expect(archives.count == (stale > 0 ? 1 : 0), "\(stale) records were set aside")
+                print("by force: a stale log of \(stale) records was set aside")
+            }
+        }
+
         /// The test holds the medium, so that the taker stands between its claim and its publication; there it is killed.
         @Test(arguments: ["the taker", "the old owner"])
         func aTakerThatDiesBetweenClaimAndPublicationLosesNothing(_ returning: String) async throws {  // S16

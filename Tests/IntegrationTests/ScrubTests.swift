@@ -3,6 +3,7 @@
 
 import AdminProtocol
 import ClusterHarness
+import Coordination
 import Foundation
 import LogModel
 import NBDClient
@@ -123,6 +124,20 @@ extension Cluster {
                 try await cluster.wait("healed") { try reports(cluster, owner, "scrub-healed") == 1 }
                 #expect(try reports(cluster, owner, "scrub-damaged") == 1)
                 for (node, place) in places { try poke(cluster, node, [22], at: place) }
+            }
+        }
+
+        @Test(.enabled(if: whyNot == nil, whyNot ?? ""))
+        func aHandoverOverAFailingMediumIsMadeAllTheSame() async throws {
+            try await withResidentLog(in: "/dev/shm") { cluster, owner, mirror in
+                async let handover = Task.detached { try twinlog(cluster, "handover", "g0", "--to", mirror) }.value
+                try await cluster.wait("given to \(mirror)") { try cluster.record()?.owner == NodeID(mirror) }
+                // Now the medium works for the partner, as where only one server's path to it is broken.
+                try succeed("mount", "-o", "remount,size=80m", cluster.folder + "/small")
+                let result = try await handover
+                #expect(result.code == 0, "\(result.output)")
+                try await cluster.waitUntilMirrored()
+                #expect(cluster.owner() == mirror)
             }
         }
     }

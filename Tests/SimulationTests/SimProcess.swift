@@ -134,6 +134,7 @@ final class SimProcess {
         case .lockMedia: lockMedia()
         case .sealRegion: sealRegion { self.handle(.sealed) }
         case .recover(let askingFirst): recover(refusingTornTail: askingFirst)
+        case .setLogAside: world.oracle.expect(false, "\(name) sets its log aside, and nobody forced it")
         case .openLog(let incarnation, let logUUID, let start): openLog(incarnation, logUUID, start)
         case .serve: owner?.serve()
         case .suspend: owner?.suspend()
