@@ -32,11 +32,15 @@ struct OnPersistentMemoryTests {
     private func mappingFlags(of descriptor: Int32) throws -> [Set<Substring>] {
         var about = stat()
         try #require(fstat(descriptor, &about) == 0)
+        let device = [about.st_dev >> 8 & 0xFFF, about.st_dev & 0xFF].map { part in
+            let digits = String(part, radix: 16)
+            return digits.count < 2 ? "0" + digits : digits
+        }.joined(separator: ":")
         var isWanted = false
         var found: [Set<Substring>] = []
         for line in try Self.lines(of: "/proc/self/smaps") {
             let words = line.split(separator: " ")
-            if words.count >= 5, words[0].contains("-") { isWanted = words[4] == "\(about.st_ino)" }
+            if words.count >= 5, words[0].contains("-") { isWanted = words[3] == device && words[4] == "\(about.st_ino)" }
             if isWanted, line.hasPrefix("VmFlags:") { found.append(Set(words.dropFirst())) }
         }
         return found
