@@ -40,7 +40,9 @@ struct OnPersistentMemoryTests {
         var found: [Set<Substring>] = []
         for line in try Self.lines(of: "/proc/self/smaps") {
             let words = line.split(separator: " ")
-            if words.count >= 5, words[0].contains("-") { isWanted = words[3] == device && words[4] == "\(about.st_ino)" }
+            if words.count >= 5, words[0].contains("-") {
+                isWanted = words[3] == device && words[4] == "\(about.st_ino)"
+            }
             if isWanted, line.hasPrefix("VmFlags:") { found.append(Set(words.dropFirst())) }
         }
         return found
