@@ -28,15 +28,24 @@ struct OnPersistentMemoryTests {
         return lines
     }
 
-    /// `VmFlags` of the mapping of the file at `path`; "sf" says that page faults are synchronous (MAP_SYNC).
-    private func mappingFlags(of path: String) throws -> Set<Substring> {
+    /// `VmFlags` of each mapping of the open file; "sf" says that page faults are synchronous (MAP_SYNC).
+    private func mappingFlags(of descriptor: Int32) throws -> [Set<Substring>] {
+        var about = stat()
+        try #require(fstat(descriptor, &about) == 0)
+        let device = [about.st_dev >> 8 & 0xFFF, about.st_dev & 0xFF].map { part in
+            let digits = String(part, radix: 16)
+            return digits.count < 2 ? "0" + digits : digits
+        }.joined(separator: ":")
         var isWanted = false
+        var found: [Set<Substring>] = []
         for line in try Self.lines(of: "/proc/self/smaps") {
-            if line.hasSuffix(path) { isWanted = true }
-            if isWanted, line.hasPrefix("VmFlags:") { return Set(line.split(separator: " ").dropFirst()) }
+            let words = line.split(separator: " ")
+            if words.count >= 5, words[0].contains("-") {
+                isWanted = words[3] == device && words[4] == "\(about.st_ino)"
+            }
+            if isWanted, line.hasPrefix("VmFlags:") { found.append(Set(words.dropFirst())) }
         }
-        Issue.record("\(path) is not mapped")
-        return []
+        return found
     }
 
     private static func bytes(_ number: Int) -> [UInt8] {
@@ -51,7 +60,6 @@ struct OnPersistentMemoryTests {
     @Test func poolsAreOnPersistentMemoryMappedSynchronously() throws {
         let fixture = try LogFixture(ringBytes: 1 << 20)
         #expect(fixture.pool.persistence == .pmem)
-        #expect(try mappingFlags(of: fixture.folder + "/pool").contains("sf"))
         let asked = try LogFixture(persistence: .pmem)
         #expect(asked.pool.persistence == .pmem)
         // The same memory, told to promise nothing.
@@ -60,6 +68,8 @@ struct OnPersistentMemoryTests {
         let descriptor = open(fixture.folder + "/pool", O_RDONLY | O_CLOEXEC)
         try #require(descriptor >= 0)
         defer { close(descriptor) }
+        let flags = try mappingFlags(of: descriptor)
+        #expect(flags.count == 1 && flags.allSatisfy { $0.contains("sf") }, "\(flags)")
         var isDax = false
         let base = tl_file_map(descriptor, 65536, false, &isDax)
         #expect(base != nil && isDax)
@@ -69,7 +79,8 @@ struct OnPersistentMemoryTests {
     /// A fence alone where the caches are inside the persistence domain, write-backs anywhere else.
     @Test func thePersistenceDomainIsRespected() throws {
         let domain = try #require(Self.lines(of: "/sys/bus/nd/devices/region0/persistence_domain").first)
-        let mode = try LogFixture().region.mapping.persist.pointee.mode
+        let fixture = try LogFixture()
+        let mode = withExtendedLifetime(fixture) { fixture.region.mapping.persist.pointee.mode }
         switch boot {
         case 1: #expect(domain == "memory_controller" && mode == TL_PERSIST_LINES)
         default: #expect(domain == "cpu_cache" && mode == TL_PERSIST_FENCE)
