@@ -4,7 +4,8 @@
 import Foundation
 import Testing
 
-struct CorpusTests {
+/// One after the other: the targets of a process share its files.
+@Suite(.serialized) struct CorpusTests {
     private static let folder = URL(fileURLWithPath: #filePath).deletingLastPathComponent().appendingPathComponent(
         "corpus")
 
@@ -14,7 +15,7 @@ struct CorpusTests {
         ).sorted { $0.path < $1.path }
     }
 
-    @Test(.serialized, arguments: FuzzTarget.allCases)
+    @Test(arguments: FuzzTarget.allCases)
     func everyInputIsDealtWith(target: FuzzTarget) throws {  // S21
         let inputs = try inputs(target)
         #expect(!inputs.isEmpty, "the corpus of \(target) is missing")

@@ -11,6 +11,10 @@ func fuzzHeal(_ bytes: UnsafeRawBufferPointer) {
     var first = FuzzInput(UnsafeRawBufferPointer(rebasing: bytes.prefix(bytes.count / 2)))
     var second = FuzzInput(UnsafeRawBufferPointer(rebasing: bytes.dropFirst(bytes.count / 2)))
     let (target, source) = (PoolImage.path("target"), PoolImage.path("source"))
+    defer {
+        unlink(target)
+        unlink(source)
+    }
     let sourceImage = PoolImage.damaged(PoolImage.owner, by: &second)
     PoolImage.write(PoolImage.damaged(PoolImage.mirror, by: &first), to: target)
     PoolImage.write(sourceImage, to: source)

@@ -14,6 +14,7 @@ func fuzzPool(_ bytes: UnsafeRawBufferPointer) {
     if size & 0x80 != 0 { image.removeLast(min(image.count, Int(size & 0x7F) * 1021)) }
     if size & 0xC0 == 0x40 { image += [UInt8](repeating: 0, count: Int(size & 0x3F)) }
     let path = PoolImage.path("pool")
+    defer { unlink(path) }
     PoolImage.write(image, to: path)
     let looked = look(path)
     precondition(PoolImage.read(path) == image, "a look changed the pool")
