@@ -63,22 +63,36 @@ static void *copy_of(const void *bytes, uint64_t count) {
     return memcpy(copy, bytes, count);
 }
 
-void tl_recorder_note(tl_recorder *recorder, tl_operation_kind kind, uint64_t offset, const void *bytes, uint64_t count) {
-    pthread_mutex_lock(&recorder->lock);
+/// With the lock held. Takes over the operation's bytes.
+static void append(tl_recorder *recorder, tl_operation operation) {
     if (recorder->count == recorder->capacity) {
-        size_t capacity = recorder->capacity ? recorder->capacity * 2 : 1024;
+        size_t capacity = recorder->capacity ? recorder->capacity * 2 : 64;
         tl_operation *grown = realloc(recorder->operations, capacity * sizeof *grown);
         if (!grown) abort();
         recorder->operations = grown;
         recorder->capacity = capacity;
     }
-    recorder->operations[recorder->count++] = (tl_operation){
-        .kind = kind,
-        .thread = number_of_this_thread(recorder),
-        .offset = offset,
-        .count = count,
-        .bytes = copy_of(bytes, count),
-    };
+    recorder->operations[recorder->count++] = operation;
+}
+
+void tl_recorder_note(tl_recorder *recorder, tl_operation_kind kind, uint64_t offset, const void *bytes, uint64_t count) {
+    pthread_mutex_lock(&recorder->lock);
+    append(recorder, (tl_operation){
+                         .kind = kind,
+                         .thread = number_of_this_thread(recorder),
+                         .offset = offset,
+                         .count = count,
+                         .bytes = copy_of(bytes, count),
+                     });
+    pthread_mutex_unlock(&recorder->lock);
+}
+
+void tl_recorder_add(tl_recorder *recorder, const tl_operation *operation) {
+    if (operation->thread >= MAXIMUM_THREADS) abort();
+    tl_operation copy = *operation;
+    copy.bytes = copy_of(operation->bytes, operation->count);
+    pthread_mutex_lock(&recorder->lock);
+    append(recorder, copy);
     pthread_mutex_unlock(&recorder->lock);
 }
 

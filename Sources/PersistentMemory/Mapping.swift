@@ -40,7 +40,7 @@ package final class Mapping: @unchecked Sendable {
 
     private init(
         _ memory: Memory, length: Int, persistence: Persistence, path: String, isReadOnly: Bool,
-        recorder: OpaquePointer?
+        recorder: OpaquePointer?, isa: tl_isa?
     ) {
         base = memory.base
         isFromLibpmem = memory.isFromLibpmem
@@ -51,6 +51,7 @@ package final class Mapping: @unchecked Sendable {
         persist = .allocate(capacity: 1)
         tl_persist_init(persist, Self.mode(for: persistence), base, length)
         persist.pointee.recorder = recorder
+        if let isa { persist.pointee.isa = isa }
         watched = tl_fault_watch(base, length)
     }
 
@@ -80,7 +81,7 @@ package final class Mapping: @unchecked Sendable {
 
     static func map(
         _ descriptor: borrowing Descriptor, length: Int, request: PersistenceRequest, path: String, isReadOnly: Bool,
-        recorder: OpaquePointer? = nil
+        recorder: OpaquePointer? = nil, isa: tl_isa? = nil
     ) throws(PoolError) -> Mapping {
         let inMemory = tl_file_is_in_memory(descriptor.raw)
         guard inMemory >= 0 else { throw .system(path, "fstatfs") }
@@ -90,8 +91,8 @@ package final class Mapping: @unchecked Sendable {
             let persistence = try resolve(
                 request, inMemory: inMemory == 1, isPersistent: memory.isPersistent, path: path)
             return Mapping(
-                memory, length: length, persistence: persistence, path: path, isReadOnly: isReadOnly, recorder: recorder
-            )
+                memory, length: length, persistence: persistence, path: path, isReadOnly: isReadOnly,
+                recorder: recorder, isa: isa)
         } catch {
             memory.unmap(length)
             throw error
@@ -159,6 +160,12 @@ package final class Mapping: @unchecked Sendable {
     func block(at offset: UInt64, count: Int) -> ByteBlock {
         precondition(offset <= UInt64(length) && count <= length - Int(offset))
         return ByteBlock(UnsafeRawBufferPointer(start: base + Int(offset), count: count))
+    }
+
+    /// Whether these very bytes are there.
+    func holds(_ block: ByteBlock, at offset: UInt64) -> Bool {
+        precondition(offset <= UInt64(length) && block.bytes.count <= length - Int(offset))
+        return block.bytes.withUnsafeBytes { memcmp($0.baseAddress!, base + Int(offset), $0.count) == 0 }
     }
 
     /// Stores one self-contained block with one drain; durable when it returns.

@@ -1,6 +1,6 @@
 // Making a pool: under a temporary name until all of it is durable, so that a crash leaves a complete pool or none.
 
-import CLogCore
+package import CLogCore
 import Glibc
 import LogModel
 
@@ -13,10 +13,11 @@ extension Pool {
         try create(path: path, sizeBytes: sizeBytes, identity: identity, persistence: persistence, recorder: nil)
     }
 
-    /// The same; what passes the persistence seam is noted in a `tl_recorder` that outlives the pool.
+    /// The same; what passes the persistence seam is noted in a `tl_recorder` that outlives the pool. `isa`: instead of
+    /// the best instructions that this processor has.
     package static func create(
         path: String, sizeBytes: UInt64, identity: PoolIdentity, persistence: PersistenceRequest,
-        recorder: OpaquePointer?
+        recorder: OpaquePointer?, isa: tl_isa? = nil
     ) throws(PoolError) -> Pool {
         guard Name.isValid(identity.cluster), Name.isValid(identity.node.rawValue),
             sizeBytes % UInt64(PoolFormat.pageBytes) == 0, sizeBytes >= 128 * 1024,
@@ -33,7 +34,7 @@ extension Pool {
         do throws(PoolError) {
             return try fill(
                 descriptor, temporary, path: path, sizeBytes: sizeBytes, identity: identity, persistence: persistence,
-                recorder: recorder)
+                recorder: recorder, isa: isa)
         } catch {
             unlink(temporary)
             throw error
@@ -57,12 +58,14 @@ extension Pool {
 
     private static func fill(
         _ descriptor: consuming sending Descriptor, _ temporary: String, path: String, sizeBytes: UInt64,
-        identity: PoolIdentity, persistence: PersistenceRequest, recorder: OpaquePointer?
+        identity: PoolIdentity, persistence: PersistenceRequest, recorder: OpaquePointer?,
+        isa: tl_isa?
     ) throws(PoolError) -> Pool {
         let failure = posix_fallocate(descriptor.raw, 0, off_t(sizeBytes))
         guard failure == 0 else { throw .system(path, "allocate \(Size.format(sizeBytes))", failure) }
         let mapping = try Mapping.map(
-            descriptor, length: Int(sizeBytes), request: persistence, path: path, isReadOnly: false, recorder: recorder)
+            descriptor, length: Int(sizeBytes), request: persistence, path: path, isReadOnly: false, recorder: recorder,
+            isa: isa)
         let superblock = Superblock(
             sequence: 1, pool: identity.uuid, sizeBytes: sizeBytes, cluster: identity.cluster, node: identity.node)
         let directory = RegionDirectory(sequence: 1, pool: identity.uuid, entries: [])

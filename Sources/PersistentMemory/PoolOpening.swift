@@ -1,5 +1,6 @@
 // Opening a pool that exists: every refusal comes before the first store, and names what is wrong and where.
 
+package import CLogCore
 import Glibc
 public import LogModel
 
@@ -14,9 +15,10 @@ extension Pool {
         try open(path: path, expecting: expecting, persistence: persistence, readOnly: readOnly, recorder: nil)
     }
 
+    /// The same; see ``create(path:sizeBytes:identity:persistence:recorder:isa:)``.
     package static func open(
         path: String, expecting: (cluster: String, node: NodeID)?, persistence: PersistenceRequest, readOnly: Bool,
-        recorder: OpaquePointer?
+        recorder: OpaquePointer?, isa: tl_isa? = nil
     ) throws(PoolError) -> Pool {
         // O_NONBLOCK: a pipe in the place of a pool is refused, not waited for.
         let descriptor = try Descriptor.open(path, (readOnly ? O_RDONLY : O_RDWR) | O_NONBLOCK)
@@ -31,7 +33,7 @@ extension Pool {
         }
         let mapping = try Mapping.map(
             descriptor, length: Int(superblock.sizeBytes), request: persistence, path: path, isReadOnly: readOnly,
-            recorder: recorder)
+            recorder: recorder, isa: isa)
         let (directory, turn) = try directory(mapping, superblock)
         var regions: [Region] = []
         for entry in directory.entries { regions.append(try Region(entry, in: mapping)) }
@@ -124,7 +126,7 @@ extension Pool {
         let wanted =
             PoolFormat.superblockOffsets.map { ($0, superblock.encoded()) }
             + PoolFormat.directoryOffsets.map { ($0, directory.encoded()) }
-        for (offset, page) in wanted where mapping.block(at: offset, count: page.bytes.count).bytes != page.bytes {
+        for (offset, page) in wanted where !mapping.holds(page, at: offset) {
             try mapping.store(page, at: offset)
         }
         for region in regions { try region.healIdentity() }

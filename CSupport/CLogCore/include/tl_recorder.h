@@ -30,6 +30,8 @@ size_t tl_recorder_count(tl_recorder *recorder);
 tl_operation tl_recorder_operation(tl_recorder *recorder, size_t index);
 /// Notes `number` at this place of the sequence.
 void tl_recorder_mark(tl_recorder *recorder, uint64_t number);
+/// Adds a copy of an operation, of any thread: for recordings that are put together from others.
+void tl_recorder_add(tl_recorder *recorder, const tl_operation *operation);
 
 /// For the seam.
 void tl_recorder_note(tl_recorder *recorder, tl_operation_kind kind, uint64_t offset, const void *bytes, uint64_t count);
