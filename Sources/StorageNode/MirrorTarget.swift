@@ -72,10 +72,25 @@ final class MirrorTarget: RegionTarget {
         guard offset == region.ringBytes, value % LSN.alignment == 0, head >= self.head else {
             throw RemoteMemoryError(.access, "an ATOMIC WRITE of \(value) at \(offset) is not a head update")
         }
-        headToPersist = head
+        if head > stored {
+            try skip(to: head)
+        } else {
+            headToPersist = head
+        }
         self.head = head
         if let repair = repairing, repair.lowerBound < head { repairing = nil }
-        stored = max(stored, head)
+    }
+
+    /// What is stored next lies behind a gap. Were it durable before the head, a crash would leave promised records
+    /// behind a hole, which is corruption (S5). Once in a catch-up; in msync mode it waits for the disk.
+    private func skip(to head: LSN) throws(RemoteMemoryError) {
+        do throws(PoolError) {
+            try region.setHead(head, acknowledged: head)
+        } catch {
+            throw RemoteMemoryError(.remoteOperation, error.description)
+        }
+        headToPersist = nil
+        stored = head
     }
 
     func read(into buffer: UnsafeMutableRawBufferPointer, at offset: UInt64) throws(RemoteMemoryError) {
@@ -114,7 +129,7 @@ final class MirrorTarget: RegionTarget {
     private static func persist(_ region: Region, head: LSN?) -> String? {
         do {
             try region.drain()
-            if let head { try region.setHead(head, acknowledged: head) }
+            if let head, head > region.head { try region.setHead(head, acknowledged: head) }
             // What met failed memory is not in the file (S11, S26).
             return region.memoryFault?.description
         } catch {
