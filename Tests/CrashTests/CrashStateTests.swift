@@ -1,0 +1,99 @@
+// Every crash state of every scenario. A failing state prints how to look at it again.
+
+import CCrashStates
+import CLogCore
+import Foundation
+import LogModel
+import PersistentMemory
+import Testing
+
+private let variants: [(name: String, isa: tl_isa)] = [("streamed", tl_isa_best()), ("cached", TL_ISA_PORTABLE)]
+
+/// What `make crash-states` and a failure's own words ask for.
+private enum Asked {
+    static func number(_ name: String) -> UInt64? { ProcessInfo.processInfo.environment[name].flatMap(UInt64.init) }
+    static var states: UInt64? { number("TWINLOG_CRASH_STATES") }
+    static var firstSeed: UInt64 { number("TWINLOG_CRASH_SEED") ?? 1 }
+    /// scenario/variant:seed:percent:operation:choice
+    static var only: [String]? {
+        ProcessInfo.processInfo.environment["TWINLOG_CRASH_ONLY"].map { $0.split(separator: ":").map(String.init) }
+    }
+}
+
+@Suite(.serialized) struct CrashStateTests {
+    /// At least this many in each run of the tests, in a part of each scenario.
+    private static let leastStates = 100_000
+    private static let testPercent = 17
+
+    private func run(
+        _ scenario: Scenario, _ variant: (name: String, isa: tl_isa), seed: UInt64, percent: Int,
+        only: (UInt64, UInt64)? = nil
+    ) throws -> CrashReport {
+        let folder = try CrashFolder()
+        var run = try scenario.prepare(seed: seed, percent: percent, isa: variant.isa, folder: folder)
+        run.name = "\(scenario.name)/\(variant.name)"
+        run.percent = percent
+        run.plan.only = only
+        let report = try run.run()
+        print(report.row(run.name, seed: seed))
+        #expect(report.faults == [])
+        return report
+    }
+
+    private func runAll(seed: UInt64, percent: Int) throws -> CrashReport {
+        var total = CrashReport()
+        for scenario in Scenario.all {
+            for variant in variants where total.faults.isEmpty {
+                total += try run(scenario, variant, seed: seed, percent: percent)
+            }
+        }
+        return total
+    }
+
+    @Test(.enabled(if: Asked.states == nil && Asked.only == nil, "other states are asked for"))
+    func everyCrashStateRecovers() throws {  // S1-S7, S10, S11
+        let total = try runAll(seed: Asked.firstSeed, percent: Self.testPercent)
+        print(total.row("all", seed: Asked.firstSeed))
+        #expect(total.total >= Self.leastStates)
+    }
+
+    @Test(.enabled(if: Asked.states != nil, "`make crash-states` asks for more"))
+    func asManyCrashStatesAsAskedForRecover() throws {
+        let asked = try #require(Asked.states)
+        var total = CrashReport(), seed = Asked.firstSeed
+        while total.total < asked && total.faults.isEmpty {
+            total += try runAll(seed: seed, percent: 100)
+            print(total.row("all so far", seed: seed))
+            seed += 1
+        }
+    }
+
+    @Test(.enabled(if: Asked.only != nil, "a failure says how to look at its state again"))
+    func theStateAskedForRecovers() throws {
+        let only = try #require(Asked.only)
+        try #require(only.count == 5, "TWINLOG_CRASH_ONLY=scenario/variant:seed:percent:operation:choice")
+        let scenario = try #require(Scenario.all.first { only[0].hasPrefix("\($0.name)/") })
+        let variant = try #require(variants.first { only[0].hasSuffix("/\($0.name)") })
+        let numbers = only.dropFirst().compactMap { UInt64($0) }
+        try #require(numbers.count == 4)
+        _ = try run(
+            scenario, variant, seed: numbers[0], percent: Int(numbers[1]), only: (numbers[2], numbers[3]))
+    }
+}
+
+extension CrashReport {
+    static func += (one: inout CrashReport, other: CrashReport) {
+        one.states += other.states
+        one.exhaustivePlaces += other.exhaustivePlaces
+        one.sampledPlaces += other.sampledPlaces
+        one.recoveriesCut += other.recoveriesCut
+        one.nestedStates += other.nestedStates
+        one.faults += other.faults
+    }
+
+    func row(_ name: String, seed: UInt64) -> String {
+        "\(name.padding(toLength: 28, withPad: " ", startingAt: 0)) seed \(seed): \(states) states "
+            + "(\(exhaustivePlaces) places exhaustive, \(sampledPlaces) sampled), \(nestedStates) in \(recoveriesCut) "
+            + "cut recoveries"
+    }
+}
