@@ -18,7 +18,7 @@ INTEGRATION := --filter IntegrationTests --no-parallel
 # What the sanitizers run: everything but the tests that start processes.
 SANITIZED := PersistentMemoryTests|WriteLogTests|CrashTests|RecoveryTests|RemoteMemoryTCPTests|NBDTests|StorageMediumTests
 
-.PHONY: all build release test lint format test-tsan test-asan test-core arm64 test-pmem model sim fuzz demo run perf clean build-packages test-packages
+.PHONY: all build release test lint format test-tsan test-asan test-core arm64 test-pmem model sim fuzz crash-states mutate demo run perf clean build-packages test-packages
 
 all: build
 
@@ -111,6 +111,18 @@ perf: release
 	done
 	$(PERF) floor --json Perf/results/floor.json | tee Perf/results/floor.txt
 
+# Crash states for longer, each scenario whole, over as many seeds as it takes: STATES=10000000 SEED=1 make crash-states
+STATES ?= 1000000
+SEED ?= 1
+crash-states: build-packages
+	TWINLOG_CRASH_STATES=$(STATES) TWINLOG_CRASH_SEED=$(SEED) $(SWIFT) test -c release -Xswiftc -enable-testing \
+	  --scratch-path .build-crash --filter CrashStateTests
+
+# Breaks one rule of the log at a time and shows which test finds it; MUTANTS='append-drain lsn-place' for some only.
+MUTANTS ?=
+mutate: test-packages
+	Tests/Mutants/mutate $(MUTANTS)
+
 demo: release
 	.build/release/twinlog-demo
 
@@ -118,4 +130,4 @@ run: release
 	.build/release/twinlog-demo --keep
 
 clean:
-	rm -rf .build .build-tsan .build-asan .build-sim .build-model .build-ccore .build-pmem .build-fuzz
+	rm -rf .build .build-tsan .build-asan .build-sim .build-model .build-ccore .build-pmem .build-fuzz .build-crash .build-mutate

@@ -1,6 +1,8 @@
 // Every variant of copy and checksum against one that shares nothing with them.
 
 import CLogCore
+import LogModel
+import PersistentMemory
 import Testing
 
 private func bitwise(_ bytes: some Sequence<UInt8>, seed: UInt32 = 0) -> UInt32 {
@@ -19,6 +21,14 @@ struct ChecksumTests {
         let digits = Array("123456789".utf8)
         #expect(tl_crc32c(0, digits, 9) == 0xE306_9283)
         #expect(tl_crc32c(tl_crc32c(0, digits, 4), Array(digits[4...]), 5) == 0xE306_9283)
+    }
+
+    /// UUID and incarnation, each big-end first by word and little-endian within: 24 bytes (S3).
+    @Test func theSeedIsOfLogAndIncarnation() throws {
+        let fixture = try LogFixture()
+        func bytes(_ word: UInt64) -> [UInt8] { (0..<8).map { UInt8(truncatingIfNeeded: word >> ($0 * 8)) } }
+        let identity = bytes(logUUID.high) + bytes(logUUID.low) + bytes(5)
+        #expect(try #require(fixture.region.ring).seed == bitwise(identity))
     }
 
     @Test(arguments: variants.map(\.rawValue))
