@@ -14,7 +14,7 @@ struct CrashPlan {
     /// Of the recoveries that are themselves cut by a crash.
     var nestedLimits = crash_limits(exhaustive: 128, spread: 2, random: 8)
     /// One state in so many goes on to replay and to the next incarnation, with the crashes of that recovery.
-    var continueEvery = 211
+    var continueEvery = 401
     /// Only this state: to look at one again.
     var only: (operation: UInt64, choice: UInt64)?
 }

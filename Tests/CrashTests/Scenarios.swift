@@ -13,7 +13,7 @@ struct Scenario: Sendable {
     /// Where the first incarnation begins; a multiple of 64.
     var start = LSN(64 * 500)
     var volumeBytes = 32 << 10
-    var continueEvery = 211
+    var continueEvery = 401
     /// Appends to a log that was just opened.
     var body: @Sendable (LogRig, inout SeededGenerator) throws -> Void
 

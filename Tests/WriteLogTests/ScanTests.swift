@@ -197,6 +197,17 @@ struct ScanTests {
         #expect(c.start == b.end)
     }
 
+    /// A head that stands inside of a write, as only damage or a bug could put it there, delivers no part of it.
+    @Test func aScanFromTheMiddleOfAWriteDeliversNothingOfIt() throws {  // S7
+        let fixture = try LogFixture(start: LSN(64 * 1024 - 4096))
+        let place = try fixture.appended([UInt8](repeating: 7, count: 8000))
+        let records = Array(place.records)
+        try #require(records.count == 2)
+        var ring = try #require(fixture.region.ring)
+        var scan = tl_scan_begin(&ring, records[1].lsn.rawValue, 0), write = tl_scanned_write()
+        #expect(!tl_scan_next(&scan, &write) && scan.verdict == TL_VERDICT_TORN)
+    }
+
     @Test func aScanBeginsAtTheHeadAndMayFillTheRing() throws {
         let a = try fixture.appended([1])
         let b = try fixture.appended([2])
