@@ -10,8 +10,11 @@ public struct ProcessIdentity: Hashable, Sendable, Codable {
     public var startTicks: UInt64
     /// `/proc/sys/kernel/random/boot_id`.
     public var bootID: String
+    /// `/etc/machine-id`, or the host's name. `nil` in records that do not tell: taken for this host.
+    public var hostID: String?
 
-    public init(node: NodeID, pid: Int32, startTicks: UInt64, bootID: String) {
+    public init(node: NodeID, pid: Int32, startTicks: UInt64, bootID: String, hostID: String? = nil) {
+        self.hostID = hostID
         self.node = node
         self.pid = pid
         self.startTicks = startTicks

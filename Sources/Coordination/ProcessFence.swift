@@ -1,5 +1,6 @@
 // Processes as the fence sees them (S18): who am I, is that one gone, make it be gone. A process is its pid *and* the
-// moment of its start *and* the boot, so a pid that was used again is never taken for it.
+// moment of its start *and* the boot, so a pid that was used again is never taken for it. Another boot of this host has
+// ended whatever ran before; of another host nothing can be seen and nothing confirmed from here.
 
 internal import CHostSupport
 internal import Glibc
@@ -18,15 +19,21 @@ extension ProcessIdentity {
             throw FenceError("/proc/self/stat does not tell when this process began")
         }
         return ProcessIdentity(
-            node: node, pid: getpid(), startTicks: status.startTicks, bootID: try ProcessFence.bootID())
+            node: node, pid: getpid(), startTicks: status.startTicks, bootID: try ProcessFence.bootID(),
+            hostID: try ProcessFence.hostID())
     }
 }
 
 public enum ProcessFence {
-    public enum Liveness: Hashable, Sendable { case alive, gone }
+    public enum Liveness: Hashable, Sendable {
+        case alive, gone
+        /// It ran on another host, where it may do anything.
+        case elsewhere
+    }
 
     /// Whether the process may still do anything. A zombie has no memory and no descriptors left: gone.
     public static func liveness(of process: ProcessIdentity) throws(FenceError) -> Liveness {
+        if try isElsewhere(process) { return .elsewhere }
         guard try bootID() == process.bootID, let status = try status(of: process.pid),
             status.startTicks == process.startTicks, status.state != "Z", status.state != "X"
         else { return .gone }
@@ -36,6 +43,11 @@ public enum ProcessFence {
     /// Kills the process and returns once it is gone. Throws if that cannot be confirmed within `timeoutMillis`.
     /// Blocks.
     public static func kill(_ process: ProcessIdentity, timeoutMillis: Int) throws(FenceError) {
+        guard try !isElsewhere(process) else {
+            throw FenceError(
+                "process \(process.pid) of \(process.node) runs on another host: `fence: {type: process}` reaches this one only"
+            )
+        }
         guard try bootID() == process.bootID else { return }
         let descriptor = tl_host_pidfd_open(process.pid)
         if descriptor == -ESRCH { return }
@@ -58,6 +70,21 @@ public enum ProcessFence {
         FenceError("process \(process.pid) of \(process.node) \(what): \(String(cString: strerror(number)))")
     }
 
+    private static func isElsewhere(_ process: ProcessIdentity) throws(FenceError) -> Bool {
+        guard let host = process.hostID, try bootID() != process.bootID else { return false }
+        return try hostID() != host
+    }
+
+    static func hostID() throws(FenceError) -> String {
+        if let text = try smallFile("/etc/machine-id", mayBeEmpty: true), text.count > 1 {
+            return String(text.prefix { $0 != "\n" })
+        }
+        guard let name = try smallFile("/proc/sys/kernel/hostname") else {
+            throw FenceError("neither /etc/machine-id nor /proc/sys/kernel/hostname tells which host this is")
+        }
+        return String(name.prefix { $0 != "\n" })
+    }
+
     static func bootID() throws(FenceError) -> String {
         guard let text = try smallFile("/proc/sys/kernel/random/boot_id") else {
             throw FenceError("/proc/sys/kernel/random/boot_id is missing")
@@ -76,7 +103,7 @@ public enum ProcessFence {
     }
 
     /// `nil` if there is no such file, or its process is gone.
-    private static func smallFile(_ path: String) throws(FenceError) -> String? {
+    private static func smallFile(_ path: String, mayBeEmpty: Bool = false) throws(FenceError) -> String? {
         let descriptor = open(path, O_RDONLY | O_CLOEXEC)
         guard descriptor >= 0 else {
             if errno == ENOENT || errno == ESRCH { return nil }
@@ -86,6 +113,7 @@ public enum ProcessFence {
         var bytes = [UInt8](repeating: 0, count: 4096)
         let count = read(descriptor, &bytes, bytes.count)
         if count < 0 && errno == ESRCH { return nil }
+        if count == 0 && mayBeEmpty { return "" }
         guard count > 0 else { throw FenceError("\(path) cannot be read: \(String(cString: strerror(errno)))") }
         return String(decoding: bytes.prefix(count), as: UTF8.self)
     }

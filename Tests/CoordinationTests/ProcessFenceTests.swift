@@ -100,6 +100,19 @@ struct ProcessFenceTests {
         try ProcessFence.kill(nobody, timeoutMillis: 1000)
     }
 
+    /// Two hosts that share the coordinator's directory: the fence of one does not reach the other, and says so.
+    @Test func aProcessOfAnotherHostIsNotSaidToBeGone() throws {  // S16, S18
+        var other = try ProcessIdentity.current(node: node)
+        other.bootID = "another boot"
+        // This host, booted again since: whatever ran before has ended.
+        #expect(try ProcessFence.liveness(of: other) == .gone)
+        try ProcessFence.kill(other, timeoutMillis: 1000)
+        other.hostID = "another host"
+        #expect(try ProcessFence.liveness(of: other) == .elsewhere)
+        let error = #expect(throws: FenceError.self) { try ProcessFence.kill(other, timeoutMillis: 1000) }
+        #expect(error?.message.contains("another host") == true)
+    }
+
     /// A pid from a damaged record: pids up to zero mean something else to the system, never a process to kill.
     @Test(arguments: [0, -1, .min] as [Int32]) func aPidThatIsNoneKillsNobody(pid: Int32) throws {  // S18, S21
         var nobody = try ProcessIdentity.current(node: node)
