@@ -97,34 +97,38 @@ CRC static inline uint64_t crc_word(uint64_t state, const uint8_t *from) {
 /// processor's own prefetching begins anew at both. It is harmless beyond the end of what is mapped.
 static inline void fetch_early(const uint8_t *line) { _mm_prefetch((const char *)line, _MM_HINT_T0); }
 
-/// Three streams of `lines` each. The copy goes on from line to line beside them: it is the memory's pace that counts.
-CRC static uint32_t crc_streams(uint8_t *to, const uint8_t *from, size_t lines, uint64_t state) {
-    size_t distance = lines * 64;
-    const uint8_t *first = from, *second = from + distance, *third = second + distance;
+/// Three streams, of `each`, `each` and `last` lines, which differ by one at most. The copy goes on from line to line beside
+/// them: it is the memory's pace that counts.
+CRC static uint32_t crc_streams(uint8_t *to, const uint8_t *from, size_t each, size_t last, uint64_t state) {
+    const uint8_t *first = from, *second = from + each * 64, *third = second + each * 64;
+    size_t rounds = each < last ? each : last, lines = 2 * each + last, copied = 0;
     uint64_t a = state, b = 0, c = 0;
-    for (size_t line = 0; line < lines; line++) {
-        if (to) {
-            copy128(to, from, 3);
-            to += 192, from += 192;
-        } else {
-            const uint8_t *ahead = from + 3 * (distance + 64 * line);
-            for (int next = 0; next < 192; next += 64) fetch_early(ahead + next);
-        }
+    for (size_t round = 0; round < rounds; round++, copied += 3) {
+        if (to)
+            copy128(to + copied * 64, from + copied * 64, 3);
+        else
+            for (size_t line = copied; line < copied + 3; line++) fetch_early(from + (lines + line) * 64);
         for (int word = 0; word < 8; word++, first += 8, second += 8, third += 8) {
             a = crc_word(a, first);
             b = crc_word(b, second);
             c = crc_word(c, third);
         }
     }
-    return moved(a, over_lines[2 * lines]) ^ moved(b, over_lines[lines]) ^ (uint32_t)c;
+    if (to) copy128(to + copied * 64, from + copied * 64, lines - copied);
+    for (int word = 0; word < 8 && each > rounds; word++, first += 8, second += 8) {
+        a = crc_word(a, first);
+        b = crc_word(b, second);
+    }
+    for (int word = 0; word < 8 && last > rounds; word++, third += 8) c = crc_word(c, third);
+    return moved(a, over_lines[each + last]) ^ moved(b, over_lines[last]) ^ (uint32_t)c;
 }
 
 CRC static uint32_t crc_lines(uint8_t *to, const uint8_t *from, size_t lines, uint32_t state) {
     while (lines >= 3) {
-        size_t each = lines / 3 < STREAM_MOST_LINES ? lines / 3 : STREAM_MOST_LINES;
-        state = crc_streams(to, from, each, state);
-        if (to) to += each * 192;
-        from += each * 192, lines -= each * 3;
+        size_t block = lines < 3 * STREAM_MOST_LINES ? lines : 3 * STREAM_MOST_LINES, each = (block + 1) / 3;
+        state = crc_streams(to, from, each, block - 2 * each, state);
+        if (to) to += block * 64;
+        from += block * 64, lines -= block;
     }
     if (to) copy128(to, from, lines);
     return crc_bytes(from, lines * 64, state);
