@@ -14,10 +14,10 @@ extension Pool {
     }
 
     /// The same; what passes the persistence seam is noted in a `tl_recorder` that outlives the pool. `isa`: instead of
-    /// the best instructions that this processor has.
+    /// the best instructions that this processor has. `isSparse`: for tests of sizes that no machine has; against S26.
     package static func create(
         path: String, sizeBytes: UInt64, identity: PoolIdentity, persistence: PersistenceRequest,
-        recorder: OpaquePointer?, isa: tl_isa? = nil
+        recorder: OpaquePointer?, isa: tl_isa? = nil, isSparse: Bool = false
     ) throws(PoolError) -> Pool {
         guard Name.isValid(identity.cluster), Name.isValid(identity.node.rawValue),
             sizeBytes % UInt64(PoolFormat.pageBytes) == 0, sizeBytes >= 128 * 1024,
@@ -34,7 +34,7 @@ extension Pool {
         do throws(PoolError) {
             return try fill(
                 descriptor, temporary, path: path, sizeBytes: sizeBytes, identity: identity, persistence: persistence,
-                recorder: recorder, isa: isa)
+                recorder: recorder, isa: isa, isSparse: isSparse)
         } catch {
             unlink(temporary)
             throw error
@@ -59,9 +59,12 @@ extension Pool {
     private static func fill(
         _ descriptor: consuming sending Descriptor, _ temporary: String, path: String, sizeBytes: UInt64,
         identity: PoolIdentity, persistence: PersistenceRequest, recorder: OpaquePointer?,
-        isa: tl_isa?
+        isa: tl_isa?, isSparse: Bool
     ) throws(PoolError) -> Pool {
-        let failure = posix_fallocate(descriptor.raw, 0, off_t(sizeBytes))
+        let failure =
+            isSparse
+            ? (ftruncate(descriptor.raw, off_t(sizeBytes)) == 0 ? 0 : errno)
+            : posix_fallocate(descriptor.raw, 0, off_t(sizeBytes))
         guard failure == 0 else { throw .system(path, "allocate \(Size.format(sizeBytes))", failure) }
         let mapping = try Mapping.map(
             descriptor, length: Int(sizeBytes), request: persistence, path: path, isReadOnly: false, recorder: recorder,
