@@ -37,8 +37,9 @@ struct CompareCommand: ParsableCommand {
         }
         try compareGroupPersist(&results)
         for size in try options.sizes(default: "64,512,4KiB,64KiB") {
-            results.ratios["drains/append \(Size.format(UInt64(size)))"] = try drainsPerAppend(size)
+            results.ratios["drains/append \(Size.format(UInt64(size)))"] = try drains(appending: size).perAppend
         }
+        results.ratios["drains/trim"] = try drains(appending: 512).perTrim
         return results
     }
 
@@ -84,7 +85,7 @@ struct CompareCommand: ParsableCommand {
     }
 
     /// Counted at the seam through which every store to persistent memory goes.
-    private func drainsPerAppend(_ size: Int) throws -> Double {
+    private func drains(appending size: Int) throws -> (perAppend: Double, perTrim: Double) {
         guard let recorder = tl_recorder_create() else { throw PerfError("no memory for a recorder") }
         defer { tl_recorder_destroy(recorder) }
         let path = "/dev/shm/twinlog-perf-\(getpid())-drains.pool"
@@ -94,16 +95,26 @@ struct CompareCommand: ParsableCommand {
             recorder: recorder)
         unlink(path)
         let log = try PerfPool.openLog(pool.allocateRegion(group: GroupID("log"), ringBytes: 16 << 20))
-        let before = tl_recorder_count(recorder)
+        func drains(_ body: () throws -> Void) throws -> Double {
+            let before = tl_recorder_count(recorder)
+            try body()
+            return Double(
+                (before..<tl_recorder_count(recorder)).count {
+                    tl_recorder_operation(recorder, $0).kind == TL_OPERATION_DRAIN
+                })
+        }
         let appends = 50
         let target = AppendTarget(log, batch: 1)
-        try withPayload(size) { bytes throws(PerfError) in
-            var cursor = target.begin(thread: 0)
-            for _ in 0..<appends { try target.store(bytes, &cursor) }
-        }.get()
-        let drains = (before..<tl_recorder_count(recorder)).count {
-            tl_recorder_operation(recorder, $0).kind == TL_OPERATION_DRAIN
+        let appending = try drains {
+            try withPayload(size) { bytes throws(PerfError) in
+                var cursor = target.begin(thread: 0)
+                for _ in 0..<appends { try target.store(bytes, &cursor) }
+            }.get()
         }
-        return Double(drains) / Double(appends)
+        let trimming = try drains {
+            try log.setHead(log.durable, acknowledged: log.durable)
+            log.setReclaimLimit(log.head)
+        }
+        return (appending / Double(appends), trimming)
     }
 }
