@@ -88,6 +88,18 @@ struct PoolTests {
         #expect(folder.names == ["a.pool"])
     }
 
+    @Test func aPoolIsCompleteBeforeItHasItsName() throws {
+        // The name is taken, though nothing is there, so that naming is where creation fails; what it had made by then
+        // is seen through a second link, which outlives it.
+        try #require(symlink(folder.file("nothing"), path) == 0)
+        try write([], to: path + ".creating")
+        try #require(link(path + ".creating", folder.file("seen")) == 0)
+        #expect(throws: PoolError.self) { try makePool(path) }
+        #expect(folder.names == ["a.pool", "seen"])
+        let seen = try Pool.open(path: folder.file("seen"), expecting: ("demo", NodeID("alpha")), persistence: .auto)
+        #expect(seen.identity == alpha)
+    }
+
     @Test func aPoolThatDoesNotFitLeavesNothing() throws {
         let error = try #require(throws: PoolError.self) {
             try makePool(path, sizeBytes: 1 << 50)
