@@ -2,8 +2,8 @@
 // one holds valid (S5).
 //
 // Invariants:
-//  - nothing is stored where the target holds a valid record, and nothing that does not validate in the source at that
-//    moment; the source is never written;
+//  - nothing is stored where the target holds a valid record, of whatever lap, and nothing that does not validate in the
+//    source at that moment; the source is never written;
 //  - what neither copy holds valid stays as it is, and is reported: nobody guesses;
 //  - a record that is stored again is the same bytes, so a heal that is cut anywhere is finished by running it again (S10).
 
@@ -68,6 +68,15 @@ public enum Heal {
                 .contradiction,
                 "both logs of \(target.group) hold valid records at LSN \(range.from) that contradict each other; nobody can "
                     + "say which is right, so nothing is written")
+        }
+        // Such a record was reserved when both heads were further (S6): below them its place is its own.
+        let window = comparison.fromLSN + target.ringBytes
+        if damaged.holdsRecord(beyond: window) || good.holdsRecord(beyond: window) {
+            throw HealError(
+                .contradiction,
+                "a log of \(target.group) holds records beyond LSN \(window), a ring's size above the head that both copies "
+                    + "know: both have lost their newest heads, so older records could be taken for what is missing; nothing is written"
+            )
         }
         var healing = Healing(target: damaged, source: good, dryRun: dryRun)
         healing.outcome.acknowledgedLSN = comparison.acknowledgedLSN

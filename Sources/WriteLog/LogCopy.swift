@@ -48,6 +48,18 @@ public struct LogCopy {
         LSN(tl_scan_find_record([ring], from.rawValue, end.rawValue))
     }
 
+    /// Whether a believable header, at whatever place, is of a record that ends beyond `end`. One pass over the headers.
+    public func holdsRecord(beyond end: LSN) -> Bool {
+        var record = tl_record()
+        for place in stride(from: 0, to: ring.size, by: Int(LSN.alignment))
+        where tl_record_header_at_place([ring], place, &record)
+            && LSN(record.lsn) + tl_record_bytes(UInt64(record.payload_bytes)) > end
+        {
+            return true
+        }
+        return false
+    }
+
     /// Whether both copies hold the same header and payload at `lsn`, where each has a valid record (padding carries
     /// nothing). Precondition: both rings have the same size.
     public func holdsSameRecord(as other: LogCopy, at lsn: LSN) -> Bool {

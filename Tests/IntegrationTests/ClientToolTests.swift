@@ -151,7 +151,8 @@ private final class Mount {
     func attach(_ node: String) async throws {
         number += 1
         try succeed("mkdir", "-p", fuse, root)
-        // It stays in the foreground, and ends when it is unmounted.
+        // It stays in the foreground, and ends when it is unmounted. When its server dies with requests in flight it may
+        // end on an assertion of its own (libnbd 1.14); by then only the survivor's answers count.
         let nbdfuse = Process()
         nbdfuse.executableURL = URL(fileURLWithPath: "/usr/bin/nbdfuse")
         nbdfuse.arguments = ["-P", fuse + ".pid", fuse + "/disk", cluster.nbdURI(of: node)]

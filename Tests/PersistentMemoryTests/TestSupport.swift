@@ -3,6 +3,9 @@
 import Glibc
 import Testing
 
+/// Whether the thread or the address sanitizer is in this process.
+let isSanitized = dlsym(nil, "__tsan_init") != nil || dlsym(nil, "__asan_init") != nil
+
 /// SplitMix64.
 struct SeededGenerator: RandomNumberGenerator {
     private var state: UInt64

@@ -197,20 +197,37 @@ struct HealTests {
         return pair
     }
 
+    /// Spoils the slot that holds it.
+    private func loseNewestHead(of copy: Copy) throws {
+        let head = copy.region.head
+        try copy.reopen()
+        let newest = try #require(
+            [0, 1].first { turn in
+                let slot = Int(copy.region.offset) + [512, 4608][turn]
+                return try contents(of: copy.path)[slot + 16..<slot + 24].elementsEqual(
+                    withUnsafeBytes(of: head.rawValue.littleEndian, Array.init))
+            })
+        try copy.flipHeadSlot(newest)
+        try copy.reopen()
+        #expect(copy.region.head < head)
+    }
+
+    @Test func newestHeadsLostByBothCopiesLeaveEverythingAsItIs() throws {  // S5: no guess
+        let pair = try lapped()
+        for copy in [pair.owner, pair.mirror] { try loseNewestHead(of: copy) }
+        let before = try contents(of: pair.owner.path)
+        do throws(HealError) {
+            _ = try Heal.run(pair.owner.region, from: pair.mirror.region)
+            Issue.record("healed from a head that is not the newest")
+        } catch { #expect(error.code == .contradiction && error.message.contains("newest heads")) }
+        #expect(try contents(of: pair.owner.path) == before)
+    }
+
     @Test func aLostNewestHeadIsCorruptionNotATornTail() throws {  // S5
         let pair = try lapped()
         let sound = try #require(LogScan(region: pair.mirror.region)).map(\.start)
         let head = pair.mirror.region.head
-        try pair.mirror.reopen()
-        let newest = try #require(
-            [0, 1].first { turn in
-                let slot = Int(pair.mirror.region.offset) + [512, 4608][turn]
-                return try contents(of: pair.mirror.path)[slot + 16..<slot + 24].elementsEqual(
-                    withUnsafeBytes(of: head.rawValue.littleEndian, Array.init))
-            })
-        try pair.mirror.flipHeadSlot(newest)
-        try pair.mirror.reopen()
-        #expect(pair.mirror.region.head < head)
+        try loseNewestHead(of: pair.mirror)
         var scan = try #require(LogScan(region: pair.mirror.region))
         #expect(scan.finish() == .corrupt && scan.endLSN < head)
         #expect(LogComparison.run(pair.mirror.region, pair.owner.region).hasLostHead(.first))

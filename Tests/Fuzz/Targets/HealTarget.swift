@@ -26,7 +26,9 @@ func fuzzHeal(_ bytes: UnsafeRawBufferPointer) {
     precondition(
         outcome.healedRecords == UInt64(after.subtracting(before).count), "healed is what is valid now and was not")
     let again = heal(target, source)
-    precondition(again?.healedRecords == 0 && again?.restoredHead == nil && again?.verdict == outcome.verdict)
+    precondition(
+        again?.healedRecords == 0 && again?.restoredHead == nil && again?.verdict == outcome.verdict,
+        "a second heal of the same says otherwise: \(outcome), then \(String(describing: again))")
     precondition(PoolImage.read(target) == healed, "a second heal changed something")
 }
 
