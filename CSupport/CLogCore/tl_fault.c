@@ -75,16 +75,24 @@ static void note(mapping *in, uint64_t offset, uint64_t length) {
 static void pass_on(int number, siginfo_t *info, void *context) {
     if (earlier.sa_flags & SA_SIGINFO) return earlier.sa_sigaction(number, info, context);
     if (earlier.sa_handler != SIG_DFL && earlier.sa_handler != SIG_IGN) return earlier.sa_handler(number);
-    // The instruction runs again, with nobody in the way.
+#ifdef BUS_MCEERR_AO
+    if (info->si_code == BUS_MCEERR_AO) return; // an early report: whoever meets the memory faults
+#endif
+    // The instruction runs again, or the signal comes again, with nobody in the way.
     struct sigaction fallback = {.sa_handler = SIG_DFL};
     sigaction(SIGBUS, &fallback, NULL);
+    if (info->si_code <= 0) raise(number);
 }
 
 static void handle(int number, siginfo_t *info, void *context) {
     int saved = errno;
     uintptr_t at = (uintptr_t)info->si_addr;
-    // Sent by a process, or reported without an access (BUS_MCEERR_AO): no instruction waits for a page.
-    mapping *in = info->si_code > 0 ? find(at) : NULL;
+    // Sent by a process, or reported without an access: no instruction waits for a page.
+    bool is_access = info->si_code > 0;
+#ifdef BUS_MCEERR_AO
+    is_access = is_access && info->si_code != BUS_MCEERR_AO;
+#endif
+    mapping *in = is_access ? find(at) : NULL;
     if (!in) {
         pass_on(number, info, context);
         errno = saved;

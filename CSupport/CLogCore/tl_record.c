@@ -55,7 +55,9 @@ static bool is_consistent(const tl_record *record) {
     if (record->flags && record->kind != TL_KIND_WRITE_ZEROES) return false;
     if (record->offset + record->range_bytes < record->offset) return false;
     switch (record->kind) {
-    case TL_KIND_DATA: return record->payload_bytes > 0 && record->payload_bytes == record->range_bytes;
+    case TL_KIND_DATA:
+        return record->payload_bytes > 0 && record->payload_bytes <= TL_RECORD_PAYLOAD_BYTES &&
+               record->payload_bytes == record->range_bytes;
     case TL_KIND_DISCARD:
     case TL_KIND_WRITE_ZEROES: return record->payload_bytes == 0 && record->range_bytes > 0;
     case TL_KIND_PAD: return record->payload_bytes == 0 && record->range_bytes == 0;

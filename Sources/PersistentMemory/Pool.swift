@@ -84,12 +84,14 @@ public final class Pool: Sendable {
             let entry = RegionDirectory.Entry(group: group, offset: state.directory.free, ringBytes: ringBytes)
             try admit(entry, state.directory)
             let region = try Region(entry, in: mapping)
-            state.directory.entries.append(entry)
-            state.directory.sequence += 1
+            var directory = state.directory
+            directory.entries.append(entry)
+            directory.sequence += 1
             // The older copy first; then its twin, so that one rotten copy never hides a region.
             for turn in [state.directoryTurn, 1 - state.directoryTurn] {
-                try mapping.store(state.directory.encoded(), at: PoolFormat.directoryOffsets[turn])
+                try mapping.store(directory.encoded(), at: PoolFormat.directoryOffsets[turn])
             }
+            state.directory = directory
             state.regions.append(region)
             return region
         }

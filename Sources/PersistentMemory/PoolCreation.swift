@@ -46,6 +46,11 @@ extension Pool {
         let descriptor = try Descriptor.open(temporary, O_RDWR | O_CREAT | O_NOFOLLOW)
         try descriptor.lock(exclusive: true, path: temporary)
         let mine = try descriptor.status(path: temporary)
+        if mine.st_nlink > 1 {
+            // A complete pool, whose creator died after it got its name: only this name of it goes.
+            guard unlink(temporary) == 0 else { throw .system(temporary, "unlink") }
+            return try claim(temporary)
+        }
         var named = stat()
         guard lstat(temporary, &named) == 0, named.st_ino == mine.st_ino, named.st_dev == mine.st_dev else {
             throw PoolError(.inUse, path: temporary, "in use: another process creates the same pool")

@@ -11,6 +11,8 @@ enum PoolFormat {
     static let maximumRegions = 32
     /// The format's own bound; the configuration asks for more.
     static let minimumRingBytes: UInt64 = 64 * 1024
+    /// Of superblocks, directories and slots: nobody counts so far, and what comes next can be counted still (S21).
+    static let maximumSequence: UInt64 = 1 << 62
     /// A file offset is signed; this leaves room for every sum of two sizes.
     static let maximumPoolBytes: UInt64 = 1 << 62
 }
@@ -51,7 +53,8 @@ struct Superblock: Equatable {
         let version = page.get(UInt32.self, at: 8)
         let isWhole = page.get(UInt32.self, at: 12) == page.checksum(of: PoolFormat.pageBytes, without: 12)
         if version > PoolFormat.version { return .newer(version, isWhole: isWhole) }
-        guard version == PoolFormat.version, isWhole, let cluster = page.name(at: 48), let node = page.name(at: 112)
+        guard version == PoolFormat.version, isWhole, page.get(UInt64.self, at: 16) <= PoolFormat.maximumSequence,
+            let cluster = page.name(at: 48), let node = page.name(at: 112)
         else { return .damaged }
         return .valid(
             Superblock(
@@ -96,7 +99,8 @@ struct RegionDirectory: Equatable {
     static func decode(_ page: ByteBlock, pool: UUID128, poolBytes: UInt64) -> RegionDirectory? {
         let count = page.get(UInt32.self, at: 12)
         guard page.starts(with: magic), count <= PoolFormat.maximumRegions, page.uuid(at: 24) == pool,
-            page.get(UInt32.self, at: 8) == page.checksum(of: PoolFormat.pageBytes, without: 8)
+            page.get(UInt32.self, at: 8) == page.checksum(of: PoolFormat.pageBytes, without: 8),
+            page.get(UInt64.self, at: 16) <= PoolFormat.maximumSequence
         else { return nil }
         var directory = RegionDirectory(sequence: page.get(UInt64.self, at: 16), pool: pool, entries: [])
         var free = PoolFormat.firstRegionOffset

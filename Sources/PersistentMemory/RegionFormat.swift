@@ -62,7 +62,9 @@ struct IdentitySlot: Equatable {
         guard slot.starts(with: magic),
             slot.get(UInt32.self, at: 56) == slot.checksum(of: RegionFormat.slotBytes, without: 56),
             let role = RegionRole(rawValue: slot.get(UInt32.self, at: 48)), flags <= 1,
-            start % LSN.alignment == 0, start <= RegionFormat.maximumLSN
+            start % LSN.alignment == 0, start <= RegionFormat.maximumLSN,
+            slot.get(UInt64.self, at: 8) <= PoolFormat.maximumSequence,
+            slot.get(UInt64.self, at: 32) <= PoolFormat.maximumSequence
         else { return nil }
         return IdentitySlot(
             sequence: slot.get(UInt64.self, at: 8),
@@ -92,7 +94,8 @@ struct HeadSlot: Equatable {
         let head = slot.get(UInt64.self, at: 16), acknowledged = slot.get(UInt64.self, at: 24)
         guard slot.get(UInt64.self, at: 8) == incarnation.rawValue,
             slot.get(UInt32.self, at: 60) == slot.checksum(of: 60, without: 60, seed: seed),
-            head % LSN.alignment == 0, head <= RegionFormat.maximumLSN, acknowledged <= RegionFormat.maximumLSN
+            head % LSN.alignment == 0, head <= RegionFormat.maximumLSN, acknowledged <= RegionFormat.maximumLSN,
+            slot.get(UInt64.self, at: 0) <= PoolFormat.maximumSequence
         else { return nil }
         return HeadSlot(sequence: slot.get(UInt64.self, at: 0), head: LSN(head), acknowledged: LSN(acknowledged))
     }

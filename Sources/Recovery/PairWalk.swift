@@ -40,30 +40,34 @@ struct PairWalk: Sequence, IteratorProtocol {
     mutating func next() -> Segment? {
         guard position < end else { return nil }
         let from = position
-        let (to, state) = judge(first.find(at: from, below: end), second.find(at: from, below: end))
+        let (to, state) = judge()
         position = to
         guard to == end, state == .neither else { return Segment(from: from, to: to, state: state) }
         // Nothing follows: what was promised is missing, the rest is free space.
         return acknowledged > from ? Segment(from: from, to: Swift.min(acknowledged, end), state: .neither) : nil
     }
 
-    private mutating func judge(_ one: LogCopy.Finding, _ other: LogCopy.Finding) -> (LSN, LogComparison.State) {
-        switch (one, other) {
-        case (.record(let to), .record(let otherTo)):
-            let isSame = to == otherTo && first.holdsSameRecord(as: second, at: position)
-            return (Swift.max(to, otherTo), isSame ? .both : .different)
+    private mutating func judge() -> (LSN, LogComparison.State) {
+        // Headers that contradict each other are not looked into: the walk goes on by the shorter one, and each payload
+        // that is read is passed by (S21).
+        if let to = first.headerEnd(at: position, below: end), let otherTo = second.headerEnd(at: position, below: end),
+            to != otherTo
+        {
+            return (Swift.min(to, otherTo), .different)
+        }
+        switch (first.find(at: position, below: end), second.find(at: position, below: end)) {
+        case (.record(let to), .record):
+            return (to, first.holdsSameRecord(as: second, at: position) ? .both : .different)
         case (.record(let to), let damaged): return (to, contradicts(damaged, second, to) ? .different : .onlyFirst)
         case (let damaged, .record(let to)): return (to, contradicts(damaged, first, to) ? .different : .onlySecond)
-        case (.badPayload(let to), .badPayload(let otherTo)):
-            return (Swift.max(to, otherTo), to == otherTo ? .neither : .different)
-        case (.badPayload(let to), .nothing), (.nothing, .badPayload(let to)): return (to, .neither)
+        case (.badPayload(let to), _), (_, .badPayload(let to)): return (to, .neither)
         case (.nothing, .nothing): return (nextHeader(), .neither)
         }
     }
 
     /// Whether `copy`, damaged here, knows of another record at this place: then nobody can say which of them is right.
     private func contradicts(_ damaged: LogCopy.Finding, _ copy: LogCopy, _ to: LSN) -> Bool {
-        if case .badPayload(let other) = damaged { return other != to }
+        guard case .nothing = damaged else { return false }
         let inside = position + LSN.alignment
         return inside < to && copy.nextHeader(from: inside, below: to) != to
     }

@@ -1,8 +1,8 @@
 // The mirror log's side of a session: the region that an owner writes with one-sided verbs. Offsets 0 ..< ring bytes are
 // the ring; the word right behind it is the head, written by ATOMIC WRITE. Lives on the node's event loop.
 //
-// Keeps S11: a completion is answered only after the drain, and the head moves only after what was stored before it is
-// durable.
+// Keeps S11: a completion is answered only after the drain. What is stored over a trimmed place, or behind a gap, is
+// stored only when the head that allows it is durable.
 
 internal import LogModel
 internal import NIOCore
@@ -50,14 +50,17 @@ final class MirrorTarget: RegionTarget {
             repairing = next < repair.upperBound ? next..<repair.upperBound : nil
             return
         }
-        // The owner ships in order; after a catch-up that skipped what it had destaged, the place is further on.
-        let skipped = (offset + ring - stored.rawValue % ring) % ring
-        let lsn = stored + skipped
-        guard lsn + UInt64(bytes.count) <= head + ring else {
-            throw RemoteMemoryError(.access, "a WRITE at LSN \(lsn) would overwrite records that are not trimmed")
+        // The owner ships in order; a gap is announced by a head.
+        guard offset == stored.rawValue % ring else {
+            throw RemoteMemoryError(.access, "a WRITE at \(offset) does not follow LSN \(stored)")
         }
-        region.store(bytes, at: lsn)
-        stored = lsn + UInt64(bytes.count)
+        let end = stored + UInt64(bytes.count)
+        guard end <= head + ring else {
+            throw RemoteMemoryError(.access, "a WRITE at LSN \(stored) would overwrite records that are not trimmed")
+        }
+        if end > region.head + ring { try persistHead() }
+        region.store(bytes, at: stored)
+        stored = end
     }
 
     /// Without it a WRITE below what is stored is an error: it would come from an owner that is a lap ahead of its mirror.
@@ -72,25 +75,25 @@ final class MirrorTarget: RegionTarget {
         guard offset == region.ringBytes, value % LSN.alignment == 0, head >= self.head else {
             throw RemoteMemoryError(.access, "an ATOMIC WRITE of \(value) at \(offset) is not a head update")
         }
-        if head > stored {
-            try skip(to: head)
-        } else {
-            headToPersist = head
-        }
         self.head = head
+        headToPersist = head
+        if head > stored {
+            // What is stored next lies behind a gap. Were it durable before the head, a crash would leave promised records
+            // behind a hole, which is corruption (S5). Once in a catch-up.
+            try persistHead()
+            stored = head
+        }
         if let repair = repairing, repair.lowerBound < head { repairing = nil }
     }
 
-    /// What is stored next lies behind a gap. Were it durable before the head, a crash would leave promised records
-    /// behind a hole, which is corruption (S5). Once in a catch-up; in msync mode it waits for the disk.
-    private func skip(to head: LSN) throws(RemoteMemoryError) {
+    /// At once; in msync mode it waits for the disk.
+    private func persistHead() throws(RemoteMemoryError) {
         do throws(PoolError) {
-            try region.setHead(head, acknowledged: head)
+            if head > region.head { try region.setHead(head, acknowledged: head) }
         } catch {
             throw RemoteMemoryError(.remoteOperation, error.description)
         }
         headToPersist = nil
-        stored = head
     }
 
     func read(into buffer: UnsafeMutableRawBufferPointer, at offset: UInt64) throws(RemoteMemoryError) {

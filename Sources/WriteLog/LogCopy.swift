@@ -43,6 +43,14 @@ public struct LogCopy {
         }
     }
 
+    /// Where the record at `lsn` ends by its header, if that can be believed. Reads no payload.
+    public func headerEnd(at lsn: LSN, below end: LSN) -> LSN? {
+        precondition(lsn < end && lsn.rawValue % LSN.alignment == 0 && end - lsn <= ring.size)
+        var record = tl_record()
+        guard tl_record_read_header([ring], lsn.rawValue, end.rawValue, &record) == TL_VALID else { return nil }
+        return lsn + tl_record_bytes(UInt64(record.payload_bytes))
+    }
+
     /// The first position in `[from, end)` with a believable header, or `end`. Reads no payload.
     public func nextHeader(from: LSN, below end: LSN) -> LSN {
         LSN(tl_scan_find_record([ring], from.rawValue, end.rawValue))

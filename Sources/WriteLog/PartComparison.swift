@@ -34,6 +34,8 @@ public struct PartComparison: Sequence, IteratorProtocol {
     private let wrapLSN: LSN
     private let end: LSN
     private let endsInRecord: Bool
+    /// Payload bytes that may still be checked: an honest part takes about two for each of its bytes (S21).
+    private var checkable: UInt64
     /// Where the next record to compare starts; when the sequence has ended, the end of what was compared.
     public private(set) var position: LSN
 
@@ -53,6 +55,7 @@ public struct PartComparison: Sequence, IteratorProtocol {
         wrapLSN = from + (ring.size - place)
         end = from + UInt64(other.count)
         self.endsInRecord = endsInRecord
+        checkable = 8 * UInt64(other.count)
         position = from
     }
 
@@ -91,13 +94,17 @@ public struct PartComparison: Sequence, IteratorProtocol {
     private static func bytes(_ record: tl_record) -> UInt64 { tl_record_bytes(UInt64(record.payload_bytes)) }
 
     /// `nil` unless a record that passes all checks starts there. It never crosses the ring's end, nor passes the range's.
-    private func record(in ring: tl_ring, at lsn: LSN) -> tl_record? {
+    private mutating func record(in ring: tl_ring, at lsn: LSN) -> tl_record? {
         var ring = ring
         var record = tl_record()
+        guard tl_record_read_header(&ring, lsn.rawValue, end.rawValue, &record) == TL_VALID,
+            UInt64(record.payload_bytes) <= checkable
+        else { return nil }
+        checkable -= UInt64(record.payload_bytes)
         return tl_record_read(&ring, lsn.rawValue, end.rawValue, &record) == TL_VALID ? record : nil
     }
 
-    private func isBad(at lsn: LSN) -> Bool {
+    private mutating func isBad(at lsn: LSN) -> Bool {
         record(in: here, at: lsn) == nil && record(in: other(at: lsn), at: lsn) == nil
     }
 

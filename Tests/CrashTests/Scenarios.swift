@@ -10,14 +10,39 @@ import WriteLog
 struct Scenario: Sendable {
     var name: String
     var ringBytes: UInt64 = 64 << 10
-    /// Where the first incarnation begins; a multiple of 64.
-    var start = LSN(64 * 500)
+    /// How far before the ring's end the first incarnation begins, which each scenario goes around; a multiple of 64.
+    var beforeEnd: UInt64 = 384
+    /// Each run goes on over what it stored in the lap before (S3, S6).
+    var reusesSpace = false
     var volumeBytes = 32 << 10
     var continueEvery = 401
     /// Appends to a log that was just opened.
     var body: @Sendable (LogRig, inout SeededGenerator) throws -> Void
 
     static let firstIncarnation = Incarnation(7)
+    private var start: LSN { LSN(4 * ringBytes - beforeEnd) }
+
+    /// A ring full of the records that an earlier incarnation left, of two laps (S4).
+    private func staleRing(_ folder: CrashFolder, seed: UInt64) throws -> [UInt8] {
+        let pool = try Pool.create(
+            path: folder.file("stale"), sizeBytes: ringBytes + (64 << 10), identity: poolIdentity, persistence: .volatile)
+        defer { pool.close() }
+        let region = try pool.allocateRegion(group: group, ringBytes: ringBytes)
+        try region.format(
+            role: .owner, logUUID: logUUID, incarnation: Incarnation(Self.firstIncarnation.rawValue - 1),
+            start: LSN(start.rawValue - ringBytes - ringBytes / 2))
+        let log = try WriteLog(region: region)
+        var random = SeededGenerator(seed: ~seed)
+        while log.published < start {
+            let bytes = random.bytes(Int(random.below(ringBytes / 50)) + 1)
+            _ = bytes.withUnsafeBytes { log.append(volume: volume, offset: 0, .data($0), acknowledged: log.head) }
+            try log.setHead(log.published, acknowledged: log.published)
+            log.setReclaimLimit(log.head)
+        }
+        var ring = [UInt8](repeating: 0, count: Int(ringBytes))
+        ring.withUnsafeMutableBytes { region.readRing(from: .zero, into: $0) }
+        return ring
+    }
 
     /// Runs it, or about so much of it, and hands over what is to be enumerated.
     func prepare(seed: UInt64, percent: Int, isa: tl_isa, folder: CrashFolder) throws -> CrashRun {
@@ -26,7 +51,9 @@ struct Scenario: Sendable {
         do {
             let pool = try Pool.create(
                 path: live, sizeBytes: poolBytes, identity: poolIdentity, persistence: .volatile)
-            _ = try pool.allocateRegion(group: group, ringBytes: ringBytes)
+            let region = try pool.allocateRegion(group: group, ringBytes: ringBytes)
+            try staleRing(folder, seed: seed).withUnsafeBytes { region.store($0, at: .zero) }
+            try region.drain()
         }
         let before = try contents(of: live)
         let ledger = Ledger(try Recording())
@@ -39,6 +66,8 @@ struct Scenario: Sendable {
             RegionIdentity(role: .owner, logUUID: logUUID, incarnation: Self.firstIncarnation, startLSN: start),
             medium: [UInt8](repeating: 0, count: volumeBytes))
         try body(rig, &random)
+        let end = ledger.life.writes.last?.end ?? ledger.life.identity.startLSN
+        try #require(end > start + (reusesSpace ? ringBytes : beforeEnd), "\(name) goes around the ring's end")
         var plan = CrashPlan(seed: seed)
         plan.continueEvery = continueEvery
         return CrashRun(name: name, plan: plan, ledger: ledger, folder: folder, before: before, isa: isa)
@@ -61,14 +90,14 @@ struct Scenario: Sendable {
                     bytes: random.bytes(Int(random.below(12)) + 1), at: Int(random.below(30000)),
                     acknowledge: random.below(4) > 0)
             }
-            if number % 15 == 14 { try rig.trimHalf() }
+            if number % 6 == 5 { try rig.trimHalf() }
         }
     }
 
-    /// Several laps of the ring, so that every place holds records of earlier laps (S3).
-    static let wrapAround = Scenario(name: "wrap-around") { rig, random in
+    /// Laps of the ring, so that places hold records of earlier laps (S3).
+    static let wrapAround = Scenario(name: "wrap-around", reusesSpace: true) { rig, random in
         for _ in 0..<rig.times(90) {
-            let bytes = random.bytes(Int(random.below(4000)) + 1)
+            let bytes = random.bytes(Int(random.below(7000)) + 4000)
             let at = Int(random.below(UInt64(32768 - bytes.count)))
             if try !rig.append(bytes: bytes, at: at, acknowledge: random.below(3) > 0) {
                 rig.acknowledge()
@@ -78,7 +107,7 @@ struct Scenario: Sendable {
     }
 
     /// Up to the last byte, control records included, again and again (S6).
-    static let full = Scenario(name: "full") { rig, random in
+    static let full = Scenario(name: "full", reusesSpace: true) { rig, random in
         for _ in 0..<rig.times(3) {
             while try rig.append(bytes: random.bytes(7000), at: Int(random.below(20000))) {}
             while try rig.append(bytes: random.bytes(3), at: Int(random.below(20000)), acknowledge: false) {}
@@ -87,6 +116,7 @@ struct Scenario: Sendable {
             try #require(rig.log.tail - rig.log.reclaimLimit == rig.log.ringBytes)
             try rig.trim(to: rig.ledger.life.writes[rig.ledger.life.writes.count - 40].end)
             try rig.trimHalf()
+            for _ in 0..<3 { try #require(try rig.append(bytes: random.bytes(3000), at: 0)) }
         }
     }
 
@@ -104,7 +134,7 @@ struct Scenario: Sendable {
 
     /// Writes that begin, or whose next piece begins, one unit before the ring's end.
     static let pads = Scenario(name: "pads") { rig, random in
-        for lap in 0..<rig.times(5) {
+        for lap in 0..<rig.times(12) {
             rig.acknowledge()
             try rig.trim(to: rig.log.published)
             while true {
@@ -117,12 +147,12 @@ struct Scenario: Sendable {
             try #require(try rig.append(bytes: random.bytes(room - 128), at: 100, acknowledge: false))
             try #require(rig.log.tail.rawValue % rig.log.ringBytes == rig.log.ringBytes - 64)
             // A pad and a record, or a record without payload right there.
-            if lap % 3 == 2 { try rig.append(.discard(length: 5), at: 8, acknowledge: false) }
+            if lap % 2 == 1 { try rig.append(.discard(length: 5), at: 8, acknowledge: false) }
             try #require(try rig.append(bytes: random.bytes(9), at: 300))
         }
     }
 
-    static let clears = Scenario(name: "clears") { rig, random in
+    static let clears = Scenario(name: "clears", beforeEnd: 192) { rig, random in
         for _ in 0..<rig.times(40) {
             let length = 1 + random.below(9000), at = Int(random.below(20000))
             switch random.below(4) {
@@ -134,7 +164,7 @@ struct Scenario: Sendable {
         }
     }
 
-    /// What an earlier incarnation left lies behind every record of the next (S4).
+    /// Openings, each behind the last one's end (S4).
     static let incarnations = Scenario(name: "incarnations") { rig, random in
         for round in 0..<rig.times(12) {
             for _ in 0..<random.below(5) {
@@ -156,7 +186,7 @@ struct Scenario: Sendable {
 
     /// Records of a megabyte, in one write and across the ring's end.
     static let megabytes = Scenario(
-        name: "megabytes", ringBytes: 8 << 20, start: LSN((8 << 20) * 3 - (600 << 10)), volumeBytes: 2 << 20,
+        name: "megabytes", ringBytes: 8 << 20, beforeEnd: 600 << 10, volumeBytes: 2 << 20,
         continueEvery: 200
     ) { rig, random in
         let block = random.bytes(32 << 10)

@@ -34,7 +34,7 @@ extension Scenario {
     }
 
     /// An owner that went on alone destages and trims what it never shipped: the mirror's log goes on behind a gap.
-    static let mirrorThatSkips = Scenario(name: "mirror-that-skips") { rig, random in
+    static let mirrorThatSkips = Scenario(name: "mirror-that-skips", beforeEnd: 192) { rig, random in
         let mirror = try Mirrored(rig)
         for round in 0..<rig.times(8) {
             for _ in 0..<1 + random.below(2) { try mirror.append(random.bytes(Int(random.below(90)) + 1), &random) }

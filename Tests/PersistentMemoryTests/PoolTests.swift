@@ -91,14 +91,51 @@ struct PoolTests {
 
     @Test func aPoolIsCompleteBeforeItHasItsName() throws {
         // The name is taken, though nothing is there, so that naming is where creation fails; what it had made by then
-        // is seen through a second link, which outlives it.
+        // is read through a descriptor, which outlives it.
         try #require(symlink(folder.file("nothing"), path) == 0)
         try write([], to: path + ".creating")
-        try #require(link(path + ".creating", folder.file("seen")) == 0)
+        let made = open(path + ".creating", O_RDONLY)
+        try #require(made >= 0)
+        defer { close(made) }
         #expect(throws: PoolError.self) { try makePool(path) }
-        #expect(folder.names == ["a.pool", "seen"])
+        #expect(folder.names == ["a.pool"])
+        try write(contents(of: "/proc/self/fd/\(made)"), to: folder.file("seen"))
         let seen = try Pool.open(path: folder.file("seen"), expecting: ("demo", NodeID("alpha")), persistence: .auto)
         #expect(seen.identity == alpha)
+    }
+
+    @Test func aPoolThatACrashLeftWithBothNamesIsNotMadeAnew() throws {
+        try makePool(path).close()
+        try #require(link(path, path + ".creating") == 0)
+        try #require(rename(path, folder.file("kept")) == 0)
+        let before = try contents(of: folder.file("kept"))
+        try makePool(path).close()
+        #expect(folder.names == ["a.pool", "kept"])
+        #expect(try contents(of: folder.file("kept")) == before)
+    }
+
+    @Test func aSequenceThatCannotBeCountedOnIsNoSequence() throws {  // S21
+        do {
+            let pool = try makePool(path)
+            let region = try pool.allocateRegion(group: GroupID("g0"), ringBytes: 64 * 1024)
+            try region.format(role: .owner, logUUID: .zero, incarnation: Incarnation(3), start: .zero)
+        }
+        // The directory's, then an identity's; both copies, with checksums that agree.
+        for (places, count, check) in [([8192, 12288], 4096, 8), ([16384, 20480], 64, 56)] {
+            let sound = try contents(of: path)
+            for place in places {
+                var block = Array(sound[place..<place + count])
+                let sequence = check == 8 ? 16 : 8
+                block.replaceSubrange(sequence..<sequence + 8, with: repeatElement(0xFF, count: 8))
+                block.replaceSubrange(check..<check + 4, with: [0, 0, 0, 0])
+                let crc = bitwiseCRC32C(block)
+                block.replaceSubrange(check..<check + 4, with: withUnsafeBytes(of: crc.littleEndian, Array.init))
+                try write(block, to: path, at: place)
+            }
+            let error = #expect(throws: PoolError.self) { try Pool.open(path: path, expecting: nil, persistence: .auto) }
+            #expect(error?.code == .corrupt)
+            try write(sound, to: path)
+        }
     }
 
     @Test func aPoolThatDoesNotFitLeavesNothing() throws {

@@ -93,6 +93,18 @@ struct RegionTests {
         #expect(again.regions[0].head == LSN(192))
     }
 
+    @Test func afterAReopeningTheOlderHeadSlotIsWrittenFirst() throws {
+        try region.format(role: .mirror, logUUID: log, incarnation: Incarnation(1), start: .zero)
+        for head in 1...2 { try region.setHead(LSN(UInt64(head) * 64), acknowledged: .zero) }
+        pool.close()
+        let again = try Pool.open(path: path, expecting: nil, persistence: .auto)
+        try again.regions[0].setHead(LSN(192), acknowledged: .zero)
+        again.close()
+        // The third head went to the first slot: without it the second is there, whole.
+        try write([0xFF], to: path, at: Int(region.offset) + 512 + 16)
+        #expect(try reopened().head == LSN(128))
+    }
+
     @Test func markingReplayedIsDurableAndKeepsTheHead() throws {
         try region.format(role: .owner, logUUID: log, incarnation: Incarnation(9), start: .zero)
         try region.setHead(LSN(64), acknowledged: LSN(64))
