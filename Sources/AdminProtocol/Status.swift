@@ -48,6 +48,13 @@ public struct GroupStatus: Codable, Hashable, Sendable {
             self.lostAcknowledgedWrites = lostAcknowledgedWrites
             self.estimatedTakeoverSeconds = estimatedTakeoverSeconds
         }
+
+        /// Both keys are always there, as scripts expect them.
+        public func encode(to encoder: any Encoder) throws {
+            var container = encoder.container(keyedBy: CodingKeys.self)
+            try container.encode(lostAcknowledgedWrites, forKey: .lostAcknowledgedWrites)
+            try container.encode(estimatedTakeoverSeconds, forKey: .estimatedTakeoverSeconds)
+        }
     }
     public struct Volume: Codable, Hashable, Sendable {
         public var name: String

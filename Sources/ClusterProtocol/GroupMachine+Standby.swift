@@ -143,6 +143,8 @@ extension GroupMachine {
         if let old = record.ownerProcess, old != settings.process, !claim.mustFence.contains(old) {
             claim.mustFence.append(old)
         }
+        // Who claimed over this process did not come to fence it.
+        claim.mustFence.removeAll { $0 == settings.process }
         claim.ownerProcess = settings.process
         claim.pools[me.rawValue] = settings.pool
         claimIsRestart = record.owner == me && record.ownerProcess?.node == me

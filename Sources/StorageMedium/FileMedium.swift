@@ -22,6 +22,12 @@ public final class FileMedium: Medium {
             try create(path: path, sizeBytes: sizeBytes)
             descriptor = Glibc.open(path, O_RDWR | O_CLOEXEC)
         }
+        if descriptor < 0 && errno == ENOENT && !createIfMissing {
+            throw MediumError(
+                .open,
+                "\(path): does not exist; mount what it is on, or for a new volume make a file of \(sizeBytes) bytes",
+                errno: ENOENT)
+        }
         guard descriptor >= 0 else { throw failure(.open, path, "cannot be opened", errno) }
         do throws(MediumError) {
             return try FileMedium(path: path, descriptor: descriptor, sizeBytes: sizeBytes)

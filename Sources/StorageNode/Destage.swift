@@ -149,6 +149,6 @@ extension OwnerLog {
         let head = log.head
         let done = drains.filter { $0.to <= head }
         drains.removeAll { $0.to <= head }
-        for drain in done { drain.done() }
+        for drain in done { drain.done(nil) }
     }
 }

@@ -1,6 +1,7 @@
 // One batch of the destager, on a thread of its own: read, verify, coalesce, write, flush.
 
 internal import LogModel
+internal import PersistentMemory
 internal import Recovery
 internal import StorageMedium
 internal import WriteLog
@@ -36,6 +37,9 @@ enum DestageBatch {
         do throws(MediumError) {
             try batch.write()
             try batch.flush()
+            // Memory that failed after its records were verified reads as zeros: they may be on the medium now (S26). The
+            // log keeps them; the batch is done anew.
+            if let fault = log.region.memoryFault { return .failed(fault.description) }
             return .written
         } catch {
             return .failed(error.message)

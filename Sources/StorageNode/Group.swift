@@ -98,7 +98,7 @@ final class Group {
         case .suspend: owner?.suspend()
         case .stopServing: owner?.revoke()
         case .acknowledge: owner?.schedulePump()
-        case .drain: owner?.drain(thenStop: true) { [weak self] in self?.handle(.drained) }
+        case .drain: owner?.drain(thenStop: true) { [weak self] _ in self?.handle(.drained) }
         case .releaseMedia: releaseMedia()
         case .stopped:
             onStopped?()
@@ -156,11 +156,13 @@ final class Group {
     private func lockMedia() {
         guard media.isEmpty else { return handle(.stepFailed("the medium is not released yet")) }
         let volumes = configuration.volumes
+        // Later on a missing file is one whose file system is not there: an empty one in its place would lose everything.
+        let isNew = machine.record?.epoch == Epoch(1)
         onThread {
             var opened: [FileMedium] = []
             for volume in volumes {
                 let medium = try FileMedium.open(
-                    path: volume.mediumPath, sizeBytes: volume.sizeBytes, createIfMissing: true)
+                    path: volume.mediumPath, sizeBytes: volume.sizeBytes, createIfMissing: isNew)
                 try medium.lock()
                 opened.append(medium)
             }
@@ -195,7 +197,7 @@ final class Group {
         step {
             do throws(ReplayError) {
                 let outcome = try Replay.run(
-                    region, onto: media, dryRun: isReplayed, refusingTornTail: refusingTornTail)
+                    region, onto: media, dryRun: isReplayed, refusingTornTail: refusingTornTail && !isReplayed)
                 return .recovered(end: outcome?.endLSN ?? .zero)
             } catch {
                 return switch error.code {
@@ -354,7 +356,7 @@ final class Group {
             return done(
                 "\(node.id) does not own \(configuration.id); \(machine.record?.owner.rawValue ?? "nobody") does")
         }
-        owner.drain(thenStop: false) { done(nil) }
+        owner.drain(thenStop: false, done)
     }
 
     func stop(_ stopped: @escaping () -> Void) {

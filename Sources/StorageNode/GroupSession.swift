@@ -3,6 +3,7 @@
 internal import LogModel
 internal import NIOCore
 internal import NIOPosix
+internal import PersistentMemory
 internal import StorageMedium
 internal import WriteLog
 
@@ -85,9 +86,19 @@ final class GroupSession: VolumeSession {
             var buffer = ByteBuffer()
             buffer.writeRepeatingByte(0, count: Int(range.length))
             log.copyOverlay(volume, range, into: &buffer)
-            return completion(.success(buffer))
+            return answer(range, buffer, completion)
         }
         readMedium(range, completion)
+    }
+
+    /// Memory that failed reads as zeros, which nobody is told (S26). The partner has the bytes and will have the group;
+    /// without one they are lost.
+    private func answer(_ range: ByteRange, _ buffer: ByteBuffer, _ completion: @escaping VolumeCompletion) {
+        guard let fault = log.log.region.memoryFault else { return completion(.success(buffer)) }
+        guard log.mirror == nil else {
+            return log.requests.hold(self) { [weak self] in self?.read(range, completion) }
+        }
+        completion(.failure(.readFailed(fault.description)))
     }
 
     private func readMedium(_ range: ByteRange, _ completion: @escaping VolumeCompletion) {
@@ -115,7 +126,7 @@ final class GroupSession: VolumeSession {
             switch result {
             case .success(var buffer):
                 log.copyOverlay(volume, range, into: &buffer)
-                completion(.success(buffer))
+                answer(range, buffer, completion)
             case .failure(let error): completion(.failure(.readFailed("\(error)")))
             }
         }

@@ -75,7 +75,7 @@ final class OwnerLog {
     private(set) var persistFailure: String?
     var destageRetryAt: NIODeadline = .now()
     /// Those that stop the group end with ``serve()``: a handover that was given up is not done by a later destage.
-    var drains: [(to: LSN, stops: Bool, done: () -> Void)] = []
+    var drains: [(to: LSN, stops: Bool, done: (_ refusal: String?) -> Void)] = []
     /// A second: an append takes milliseconds at most, and a thread that merely waits for a processor gets one sooner.
     var stallWatch = StallWatch(limit: .seconds(1))
     private var isPumpScheduled = false
@@ -117,10 +117,13 @@ final class OwnerLog {
         mirror = nil
         issued.removeAll()
         requests.revoke()
+        let asked = drains.filter { !$0.stops }
+        drains.removeAll()
+        for drain in asked { drain.done("the ownership ended before everything was on the medium") }
     }
 
     /// Destages everything that is in the log now, and calls `done`. New requests wait.
-    func drain(thenStop stop: Bool, _ done: @escaping () -> Void) {
+    func drain(thenStop stop: Bool, _ done: @escaping (_ refusal: String?) -> Void) {
         if stop { isServing = false }
         drains.append((log.tail, stop, done))
         schedulePump()

@@ -39,6 +39,8 @@ public final class ServerNode: VolumeService {
     private var ticking: RepeatedTask?
     private var isAnnouncing = false
     private var isWatching = false
+    /// Why a partner could not be looked for, as last reported.
+    private var watchProblem: String?
     private var nextAnnouncement: NIODeadline = .now()
     private var presenceCounter: UInt64 = 0
     private var whenCoordinatorAnswers: EventLoopPromise<Void>?
@@ -157,17 +159,25 @@ public final class ServerNode: VolumeService {
         let presence = Presence(process: process, counter: presenceCounter, pool: pool.identity.uuid)
         let coordinator = coordinator
         let ids = Array(groups.keys)
-        coordinatorThread.runIfActive(eventLoop: eventLoop) { () -> (UInt64, [GroupID: GroupRecord?]) in
+        coordinatorThread.runIfActive(eventLoop: eventLoop) {
+            () -> (UInt64, [(GroupID, Result<GroupRecord?, any Error>)]) in
             let startedAt = BootClock.now
             try coordinator.announce(presence)
-            var records: [GroupID: GroupRecord?] = [:]
-            for id in ids { records.updateValue(try coordinator.read(id), forKey: id) }
+            // One record that cannot be read takes nobody else's lease away.
+            let records = ids.map { id in
+                (id, Result { try coordinator.read(id) as GroupRecord? })
+            }
             return (startedAt, records)
         }.assumeIsolated().whenComplete { result in
             self.isAnnouncing = false
             switch result {
             case .success(let (startedAt, records)):
-                for (id, record) in records { self.groups[id]?.handle(.renewed(startedAt: startedAt, record: record)) }
+                for (id, read) in records {
+                    switch read {
+                    case .success(let record): self.groups[id]?.handle(.renewed(startedAt: startedAt, record: record))
+                    case .failure(let error): self.logger.warning("the lease of \(id) could not be renewed: \(error)")
+                    }
+                }
                 self.whenCoordinatorAnswers?.succeed()
                 self.whenCoordinatorAnswers = nil
             case .failure(let error): self.logger.warning("the lease could not be renewed: \(error)")
@@ -186,19 +196,41 @@ public final class ServerNode: VolumeService {
         isWatching = true
         let coordinator = coordinator
         let queries = watched
-        coordinatorThread.runIfActive(eventLoop: eventLoop) { () -> [(GroupID, Presence?, ProcessIdentity?, Nanos)] in
-            try queries.map { group, peer, process in
+        coordinatorThread.runIfActive(eventLoop: eventLoop) {
+            queries.map { group, peer, process in
                 let askedAt = BootClock.now
-                let gone = try process.map { try ProcessFence.liveness(of: $0) == .gone } ?? false
-                return (group, try coordinator.presence(of: peer), gone ? process : nil, askedAt)
+                return (group, Result { try Self.look(for: peer, process, at: coordinator) }, askedAt)
             }
         }.assumeIsolated().whenComplete { result in
             self.isWatching = false
             guard case .success(let seen) = result else { return }
-            for (group, presence, dead, askedAt) in seen {
-                self.groups[group]?.handle(.peerPresence(presence, deadProcess: dead, askedAt: askedAt))
+            var problem: String?
+            for (group, look, askedAt) in seen {
+                switch look {
+                case .success(let (presence, dead)):
+                    self.groups[group]?.handle(.peerPresence(presence, deadProcess: dead, askedAt: askedAt))
+                case .failure(let error): problem = "\(error)"
+                }
             }
+            if let problem, problem != self.watchProblem {
+                self.logger.warning("a partner cannot be watched: \(problem)")
+            }
+            self.watchProblem = problem
         }
+    }
+
+    /// A presence that cannot be read is none: it is not made durable, and a loss of power may leave anything of it.
+    private static func look(
+        for peer: NodeID, _ process: ProcessIdentity?, at coordinator: any Coordinator
+    ) throws -> (Presence?, ProcessIdentity?) {
+        let isGone = try process.map { try ProcessFence.liveness(of: $0) == .gone } ?? false
+        var presence: Presence?
+        do throws(CoordinationError) {
+            presence = try coordinator.presence(of: peer)
+        } catch {
+            guard error.code == .invalidRecord else { throw error }
+        }
+        return (presence, isGone ? process : nil)
     }
 
     // MARK: The coordinator

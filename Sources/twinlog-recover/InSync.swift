@@ -60,6 +60,10 @@ struct InSync {
             return
                 "the pool is of epoch \(log.incarnation), the coordinator knows only epoch \(record.epoch) (S20): it lost something"
         }
+        if record.setsAsideLog == true {
+            return
+                "a takeover by force of epoch \(record.epoch) gave this log up: what is on the medium may be newer (S9)"
+        }
         let complete = record.phase == .published ? record.inSync : record.sources
         guard complete.contains(pool.node) else {
             return

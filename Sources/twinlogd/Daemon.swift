@@ -40,7 +40,6 @@ struct Daemon {
         let pool = try ServerNode.openPool(configuration: configuration, node: node, logger: logger)
         let group = MultiThreadedEventLoopGroup(numberOfThreads: 1)
         let eventLoop = group.next()
-        let stopSignals = SignalQueue()
         let configuration = configuration
         let id = node
         let logger = logger
@@ -56,6 +55,8 @@ struct Daemon {
                 .flatMap { parts.value.nbd.start(on: nbdAddress) }
                 .flatMap { _ in parts.value.node.start() }
         }.wait()
+        // Until here a signal ends the process, as any does: nothing is owned yet.
+        let stopSignals = SignalQueue()
         FileHandleOutput.standardOutput.write("ready\n")
         SystemdNotification.ready()
         logger.notice("ready: \(id) of \(configuration.cluster), \(pool.persistence) memory, NBD on \(entry.nbd)")

@@ -25,7 +25,8 @@ struct Scenario: Sendable {
     /// A ring full of the records that an earlier incarnation left, of two laps (S4).
     private func staleRing(_ folder: CrashFolder, seed: UInt64) throws -> [UInt8] {
         let pool = try Pool.create(
-            path: folder.file("stale"), sizeBytes: ringBytes + (64 << 10), identity: poolIdentity, persistence: .volatile)
+            path: folder.file("stale"), sizeBytes: ringBytes + (64 << 10), identity: poolIdentity,
+            persistence: .volatile)
         defer { pool.close() }
         let region = try pool.allocateRegion(group: group, ringBytes: ringBytes)
         try region.format(

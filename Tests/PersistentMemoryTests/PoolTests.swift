@@ -132,7 +132,9 @@ struct PoolTests {
                 block.replaceSubrange(check..<check + 4, with: withUnsafeBytes(of: crc.littleEndian, Array.init))
                 try write(block, to: path, at: place)
             }
-            let error = #expect(throws: PoolError.self) { try Pool.open(path: path, expecting: nil, persistence: .auto) }
+            let error = #expect(throws: PoolError.self) {
+                try Pool.open(path: path, expecting: nil, persistence: .auto)
+            }
             #expect(error?.code == .corrupt)
             try write(sound, to: path)
         }

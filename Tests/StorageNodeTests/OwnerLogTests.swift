@@ -91,8 +91,8 @@ struct OwnerLogTests {
         try await OwnerRig.run { rig in
             try rig.write(5, bytes: 3000)
             var done: [String] = []
-            rig.owner.drain(thenStop: true) { done.append("first handover") }
-            rig.owner.drain(thenStop: false) { done.append("drain") }
+            rig.owner.drain(thenStop: true) { _ in done.append("first handover") }
+            rig.owner.drain(thenStop: false) { _ in done.append("drain") }
             rig.owner.serve()
             try rig.log.setHead(rig.log.durable, acknowledged: rig.owner.acknowledged)
             rig.owner.finishDrainIfDone()
