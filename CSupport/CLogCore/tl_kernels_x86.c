@@ -1,4 +1,4 @@
-// Inner loops for x86-64. Each reads a line once, checksums it in registers and stores it past the cache.
+// Inner loops for x86-64. Each checksums what it copies while that is in the cache, and stores it past the cache.
 //
 // Two ways to checksum:
 //  - the crc32 instruction on three streams at once, since it takes 8 bytes a cycle but 3 cycles to answer. The three
@@ -13,8 +13,8 @@
 
 #include "tl_kernels.h"
 
-#define CRC __attribute__((target("sse4.2,pclmul")))
-#define FOLD __attribute__((target("sse4.2,pclmul,avx512f,avx512vl,avx512dq,vpclmulqdq")))
+#define CRC __attribute__((target("avx,pclmul")))
+#define FOLD __attribute__((target("avx,pclmul,avx512f,avx512vl,avx512dq,vpclmulqdq")))
 
 // A stream of 64 lines would put the three exactly pages apart, in the same sets of the cache.
 enum { FOLD_LEAST_LINES = 8, STREAM_MOST_LINES = 63, FETCH_BYTES = 4096 };
@@ -47,26 +47,20 @@ static void prepare_over_lines(void) {
 
 tl_isa tl_kernel_prepare(void) {
     __builtin_cpu_init();
-    if (!__builtin_cpu_supports("sse4.2") || !__builtin_cpu_supports("pclmul")) return TL_ISA_PORTABLE;
+    if (!__builtin_cpu_supports("avx") || !__builtin_cpu_supports("pclmul")) return TL_ISA_PORTABLE;
     prepare_over_lines();
     bool folds = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
                  __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("vpclmulqdq");
     return folds ? TL_ISA_FOLD : TL_ISA_CRC;
 }
 
-static inline void stream128(uint8_t *to, __m128i a, __m128i b, __m128i c, __m128i d) {
-    __m128i *line = (__m128i *)to;
-    _mm_stream_si128(line, a);
-    _mm_stream_si128(line + 1, b);
-    _mm_stream_si128(line + 2, c);
-    _mm_stream_si128(line + 3, d);
-}
-
-static inline __m128i load128(const uint8_t *from, int lane) { return _mm_loadu_si128((const __m128i *)from + lane); }
-
-static void copy128(uint8_t *to, const uint8_t *from, size_t lines) {
-    for (; lines; lines--, to += 64, from += 64)
-        stream128(to, load128(from, 0), load128(from, 1), load128(from, 2), load128(from, 3));
+/// Halves of a line: with quarters, long copies take up to half as long again.
+CRC static inline void copy_lines(uint8_t *to, const uint8_t *from, size_t lines) {
+    for (; lines; lines--, to += 64, from += 64) {
+        __m256i low = _mm256_loadu_si256((const __m256i *)from), high = _mm256_loadu_si256((const __m256i *)from + 1);
+        _mm256_stream_si256((__m256i *)to, low);
+        _mm256_stream_si256((__m256i *)to + 1, high);
+    }
 }
 
 CRC static uint32_t crc_bytes(const uint8_t *from, size_t count, uint32_t state) {
@@ -105,7 +99,7 @@ CRC static uint32_t crc_streams(uint8_t *to, const uint8_t *from, size_t each, s
     uint64_t a = state, b = 0, c = 0;
     for (size_t round = 0; round < rounds; round++, copied += 3) {
         if (to)
-            copy128(to + copied * 64, from + copied * 64, 3);
+            copy_lines(to + copied * 64, from + copied * 64, 3);
         else
             for (size_t line = copied; line < copied + 3; line++) fetch_early(from + (lines + line) * 64);
         for (int word = 0; word < 8; word++, first += 8, second += 8, third += 8) {
@@ -114,7 +108,7 @@ CRC static uint32_t crc_streams(uint8_t *to, const uint8_t *from, size_t each, s
             c = crc_word(c, third);
         }
     }
-    if (to) copy128(to + copied * 64, from + copied * 64, lines - copied);
+    if (to) copy_lines(to + copied * 64, from + copied * 64, lines - copied);
     for (int word = 0; word < 8 && each > rounds; word++, first += 8, second += 8) {
         a = crc_word(a, first);
         b = crc_word(b, second);
@@ -130,7 +124,7 @@ CRC static uint32_t crc_lines(uint8_t *to, const uint8_t *from, size_t lines, ui
         if (to) to += block * 64;
         from += block * 64, lines -= block;
     }
-    if (to) copy128(to, from, lines);
+    if (to) copy_lines(to, from, lines);
     return crc_bytes(from, lines * 64, state);
 }
 
@@ -194,9 +188,10 @@ uint32_t tl_kernel_bytes(tl_isa isa, const uint8_t *from, size_t count, uint32_t
 CRC static void crc_header(uint8_t *to, const uint64_t words[8], uint32_t state) {
     uint64_t crc = _mm_crc32_u32(state, (uint32_t)(words[0] >> 32));
     for (int word = 1; word < 8; word++) crc = _mm_crc32_u64(crc, words[word]);
-    long long *line = (long long *)to;
-    _mm_stream_si64(line, (long long)((words[0] & ~UINT64_C(0xFFFFFFFF)) | (uint32_t)~crc));
-    for (int word = 1; word < 8; word++) _mm_stream_si64(line + word, (long long)words[word]);
+    long long first = (long long)((words[0] & ~UINT64_C(0xFFFFFFFF)) | (uint32_t)~crc);
+    const long long *word = (const long long *)words;
+    _mm256_stream_si256((__m256i *)to, _mm256_set_epi64x(word[3], word[2], word[1], first));
+    _mm256_stream_si256((__m256i *)to + 1, _mm256_set_epi64x(word[7], word[6], word[5], word[4]));
 }
 
 void tl_kernel_header(tl_isa isa, uint8_t *to, const uint64_t words[8], uint32_t state) {
@@ -210,6 +205,6 @@ void tl_kernel_copy(tl_isa isa, uint8_t *to, const uint8_t *from, size_t lines) 
     if (isa == TL_ISA_PORTABLE)
         memcpy(to, from, lines * 64);
     else
-        copy128(to, from, lines);
+        copy_lines(to, from, lines);
 }
 #endif
