@@ -166,6 +166,48 @@ extension Cluster {
             }
         }
 
+        /// As when its file system is not mounted yet: an empty file in its place would be served as the volume.
+        @Test func aMediumThatIsNotThereIsWaitedForAndNotMadeAnew() async throws {  // S8
+            try await withCluster { cluster in
+                let (owner, mirror) = try cluster.roles()
+                let client = try await cluster.connect(to: owner)
+                try await client.write(offset: 0, payload)
+                try cluster.drain()
+                cluster.kill(owner)
+                cluster.kill(mirror)
+                let medium = cluster.mediumPath()
+                try #require(rename(medium, medium + ".elsewhere") == 0)
+                try cluster.start(owner)
+                try await cluster.wait("waiting for the medium") {
+                    cluster.group(at: owner)?.status.reason?.contains(medium) == true
+                }
+                #expect(access(medium, F_OK) != 0 && cluster.owner() == nil)
+                try #require(rename(medium + ".elsewhere", medium) == 0)
+                try await cluster.wait("owned") { cluster.owner() == owner }
+                let again = try await cluster.connect(to: owner)
+                #expect(try await again.read(offset: 0, length: 8192) == payload)
+                await again.disconnect()
+            }
+        }
+
+        /// A presence is not made durable: a loss of power may leave anything of it.
+        @Test func aPresenceThatCannotBeReadKeepsNobodyFromTakingOver() async throws {  // S16
+            try await withCluster { cluster in
+                let (owner, mirror) = try cluster.roles()
+                let client = try await cluster.connect(to: owner)
+                try await client.write(offset: 0, payload)
+                cluster.kill(mirror)
+                cluster.kill(owner)
+                let presence = cluster.folder + "/run/coordinator/presence.\(owner)"
+                try Data("{".utf8).write(to: URL(fileURLWithPath: presence))
+                try cluster.start(mirror)
+                try await cluster.wait("taken over") { cluster.group(at: mirror)?.isOwner == true }
+                let again = try await cluster.connect(to: mirror)
+                #expect(try await again.read(offset: 0, length: 8192) == payload)
+                await again.disconnect()
+            }
+        }
+
         @Test func aFullLogDelaysWritersAndNothingElse() async throws {  // S6
             var options = LocalClusterOptions()
             options.logBytes = 4 << 20

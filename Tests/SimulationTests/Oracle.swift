@@ -145,6 +145,7 @@ final class Oracle {
         guard let old else { return }
         if let other = old.ownerProcess, other != process.identity { claimedOver.append(other) }
         if new.owner == process.node.name {
+            expect(!new.mustFence.contains(process.identity), "S16: \(process.name) is to fence itself")
             expectSuspect(old, process)
             let holders = old.phase == .published ? old.inSync : old.sources
             expect(
