@@ -8,6 +8,10 @@ import Foundation
 import LogModel
 import NBDClient
 import NIOPosix
+import Synchronization
+
+/// By SIGINT or SIGTERM.
+private let isInterrupted = Atomic(false)
 
 @main
 struct Demo: AsyncParsableCommand {
@@ -31,10 +35,10 @@ struct Demo: AsyncParsableCommand {
         defer { cluster.remove() }
         for node in LocalCluster.nodes { try cluster.start(node) }
         try await cluster.waitUntilMirrored()
-        if keep { try keepUp(cluster) } else { try await show(cluster) }
+        if keep { try await keepUp(cluster) } else { try await show(cluster) }
     }
 
-    private func keepUp(_ cluster: LocalCluster) throws {
+    private func keepUp(_ cluster: LocalCluster) async throws {
         print(
             """
             A cluster of two nodes is up, in \(cluster.folder)
@@ -44,15 +48,10 @@ struct Demo: AsyncParsableCommand {
               kill -9 the owner, start it again, hand over: see README.md
             Ctrl-C ends it.
             """)
-        signal(SIGINT, SIG_IGN)
-        signal(SIGTERM, SIG_IGN)
-        let ended = DispatchSemaphore(value: 0)
-        let sources = [SIGINT, SIGTERM].map { DispatchSource.makeSignalSource(signal: $0, queue: .global()) }
-        for source in sources {
-            source.setEventHandler { ended.signal() }
-            source.resume()
-        }
-        ended.wait()
+        // A Dispatch source would not hear of it: the main thread, which a signal comes to first, has left (dispatchMain).
+        isInterrupted.store(false, ordering: .relaxed)
+        for number in [SIGINT, SIGTERM] { signal(number) { _ in isInterrupted.store(true, ordering: .relaxed) } }
+        while !isInterrupted.load(ordering: .relaxed) { try await Task.sleep(for: .milliseconds(100)) }
         print("\nstopping")
         for node in LocalCluster.nodes { cluster.stop(node) }
     }
