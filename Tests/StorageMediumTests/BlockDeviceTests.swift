@@ -1,0 +1,72 @@
+// A block device as a medium: a loop device of a file, where the machine has them.
+
+import Glibc
+import LogModel
+import StorageMedium
+import Testing
+
+/// What a shell command prints; `nil` if it fails.
+private func shell(_ command: String) -> String? {
+    guard let pipe = popen(command + " 2>/dev/null", "r") else { return nil }
+    var line = [CChar](repeating: 0, count: 256)
+    let isLine = fgets(&line, 256, pipe) != nil
+    guard pclose(pipe) == 0 else { return nil }
+    return isLine
+        ? String(decoding: line.prefix { $0 != 0 && $0 != 10 }.map(UInt8.init(bitPattern:)), as: UTF8.self) : ""
+}
+
+private let hasLoopDevices = geteuid() == 0 && shell("losetup --find") != nil
+
+@Suite(.enabled(if: hasLoopDevices, "no loop device, or not root"))
+final class BlockDeviceTests {
+    private let folder: Folder
+    private let file: String
+    private let device: String
+    private let deviceBytes: UInt64 = 4 << 20
+
+    init() throws {
+        folder = try Folder(in: "/tmp")
+        file = folder.file("disk")
+        let descriptor = open(file, O_RDWR | O_CREAT, 0o600)
+        try #require(descriptor >= 0 && ftruncate(descriptor, off_t(deviceBytes)) == 0)
+        close(descriptor)
+        device = try #require(shell("losetup --show --find '\(file)'"))
+    }
+
+    deinit { _ = shell("losetup --detach \(device)") }
+
+    private func medium(_ sizeBytes: UInt64) throws -> FileMedium {
+        try FileMedium.open(path: device, sizeBytes: sizeBytes, createIfMissing: false)
+    }
+
+    @Test func whatIsWrittenAndFlushedIsOnTheDevice() throws {
+        let medium = try medium(deviceBytes)
+        try medium.lock()
+        try medium.write([[UInt8](repeating: 7, count: 1 << 20), [UInt8](repeating: 8, count: 1 << 20)], at: 100)
+        try medium.zero(ByteRange(offset: 4096, length: 8192), releasingSpace: true)
+        try medium.zero(ByteRange(offset: 20_001, length: 333), releasingSpace: false)
+        try medium.flush()
+        let bytes = try medium.bytes(at: 0, count: Int(deviceBytes))
+        let isZero = { (at: Int) in
+            at < 100 || at >= 100 + (2 << 20) || (4096..<12_288).contains(at) || (20_001..<20_334).contains(at)
+        }
+        #expect(
+            bytes.indices.allSatisfy { bytes[$0] == (isZero($0) ? 0 : $0 < 100 + (1 << 20) ? 7 : 8) })
+        #expect(try contents(of: file) == bytes)
+    }
+
+    @Test func aSecondWriterIsLockedOut() throws {  // S18
+        let first = try medium(deviceBytes), second = try medium(deviceBytes)
+        try first.lock()
+        let error = #expect(throws: MediumError.self) { try second.lock() }
+        #expect(error?.code == .locked)
+    }
+
+    @Test func aDeviceMayBeLargerThanItsVolumeAndNotSmaller() throws {
+        let smaller = try medium(deviceBytes - 4096)
+        #expect(smaller.sizeBytes == deviceBytes - 4096)
+        #expect(throws: MediumError.self) { try smaller.write([[1]], at: self.deviceBytes - 4096) }
+        let error = #expect(throws: MediumError.self) { try self.medium(self.deviceBytes + 4096) }
+        #expect(error?.code == .wrongSize)
+    }
+}
