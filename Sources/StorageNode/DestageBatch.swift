@@ -22,6 +22,7 @@ enum DestageOutcome: Sendable {
 enum DestageBatch {
     /// Blocks. `[from, to)` is acknowledged and not reclaimed until the outcome is known.
     static func run(log: WriteLog, from: LSN, to: LSN, media: [VolumeID: any Medium]) -> DestageOutcome {
+        let faultBefore = log.region.memoryFault?.description
         var batch = MediumBatch(media: media)
         for entry in log.records(from: from, to: to) {
             switch entry {
@@ -39,7 +40,8 @@ enum DestageBatch {
             try batch.flush()
             // Memory that failed after its records were verified reads as zeros: they may be on the medium now (S26). The
             // log keeps them; the batch is done anew.
-            if let fault = log.region.memoryFault { return .failed(fault.description) }
+            let fault = log.region.memoryFault?.description
+            if let fault, fault != faultBefore { return .failed(fault) }
             return .written
         } catch {
             return .failed(error.message)
