@@ -23,6 +23,7 @@ let log: Target.Dependency = .product(name: "Logging", package: "swift-log")
 let arguments: Target.Dependency = .product(name: "ArgumentParser", package: "swift-argument-parser")
 let system: Target.Dependency = .product(name: "SystemPackage", package: "swift-system")
 let histogram: Target.Dependency = .product(name: "Histogram", package: "hdrhistogram-swift")
+let deque: Target.Dependency = .product(name: "DequeModule", package: "swift-collections")
 let yams: Target.Dependency = .product(name: "Yams", package: "Yams")
 
 func library(_ name: String, _ dependencies: [Target.Dependency] = []) -> Target {
@@ -67,6 +68,7 @@ let package = Package(
         .package(url: "https://github.com/apple/swift-log", from: "1.16.2"),
         .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
         .package(url: "https://github.com/apple/swift-system", from: "1.8.1"),
+        .package(url: "https://github.com/apple/swift-collections", from: "1.6.0"),
         .package(url: "https://github.com/HdrHistogram/hdrhistogram-swift", from: "0.2.0"),
         .package(url: "https://github.com/jpsim/Yams", from: "6.2.2"),
     ],
@@ -90,7 +92,7 @@ let package = Package(
 
         library("RemoteMemoryTCP", ["LogModel", "RemoteMemory", "CLogCore"] + nio),
         library("WriteLog", ["LogModel", "PersistentMemory", "CLogCore"]),
-        library("ClusterProtocol", ["LogModel", "Coordination"]),
+        library("ClusterProtocol", ["LogModel", "Coordination", deque]),
         library("NBDClient", ["NBDProtocol"] + nio),
 
         library("Recovery", ["LogModel", "PersistentMemory", "WriteLog", "StorageMedium"]),

@@ -1,8 +1,8 @@
-// From the log to the medium. Batches of acknowledged writes are verified, coalesced so that the newest wins (S9),
-// written in order of offset, flushed; then ownership is checked again, and only then the head moves (S8). A batch that
-// fails anywhere is done anew from the log.
+// From the log to the medium, as DestageMachine says. Batches of acknowledged writes are verified, coalesced so that the
+// newest wins (S9), written in order of offset, flushed; then ownership is checked again, and only then the head moves (S8).
 
 internal import ClusterProtocol
+internal import Coordination
 internal import LogModel
 internal import NIOCore
 internal import NIOPosix
@@ -21,24 +21,22 @@ struct Healing {
 }
 
 extension OwnerLog {
-    /// Enough for the medium to be used well, little enough to keep the space coming back.
-    static var destageBatchBytes: UInt64 { 16 << 20 }
-    static var destageRetry: TimeAmount { .seconds(1) }
+    static let destageRetry: Nanos = 1_000_000_000
     /// Bounds the work if the mirror's copy turns out to be damaged too.
-    static var healRetry: TimeAmount { .milliseconds(100) }
+    static let healRetry: Nanos = 100_000_000
 
     func kickDestage() {
-        guard !isDestaging, !isRevoked, authority.isValid(), NIODeadline.now() >= destageRetryAt else { return }
-        let from = log.head
-        guard let end = batchEnd(from: from) else { return }
-        isDestaging = true
+        let batch = destage.nextBatch(
+            acknowledged: acknowledged, allWritesAcknowledged: issued.isEmpty,
+            isValid: !isRevoked && authority.isValid(), now: BootClock.now)
+        guard let batch else { return }
         let log = log
         let media = media
         threads.runIfActive(eventLoop: eventLoop) { () -> DestageOutcome in
-            DestageBatch.run(log: log, from: from, to: end, media: media)
+            DestageBatch.run(log: log, from: batch.lowerBound, to: batch.upperBound, media: media)
         }.assumeIsolated().whenComplete { result in
             switch result {
-            case .success(.written): self.batchWritten(to: end)
+            case .success(.written): self.batchWritten()
             case .success(.damaged(let record)): self.heal(record)
             case .success(.failed(let reason)): self.destageFailed(reason)
             case .failure(let error): self.destageFailed("\(error)")
@@ -46,38 +44,25 @@ extension OwnerLog {
         }
     }
 
-    /// Control records carry no range, so a log whose rest is only those may be trimmed to its acknowledged end.
-    private func batchEnd(from: LSN) -> LSN? {
-        if let end = overlay.batchEnd(from: from, acknowledged: acknowledged, limitBytes: Self.destageBatchBytes) {
-            return end
-        }
-        return acknowledged > from && issued.isEmpty ? acknowledged : nil
-    }
-
-    private func batchWritten(to end: LSN) {
-        // The medium has it, but only a valid owner may say so (S8).
-        guard !isRevoked, authority.isValid() else {
-            isDestaging = false
-            return
-        }
+    private func batchWritten() {
+        guard let head = destage.written(isValid: !isRevoked && authority.isValid()) else { return }
         let log = log
         let acknowledged = acknowledged
-        threads.runIfActive(eventLoop: eventLoop) { try log.setHead(end, acknowledged: acknowledged) }
+        threads.runIfActive(eventLoop: eventLoop) { try log.setHead(head, acknowledged: acknowledged) }
             .assumeIsolated().whenComplete { result in
-                self.isDestaging = false
-                guard !self.isRevoked else { return }
                 if case .failure(let error) = result { return self.destageFailed("\(error)") }
+                self.destage.headMoved()
+                guard !self.isRevoked else { return }
                 self.destageProblem = nil
-                self.overlay.destaged(to: end)
+                self.forgetWhatNobodyReads()
                 self.pump()
             }
     }
 
     /// Tried again for as long as it takes; reported when the reason changes.
     private func destageFailed(_ reason: String) {
-        isDestaging = false
-        destageRetryAt = .now() + Self.destageRetry
-        guard destageProblem != reason else { return }
+        destage.giveUp(until: BootClock.now + Self.destageRetry)
+        guard !isRevoked, destageProblem != reason else { return }
         destageProblem = reason
         authority.report(
             Report(
@@ -117,8 +102,7 @@ extension OwnerLog {
                 destageFailed("the healed bytes at LSN \(done.range.from) could not be made durable: \(failure)")
             } else {
                 authority.report(Report("record-healed", "the log at LSN \(done.range.from) is healed from the mirror"))
-                isDestaging = false
-                destageRetryAt = .now() + Self.healRetry
+                destage.giveUp(until: BootClock.now + Self.healRetry)
             }
             schedulePump()
         }
@@ -142,13 +126,5 @@ extension OwnerLog {
             }
             return isGood
         }
-    }
-
-    func finishDrainIfDone() {
-        guard !isDestaging else { return }
-        let head = log.head
-        let done = drains.filter { $0.to <= head }
-        drains.removeAll { $0.to <= head }
-        for drain in done { drain.done(nil) }
     }
 }

@@ -1,5 +1,6 @@
 // One client connection's use of one volume of an owned group.
 
+internal import ClusterProtocol
 internal import LogModel
 internal import NIOCore
 internal import NIOPosix
@@ -102,7 +103,7 @@ final class GroupSession: VolumeSession {
     }
 
     private func readMedium(_ range: ByteRange, _ completion: @escaping VolumeCompletion) {
-        let id = log.overlay.beginRead()
+        let id = log.destage.beginRead()
         let medium = medium
         let length = Int(range.length)
         log.threads.runIfActive(eventLoop: log.eventLoop) { () -> ByteBuffer in
@@ -113,11 +114,7 @@ final class GroupSession: VolumeSession {
             }
             return buffer
         }.assumeIsolated().whenComplete { [self] result in
-            defer {
-                log.overlay.endRead(id)
-                log.reclaim()
-                log.schedulePump()
-            }
+            defer { log.endRead(id) }
             guard !isClosed, !log.isRevoked else { return }
             guard log.isServing, log.authority.isValid() else {
                 // The lease ran out meanwhile: what was read may be another owner's past (S17).

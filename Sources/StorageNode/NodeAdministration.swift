@@ -69,13 +69,13 @@ extension ServerNode {
         var log = GroupStatus.Log(capacityBytes: group.region.ringBytes)
         var lost: UInt64? = machine.takeoverPossible(now) ? 0 : nil
         if let owner = group.owner {
-            log.headLSN = owner.log.head.rawValue
+            log.headLSN = owner.destage.head.rawValue
             log.tailLSN = owner.log.tail.rawValue
             log.durableLSN = owner.log.durable.rawValue
             log.mirroredLSN = owner.mirrorDurable.rawValue
             log.acknowledgedLSN = owner.acknowledged.rawValue
-            log.usedBytes = owner.log.tail - owner.log.head
-            if lost == nil { lost = UInt64(owner.overlay.undestagedWrites) }
+            log.usedBytes = owner.log.tail - owner.destage.head
+            if lost == nil { lost = UInt64(owner.destage.undestagedWrites) }
         } else {
             let head = group.region.head.rawValue
             log.headLSN = head

@@ -5,6 +5,7 @@
 // says so, the mirror hold it (S1) → overlaid, so that reads see it (S23) → destaged → trimmed.
 
 internal import ClusterProtocol
+internal import Coordination
 internal import LogModel
 internal import Logging
 internal import NIOCore
@@ -46,7 +47,15 @@ final class OwnerLog {
     var acknowledgement: Acknowledgement
     /// The end of the last write that is acknowledged whole: a boundary, where `acknowledged` may stand inside of a record.
     private(set) var acknowledgedWriteEnd: LSN
-    var overlay: Overlay
+    var overlay = Overlay()
+    /// What is destaged next, where the head is, what may be trimmed.
+    var destage: DestageMachine {
+        didSet {
+            guard let onQuiet, !destage.isBusy else { return }
+            self.onQuiet = nil
+            onQuiet()
+        }
+    }
     var issued = CircularBuffer<Issued>()
     let requests = RequestQueue()
     var mirror: Attached?
@@ -57,14 +66,6 @@ final class OwnerLog {
     /// Requests are carried out; otherwise they wait.
     var isServing = false
     var isRevoked = false
-    /// A batch is on its way to the medium, or its records are being healed.
-    var isDestaging = false {
-        didSet {
-            guard !isDestaging, let onQuiet else { return }
-            self.onQuiet = nil
-            onQuiet()
-        }
-    }
     private var onQuiet: (() -> Void)?
     var isPersisting = false
     /// Bytes asked from the mirror, and what has come of them.
@@ -73,9 +74,7 @@ final class OwnerLog {
     var destageProblem: String?
     /// Nothing stored from now on may be called durable (see ``persistIfNeeded()``).
     private(set) var persistFailure: String?
-    var destageRetryAt: NIODeadline = .now()
-    /// Those that stop the group end with ``serve()``: a handover that was given up is not done by a later destage.
-    var drains: [(to: LSN, stops: Bool, done: (_ refusal: String?) -> Void)] = []
+    private var drains: [(id: UInt64, stops: Bool, done: (_ refusal: String?) -> Void)] = []
     /// A second: an append takes milliseconds at most, and a thread that merely waits for a processor gets one sooner.
     var stallWatch = StallWatch(limit: .seconds(1))
     private var isPumpScheduled = false
@@ -93,7 +92,7 @@ final class OwnerLog {
         self.authority = authority
         acknowledgement = Acknowledgement(start)
         acknowledgedWriteEnd = start
-        overlay = Overlay(start: start)
+        destage = DestageMachine(start: start)
         lastMirrorHead = start
         lastMirrorDurable = start
     }
@@ -104,6 +103,7 @@ final class OwnerLog {
 
     func serve() {
         isServing = true
+        destage.serve()
         drains.removeAll(where: \.stops)
         schedulePump()
     }
@@ -125,19 +125,19 @@ final class OwnerLog {
     /// Destages everything that is in the log now, and calls `done`. New requests wait.
     func drain(thenStop stop: Bool, _ done: @escaping (_ refusal: String?) -> Void) {
         if stop { isServing = false }
-        drains.append((log.tail, stop, done))
+        drains.append((destage.drain(to: log.tail, endsWithService: stop), stop, done))
         schedulePump()
     }
 
     /// Calls `body` when nothing of this log is on its way to the medium.
     func whenQuiet(_ body: @escaping () -> Void) {
-        guard isDestaging else { return body() }
+        guard destage.isBusy else { return body() }
         onQuiet = body
     }
 
     func attach(_ queuePair: any QueuePair, key: RegionKey, durable: LSN) {
         // The head may have moved since it was told with the request to attach; `lastMirrorHead` is never above it.
-        let session = MirrorSession(durable: durable, mirrorHead: lastMirrorHead, head: log.head)
+        let session = MirrorSession(durable: durable, mirrorHead: lastMirrorHead, head: destage.head)
         mirror = Attached(queuePair: queuePair, key: key, session: session)
         schedulePump()
     }
@@ -148,7 +148,7 @@ final class OwnerLog {
         scrub.repairs = []
         guard healing != nil else { return }
         healing = nil
-        isDestaging = false
+        destage.giveUp(until: BootClock.now)
     }
 
     func mirrorCompleted(through id: WorkRequestID) {
@@ -182,7 +182,7 @@ final class OwnerLog {
         acknowledge(durable)
         requests.startHeld(of: self)
         kickDestage()
-        finishDrainIfDone()
+        finishDrains()
     }
 
     var mirrorDurable: LSN { mirror?.session.durable ?? lastMirrorDurable }
@@ -198,8 +198,8 @@ final class OwnerLog {
             reclaim()
         }
         do {
-            if attached.session.needsTrim(to: log.head) {
-                let head = log.head
+            let head = destage.head
+            if attached.session.needsTrim(to: head) {
                 let id = try attached.queuePair.postAtomicWrite(head.rawValue, key: attached.key, offset: log.ringBytes)
                 attached.session.didPostTrim(to: head, id: id)
             }
@@ -259,21 +259,36 @@ final class OwnerLog {
         while let first = issued.first, first.end <= acknowledged {
             issued.removeFirst()
             acknowledgedWriteEnd = first.end
+            if !first.entries.isEmpty { destage.acknowledged(writeTo: first.end) }
             for (entry, source) in first.entries { overlay.insert(entry, source) }
             first.completion?()
         }
         requests.sessionsMayOpen(acknowledged)
     }
 
-    /// Space is reused only below every durable head that counts, and below what reads refer to (S6).
     func reclaim() {
-        var limit = min(log.head, overlay.unreferencedBelow)
-        if let mirror {
-            limit = min(limit, mirror.session.mirrorHead)
-        } else if authority.rule().needsMirror {
-            limit = min(limit, lastMirrorHead)
+        let mirrorHead = mirror?.session.mirrorHead ?? lastMirrorHead
+        let mirrorCounts = mirror != nil || authority.rule().needsMirror
+        log.setReclaimLimit(destage.reclaimLimit(mirrorHead: mirrorHead, mirrorCounts: mirrorCounts))
+    }
+
+    func finishDrains() {
+        for id in destage.finishedDrains() {
+            guard let index = drains.firstIndex(where: { $0.id == id }) else { continue }
+            drains.remove(at: index).done(nil)
         }
-        log.setReclaimLimit(limit)
+    }
+
+    /// A read of the medium began before the log's bytes of it were forgotten, and ends now.
+    func endRead(_ id: UInt64) {
+        destage.endRead(id)
+        forgetWhatNobodyReads()
+    }
+
+    func forgetWhatNobodyReads() {
+        overlay.forget(below: destage.unreferencedBelow)
+        reclaim()
+        schedulePump()
     }
 
     // MARK: Issuing
@@ -331,7 +346,7 @@ final class OwnerLog {
     /// An idle log gets one record that says how far it was acknowledged, so that a tail can be judged (S5).
     func writeWatermarkIfIdle() {
         guard isServing, authority.isValid(), log.tail == lastData, lastData > lastWatermark, acknowledged == log.tail,
-            log.head < log.tail, log.appendWatermark(acknowledged: acknowledged)
+            destage.head < log.tail, log.appendWatermark(acknowledged: acknowledged)
         else { return }
         lastWatermark = log.tail
         issued.append(Issued(entries: [], end: log.tail, completion: nil))

@@ -149,7 +149,7 @@ extension Group {
             .attach(
                 AttachRequest(
                     group: configuration.id, from: node.id, epoch: epoch, logUUID: identity.logUUID,
-                    incarnation: identity.incarnation, head: owner.log.head, acknowledged: owner.acknowledged,
+                    incarnation: identity.incarnation, head: owner.destage.head, acknowledged: owner.acknowledged,
                     ringBytes: region.ringBytes)), on: rail)
     }
 

@@ -47,7 +47,7 @@ extension OwnerLog {
             authority.rule().needsMirror, mirror.session.shipped == log.published,
             mirror.queuePair.creditBytes >= RemoteMemoryLimits.windowBytes / 2, NIODeadline.now() >= scrub.nextPass
         else { return }
-        let from = max(scrub.position, log.head)
+        let from = max(scrub.position, destage.head)
         guard acknowledgedWriteEnd <= mirror.session.durable else { return }
         guard let part = nextPart(from: from, limit: acknowledgedWriteEnd) else {
             scrub.position = .zero
@@ -94,7 +94,7 @@ extension OwnerLog {
         guard let part = scrub.asked, part.reads.isEmpty else { return true }
         scrub.asked = nil
         // Destaged meanwhile: its space may hold other records by now.
-        guard log.head <= part.range.lowerBound else { return true }
+        guard destage.head <= part.range.lowerBound else { return true }
         part.bytes.withUnsafeBytes { compare(part, $0) }
         return true
     }
@@ -190,7 +190,7 @@ extension OwnerLog {
     }
 
     private func reportUndecidable(_ range: Range<LSN>) {
-        let head = log.head
+        let head = destage.head
         scrub.reported = scrub.reported.filter { $0 >= head }
         guard scrub.reported.insert(range.lowerBound).inserted else { return }
         authority.report(

@@ -1,5 +1,6 @@
-// The data path of a process that owns the group: append, ship, acknowledge, overlay, destage, trim. The counterpart of
-// StorageNode's OwnerLog, Overlay and Destage, with a record for every write and a stamp for its bytes.
+// The data path of a process that owns the group: append, ship, acknowledge, overlay, destage, trim. The production's
+// MirrorSession, Acknowledgement and DestageMachine decide; this is the counterpart of the hands that StorageNode's
+// OwnerLog, Overlay and Destage lend them, with a record for every write and a stamp for its bytes.
 
 import ClusterProtocol
 import LogModel
@@ -20,7 +21,7 @@ final class OwnerModel {
     }
 
     static let creditBytes: UInt64 = 4 << 20
-    static let destageBatchBytes: UInt64 = 4 << 20
+    static let batchBytes: UInt64 = 4 << 20
 
     unowned let process: SimProcess
     let incarnation: Incarnation
@@ -35,11 +36,13 @@ final class OwnerModel {
     private var sessions: [ClientSession] = []
 
     private var overlay: [Record] = []
-    private var undestaged: [Record] = []
-    private var leaving: [(head: LSN, before: UInt64)] = []
-    private var reads: [UInt64] = []
-    private var nextRead: UInt64 = 1
-    private var unreferencedBelow: LSN
+    private var destage: DestageMachine {
+        didSet {
+            guard let onQuiet, !destage.isBusy else { return }
+            self.onQuiet = nil
+            onQuiet()
+        }
+    }
 
     private var mirror: Attached?
     private var lastMirrorHead: LSN
@@ -47,16 +50,8 @@ final class OwnerModel {
     private(set) var isServing = false
     private(set) var isRevoked = false
     private var isPersisting = false
-    private var isDestaging = false {
-        didSet {
-            guard !isDestaging, let onQuiet else { return }
-            self.onQuiet = nil
-            onQuiet()
-        }
-    }
     private var onQuiet: (() -> Void)?
-    private var destageRetryAt: UInt64 = 0
-    private var drains: [(to: LSN, done: () -> Void)] = []
+    private var drains: [UInt64: () -> Void] = [:]
     private var isPumpScheduled = false
 
     init(_ process: SimProcess, incarnation: Incarnation, start: LSN) {
@@ -66,14 +61,14 @@ final class OwnerModel {
         localDurable = start
         reclaimLimit = start
         acknowledgement = Acknowledgement(start)
-        unreferencedBelow = start
+        destage = DestageMachine(start: start, batchBytes: Self.batchBytes)
         lastMirrorHead = start
         lastMirrorDurable = start
     }
 
     private var world: World { process.world }
     var acknowledged: LSN { acknowledgement.acknowledged }
-    var head: LSN { process.node.region!.head }
+    var head: LSN { destage.head }
     private var isValid: Bool { process.machine.ownershipValid(process.clock) }
     private var mirrorDurable: LSN { mirror?.session.durable ?? lastMirrorDurable }
 
@@ -81,6 +76,7 @@ final class OwnerModel {
 
     func serve() {
         isServing = true
+        destage.serve()
         schedulePump()
     }
 
@@ -103,12 +99,12 @@ final class OwnerModel {
 
     func drain(thenStop stop: Bool, _ done: @escaping () -> Void) {
         if stop { isServing = false }
-        drains.append((tail, done))
+        drains[destage.drain(to: tail, endsWithService: stop)] = done
         schedulePump()
     }
 
     func whenQuiet(_ body: @escaping () -> Void) {
-        guard isDestaging else { return body() }
+        guard destage.isBusy else { return body() }
         onQuiet = body
     }
 
@@ -154,7 +150,7 @@ final class OwnerModel {
         acknowledge()
         startHeld()
         kickDestage()
-        finishDrainIfDone()
+        for id in destage.finishedDrains() { drains.removeValue(forKey: id)?() }
     }
 
     private func ship() {
@@ -213,7 +209,7 @@ final class OwnerModel {
         while let first = issued.first, first.record.end <= acknowledged {
             issued.removeFirst()
             overlay.append(first.record)
-            undestaged.append(first.record)
+            destage.acknowledged(writeTo: first.record.end)
             world.oracle.acknowledged(first.record, incarnation, by: process)
             first.completion(first.record.stamp)
         }
@@ -224,13 +220,9 @@ final class OwnerModel {
     }
 
     private func reclaim() {
-        var limit = min(head, unreferencedBelow)
-        if let mirror {
-            limit = min(limit, mirror.session.mirrorHead)
-        } else if process.machine.acknowledgementRule.needsMirror {
-            limit = min(limit, lastMirrorHead)
-        }
-        reclaimLimit = max(reclaimLimit, limit)
+        let mirrorCounts = mirror != nil || process.machine.acknowledgementRule.needsMirror
+        let mirrorHead = mirror?.session.mirrorHead ?? lastMirrorHead
+        reclaimLimit = max(reclaimLimit, destage.reclaimLimit(mirrorHead: mirrorHead, mirrorCounts: mirrorCounts))
     }
 
     // MARK: Clients
@@ -289,14 +281,12 @@ final class OwnerModel {
             world.oracle.readAnswered(block, latest.stamp, floor: floor, incarnation, by: process)
             return answer(latest.stamp)
         }
-        let id = nextRead
-        nextRead += 1
-        reads.append(id)
+        let id = destage.beginRead()
         process.later(world.random.between(10, 2 * world.mediumMicros) * microsecond) { [self] in
             let stamp = world.medium.cached[block]
             process.later(world.random.between(0, 2 * world.mediumMicros) * microsecond) { [self] in
                 readDone(block, stamp, floor, session, answer)
-                reads.removeAll { $0 == id }
+                destage.endRead(id)
                 forgetWhatNobodyReads()
                 schedulePump()
             }
@@ -318,32 +308,23 @@ final class OwnerModel {
     // MARK: Destage
 
     private func kickDestage() {
-        guard !isDestaging, !isRevoked, isValid, world.now >= destageRetryAt else { return }
-        let from = head
-        var batch: [Record] = []
-        for record in undestaged {
-            if !batch.isEmpty, record.end > from + Self.destageBatchBytes { break }
-            batch.append(record)
-        }
-        guard let end = batch.last?.end else { return }
-        isDestaging = true
+        let range = destage.nextBatch(
+            acknowledged: acknowledged, allWritesAcknowledged: issued.isEmpty, isValid: !isRevoked && isValid,
+            now: process.clock)
+        guard let range else { return }
+        let batch = overlay.filter { $0.lsn >= range.lowerBound && $0.end <= range.upperBound }
         process.writeToMedium(batch) { [self] isDurable in
-            if isDurable { batchWritten(to: end) } else { destageFailed() }
+            if isDurable { batchWritten() } else { destageFailed() }
         }
     }
 
-    private func batchWritten(to end: LSN) {
-        guard !isRevoked, isValid else {
-            isDestaging = false
-            return
-        }
+    private func batchWritten() {
+        guard let head = destage.written(isValid: !isRevoked && isValid) else { return }
         let known = acknowledged
         process.later(world.random.between(10, 500) * microsecond) { [self] in
-            process.node.region?.setHead(end, acknowledged: known)
-            isDestaging = false
+            process.node.region?.setHead(head, acknowledged: known)
+            destage.headMoved()
             guard !isRevoked else { return }
-            undestaged.removeAll { $0.end <= end }
-            leaving.append((end, nextRead))
             forgetWhatNobodyReads()
             pump()
         }
@@ -351,23 +332,8 @@ final class OwnerModel {
 
     private func destageFailed() {
         world.coverage.destageFailures += 1
-        destageRetryAt = world.now + second / 5
-        isDestaging = false
+        destage.giveUp(until: process.clock + second / 5)
     }
 
-    private func forgetWhatNobodyReads() {
-        let oldest = reads.first ?? .max
-        while let first = leaving.first, oldest >= first.before {
-            leaving.removeFirst()
-            overlay.removeAll { $0.end <= first.head }
-            unreferencedBelow = first.head
-        }
-    }
-
-    private func finishDrainIfDone() {
-        guard !isDestaging else { return }
-        let done = drains.filter { $0.to <= head }
-        drains.removeAll { $0.to <= head }
-        for drain in done { drain.done() }
-    }
+    private func forgetWhatNobodyReads() { overlay.removeAll { $0.end <= destage.unreferencedBelow } }
 }

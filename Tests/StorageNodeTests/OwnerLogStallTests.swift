@@ -38,7 +38,7 @@ struct OwnerLogStallTests {
                     isValid: { true }, rule: { (allowed: true, needsMirror: false) }, progress: { _, _ in },
                     report: { reports.all.append($0) }))
             // Nothing for other threads to do: this event loop is the test's own.
-            owner.destageRetryAt = .distantFuture
+            owner.destage.giveUp(until: .max)
         }
 
         deinit {

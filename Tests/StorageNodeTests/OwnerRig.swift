@@ -110,7 +110,7 @@ final class OwnerRig {
         owner.attach(mirror, key: RegionKey(rawValue: 1), durable: .zero)
         owner.serve()
         // The destager finds no medium for what is written; these tests do without it.
-        owner.destageRetryAt = .now() + .hours(1)
+        owner.destage.giveUp(until: .max)
     }
 
     /// Runs `body` in one turn of an event loop, with a log that is attached to an empty mirror.
@@ -135,6 +135,13 @@ final class OwnerRig {
         owner.pump()
         mirror.completeAll(self)
         try #require(owner.acknowledgedWriteEnd == log.published)
+    }
+
+    /// As if a batch of everything were on its way to the medium.
+    func beginBatch() throws {
+        try #require(
+            owner.destage.nextBatch(
+                acknowledged: owner.acknowledged, allWritesAcknowledged: true, isValid: true, now: .max) != nil)
     }
 
     func byte(at lsn: UInt64) -> UInt8 {

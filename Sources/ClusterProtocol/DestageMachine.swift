@@ -1,0 +1,167 @@
+// What an owner does with its log after the acknowledgement: which writes go to the medium next, when the head may move,
+// and when the space below it may be used again. Pure, like the group's machine; the shell writes a batch, makes the head
+// durable, and lets its overlay forget what is below ``unreferencedBelow``.
+//
+// A batch: `nextBatch` → written and flushed → `written` → the head is durable → `headMoved`. `giveUp` ends it anywhere,
+// and it is done anew from the log (S8, S10).
+
+internal import DequeModule
+public import LogModel
+
+public struct DestageMachine: Sendable {
+    /// Enough for a medium to be used well, little enough to keep the space coming back.
+    public static let usualBatchBytes: UInt64 = 16 << 20
+
+    private enum Phase {
+        case idle
+        case writing(to: LSN)
+        case movingHead(to: LSN)
+    }
+
+    struct Drain: Sendable {
+        var id: UInt64
+        var to: LSN
+        var endsWithService: Bool
+    }
+
+    /// The durable head: everything below is on the medium.
+    public private(set) var head: LSN
+    /// Nothing below is needed by a read: neither the bytes in the log nor what the overlay says of them (S6).
+    public private(set) var unreferencedBelow: LSN
+    private let batchBytes: UInt64
+    private var phase = Phase.idle
+    private var retryAt: Nanos = 0
+    /// The ends of the acknowledged writes at and above the head, in order: where the head may stand (S7).
+    private var writeEnds = Deque<LSN>()
+    private var readsInFlight: [UInt64] = []
+    private var nextRead: UInt64 = 1
+    /// Destaged, but perhaps still needed by reads that began before read number `before`.
+    private var leaving = Deque<(head: LSN, before: UInt64)>()
+    private var drains: [Drain] = []
+    private var nextDrain: UInt64 = 1
+
+    public init(start: LSN, batchBytes: UInt64 = usualBatchBytes) {
+        self.batchBytes = batchBytes
+        head = start
+        unreferencedBelow = start
+    }
+
+    /// A batch is under way; the medium may be written to.
+    public var isBusy: Bool { if case .idle = phase { false } else { true } }
+
+    /// Acknowledged writes that are not on the medium yet.
+    public var undestagedWrites: Int { writeEnds.count }
+
+    /// A write that ends at `end` is acknowledged whole. In LSN order.
+    public mutating func acknowledged(writeTo end: LSN) {
+        precondition(end > (writeEnds.last ?? head), "the write up to \(end) is acknowledged out of order")
+        writeEnds.append(end)
+    }
+
+    // MARK: Batches
+
+    /// Begins a batch and answers its range, if there is something to destage and it may be done now: acknowledged whole
+    /// writes, as many as fit the batch, one at least. Control records are nobody's write: a log whose rest is only
+    /// those (`allWritesAcknowledged`) may be trimmed to its acknowledged end. `isValid`: the lease holds (S17).
+    public mutating func nextBatch(
+        acknowledged: LSN, allWritesAcknowledged: Bool, isValid: Bool, now: Nanos
+    ) -> Range<LSN>? {
+        guard case .idle = phase, isValid, now >= retryAt else { return nil }
+        var end: LSN?
+        if let first = writeEnds.first {
+            end = max(first, lastWriteEnd(upTo: head + batchBytes) ?? first)
+        } else if allWritesAcknowledged {
+            end = acknowledged
+        }
+        guard let end, end > head, end <= acknowledged else { return nil }
+        phase = .writing(to: end)
+        return head..<end
+    }
+
+    /// By bisection.
+    private func lastWriteEnd(upTo limit: LSN) -> LSN? {
+        var low = 0
+        var high = writeEnds.count
+        while low < high {
+            let middle = (low + high) / 2
+            if writeEnds[middle] <= limit { low = middle + 1 } else { high = middle }
+        }
+        return low > 0 ? writeEnds[low - 1] : nil
+    }
+
+    /// The batch is on the medium, flushed. Answers the head to make durable; `nil` if this owner may not say so any more,
+    /// which is asked anew after the flush (S8).
+    public mutating func written(isValid: Bool) -> LSN? {
+        guard case .writing(let end) = phase else { preconditionFailure("no batch is being written") }
+        phase = isValid ? .movingHead(to: end) : .idle
+        return isValid ? end : nil
+    }
+
+    /// The head of the batch is durable.
+    public mutating func headMoved() {
+        guard case .movingHead(let end) = phase else { preconditionFailure("no head is being moved") }
+        phase = .idle
+        head = end
+        while let first = writeEnds.first, first <= end { writeEnds.removeFirst() }
+        leaving.append((end, nextRead))
+        forgetWhatNobodyReads()
+    }
+
+    /// The batch is not done, and nothing is begun before `time`.
+    public mutating func giveUp(until time: Nanos) {
+        phase = .idle
+        retryAt = time
+    }
+
+    // MARK: Reads
+
+    /// A read of the medium begins; what it may find in the log only stays there until ``endRead(_:)``.
+    public mutating func beginRead() -> UInt64 {
+        defer { nextRead += 1 }
+        readsInFlight.append(nextRead)
+        return nextRead
+    }
+
+    public mutating func endRead(_ id: UInt64) {
+        readsInFlight.removeAll { $0 == id }
+        forgetWhatNobodyReads()
+    }
+
+    private mutating func forgetWhatNobodyReads() {
+        let oldest = readsInFlight.first ?? .max
+        while let first = leaving.first, oldest >= first.before {
+            leaving.removeFirst()
+            unreferencedBelow = first.head
+        }
+    }
+
+    // MARK: Trim
+
+    /// Space below is free: below every durable head that counts, and below what reads refer to (S6). `mirrorCounts`: the
+    /// mirror is attached, or acknowledgements require it; its head is then at `mirrorHead` at least.
+    public func reclaimLimit(mirrorHead: LSN, mirrorCounts: Bool) -> LSN {
+        let limit = min(head, unreferencedBelow)
+        return mirrorCounts ? min(limit, mirrorHead) : limit
+    }
+
+    // MARK: Drains
+
+    /// Asks to be told when everything below `end` is on the medium. One that ends with service belongs to a handover: when
+    /// that is given up, ``serve()`` forgets it, and a later destage does not finish it.
+    public mutating func drain(to end: LSN, endsWithService: Bool) -> UInt64 {
+        defer { nextDrain += 1 }
+        drains.append(Drain(id: nextDrain, to: end, endsWithService: endsWithService))
+        return nextDrain
+    }
+
+    public mutating func serve() { drains.removeAll(where: \.endsWithService) }
+
+    /// The drains that are done, each told once; none while a batch is under way.
+    public mutating func finishedDrains() -> [UInt64] {
+        guard !isBusy, !drains.isEmpty else { return [] }
+        let head = head
+        let finished = drains.filter { $0.to <= head }.map(\.id)
+        drains.removeAll { $0.to <= head }
+        return finished
+    }
+}

@@ -1,0 +1,105 @@
+import ClusterProtocol
+import LogModel
+import Testing
+
+/// What goes to the medium next, when the head moves, what may be trimmed.
+struct DestageMachineTests {
+    private func machine(writes ends: [UInt64], batchBytes: UInt64 = 1000) -> DestageMachine {
+        var machine = DestageMachine(start: LSN(100), batchBytes: batchBytes)
+        for end in ends { machine.acknowledged(writeTo: LSN(end)) }
+        return machine
+    }
+
+    private func next(
+        _ machine: inout DestageMachine, acknowledged: UInt64, all: Bool = true, isValid: Bool = true, now: Nanos = 0
+    ) -> Range<LSN>? {
+        machine.nextBatch(acknowledged: LSN(acknowledged), allWritesAcknowledged: all, isValid: isValid, now: now)
+    }
+
+    private func destage(_ machine: inout DestageMachine, acknowledged: UInt64) throws {
+        let batch = next(&machine, acknowledged: acknowledged)
+        let head = machine.written(isValid: true)
+        try #require(head != nil && head == batch?.upperBound)
+        machine.headMoved()
+    }
+
+    @Test("S7: a batch is whole writes, as many as fit it and one at least")
+    func batches() {
+        var many = machine(writes: [300, 600, 1100, 1101, 5000])
+        #expect(next(&many, acknowledged: 5000) == LSN(100)..<LSN(1100))
+        #expect(next(&many, acknowledged: 5000) == nil)  // one at a time
+        _ = many.written(isValid: true)
+        many.headMoved()
+        #expect(next(&many, acknowledged: 5000) == LSN(1100)..<LSN(1101))
+        _ = many.written(isValid: true)
+        many.headMoved()
+        #expect(next(&many, acknowledged: 5000) == LSN(1101)..<LSN(5000))
+        #expect(many.undestagedWrites == 1)
+    }
+
+    @Test("S8: nothing that is not acknowledged, and nothing without a lease")
+    func onlyAcknowledged() {
+        var idle = machine(writes: [])
+        #expect(next(&idle, acknowledged: 100) == nil)
+        #expect(next(&idle, acknowledged: 164, all: false) == nil)
+        var waiting = machine(writes: [300])
+        #expect(next(&waiting, acknowledged: 300, isValid: false) == nil)
+        #expect(next(&waiting, acknowledged: 300) == LSN(100)..<LSN(300))
+    }
+
+    @Test("control records alone are trimmed once every write is acknowledged")
+    func controlRecords() {
+        var machine = machine(writes: [])
+        #expect(next(&machine, acknowledged: 164) == LSN(100)..<LSN(164))
+    }
+
+    @Test("S8: the head moves only if the owner is valid after the flush too")
+    func validAfterTheFlush() {
+        var machine = machine(writes: [300])
+        _ = next(&machine, acknowledged: 300)
+        #expect(machine.written(isValid: false) == nil)
+        #expect(machine.head == LSN(100) && !machine.isBusy)
+        #expect(next(&machine, acknowledged: 300) == LSN(100)..<LSN(300))
+        #expect(machine.written(isValid: true) == LSN(300))
+        #expect(machine.head == LSN(100) && machine.isBusy)
+        machine.headMoved()
+        #expect(machine.head == LSN(300) && machine.undestagedWrites == 0)
+    }
+
+    @Test("S10: a batch that was given up is done anew, not before its time")
+    func retry() {
+        var machine = machine(writes: [300])
+        _ = next(&machine, acknowledged: 300, now: 5)
+        machine.giveUp(until: 50)
+        #expect(next(&machine, acknowledged: 300, now: 49) == nil)
+        #expect(next(&machine, acknowledged: 300, now: 50) == LSN(100)..<LSN(300))
+    }
+
+    @Test("S6: space is free below the head, the mirror's head if it counts, and what reads refer to")
+    func reclaim() throws {
+        var machine = machine(writes: [300, 900], batchBytes: 300)
+        let early = machine.beginRead()
+        try destage(&machine, acknowledged: 900)
+        let late = machine.beginRead()
+        #expect(machine.unreferencedBelow == LSN(100))
+        try destage(&machine, acknowledged: 900)
+        machine.endRead(early)
+        #expect(machine.unreferencedBelow == LSN(300))
+        #expect(machine.reclaimLimit(mirrorHead: LSN(200), mirrorCounts: true) == LSN(200))
+        #expect(machine.reclaimLimit(mirrorHead: LSN(200), mirrorCounts: false) == LSN(300))
+        machine.endRead(late)
+        #expect(machine.reclaimLimit(mirrorHead: LSN(900), mirrorCounts: true) == LSN(900))
+    }
+
+    @Test("a drain is done once, when its end is on the medium; a handover's is forgotten with the handover")
+    func drains() throws {
+        var machine = machine(writes: [300])
+        let kept = machine.drain(to: LSN(300), endsWithService: false)
+        _ = machine.drain(to: LSN(300), endsWithService: true)
+        #expect(machine.finishedDrains().isEmpty)
+        machine.serve()
+        try destage(&machine, acknowledged: 300)
+        #expect(machine.finishedDrains() == [kept])
+        #expect(machine.finishedDrains().isEmpty)
+    }
+}
