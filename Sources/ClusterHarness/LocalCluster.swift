@@ -23,7 +23,7 @@ public struct LocalClusterOptions: Sendable {
     /// TCP ports of alpha and beta for NBD; `nil`: Unix sockets.
     public var nbdPorts: (UInt16, UInt16)?
     /// First of two TCP ports for the rails; `nil`: free ones.
-    public var mirrorPort: UInt16?
+    public var mirrorPorts: (UInt16, UInt16)?
     /// A second group, whose home is beta.
     public var crossed = false
     public init() {}
@@ -44,7 +44,7 @@ public final class LocalCluster: Sendable {
         self.binaries = binaries
         try FileManager.default.createDirectory(atPath: folder + "/run", withIntermediateDirectories: true)
         configurationPath = folder + "/cluster.yaml"
-        let mirrors = try options.mirrorPort.map { [$0, $0 + 1] } ?? [Self.freePort(), Self.freePort()]
+        let mirrors = try options.mirrorPorts.map { [$0.0, $0.1] } ?? [Self.freePort(), Self.freePort()]
         var nbd = Self.nodes.map { "unix:run/\($0).nbd" }
         addresses = [
             "alpha": options.nbdPorts.map { .tcp(host: "127.0.0.1", port: Int($0.0)) }
@@ -95,22 +95,29 @@ public final class LocalCluster: Sendable {
         return text
     }
 
-    /// A port of the loopback interface that nobody listens on at the moment.
+    /// A port of the loopback interface that nobody has at the moment. Below those that the kernel gives to outgoing
+    /// connections, so that none of them takes it before a node binds it, or while the node is down.
     public static func freePort() throws -> UInt16 {
+        for _ in 0..<1000 {
+            let port = UInt16.random(in: 20_000..<32_000)
+            if canBind(port) { return port }
+        }
+        throw HarnessError("no free port can be found")
+    }
+
+    private static func canBind(_ port: UInt16) -> Bool {
         let descriptor = socket(AF_INET, Int32(SOCK_STREAM.rawValue), 0)
-        guard descriptor >= 0 else { throw HarnessError("no socket can be made") }
+        guard descriptor >= 0 else { return false }
         defer { close(descriptor) }
         var address = sockaddr_in()
         address.sin_family = sa_family_t(AF_INET)
+        address.sin_port = port.bigEndian
         address.sin_addr.s_addr = inet_addr("127.0.0.1")
-        var length = socklen_t(MemoryLayout<sockaddr_in>.size)
-        let result = withUnsafeMutablePointer(to: &address) { pointer in
+        return withUnsafePointer(to: &address) { pointer in
             pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) {
-                bind(descriptor, $0, length) == 0 && getsockname(descriptor, $0, &length) == 0
+                bind(descriptor, $0, socklen_t(MemoryLayout<sockaddr_in>.size)) == 0
             }
         }
-        guard result else { throw HarnessError("no free port can be found") }
-        return UInt16(bigEndian: address.sin_port)
     }
 
     // MARK: Processes

@@ -30,6 +30,7 @@ final class NBDConnection: ChannelInboundHandler {
     private var isDisconnecting = false
     private var isFlushScheduled = false
     private var timer: Scheduled<Void>?
+    private var giveUpOpening: (() -> Void)?
 
     init(server: NBDServer, channel: any Channel) {
         self.server = server
@@ -82,6 +83,8 @@ final class NBDConnection: ChannelInboundHandler {
         isClosed = true
         timer?.cancel()
         input.clear()
+        giveUpOpening?()
+        giveUpOpening = nil
         session?.close()
         session = nil
     }
@@ -128,8 +131,11 @@ final class NBDConnection: ChannelInboundHandler {
     private func open(_ name: String) {
         let found = server.service.find(name)
         guard case .success(let volume) = found else { return answer(found.map(Self.info)) }
-        var answeredNow = true
-        server.service.open(name) { [self] result in
+        var isAnswered = false
+        var isLater = false
+        let giveUp = server.service.open(name) { [self] result in
+            isAnswered = true
+            giveUpOpening = nil
             switch result {
             case .success(let session):
                 guard !isClosed else { return session.close() }
@@ -137,9 +143,10 @@ final class NBDConnection: ChannelInboundHandler {
                 answer(.success(Self.info(volume)))
             case .failure(let refusal): answer(.failure(refusal))
             }
-            if !answeredNow { process() }
+            if isLater { process() }
         }
-        answeredNow = false
+        isLater = true
+        if !isAnswered { giveUpOpening = giveUp }
     }
 
     private func answer(_ result: Result<NBDExportInfo, VolumeRefusal>) {

@@ -91,7 +91,13 @@ public final class TCPQueuePair: QueuePair, ChannelInboundHandler {
     public func send(_ message: [UInt8]) throws(RemoteMemoryError) {
         precondition(message.count <= RemoteMemoryLimits.maximumTransferBytes, "a message carries at most 1 MiB")
         if let failure { throw failure }
-        message.withUnsafeBytes { emit(FrameHeader(.message, payload: $0), $0) }
+        let result = message.withUnsafeBytes { bytes in
+            Result { () throws(RemoteMemoryError) in try answer(FrameHeader(.message, payload: bytes), bytes) }
+        }
+        if case .failure(let error) = result {
+            fail(error)
+            throw error
+        }
     }
 
     private func post(
@@ -134,7 +140,7 @@ public final class TCPQueuePair: QueuePair, ChannelInboundHandler {
         }
     }
 
-    /// An answer to the peer's requests. A peer that asks and never reads loses the connection (S21).
+    /// An answer to the peer's requests or messages. A peer that asks and never reads loses the connection (S21).
     private func answer(_ header: FrameHeader, _ payload: UnsafeRawBufferPointer) throws(RemoteMemoryError) {
         let bytes = FrameHeader.byteCount + payload.count
         guard unsentAnswerBytes + bytes <= Self.unsentAnswersLimitBytes else {

@@ -30,6 +30,8 @@ final class Group {
     var nextRail = 0
     /// As mirror: the rail that the owner made, and the region that it writes.
     var mirrorRail: AcceptedRail?
+    /// The rail whose request to attach is not decided yet. One that is refused changes nothing for the one that counts.
+    var candidateRail: AcceptedRail?
     var mirrorTarget: (target: MirrorTarget, key: RegionKey, incarnation: Incarnation)?
 
     /// A thread makes the region ready for an owner; until it is done, nobody else may touch the region.
@@ -338,11 +340,12 @@ final class Group {
 
     func open(
         _ volume: ClusterConfiguration.Volume, ready: @escaping (Result<any VolumeSession, VolumeRefusal>) -> Void
-    ) {
+    ) -> () -> Void {
         guard case .success = find(volume), let owner, let medium = mediaByVolume[volume.id] else {
-            return ready(.failure(VolumeRefusal(.notReady, "volume '\(volume.name)' is not served here now")))
+            ready(.failure(VolumeRefusal(.notReady, "volume '\(volume.name)' is not served here now")))
+            return {}
         }
-        owner.requests.open(at: owner.log.tail, acknowledged: owner.acknowledged) { isOpen in
+        return owner.requests.open(at: owner.log.tail, acknowledged: owner.acknowledged) { isOpen in
             guard isOpen else {
                 return ready(.failure(VolumeRefusal(.notReady, "volume '\(volume.name)' has just lost its owner")))
             }

@@ -53,8 +53,11 @@ final class AcceptedRail: QueuePairDelegate {
     let peer: NodeID
     private unowned let node: ServerNode
     private weak var group: Group?
+    /// One that is not a group's rail by then is closed: a dialer gives an attempt up after one heartbeat timeout.
+    private let mustCountBy: NIODeadline
 
     init(queuePair: TCPQueuePair, peer: NodeID, node: ServerNode) {
+        mustCountBy = .now() + .milliseconds(Int64(3 * node.configuration.heartbeatTimeoutMillis))
         self.queuePair = queuePair
         self.peer = peer
         self.node = node
@@ -66,16 +69,22 @@ final class AcceptedRail: QueuePairDelegate {
         node.forget(self)
     }
 
+    func closeIfIdle() {
+        guard NIODeadline.now() > mustCountBy, group?.mirrorRail !== self else { return }
+        let group = group
+        close()
+        group?.candidateEnded(self)
+    }
+
     func queuePair(_ queuePair: any QueuePair, received bytes: [UInt8]) {
         guard let message = PeerMessage(bytes) else { return close() }
         switch message {
         case .attach(let request):
-            guard request.from == peer, let group = node.groups[request.group], group.peer == peer else {
-                return close()
-            }
-            if let current = group.mirrorRail, current !== self { current.close() }
+            guard request.from == peer, let group = node.groups[request.group], group.peer == peer,
+                self.group == nil || self.group === group
+            else { return close() }
             self.group = group
-            group.mirrorRail = self
+            group.candidateRail = self
             group.handle(.attachRequested(request))
         case .heartbeat: break
         case .recordChanged: group?.handle(.recordChanged)
@@ -91,7 +100,8 @@ final class AcceptedRail: QueuePairDelegate {
 
     func queuePair(_ queuePair: any QueuePair, failed error: RemoteMemoryError) {
         node.forget(self)
-        guard let group, group.mirrorRail === self else { return }
+        guard let group else { return }
+        guard group.mirrorRail === self else { return group.candidateEnded(self) }
         group.mirrorRail = nil
         node.logger.debug("rail of \(group.configuration.id) from \(peer) ended: \(error)")
         group.handle(.railDown)
@@ -176,14 +186,26 @@ extension Group {
     // MARK: As mirror
 
     func refuseAttach(_ request: AttachRequest, _ refusal: AttachRefusal, _ reason: String) {
+        refuse(candidateRail, refusal, reason)
+        candidateRail = nil
+    }
+
+    private func refuse(_ rail: AcceptedRail?, _ refusal: AttachRefusal, _ reason: String) {
         send(
             .refused(group: configuration.id, epoch: machine.record?.epoch ?? .none, refusal, reason),
-            on: mirrorRail?.queuePair)
+            on: rail?.queuePair)
+    }
+
+    /// A rail ended before it counted.
+    func candidateEnded(_ rail: AcceptedRail) {
+        guard candidateRail === rail else { return }
+        candidateRail = nil
+        if mirrorRail == nil { handle(.railDown) }
     }
 
     /// Seals what an earlier owner may still write, prepares the region, and opens it under a fresh key (S12).
     func acceptAttach(_ request: AttachRequest) {
-        guard let rail = mirrorRail else { return }
+        guard let rail = candidateRail else { return }
         guard request.ringBytes == region.ringBytes else {
             return refuseAttach(
                 request, .notReady, "the log here has \(region.ringBytes) bytes, the owner's has \(request.ringBytes)")
@@ -192,6 +214,9 @@ extension Group {
             return refuseAttach(request, .notReady, "the mirror region is still being prepared for an earlier request")
         }
         if let fault = region.memoryFault { return refuseAttach(request, .notReady, fault.description) }
+        candidateRail = nil
+        if let current = mirrorRail, current !== rail { current.close() }
+        mirrorRail = rail
         isPreparingRegion = true
         let earlier = mirrorTarget
         mirrorTarget = nil
@@ -211,7 +236,7 @@ extension Group {
                 guard mirrorRail === rail else { return }
                 switch result {
                 case .failure(let error):
-                    refuseAttach(request, .notReady, "the mirror region cannot be prepared: \(error)")
+                    refuse(rail, .notReady, "the mirror region cannot be prepared: \(error)")
                 case .success(let kept):
                     let head = region.head
                     let durable = max(kept ? known ?? head : head, head)

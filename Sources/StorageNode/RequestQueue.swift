@@ -39,7 +39,8 @@ final class RequestQueue {
     private var waiting = CircularBuffer<WaitingRequest>()
     /// Reads and flushes that came while nothing may be answered.
     private var held: [(session: GroupSession, start: () -> Void)] = []
-    private var opening: [(at: LSN, ready: (Bool) -> Void)] = []
+    private var opening: [(id: UInt64, at: LSN, ready: (Bool) -> Void)] = []
+    private var nextOpening: UInt64 = 1
     private var sessions: [ObjectIdentifier: GroupSession] = [:]
 
     var isEmpty: Bool { waiting.isEmpty }
@@ -74,9 +75,16 @@ final class RequestQueue {
     }
 
     /// Calls `ready` once everything below `lsn` is acknowledged (S24); with false if ownership is lost before.
-    func open(at lsn: LSN, acknowledged: LSN, ready: @escaping (Bool) -> Void) {
-        guard lsn > acknowledged else { return ready(true) }
-        opening.append((lsn, ready))
+    /// Returns what gives it up.
+    func open(at lsn: LSN, acknowledged: LSN, ready: @escaping (Bool) -> Void) -> () -> Void {
+        guard lsn > acknowledged else {
+            ready(true)
+            return {}
+        }
+        let id = nextOpening
+        nextOpening += 1
+        opening.append((id, lsn, ready))
+        return { [weak self] in self?.opening.removeAll { $0.id == id } }
     }
 
     func sessionsMayOpen(_ acknowledged: LSN) {

@@ -146,6 +146,7 @@ public final class ServerNode: VolumeService {
 
     private func tick() {
         for group in groups.values { group.tick() }
+        for rail in accepted.values { rail.closeIfIdle() }
         announceIfDue()
         watchPeers()
     }
@@ -290,10 +291,15 @@ public final class ServerNode: VolumeService {
         locate(name).flatMap { group, volume in group.find(volume) }
     }
 
-    public func open(_ name: String, ready: @escaping (Result<any VolumeSession, VolumeRefusal>) -> Void) {
+    @discardableResult
+    public func open(
+        _ name: String, ready: @escaping (Result<any VolumeSession, VolumeRefusal>) -> Void
+    ) -> () -> Void {
         switch locate(name) {
-        case .success(let (group, volume)): group.open(volume, ready: ready)
-        case .failure(let refusal): ready(.failure(refusal))
+        case .success(let (group, volume)): return group.open(volume, ready: ready)
+        case .failure(let refusal):
+            ready(.failure(refusal))
+            return {}
         }
     }
 

@@ -74,6 +74,10 @@ public protocol VolumeService: AnyObject {
     /// The volume if it is served here now, or why not.
     func find(_ name: String) -> Result<VolumeInfo, VolumeRefusal>
     /// Opens the volume for one connection. `ready` is called on the event loop, possibly later: a session begins only
-    /// when everything issued on earlier connections is acknowledged or gone (S24).
-    func open(_ name: String, ready: @escaping (Result<any VolumeSession, VolumeRefusal>) -> Void)
+    /// when everything issued on earlier connections is acknowledged or gone (S24). Returns what gives the opening up if the
+    /// connection ends before; `ready` is not called then.
+    @discardableResult
+    func open(
+        _ name: String, ready: @escaping (Result<any VolumeSession, VolumeRefusal>) -> Void
+    ) -> () -> Void
 }

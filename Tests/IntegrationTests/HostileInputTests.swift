@@ -17,7 +17,7 @@ extension Cluster {
         @Test(arguments: ["NBD", "mirror", "admin"])
         func nodesStandGarbage(_ door: String) async throws {
             var options = LocalClusterOptions()
-            options.mirrorPort = try LocalCluster.freePort()
+            options.mirrorPorts = (try LocalCluster.freePort(), try LocalCluster.freePort())
             try await withCluster(options) { cluster in
                 let owner = try cluster.roles().owner
                 let good = try await cluster.connect(to: owner)
@@ -137,7 +137,7 @@ extension Cluster {
             switch door {
             case "NBD": cluster.nbdAddress(of: node)
             case "mirror":
-                .tcp(host: "127.0.0.1", port: Int(options.mirrorPort! + (node == "alpha" ? 0 : 1)))
+                .tcp(host: "127.0.0.1", port: Int(node == "alpha" ? options.mirrorPorts!.0 : options.mirrorPorts!.1))
             default: .unix(path: "\(cluster.folder)/run/\(node).sock")
             }
         }

@@ -188,6 +188,7 @@ struct HandshakeTests {
             }
             #expect(try await eventuallyZero(rig))
             try await rig.on { rig in
+                #expect(rig.service.givenUpOpens == 1)
                 rig.service.holdsOpens = false
                 for open in rig.service.heldOpens { open() }
                 #expect(rig.service.sessions.map(\.isClosed) == [true])

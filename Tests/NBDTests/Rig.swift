@@ -25,6 +25,7 @@ final class FakeService: VolumeService {
     /// Opens are not answered before this is emptied.
     var holdsOpens = false
     var heldOpens: [() -> Void] = []
+    var givenUpOpens = 0
 
     func volumes() -> [VolumeInfo] {
         ["vol0", "elsewhere", "starting"].map { VolumeInfo(name: $0, sizeBytes: UInt64(volumeBytes)) }
@@ -39,14 +40,21 @@ final class FakeService: VolumeService {
         }
     }
 
-    func open(_ name: String, ready: @escaping (Result<any VolumeSession, VolumeRefusal>) -> Void) {
+    func open(
+        _ name: String, ready: @escaping (Result<any VolumeSession, VolumeRefusal>) -> Void
+    ) -> () -> Void {
         let answer = { [self] in
             if case .failure(let refusal) = find(name) { return ready(.failure(refusal)) }
             let session = FakeSession(self)
             sessions.append(session)
             ready(.success(session))
         }
-        if holdsOpens { heldOpens.append(answer) } else { answer() }
+        guard holdsOpens else {
+            answer()
+            return {}
+        }
+        heldOpens.append(answer)
+        return { [self] in givenUpOpens += 1 }
     }
 }
 
