@@ -159,7 +159,8 @@ let package = Package(
             "StorageNodeTests",
             [
                 "LogModel", "PersistentMemory", "RemoteMemory", "StorageMedium", "WriteLog", "CLogCore",
-                "ClusterProtocol", "StorageNode", .product(name: "NIOEmbedded", package: "swift-nio"),
+                "ClusterProtocol", "StorageNode", "ClusterConfiguration", "Coordination", "RemoteMemoryTCP", log,
+                .product(name: "NIOEmbedded", package: "swift-nio"),
             ] + nio),
         tests("TwinLogTests", ["TwinLog", log] + nio),
         fuzzing,
