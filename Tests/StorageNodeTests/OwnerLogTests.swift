@@ -96,10 +96,36 @@ struct OwnerLogTests {
             rig.owner.drain(thenStop: false) { _ in done.append("drain") }
             rig.owner.serve()
             try rig.beginBatch()
-            _ = rig.owner.destage.written(isValid: true)
-            rig.owner.destage.headMoved()
-            rig.owner.finishDrains()
+            try rig.finishBatch()
             #expect(done == ["drain"])
+        }
+    }
+
+    @Test("S6: a full log delays writers; reads and flushes are answered meanwhile, and space comes from both heads")
+    func fullLog() async throws {
+        try await OwnerRig.run { rig in
+            let session = rig.session()
+            var written = 0
+            for index in 0..<10 as Range<UInt64> {
+                let payload = ByteBuffer(repeating: UInt8(index + 1), count: 8192)
+                session.submit(.write(offset: index * 8192, payload: payload)) { _ in written += 1 }
+            }
+            rig.owner.pump()
+            rig.mirror.completeAll(rig)
+            #expect(written == 7 && session.parkedBytes == 3 * 8192)
+            var answers: [ByteBuffer?] = []
+            session.submit(.read(offset: 3 * 8192, length: 8192)) { answers.append(try? $0.get()) }
+            session.submit(.flush) { answers.append(try? $0.get()) }
+            #expect(answers == [ByteBuffer(repeating: 4, count: 8192), nil] && written == 7)
+
+            // On the medium, but the mirror's head has not moved: its log still has the bytes.
+            try rig.beginBatch()
+            try rig.finishBatch()
+            #expect(session.parkedBytes == 3 * 8192)
+            rig.mirror.completeAll(rig)
+            #expect(session.parkedBytes == 0)
+            rig.mirror.completeAll(rig)
+            #expect(written == 10)
         }
     }
 }

@@ -128,10 +128,11 @@ final class OwnerRig {
         }.get()
     }
 
+    func session() -> GroupSession { GroupSession(log: owner, volume: VolumeID(name: "vol0"), medium: NoMedium()) }
+
     /// One write, acknowledged by both.
     func write(_ byte: UInt8, bytes count: Int) throws {
-        let session = GroupSession(log: owner, volume: VolumeID(name: "vol0"), medium: NoMedium())
-        session.submit(.write(offset: 0, payload: ByteBuffer(repeating: byte, count: count))) { _ in }
+        session().submit(.write(offset: 0, payload: ByteBuffer(repeating: byte, count: count))) { _ in }
         owner.pump()
         mirror.completeAll(self)
         try #require(owner.acknowledgedWriteEnd == log.published)
@@ -142,6 +143,15 @@ final class OwnerRig {
         try #require(
             owner.destage.nextBatch(
                 acknowledged: owner.acknowledged, allWritesAcknowledged: true, isValid: true, now: .max) != nil)
+    }
+
+    /// As if that batch were on the medium, flushed.
+    func finishBatch() throws {
+        let head = owner.destage.written(isValid: true)
+        try log.setHead(try #require(head), acknowledged: owner.acknowledged)
+        owner.destage.headMoved()
+        owner.forgetWhatNobodyReads()
+        owner.pump()
     }
 
     func byte(at lsn: UInt64) -> UInt8 {
