@@ -10,9 +10,6 @@ final class NBDConnection: ChannelInboundHandler {
     typealias InboundIn = ByteBuffer
     typealias OutboundOut = ByteBuffer
 
-    /// The payload of a refused WRITE is skipped up to here; a longer one is taken for nonsense.
-    static let skippedPayloadLimitBytes: UInt32 = 64 << 20
-
     private unowned let server: NBDServer
     private let channel: any Channel
     private var handshake = NBDServerHandshake()
@@ -21,6 +18,7 @@ final class NBDConnection: ChannelInboundHandler {
     private var export: NBDExportInfo?
     /// A request whose payload has not all arrived.
     private var incoming: NBDRequest?
+    /// Bytes of a refused WRITE that are still to come: let go of as they arrive.
     private var skipping = 0
     private var requestsInFlight = 0
     /// Of reads that are being carried out; what they brought then waits in the channel.
@@ -199,12 +197,7 @@ final class NBDConnection: ChannelInboundHandler {
     private func take(_ request: NBDRequest) throws(NBDProtocolError) -> Bool {
         guard let export else { return false }
         if let problem = request.problem(sizeBytes: export.sizeBytes) {
-            if request.command == .write {
-                guard request.length <= Self.skippedPayloadLimitBytes else {
-                    throw NBDProtocolError("a WRITE of \(request.length) bytes")
-                }
-                skipping = Int(request.length)
-            }
+            if request.command == .write { skipping = Int(request.length) }
             refuse(request, problem, "the request is not possible on this export of \(export.sizeBytes) bytes")
             return true
         }
