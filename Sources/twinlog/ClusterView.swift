@@ -11,6 +11,12 @@ import Synchronization
 /// One second: a stopped process still accepts connections, and `status` must not hang on it.
 let statusTimeoutMillis = 1000
 
+private final class Answers: Sendable {
+    private let all = Mutex<[NodeStatus]>([])
+    func add(_ status: NodeStatus) { all.withLock { $0.append(status) } }
+    var collected: [NodeStatus] { all.withLock { $0 } }
+}
+
 struct ClusterView {
     let configuration: ClusterConfiguration
     let answers: [NodeStatus]
@@ -18,16 +24,23 @@ struct ClusterView {
     init(_ configuration: ClusterConfiguration) {
         self.configuration = configuration
         let nodes = configuration.nodes
-        let collected = Mutex<[NodeStatus]>([])
-        DispatchQueue.concurrentPerform(iterations: nodes.count) { index in
-            guard
-                case .success(.status(let status)) = Result(catching: {
-                    try AdminClient.ask(.status, at: nodes[index].adminPath, timeoutMillis: statusTimeoutMillis)
-                })
-            else { return }
-            collected.withLock { $0.append(status) }
+        let answers = Answers()
+        // A thread each, however few processors there are: nodes that hang are waited for together.
+        let asked = DispatchGroup()
+        for node in nodes {
+            asked.enter()
+            Thread.detachNewThread {
+                defer { asked.leave() }
+                guard
+                    case .success(.status(let status)) = Result(catching: {
+                        try AdminClient.ask(.status, at: node.adminPath, timeoutMillis: statusTimeoutMillis)
+                    })
+                else { return }
+                answers.add(status)
+            }
         }
-        answers = collected.withLock { $0 }
+        asked.wait()
+        self.answers = answers.collected
     }
 
     var status: ClusterStatus {
