@@ -35,7 +35,7 @@ build: build-packages
 release: build-packages
 	$(SWIFT) build -c release $(FLAGS)
 
-test: test-packages lint
+test: test-packages lint test-core
 	$(SWIFT) build --build-tests $(FLAGS)
 	$(SWIFT) test --skip-build $(UNIT)
 	$(SWIFT) test --skip-build --filter '$(COMPUTING)'
