@@ -1,0 +1,75 @@
+// On an ordinary file only `msync` makes durable. The kernel says which pages of a mapping it has not written: none may be
+// left when the log says that something is durable.
+
+import Foundation
+import LogModel
+import PersistentMemory
+import Testing
+import WriteLog
+
+struct MsyncTests {
+    /// Bytes of the pool's mapping that are not on the disk yet.
+    private func dirtyBytes(_ fixture: LogFixture) throws -> Int {
+        let smaps = try #require(FileHandle(forReadingAtPath: "/proc/self/smaps"))
+        let text = String(decoding: try smaps.readToEnd() ?? Data(), as: UTF8.self)
+        var isInside = false
+        var found: Int?
+        for line in text.split(separator: "\n") {
+            let words = line.split(separator: " ", omittingEmptySubsequences: true)
+            guard let first = words.first else { continue }
+            if !first.hasSuffix(":") {
+                isInside = line.contains(fixture.folder)  // under its first name, or this one
+                if isInside { found = found ?? 0 }
+            } else if isInside, first == "Shared_Dirty:" || first == "Private_Dirty:" {
+                found = (found ?? 0) + (Int(words[1]) ?? 0) * 1024
+            }
+        }
+        return try #require(found, "the pool is not mapped")
+    }
+
+    /// `nil` where there is no disk.
+    private func fixture() throws -> LogFixture? {
+        let fixture = try LogFixture(parent: "/tmp")
+        if fixture.pool.persistence == .msync { return fixture }
+        print("skipped: /tmp is on \(fixture.pool.persistence) memory here, not on a disk")
+        return nil
+    }
+
+    @Test("S1: what a pool, a region and a log's header say is on the disk when they are made")
+    func creation() throws {
+        guard let fixture = try fixture() else { return }
+        #expect(try dirtyBytes(fixture) == 0)
+    }
+
+    @Test(
+        "S1: published is not durable before persist, and nothing below the durable LSN is dirty after it, around the end too"
+    )
+    func persist() throws {
+        guard let fixture = try fixture() else { return }
+        var laps = 0
+        while laps < 10 {
+            let place = try fixture.appended([UInt8](repeating: UInt8(laps), count: 14_000))
+            laps += 1
+            #expect(fixture.log.durable < place.end)
+            #expect(try dirtyBytes(fixture) > 0)
+            #expect(try fixture.log.persist() == place.end)
+            #expect(try dirtyBytes(fixture) == 0)
+            try fixture.trim(to: place.end)
+            #expect(try dirtyBytes(fixture) == 0)  // the head
+        }
+        #expect(fixture.log.tail.rawValue > 2 * fixture.log.ringBytes)
+    }
+
+    @Test("S11: what a mirror stores is on the disk after its drain, around the end too")
+    func drain() throws {
+        guard let fixture = try fixture() else { return }
+        let region = fixture.region
+        let bytes = [UInt8](repeating: 7, count: 30_000)
+        for lap in 0..<5 as Range<UInt64> {
+            bytes.withUnsafeBytes { region.store($0, at: LSN(lap * 29_952)) }
+            #expect(try dirtyBytes(fixture) > 0)
+            try region.drain()
+            #expect(try dirtyBytes(fixture) == 0)
+        }
+    }
+}
