@@ -47,16 +47,19 @@ struct MsyncTests {
     func persist() throws {
         guard let fixture = try fixture() else { return }
         var laps = 0
+        // The kernel may write pages back by itself, but hardly all of them each time.
+        var seenDirty = 0
         while laps < 10 {
             let place = try fixture.appended([UInt8](repeating: UInt8(laps), count: 14_000))
             laps += 1
             #expect(fixture.log.durable < place.end)
-            #expect(try dirtyBytes(fixture) > 0)
+            seenDirty += try dirtyBytes(fixture)
             #expect(try fixture.log.persist() == place.end)
             #expect(try dirtyBytes(fixture) == 0)
             try fixture.trim(to: place.end)
             #expect(try dirtyBytes(fixture) == 0)  // the head
         }
+        #expect(seenDirty > 0)
         #expect(fixture.log.tail.rawValue > 2 * fixture.log.ringBytes)
     }
 
@@ -65,11 +68,13 @@ struct MsyncTests {
         guard let fixture = try fixture() else { return }
         let region = fixture.region
         let bytes = [UInt8](repeating: 7, count: 30_000)
+        var seenDirty = 0
         for lap in 0..<5 as Range<UInt64> {
             bytes.withUnsafeBytes { region.store($0, at: LSN(lap * 29_952)) }
-            #expect(try dirtyBytes(fixture) > 0)
+            seenDirty += try dirtyBytes(fixture)
             try region.drain()
             #expect(try dirtyBytes(fixture) == 0)
         }
+        #expect(seenDirty > 0)
     }
 }
