@@ -159,10 +159,11 @@ let package = Package(
             "StorageNodeTests",
             [
                 "LogModel", "PersistentMemory", "RemoteMemory", "StorageMedium", "WriteLog", "CLogCore",
-                "ClusterProtocol", "StorageNode", "ClusterConfiguration", "Coordination", "RemoteMemoryTCP", log,
+                "ClusterProtocol", "StorageNode", "ClusterConfiguration", "ClusterHarness", "Coordination",
+                "RemoteMemoryTCP", log,
                 .product(name: "NIOEmbedded", package: "swift-nio"),
             ] + nio),
-        tests("TwinLogTests", ["TwinLog", log] + nio),
+        tests("TwinLogTests", ["TwinLog", "ClusterHarness", log] + nio),
         fuzzing,
         tests(
             "IntegrationTests",

@@ -22,7 +22,7 @@ public struct LocalClusterOptions: Sendable {
     public var persistence = "auto"
     /// TCP ports of alpha and beta for NBD; `nil`: Unix sockets.
     public var nbdPorts: (UInt16, UInt16)?
-    /// First of two TCP ports for the rails; `nil`: free ones.
+    /// TCP ports of alpha and beta for the rails; `nil`: free ones.
     public var mirrorPorts: (UInt16, UInt16)?
     /// A second group, whose home is beta.
     public var crossed = false

@@ -1,6 +1,7 @@
 // Two nodes in one process, and a stranger on the mirror's port who says that he is the owner.
 
 import ClusterConfiguration
+import ClusterHarness
 import ClusterProtocol
 import Coordination
 import Foundation
@@ -105,8 +106,8 @@ struct RailsTests {
             heartbeat: {interval: 20ms, timeout: 400ms}
             lease: 1s
             nodes:
-              alpha: {mirror: [127.0.0.1:\(try freePort())], nbd: unix:a.nbd, admin: a.sock, pool: {path: alpha.pool, size: 8MiB}}
-              beta: {mirror: [127.0.0.1:\(try freePort())], nbd: unix:b.nbd, admin: b.sock, pool: {path: beta.pool, size: 8MiB}}
+              alpha: {mirror: [127.0.0.1:\(try LocalCluster.freePort())], nbd: unix:a.nbd, admin: a.sock, pool: {path: alpha.pool, size: 8MiB}}
+              beta: {mirror: [127.0.0.1:\(try LocalCluster.freePort())], nbd: unix:b.nbd, admin: b.sock, pool: {path: beta.pool, size: 8MiB}}
             groups:
               g0: {home: alpha, mirror: beta, log: 4MiB, volumes: {vol0: {medium: vol0.img, size: 1MiB}}}
             """
@@ -145,11 +146,4 @@ struct RailsTests {
     }
 
     struct NotYet: Error {}
-
-    private func freePort() throws -> Int {
-        let channel = try ServerBootstrap(group: MultiThreadedEventLoopGroup.singleton)
-            .bind(host: "127.0.0.1", port: 0).wait()
-        defer { _ = channel.close() }
-        return try #require(channel.localAddress?.port)
-    }
 }

@@ -1,5 +1,6 @@
 // The README's examples, as they stand there.
 
+import ClusterHarness
 import Foundation
 import Logging
 import NIOCore
@@ -48,12 +49,12 @@ struct EmbeddingTests {
                 coordinator: {type: file, path: coordinator}
                 nodes:
                   alpha:
-                    mirror: [127.0.0.1:\(try freePort())]
+                    mirror: [127.0.0.1:\(try LocalCluster.freePort())]
                     nbd: unix:alpha.nbd
                     admin: alpha.sock
                     pool: {path: alpha.pool, size: 24MiB}
                   beta:
-                    mirror: [127.0.0.1:\(try freePort())]
+                    mirror: [127.0.0.1:\(try LocalCluster.freePort())]
                     nbd: unix:beta.nbd
                     admin: beta.sock
                     pool: {path: beta.pool, size: 24MiB}
@@ -117,12 +118,4 @@ struct EmbeddingTests {
     }
 
     private struct NotServed: Error {}
-
-    /// A port of the loopback interface that nobody listens on at the moment.
-    private func freePort() throws -> Int {
-        let channel = try ServerBootstrap(group: MultiThreadedEventLoopGroup.singleton)
-            .bind(host: "127.0.0.1", port: 0).wait()
-        defer { _ = channel.close() }
-        return try #require(channel.localAddress?.port)
-    }
 }
