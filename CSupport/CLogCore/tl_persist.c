@@ -81,9 +81,10 @@ static void write_back(const tl_persist *persist, uint8_t *at, size_t count) {
     record(persist, TL_OPERATION_WRITE_BACK, at, count);
 }
 
-/// What is due after a store to [at, at + count).
+/// What is due after a store to [at, at + count). On an ordinary file it ends in the page cache, whatever it bypassed.
 static inline void stored(const tl_persist *persist, uint8_t *at, size_t count, bool bypassed_cache) {
-    record(persist, bypassed_cache ? TL_OPERATION_STREAM : TL_OPERATION_STORE, at, count);
+    bool is_streamed = bypassed_cache && persist->mode != TL_PERSIST_DEFERRED;
+    record(persist, is_streamed ? TL_OPERATION_STREAM : TL_OPERATION_STORE, at, count);
     if (!bypassed_cache) write_back(persist, at, count);
 }
 
@@ -131,7 +132,14 @@ void tl_stream_header(const tl_persist *persist, void *to, const uint64_t words[
 
 void tl_drain(const tl_persist *persist) {
     fence();
-    record(persist, TL_OPERATION_DRAIN, NULL, 0);
+    if (persist->mode != TL_PERSIST_DEFERRED) record(persist, TL_OPERATION_DRAIN, NULL, 0);
+}
+
+void tl_note_sync(const tl_persist *persist, const void *at, size_t count, bool is_done) {
+    if (is_done)
+        record(persist, TL_OPERATION_DRAIN, NULL, 0);
+    else
+        record(persist, TL_OPERATION_WRITE_BACK, at, count);
 }
 
 void tl_store_block(const tl_persist *persist, void *to, const void *from, size_t count) {

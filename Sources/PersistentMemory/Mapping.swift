@@ -186,6 +186,8 @@ package final class Mapping: @unchecked Sendable {
     package func sync(offset: UInt64, count: UInt64) throws(PoolError) {
         guard persistence == .msync, count > 0 else { return }
         precondition(offset <= UInt64(length) && count <= UInt64(length) - offset)
+        tl_note_sync(persist, base + Int(offset), Int(count), false)
         guard pmem_msync(base + Int(offset), Int(count)) == 0 else { throw .system(path, "msync") }
+        tl_note_sync(persist, base + Int(offset), Int(count), true)
     }
 }

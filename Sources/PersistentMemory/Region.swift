@@ -55,14 +55,29 @@ public final class Region: Sendable {
 
     /// What of this region's memory has failed since the pool was opened (S26); `nil` on a good day, which costs one load.
     /// There the region reads as zeros, and what is stored does not reach the file: nothing of it may be called durable.
-    public var memoryFault: MemoryFault? {
-        let faults = mapping.faults(in: offset..<ringOffset + ringBytes)
+    public var memoryFault: MemoryFault? { memoryFault(in: [offset..<ringOffset + ringBytes]) }
+
+    /// The same, of the bytes that hold `[lsn, lsn + count)`. Precondition: at most the ring's size.
+    public func memoryFault(from lsn: LSN, count: UInt64) -> MemoryFault? {
+        precondition(count <= ringBytes)
+        let place = lsn.rawValue % ringBytes
+        let first = min(count, ringBytes - place)
+        return memoryFault(in: [
+            ringOffset + place..<ringOffset + place + first, ringOffset..<ringOffset + count - first,
+        ])
+    }
+
+    /// The same, of identity and head.
+    public var memoryFaultOfHeader: MemoryFault? { memoryFault(in: [offset..<ringOffset]) }
+
+    private func memoryFault(in ranges: [Range<UInt64>]) -> MemoryFault? {
+        let faults = ranges.flatMap(mapping.faults(in:))
         guard let first = faults.first else { return nil }
         return MemoryFault(
             path: mapping.path,
             fileOffsets: faults.dropFirst().reduce(first) { low, next in
                 min(low.lowerBound, next.lowerBound)..<max(low.upperBound, next.upperBound)
-            }, firstLSN: lsn(at: first.lowerBound))
+            }, firstLSN: self.lsn(at: first.lowerBound))
     }
 
     /// The position at or above the head whose place is at `fileOffset`; `nil` before the ring.

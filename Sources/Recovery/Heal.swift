@@ -78,12 +78,24 @@ public enum Heal {
                     + "know: both have lost their newest heads, so older records could be taken for what is missing; nothing is written"
             )
         }
+        // The comparison has read all of it.
+        try checkMemory(target)
         var healing = Healing(target: damaged, source: good, dryRun: dryRun)
         healing.outcome.acknowledgedLSN = comparison.acknowledgedLSN
         try healing.records(comparison)
         try healing.head(comparison)
         healing.judge(comparison)
+        try checkMemory(target)
         return healing.outcome
+    }
+
+    /// What is stored where memory has failed does not reach the file (S26).
+    private static func checkMemory(_ target: Region) throws(HealError) {
+        guard let fault = target.memoryFault else { return }
+        throw HealError(
+            .notHealed,
+            "\(fault): what is stored there does not stay, so the log of \(target.group) cannot be healed in this memory. The other "
+                + "pool holds everything that was acknowledged: use that one")
     }
 
     private static func refusal(_ comparison: LogComparison, _ group: GroupID) -> String {

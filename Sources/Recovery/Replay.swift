@@ -67,6 +67,12 @@ public enum Replay {
             }
         }
         let verdict = scan.finish()
+        if let fault = scan.memoryFault {
+            throw ReplayError(
+                .corrupt,
+                "\(fault): the log of \(region.group) cannot be read to its end, only to LSN \(scan.endLSN). The pool of the group's "
+                    + "other node holds everything that was acknowledged: use that one")
+        }
         guard verdict != .corrupt else {
             throw ReplayError(
                 .corrupt,

@@ -139,13 +139,13 @@ extension OwnerLog {
         guard region.persistence == .msync else {
             do throws(PoolError) {
                 try region.drain()
-                return done(nil)
+                return done(region.memoryFault?.description)
             } catch {
                 return done(error.description)
             }
         }
         threads.runIfActive(eventLoop: eventLoop) { try region.drain() }.assumeIsolated().whenComplete { result in
-            if case .failure(let error) = result { done("\(error)") } else { done(nil) }
+            if case .failure(let error) = result { done("\(error)") } else { done(region.memoryFault?.description) }
         }
     }
 

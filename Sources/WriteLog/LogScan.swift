@@ -22,6 +22,8 @@ public struct LogScan: Sequence, IteratorProtocol {
     private var scan: tl_scan
     /// `nil` until ``next()`` has returned `nil`.
     public private(set) var verdict: Verdict?
+    /// The memory that ended the scan; it makes the verdict corrupt, whatever stood there (S26).
+    public private(set) var memoryFault: MemoryFault?
 
     /// `nil` if the region was never formatted, or holds nothing by its role.
     public init?(region: Region) {
@@ -49,12 +51,26 @@ public struct LogScan: Sequence, IteratorProtocol {
         if tl_scan_next(&scan, &write) {
             return ScannedWrite(start: LSN(write.start), end: LSN(write.end), region: region, ring: scan.ring)
         }
+        memoryFault = faultAtTheEnd()
         switch scan.verdict {
+        case _ where memoryFault != nil: verdict = .corrupt
         case TL_VERDICT_CLEAN: verdict = .clean
         case TL_VERDICT_TORN: verdict = .torn
         default: verdict = .corrupt
         }
         return nil
+    }
+
+    /// Failed memory reads as zeros. Where the record that ended the scan has some, nobody can tell it from no record at all;
+    /// and what was acknowledged of a torn tail may have stood in the head slot that is gone.
+    private func faultAtTheEnd() -> MemoryFault? {
+        let end = scan.head + scan.ring.size
+        guard scan.first_bad < end else { return nil }
+        var record = tl_record()
+        let header = tl_record_read_header([scan.ring], scan.first_bad, end, &record)
+        let bytes = header == TL_VALID ? tl_record_bytes(UInt64(record.payload_bytes)) : UInt64(TL_HEADER_BYTES)
+        return region.memoryFault(from: LSN(scan.first_bad), count: bytes)
+            ?? (scan.verdict == TL_VERDICT_TORN ? region.memoryFaultOfHeader : nil)
     }
 
     /// Reads to the end and returns the verdict.

@@ -60,6 +60,14 @@ struct ScannedLog: Encodable {
     var ringOffset: UInt64
     var ringBytes: UInt64
 
+    /// What ended the scan, if memory did; told in the text only, the verdict counts.
+    private var memoryFault: String?
+
+    private enum CodingKeys: CodingKey {
+        case name, role, epoch, records, dataRecords, discardRecords, writeZeroesRecords, watermarkRecords, writes
+        case payloadBytes, headLSN, endLSN, acknowledgedLSN, verdict, firstBadLSN, replayed, ringOffset, ringBytes
+    }
+
     /// Reads all of the log; `progress` is told how many bytes are done.
     init(_ region: Region, progress: (UInt64) -> Void) {
         let identity = region.identity
@@ -83,6 +91,7 @@ struct ScannedLog: Encodable {
         acknowledgedLSN = scan.acknowledgedLSN.rawValue
         verdict = scan.finish().rawValue
         firstBadLSN = Nullable(scan.firstBadLSN?.rawValue)
+        memoryFault = scan.memoryFault?.description
     }
 
     private mutating func count(_ record: LogRecord) {
@@ -104,8 +113,12 @@ struct ScannedLog: Encodable {
             case .torn:
                 "torn at LSN \(place): what begins there was never acknowledged and may be discarded"
             default:
-                "CORRUPT at LSN \(place), below the acknowledged LSN \(acknowledgedLSN): heal it from the pool of the "
-                    + "group's other node (`twinlog-recover heal`), or use that one"
+                if let memoryFault {
+                    "CORRUPT at LSN \(place): \(memoryFault); use the pool of the group's other node"
+                } else {
+                    "CORRUPT at LSN \(place), below the acknowledged LSN \(acknowledgedLSN): heal it from the pool of the "
+                        + "group's other node (`twinlog-recover heal`), or use that one"
+                }
             }
         return """
               \(name): \(role)'s log, epoch \(epoch)\(replayed ? ", replayed by this tool" : "")

@@ -34,12 +34,12 @@ struct SeededGenerator: RandomNumberGenerator {
     }
 }
 
-/// A folder on the memory file system, removed at the end.
+/// A folder on the memory file system (or elsewhere), removed at the end.
 final class CrashFolder: Sendable {
     let path: String
 
-    init() throws {
-        path = "/dev/shm/twinlog-crash-\(UUID128.random())"
+    init(parent: String = "/dev/shm") throws {
+        path = "\(parent)/twinlog-crash-\(UUID128.random())"
         try FileManager.default.createDirectory(atPath: path, withIntermediateDirectories: false)
     }
 

@@ -41,6 +41,7 @@ final class LogRig {
 
     /// Destages everything and begins the next incarnation at the end.
     func reopen(trimFirst: Bool = true) throws {
+        try log.persist()
         if trimFirst { try trim(to: log.published) }
         let life = ledger.life
         var identity = life.identity
@@ -63,7 +64,7 @@ final class LogRig {
             }
         note(IssuedWrite(start: place.start, end: place.end, offset: offset, effect: effect), acknowledged)
         try verify(place.start, place.end, payload)
-        if acknowledge { self.acknowledge() }
+        if acknowledge { try self.acknowledge() }
         return true
     }
 
@@ -73,17 +74,18 @@ final class LogRig {
     }
 
     /// A record that says how far it was acknowledged; false if even its own space is used up.
-    func appendWatermark() -> Bool {
+    func appendWatermark() throws -> Bool {
         let start = log.tail, acknowledged = ledger.promise.acknowledged
         guard log.appendWatermark(acknowledged: acknowledged) else { return false }
         note(IssuedWrite(start: start, end: log.tail, offset: 0, effect: .nothing), acknowledged)
-        acknowledge()
+        try acknowledge()
         return true
     }
 
-    func acknowledge() {
-        let published = log.published
-        ledger.promise { $0.acknowledged = published }
+    /// All of it, once it is durable.
+    func acknowledge() throws {
+        let durable = try log.persist()
+        ledger.promise { $0.acknowledged = durable }
     }
 
     func note(_ write: IssuedWrite, _ acknowledged: LSN) {

@@ -9,21 +9,28 @@ import Testing
 
 private let isas = [tl_isa_best(), TL_ISA_PORTABLE]
 
-/// Puts every crash state of a recording under `body`, which recovers it from the file and records its own stores.
+/// Puts every crash state of a recording under `body`, which recovers it from the file and records its own stores; and every
+/// crash of some of those recoveries. Answers how many states of each.
 private func forEachState(
     of recording: Recording, from image: [UInt8], seed: UInt64, in folder: CrashFolder,
     limits: crash_limits = crash_limits(exhaustive: 4096, spread: 60, random: 600),
     _ body: (crash_state, _ path: String, Recording) throws -> Void
-) throws -> Int {
+) throws -> (states: Int, inRecoveries: Int) {
     let memory = try CrashMemory(folder.file("crashed"), image: image)
+    let nested = try CrashMemory(folder.file("nested"), image: image)
     let states = try #require(
         crash_states_create(recording.recorder, memory.base, UInt64(memory.length), seed, limits))
     defer { crash_states_destroy(states) }
-    var state = crash_state(), count = 0
+    var state = crash_state(), count = 0, healed = 0, inRecoveries = 0
     while crash_states_next(states, &state) {
         let recovery = try Recording()
+        nested.put(memory)
         do {
             try body(state, memory.path, recovery)
+            if !recovery.isEmpty {
+                if healed % 9 == 0 { inRecoveries += try cutRecovery(nested, seed, state, body) }
+                healed += 1
+            }
         } catch {
             Issue.record("seed \(seed), before operation \(state.operation), choice \(state.choice): \(error)")
         }
@@ -31,6 +38,34 @@ private func forEachState(
         count += 1
     }
     try #require(crash_states_is_restored(states))
+    return (count, inRecoveries)
+}
+
+/// Recovers the state in `memory`, and then every crash of that recovery.
+private func cutRecovery(
+    _ memory: CrashMemory, _ seed: UInt64, _ state: crash_state,
+    _ body: (crash_state, _ path: String, Recording) throws -> Void
+) throws -> Int {
+    let crashed = memory.contents, recovery = try Recording()
+    try body(state, memory.path, recovery)
+    memory.put(crashed)
+    let states = try #require(
+        crash_states_create(
+            recovery.recorder, memory.base, UInt64(memory.length), seed,
+            crash_limits(exhaustive: 64, spread: 3, random: 12)))
+    defer { crash_states_destroy(states) }
+    var inside = crash_state(), count = 0
+    while crash_states_next(states, &inside) {
+        let second = try Recording()
+        do {
+            try body(state, memory.path, second)
+        } catch {
+            throw Fault(
+                "a crash in the recovery, before its operation \(inside.operation), choice \(inside.choice): \(error)")
+        }
+        crash_states_undo(states, second.recorder)
+        count += 1
+    }
     return count
 }
 
@@ -66,7 +101,7 @@ struct PoolCrashTests {
                 guard state.marks == 0, [.notAPool, .corrupt, .truncated].contains(error.code) else { throw error }
             }
         }
-        #expect(count > 500)
+        #expect(count.states > 500 && count.inRecoveries > 100, "\(count)")
     }
 
     /// Both copies are there from the start: one rotten copy is not the end of a pool.
@@ -107,7 +142,7 @@ struct PoolCrashTests {
                 if time == 2 && recovery.count > stores { throw Fault("healed a second time") }
             }
         }
-        #expect(count > 150)
+        #expect(count.states > 150 && count.inRecoveries > 100, "\(count)")
     }
 
     /// A crash while an incarnation begins or a head moves leaves the earlier one or the new one (S4), whatever was there.
@@ -142,16 +177,25 @@ struct PoolCrashTests {
             }
         }
         let count = try forEachState(of: recording, from: before, seed: 3, in: folder) { state, path, recovery in
-            let pool = try openPool(path, recovery)
             let done = Int(state.marks)
-            guard let region = pool.region(of: group) else { throw Fault("the region is gone") }
-            let found = (region.identity?.incarnation.rawValue ?? 0, region.head.rawValue)
             let allowed = [done, done + 1].filter { $0 <= steps.count }.map { $0 == 0 ? (0, 0) : steps[$0 - 1] }
-            guard allowed.contains(where: { $0 == found }) else {
-                throw Fault("after step \(done): incarnation and head \(found), not \(allowed)")
+            var first: (UInt64, UInt64)?
+            for _ in 1...2 {
+                let stores = recovery.count
+                let pool = try openPool(path, recovery)
+                guard let region = pool.region(of: group) else { throw Fault("the region is gone") }
+                let found = (region.identity?.incarnation.rawValue ?? 0, region.head.rawValue)
+                guard allowed.contains(where: { $0 == found }) else {
+                    throw Fault("after step \(done): incarnation and head \(found), not \(allowed)")
+                }
+                if let first {
+                    guard first == found else { throw Fault("first \(first), then \(found)") }
+                    if recovery.count > stores { throw Fault("healed a second time") }
+                }
+                first = found
             }
         }
-        #expect(count > 800)
+        #expect(count.states > 800 && count.inRecoveries > 100, "\(count)")
     }
 
     /// The engine finds what it is for: without its drains, or with its write-backs left out, a run loses what it
@@ -162,14 +206,35 @@ struct PoolCrashTests {
     ]) func aRunWithoutDrainsOrWriteBacksIsFoundOut(_ isa: tl_isa, _ left: tl_operation_kind) throws {  // S2
         let folder = try CrashFolder()
         let run = try Scenario.small.prepare(seed: 1, percent: 10, isa: isa, folder: folder)
-        let less = Ledger(try Recording(), as: run.ledger)
-        for index in 0..<run.ledger.recording.count {
-            var operation = run.ledger.recording[index]
-            if operation.kind != left { tl_recorder_add(less.recording.recorder, &operation) }
-        }
         let report = try CrashRun(
-            name: "small", plan: CrashPlan(seed: 1), ledger: less, folder: folder, before: run.before
+            name: "small", plan: CrashPlan(seed: 1), ledger: try run.ledger.without(left), folder: folder,
+            before: run.before
         ).run()
         #expect(!report.faults.isEmpty)
+    }
+
+    /// The same on an ordinary file, where both stand for `msync`.
+    @Test(arguments: [TL_OPERATION_DRAIN, TL_OPERATION_WRITE_BACK])
+    func aRunWithoutMsyncIsFoundOut(_ left: tl_operation_kind) throws {  // S1
+        let folder = try CrashFolder()
+        guard let disk = try Variant.disk() else { return print("skipped: /tmp is in memory here, not on a disk") }
+        let run = try Scenario.small.prepare(seed: 1, percent: 10, isa: tl_isa_best(), folder: folder, disk: disk)
+        let report = try CrashRun(
+            name: "small", plan: CrashPlan(seed: 1), ledger: try run.ledger.without(left), folder: folder,
+            before: run.before
+        ).run()
+        #expect(!report.faults.isEmpty)
+    }
+}
+
+extension Ledger {
+    /// As if the operations of one kind had been left out.
+    fileprivate func without(_ kind: tl_operation_kind) throws -> Ledger {
+        let less = Ledger(try Recording(), as: self)
+        for index in 0..<recording.count {
+            var operation = recording[index]
+            if operation.kind != kind { tl_recorder_add(less.recording.recorder, &operation) }
+        }
+        return less
     }
 }

@@ -1,5 +1,5 @@
-// Lives of a log, each as a list of what a node does with it. Each runs with the best instructions (streamed stores) and
-// with the portable ones (cached stores and write-backs), over any seed.
+// Lives of a log, each as a list of what a node does with it. Each runs with the best instructions (streamed stores), with the
+// portable ones (cached stores and write-backs) and on an ordinary file (`msync`), over any seed.
 
 import CLogCore
 import LogModel
@@ -45,9 +45,11 @@ struct Scenario: Sendable {
         return ring
     }
 
-    /// Runs it, or about so much of it, and hands over what is to be enumerated.
-    func prepare(seed: UInt64, percent: Int, isa: tl_isa, folder: CrashFolder) throws -> CrashRun {
-        let live = folder.file("live")
+    /// Runs it, or about so much of it, and hands over what is to be enumerated. `disk`: with `msync`, there.
+    func prepare(
+        seed: UInt64, percent: Int, isa: tl_isa, folder: CrashFolder, disk: CrashFolder? = nil
+    ) throws -> CrashRun {
+        let live = (disk ?? folder).file("live")
         let poolBytes = ringBytes + (64 << 10)
         do {
             let pool = try Pool.create(
@@ -59,8 +61,8 @@ struct Scenario: Sendable {
         let before = try contents(of: live)
         let ledger = Ledger(try Recording())
         let pool = try Pool.open(
-            path: live, expecting: nil, persistence: .volatile, readOnly: false, recorder: ledger.recording.recorder,
-            isa: isa)
+            path: live, expecting: nil, persistence: disk == nil ? .volatile : .msync, readOnly: false,
+            recorder: ledger.recording.recorder, isa: isa)
         let rig = LogRig(region: try #require(pool.region(of: group)), ledger: ledger, percent: percent)
         var random = SeededGenerator(seed: seed)
         try rig.open(
@@ -84,7 +86,7 @@ struct Scenario: Sendable {
     static let small = Scenario(name: "small") { rig, random in
         for number in 0..<rig.times(45) {
             switch random.below(6) {
-            case 0: try #require(rig.appendWatermark())
+            case 0: try #require(try rig.appendWatermark())
             case 1: try rig.append(.discard(length: 1 + random.below(500)), at: Int(random.below(30000)))
             default:
                 try rig.append(
@@ -101,7 +103,7 @@ struct Scenario: Sendable {
             let bytes = random.bytes(Int(random.below(7000)) + 4000)
             let at = Int(random.below(UInt64(32768 - bytes.count)))
             if try !rig.append(bytes: bytes, at: at, acknowledge: random.below(3) > 0) {
-                rig.acknowledge()
+                try rig.acknowledge()
                 try rig.trimHalf()
             }
         }
@@ -112,8 +114,8 @@ struct Scenario: Sendable {
         for _ in 0..<rig.times(3) {
             while try rig.append(bytes: random.bytes(7000), at: Int(random.below(20000))) {}
             while try rig.append(bytes: random.bytes(3), at: Int(random.below(20000)), acknowledge: false) {}
-            rig.acknowledge()
-            while rig.appendWatermark() {}
+            try rig.acknowledge()
+            while try rig.appendWatermark() {}
             try #require(rig.log.tail - rig.log.reclaimLimit == rig.log.ringBytes)
             try rig.trim(to: rig.ledger.life.writes[rig.ledger.life.writes.count - 40].end)
             try rig.trimHalf()
@@ -127,7 +129,7 @@ struct Scenario: Sendable {
             let bytes = random.bytes(rig.log.maximumWriteBytes - Int(random.below(3000)))
             let at = Int(random.below(UInt64(32768 - bytes.count)))
             if try !rig.append(bytes: bytes, at: at, acknowledge: random.below(2) == 0) {
-                rig.acknowledge()
+                try rig.acknowledge()
                 try rig.trimHalf()
             }
         }
@@ -136,7 +138,7 @@ struct Scenario: Sendable {
     /// Writes that begin, or whose next piece begins, one unit before the ring's end.
     static let pads = Scenario(name: "pads") { rig, random in
         for lap in 0..<rig.times(12) {
-            rig.acknowledge()
+            try rig.acknowledge()
             try rig.trim(to: rig.log.published)
             while true {
                 let room = rig.log.ringBytes - rig.log.tail.rawValue % rig.log.ringBytes
@@ -172,7 +174,7 @@ struct Scenario: Sendable {
                 try rig.append(bytes: random.bytes(Int(random.below(70)) + 1), at: Int(random.below(30000)))
             }
             if round % 3 == 1 { try rig.append(bytes: random.bytes(600), at: 0, acknowledge: false) }
-            rig.acknowledge()
+            try rig.acknowledge()
             try rig.reopen(trimFirst: round % 2 == 0)
         }
     }

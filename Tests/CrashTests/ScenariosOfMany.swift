@@ -2,6 +2,7 @@
 
 import CLogCore
 import LogModel
+import NIOCore
 import NIOPosix
 import PersistentMemory
 import RemoteMemory
@@ -59,6 +60,7 @@ private final class Weave {
     private let rig: LogRig
     private var taken = 0
     private var log: OpaquePointer!
+    private var needsSync: Bool { rig.region.persistence == .msync }
 
     init(_ raw: Recording, _ rig: LogRig) throws {
         self.raw = raw
@@ -101,6 +103,16 @@ private final class Weave {
         for part in parts { note(part) }
         weave(parts, &random)
         for index in parts.indices.shuffled(using: &random) { tl_log_publish(log, &parts[index].place) }
+        if needsSync, let end = parts.last?.place.end { try sync(to: LSN(end)) }
+    }
+
+    /// On an ordinary file one `msync` makes them all durable.
+    private func sync(to end: LSN) throws {
+        taken = raw.count
+        try rig.region.syncRing(from: rig.ledger.promise.acknowledged, to: end)
+        for index in taken..<raw.count { add(index, thread: 0) }
+        taken = raw.count
+        rig.ledger.promise { $0.acknowledged = end }
     }
 
     private func store(_ part: inout Part) {
@@ -125,7 +137,8 @@ private final class Weave {
         var left = parts.map(\.operations)
         while let writer = left.indices.filter({ !left[$0].isEmpty }).randomElement(using: &random) {
             add(left[writer].removeFirst(), thread: UInt32(writer))
-            guard left[writer].isEmpty, let open = left.firstIndex(where: { !$0.isEmpty }) ?? left.indices.last
+            guard !needsSync, left[writer].isEmpty,
+                let open = left.firstIndex(where: { !$0.isEmpty }) ?? left.indices.last
             else { continue }
             let end = left[open].isEmpty ? parts[open].place.end : parts[open].place.start
             if LSN(end) > rig.ledger.promise.acknowledged { rig.ledger.promise { $0.acknowledged = LSN(end) } }
@@ -157,6 +170,7 @@ private final class Mirrored {
     private let from: Region
     private let target: MirrorTarget
     private let folder: CrashFolder
+    private let loop = MultiThreadedEventLoopGroup.singleton.any()
     private(set) var shipped: LSN
 
     /// The region becomes a mirror; the rig's log is the owner's, in a pool of its own.
@@ -176,7 +190,7 @@ private final class Mirrored {
         rig.log = try WriteLog(region: from)
         target = MirrorTarget(
             region: rig.region, durable: shipped, head: shipped,
-            eventLoop: MultiThreadedEventLoopGroup.singleton.any(), threads: .singleton)
+            eventLoop: loop, threads: .singleton)
     }
 
     /// `acknowledge`: by the owner alone, as when the mirror is not required.
@@ -209,15 +223,26 @@ private final class Mirrored {
     }
 
     private func complete(_ change: (inout Promise) -> Void) throws {
-        var failure: RemoteMemoryError?
-        var isCompleted = false
-        target.persist {
-            failure = $0
-            isCompleted = true
+        if rig.region.persistence == .msync {
+            try persistOnTheDisk()
+        } else {
+            var failure: RemoteMemoryError?
+            var isCompleted = false
+            target.persist {
+                failure = $0
+                isCompleted = true
+            }
+            if let failure { throw failure }
+            try #require(isCompleted, "on persistent memory a completion does not wait")
         }
-        if let failure { throw failure }
-        try #require(isCompleted, "on persistent memory a completion does not wait")
         rig.ledger.promise(change)
+    }
+
+    private func persistOnTheDisk() throws {
+        let done = loop.makePromise(of: RemoteMemoryError?.self)
+        nonisolated(unsafe) let target = target  // nobody else has it meanwhile
+        loop.execute { target.persist { done.succeed($0) } }
+        if let failure = try done.futureResult.wait() { throw failure }
     }
 
     /// The owner's head moves to `head`, also past what was shipped, and the mirror is told.

@@ -162,7 +162,7 @@ struct HandshakeTests {
     }
 
     @Test func whoSaysNothingIsNotWaitedFor() async throws {  // S21
-        var limits = NBDServerLimits()
+        var limits = patientLimits
         limits.handshake = .milliseconds(30)
         try await withRig(limits) { rig in
             let silent = try RawClient(rig.path)
@@ -214,7 +214,7 @@ struct HandshakeTests {
     }
 
     @Test func connectionsAreBounded() async throws {  // S21
-        var limits = NBDServerLimits()
+        var limits = patientLimits
         limits.connections = 5
         try await withRig(limits) { rig in
             var clients: [RawClient] = []

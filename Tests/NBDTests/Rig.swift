@@ -173,7 +173,14 @@ struct RemoteRig: Sendable {
     }
 }
 
-func withRig(_ limits: NBDServerLimits = NBDServerLimits(), _ body: (RemoteRig) async throws -> Void) async throws {
+/// A slow machine is not a slow client: only the test of the limit shortens it.
+let patientLimits: NBDServerLimits = {
+    var limits = NBDServerLimits()
+    limits.handshake = .seconds(60)
+    return limits
+}()
+
+func withRig(_ limits: NBDServerLimits = patientLimits, _ body: (RemoteRig) async throws -> Void) async throws {
     let rig = try await RemoteRig(limits)
     var failure: (any Error)?
     do { try await body(rig) } catch { failure = error }

@@ -229,7 +229,7 @@ struct TransmissionTests {
     // MARK: Back-pressure
 
     @Test func aSlowVolumeBoundsWhatAConnectionParks() async throws {  // S6, S21
-        var limits = NBDServerLimits()
+        var limits = patientLimits
         limits.parkedBytes = 1 << 20
         try await withRig(limits) { rig in
             try await rig.on { $0.service.isHolding = true }
@@ -252,7 +252,7 @@ struct TransmissionTests {
     }
 
     @Test func requestsOnTheWayAreBounded() async throws {  // S21
-        var limits = NBDServerLimits()
+        var limits = patientLimits
         limits.requests = 10
         try await withRig(limits) { rig in
             try await rig.on { $0.service.isHolding = true }
@@ -276,7 +276,7 @@ struct TransmissionTests {
         request(0, length: 1 << 20), request(3), request(0, offset: .max, length: 1), request(5),
         request(4, length: 512),
     ]) func aClientThatNeverReadsIsNotServedForEver(bytes: [UInt8]) async throws {  // S21
-        var limits = NBDServerLimits()
+        var limits = patientLimits
         limits.readBytes = 2 << 20
         limits.unsentBytes = 1 << 20
         try await withRig(limits) { rig in

@@ -160,3 +160,16 @@ func onThreads(_ count: Int, _ body: @escaping @Sendable (Int) -> Void) {
     }
     group.wait()
 }
+
+/// From here on the page raises SIGBUS when it is met, as one with an uncorrectable error does: a page that its file does not have.
+func failPage(_ page: UnsafeMutableRawPointer) throws {
+    let empty = open("/dev/shm", 0o20200000 | O_RDWR, 0o600)  // O_TMPFILE
+    try #require(empty >= 0 && UInt(bitPattern: page) % 4096 == 0)
+    defer { close(empty) }
+    try #require(mmap(page, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, empty, 0) == page)
+}
+
+/// The page of the ring that holds the byte of `lsn`.
+func failPage(of region: Region, at lsn: LSN) throws {
+    try failPage(region.ringBase + Int(lsn.rawValue % region.ringBytes / 4096 * 4096))
+}

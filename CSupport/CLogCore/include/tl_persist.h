@@ -43,5 +43,8 @@ void tl_stream_header(const tl_persist *persist, void *to, const uint64_t words[
 /// Everything that this thread streamed before is durable (or, in deferred mode, visible in order) after it.
 void tl_drain(const tl_persist *persist);
 
+/// For the recorder, in deferred mode: this thread begins to make these bytes durable, or has made durable what it began.
+void tl_note_sync(const tl_persist *persist, const void *at, size_t count, bool is_done);
+
 /// One self-contained block (superblock copy, directory copy, slot): streamed, then drained once.
 void tl_store_block(const tl_persist *persist, void *to, const void *from, size_t count);

@@ -1,0 +1,57 @@
+// Memory that fails under a log: nothing is replayed from what nobody can read, and nothing is called healed that does not
+// stay (S5, S26).
+
+import Foundation
+import LogModel
+import PersistentMemory
+import Recovery
+import StorageMedium
+import Testing
+import WriteLog
+
+struct FailedMemoryTests {
+    /// As one with an uncorrectable error does, the page raises SIGBUS when it is met: its file does not have it.
+    private func failPage(of region: Region, at lsn: LSN) throws {
+        let page = region.ringBase + Int(lsn.rawValue % region.ringBytes / 4096 * 4096)
+        let empty = open("/dev/shm", 0o20200000 | O_RDWR, 0o600)  // O_TMPFILE
+        try #require(empty >= 0)
+        defer { close(empty) }
+        try #require(mmap(page, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, empty, 0) == page)
+    }
+
+    @Test func aLogThatCannotBeReadToItsEndIsNotReplayed() throws {
+        let fixture = try Fixture()
+        var random = SeededGenerator(seed: 1)
+        for number in 0..<4 { try fixture.write(random.bytes(8128), at: UInt64(number) << 14) }
+        try failPage(of: fixture.region, at: LSN(3 * 8192))
+        let medium = try fixture.medium()
+        let error = try #require(throws: ReplayError.self) {
+            try Replay.run(fixture.region, onto: [volume0: medium])
+        }
+        #expect(error.code == .corrupt && error.message.contains("has failed"), "\(error)")
+        #expect(error.message.contains("only to LSN 24576"), "\(error)")
+        #expect(try contents(of: fixture.mediumPath("vol0")) == Fixture.blankMedium)
+    }
+
+    @Test func aCopyInFailedMemoryIsNotCalledHealed() throws {
+        let pair = try Pair.filled()
+        let before = try contents(of: pair.mirror.path)
+        try failPage(of: pair.mirror.region, at: pair.single[4].start)
+        for dryRun in [true, false] {
+            let error = try #require(throws: HealError.self) { try pair.healMirror(dryRun: dryRun) }
+            #expect(error.code == .notHealed && error.message.contains(pair.mirror.path), "\(error)")
+        }
+        #expect(try contents(of: pair.mirror.path) == before, "nothing was stored")
+    }
+
+    @Test func aSourceInFailedMemoryStillHealsWhatItHolds() throws {
+        let pair = try Pair.filled()
+        let healable = pair.single.filter { $0.start > pair.single[0].end + 8192 }
+        try failPage(of: pair.owner.region, at: pair.single[0].start)
+        let damaged = try #require(healable.last)
+        try pair.mirror.flip(at: damaged.start + 70)
+        let outcome = try pair.healMirror()
+        #expect(outcome.healed == [damaged.start..<damaged.end] && outcome.verdict == .clean)
+        #expect(!outcome.damagedInSource.isEmpty && outcome.lost.isEmpty)
+    }
+}
