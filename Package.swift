@@ -142,8 +142,8 @@ let package = Package(
             "CrashTests",
             [
                 "LogModel", "PersistentMemory", "WriteLog", "StorageMedium", "Recovery", "RemoteMemory", "StorageNode",
-                "CLogCore", "CCrashStates", nioPosix,
-            ]),
+                "CLogCore", "CCrashStates",
+            ] + nio),
         tests("StorageMediumTests", ["LogModel", "StorageMedium"]),
         tests("CoordinationTests", ["LogModel", "Coordination"]),
         tests("ClusterConfigurationTests", ["LogModel", "ClusterConfiguration"]),

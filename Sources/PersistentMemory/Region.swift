@@ -261,7 +261,9 @@ public final class Region: Sendable {
         }
     }
 
-    /// Makes everything that was stored durable: a fence, or in msync mode `msync` of it (blocking).
+    /// Makes everything that was stored durable: a fence, or in msync mode `msync` of it (blocking). If that throws, nothing that
+    /// was stored since the last drain counts until it is stored anew: the kernel may have marked as clean what it could not
+    /// write, so the next `msync` would succeed without it.
     public func drain() throws(PoolError) {
         let taken = undrained.withLock { undrained in
             defer { undrained = Undrained() }
@@ -271,13 +273,8 @@ public final class Region: Sendable {
             precondition(taken.isOfThisThread, "a fence covers only its own thread's stores")
             return tl_drain(mapping.persist)
         }
-        for (index, range) in taken.ranges.enumerated() {
-            do throws(PoolError) {
-                try mapping.sync(offset: ringOffset + range.lowerBound, count: range.upperBound - range.lowerBound)
-            } catch {
-                undrained.withLock { $0.ranges += taken.ranges[index...] }
-                throw error
-            }
+        for range in taken.ranges {
+            try mapping.sync(offset: ringOffset + range.lowerBound, count: range.upperBound - range.lowerBound)
         }
     }
 

@@ -20,6 +20,8 @@ final class MirrorTarget: RegionTarget {
     private(set) var durable: LSN
     private var head: LSN
     private var headToPersist: LSN?
+    /// Nothing is durable here any more: what one `msync` could not write, the next would not say (S11).
+    private var persistFailure: String?
     /// What the owner has announced to store anew, because it is damaged here.
     private var repairing: Range<LSN>?
     /// Told when `durable` moves.
@@ -122,7 +124,8 @@ final class MirrorTarget: RegionTarget {
     }
 
     private func finish(_ failure: String?, _ reached: LSN, _ done: (RemoteMemoryError?) -> Void) {
-        if let failure { return done(RemoteMemoryError(.remoteOperation, failure)) }
+        persistFailure = persistFailure ?? failure
+        if let persistFailure { return done(RemoteMemoryError(.remoteOperation, persistFailure)) }
         durable = max(durable, reached)
         done(nil)
         onProgress?()

@@ -73,7 +73,7 @@ final class OwnerLog {
     var scrub = Scrub()
     var destageProblem: String?
     /// Nothing stored from now on may be called durable (see ``persistIfNeeded()``).
-    private(set) var persistFailure: String?
+    var persistFailure: String?
     private var drains: [(id: UInt64, stops: Bool, done: (_ refusal: String?) -> Void)] = []
     /// A second: an append takes milliseconds at most, and a thread that merely waits for a processor gets one sooner.
     var stallWatch = StallWatch(limit: .seconds(1))

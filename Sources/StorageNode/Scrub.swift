@@ -145,7 +145,9 @@ extension OwnerLog {
             }
         }
         threads.runIfActive(eventLoop: eventLoop) { try region.drain() }.assumeIsolated().whenComplete { result in
-            if case .failure(let error) = result { done("\(error)") } else { done(region.memoryFault?.description) }
+            guard case .failure(let error) = result else { return done(region.memoryFault?.description) }
+            self.persistFailure = self.persistFailure ?? "the log could not be made durable: \(error)"
+            done("\(error)")
         }
     }
 

@@ -16,7 +16,8 @@ public final class WriteLog: Sendable {
     /// Sendable: an unchanging description of memory that the region keeps mapped.
     nonisolated(unsafe) let ring: tl_ring
     private let durablePosition: Atomic<UInt64>
-    private let persisting = Mutex(())
+    /// Why ``persist()`` failed, for ever (see there).
+    private let persisting = Mutex<WriteLogError?>(nil)
     private let needsSync: Bool
 
     /// Opens the log of a region that was just formatted for its owner: it holds no record of its incarnation (S4).
@@ -131,16 +132,20 @@ public final class WriteLog: Sendable {
     public var ringBytes: UInt64 { ring.size }
 
     /// In msync mode, makes everything that is published durable, in one go for all writers, and returns the new
-    /// durable position. Blocks; call it on a thread that may. Elsewhere it returns at once.
+    /// durable position. Blocks; call it on a thread that may. Elsewhere it returns at once. One that failed is never tried again,
+    /// but fails for good: the kernel may have marked as clean what it could not write, and would now say that it is durable.
     @discardableResult
     public func persist() throws(WriteLogError) -> LSN {
         guard needsSync else { return published }
-        return try persisting.withLock { _ throws(WriteLogError) in
+        return try persisting.withLock { failure throws(WriteLogError) in
+            if let failure { throw failure }
             let from = durable, to = published
             do throws(PoolError) {
                 try region.syncRing(from: from, to: to)
             } catch {
-                throw WriteLogError(.notPersisted, error.description)
+                let error = WriteLogError(.notPersisted, error.description)
+                failure = error
+                throw error
             }
             durablePosition.store(to.rawValue, ordering: .releasing)
             return to

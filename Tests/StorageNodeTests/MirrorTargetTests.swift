@@ -86,4 +86,36 @@ struct MirrorTargetTests {
             #expect(Self.byte(at: 4096, of: region) == 1)
         }
     }
+
+    @Test("S11: after a failed msync a mirror completes nothing, though the next one succeeds")
+    func failedMsync() async throws {
+        let path = "/tmp/twinlog-target-\(UUID128.random())"
+        defer { unlink(path) }
+        let pool = try Pool.create(
+            path: path, sizeBytes: 256 * 1024,
+            identity: PoolIdentity(uuid: .zero, cluster: "demo", node: NodeID("beta")), persistence: .auto)
+        guard pool.persistence == .msync else { return print("skipped: /tmp is in memory here, not on a disk") }
+        let region = try pool.allocateRegion(group: GroupID("g0"), ringBytes: Self.ring)
+        try region.format(role: .mirror, logUUID: .zero, incarnation: Incarnation(1), start: .zero)
+        let eventLoop = MultiThreadedEventLoopGroup.singleton.next()
+        let target = NIOLoopBoundBox.makeBoxSendingValue(
+            MirrorTarget(region: region, durable: .zero, head: .zero, eventLoop: eventLoop, threads: .singleton),
+            eventLoop: eventLoop)
+        @Sendable func stored(at lsn: UInt64, beforePersist: @escaping @Sendable () -> Void = {}) async throws -> Bool {
+            let done = eventLoop.makePromise(of: Bool.self)
+            try await eventLoop.submit {
+                try Self.write(1, 8192, at: lsn, to: target.value)
+                beforePersist()
+                target.value.persist { done.succeed($0 == nil) }
+            }.get()
+            return try await done.futureResult.get()
+        }
+        #expect(try await stored(at: 0))
+        // msync of a range with a page that is not mapped fails.
+        let page = UInt(bitPattern: region.ringBase) + 12288
+        #expect(
+            try await !stored(at: 8192) { precondition(munmap(UnsafeMutableRawPointer(bitPattern: page), 4096) == 0) })
+        #expect(try await !stored(at: 16384))
+        #expect(try await eventLoop.submit { target.value.durable }.get() == LSN(8192))
+    }
 }

@@ -77,4 +77,32 @@ struct MsyncTests {
         }
         #expect(seenDirty > 0)
     }
+
+    @Test("S1: what a failed msync could not write is never said to be durable, though the next one succeeds")
+    func failure() throws {
+        guard let fixture = try fixture() else { return }
+        let before = try fixture.appended([UInt8](repeating: 1, count: 5000))
+        try fixture.log.persist()
+        try fixture.appended([UInt8](repeating: 2, count: 9000))
+        try withoutPage(of: fixture, at: LSN(8192)) {
+            #expect(throws: WriteLogError.self) { try fixture.log.persist() }
+        }
+        // The kernel would do it now, and be believed.
+        try fixture.region.drain()
+        #expect(throws: WriteLogError.self) { try fixture.log.persist() }
+        #expect(fixture.log.durable == before.end)
+    }
+
+    /// `msync` of a range with a page that is not mapped fails.
+    private func withoutPage(of fixture: LogFixture, at lsn: LSN, _ body: () throws -> Void) throws {
+        let page = fixture.region.ringBase + Int(lsn.rawValue)
+        let file = open(fixture.folder + "/pool", O_RDWR)
+        defer { close(file) }
+        try #require(munmap(page, 4096) == 0)
+        defer {
+            let offset = off_t(fixture.region.ringOffset + lsn.rawValue)
+            precondition(mmap(page, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, file, offset) == page)
+        }
+        try body()
+    }
 }
