@@ -54,4 +54,21 @@ struct FailedMemoryTests {
         #expect(outcome.healed == [damaged.start..<damaged.end] && outcome.verdict == .clean)
         #expect(!outcome.damagedInSource.isEmpty && outcome.lost.isEmpty)
     }
+
+    /// A broken address line: two pages of the pool are one. What is stored to the one destroys the other.
+    @Test func whatDoesNotReadBackIsNotCalledHealed() throws {
+        let pair = try Pair.filled()
+        let (one, other) = (pair.single[2], pair.single[6])
+        let region = pair.mirror.region
+        func page(_ lsn: LSN) -> Int { Int((lsn.rawValue % region.ringBytes) / 4096 * 4096) }
+        try #require(page(one.start) != page(other.start))
+        try pair.mirror.zero(one.start..<one.end)
+        let file = open(pair.mirror.path, O_RDWR)
+        defer { close(file) }
+        let alias = region.ringBase + page(other.start)
+        let offset = off_t(Int(region.ringOffset) + page(one.start))
+        try #require(mmap(alias, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, file, offset) == alias)
+        let error = try #require(throws: HealError.self) { try pair.healMirror() }
+        #expect(error.code == .notHealed && error.message.contains("does not read back"), "\(error)")
+    }
 }

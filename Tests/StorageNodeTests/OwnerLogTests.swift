@@ -1,3 +1,4 @@
+import CLogCore
 import ClusterProtocol
 import LogModel
 import NIOCore
@@ -19,8 +20,9 @@ struct OwnerLogTests {
             rig.flip(at: 64 + 100)
             rig.owner.scrubIfIdle()
             #expect(rig.mirror.reads.map(\.offset) == [0])
-            try rig.mirror.answerReads(rig)
+            let operations = try rig.recorded { try rig.mirror.answerReads(rig) }
             #expect(rig.kinds == ["scrub-healed"] && rig.byte(at: 64 + 100) == 5)
+            #expect(operations.count > 1 && operations.last == TL_OPERATION_DRAIN)
         }
     }
 

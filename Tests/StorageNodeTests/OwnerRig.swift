@@ -1,5 +1,6 @@
 // An owner's log on an event loop, and a mirror that answers when the test says so.
 
+import CLogCore
 import ClusterProtocol
 import Glibc
 import LogModel
@@ -158,6 +159,19 @@ final class OwnerRig {
         var byte: UInt8 = 0
         withUnsafeMutableBytes(of: &byte) { region.readRing(from: LSN(lsn), into: $0) }
         return byte
+    }
+
+    /// What passes the persistence seam meanwhile.
+    func recorded(_ body: () throws -> Void) throws -> [tl_operation_kind] {
+        let recorder = try #require(tl_recorder_create())
+        let persist = region.mapping.persist
+        persist.pointee.recorder = recorder
+        defer {
+            persist.pointee.recorder = nil
+            tl_recorder_destroy(recorder)
+        }
+        try body()
+        return (0..<tl_recorder_count(recorder)).map { tl_recorder_operation(recorder, $0).kind }
     }
 
     func flip(at lsn: UInt64) {
