@@ -28,6 +28,9 @@
 // to be still in the cache.
 #define STRIDE_BYTES (UINT64_C(256) << 10)
 #define MAXIMUM_WRITE_BYTES (UINT64_C(16) << 20)
+// Up to here the payload of a single record is checksummed before its place is known: that runs beside the drain of the
+// append before, for which the compare-and-swap waits. A longer one is checksummed as it is copied, at the copy's pace.
+#define CHECKED_FIRST_BYTES 8192
 enum { MINIMUM_RING_BYTES = 16384, ISOLATION_BYTES = 128, MINIMUM_SLOT_BITS = 8, SLOTS_A_LINE_BITS = 3 };
 
 typedef _Atomic uint64_t position;
@@ -178,7 +181,25 @@ static inline tl_log_result reserve(tl_log *log, const tl_write *write, tl_reser
     return TL_LOG_DONE;
 }
 
-static inline void store_record(tl_log *log, const tl_write *write, const tl_piece *piece, uint16_t number, uint16_t count) {
+static inline bool is_checked_first(const tl_write *write) {
+    return write->kind == TL_KIND_DATA && write->length <= CHECKED_FIRST_BYTES;
+}
+
+static inline uint32_t check_first(const tl_log *log, const tl_write *write) {
+    if (!is_checked_first(write)) return 0;
+    return tl_crc32c_with(log->persist->isa, log->ring.seed, write->payload, write->length);
+}
+
+/// Copies the payload behind the header and answers its checksum; `checked`: of all of the write, if that is known.
+static inline uint32_t store_payload(tl_log *log, const tl_write *write, const tl_piece *piece, uint8_t *to, const uint32_t *checked) {
+    const uint8_t *from = (const uint8_t *)write->payload + piece->at;
+    if (!checked) return tl_stream_crc32c(log->persist, to, from, piece->range, log->ring.seed);
+    tl_stream_padded(log->persist, to, from, piece->range);
+    return *checked;
+}
+
+static inline void store_record(tl_log *log, const tl_write *write, const tl_piece *piece, uint16_t number, uint16_t count,
+                                const uint32_t *checked) {
     uint8_t *at = log->bytes + place_of(log, piece->lsn);
     bool has_payload = piece->kind == TL_KIND_DATA, is_pad = piece->kind == TL_KIND_PAD;
     tl_record record = {
@@ -195,9 +216,7 @@ static inline void store_record(tl_log *log, const tl_write *write, const tl_pie
         .kind = (uint8_t)piece->kind,
         .flags = is_pad ? 0 : write->flags,
     };
-    if (has_payload)
-        record.payload_crc = tl_stream_crc32c(log->persist, at + TL_HEADER_BYTES,
-                                              (const uint8_t *)write->payload + piece->at, piece->range, log->ring.seed);
+    if (has_payload) record.payload_crc = store_payload(log, write, piece, at + TL_HEADER_BYTES, checked);
     uint64_t words[8];
     tl_record_words(&record, words);
     tl_stream_header(log->persist, at, words, log->ring.seed);
@@ -207,16 +226,17 @@ static __attribute__((noinline)) void store_several(tl_log *log, const tl_write 
     tl_layout layout = tl_layout_begin(write->kind, write->length, reservation->start, log->ring.size);
     uint16_t number = 0;
     for (tl_piece piece; tl_layout_next(&layout, &piece); number++)
-        store_record(log, write, &piece, number, (uint16_t)reservation->records);
+        store_record(log, write, &piece, number, (uint16_t)reservation->records, NULL);
 }
 
-static inline void store(tl_log *log, const tl_write *write, const tl_reservation *reservation) {
+/// `crc` is what `check_first` answered.
+static inline void store(tl_log *log, const tl_write *write, const tl_reservation *reservation, uint32_t crc) {
     if (reservation->records > 1) {
         store_several(log, write, reservation);
     } else { // most writes: no layout to walk
         uint64_t range = write->kind == TL_KIND_WATERMARK ? 0 : write->length;
         tl_piece piece = {.lsn = reservation->start, .range = range, .kind = write->kind};
-        store_record(log, write, &piece, 0, 1);
+        store_record(log, write, &piece, 0, 1, is_checked_first(write) ? &crc : NULL);
     }
     tl_drain(log->persist);
 }
@@ -228,14 +248,17 @@ static inline void publish(tl_log *log, const tl_reservation *reservation) {
 
 tl_log_result tl_log_append(tl_log *log, const tl_write *write, tl_reservation *out) {
     tl_reservation reservation;
+    uint32_t crc = check_first(log, write);
     tl_log_result result = reserve(log, write, &reservation);
     if (result != TL_LOG_DONE) return result;
-    store(log, write, &reservation);
+    store(log, write, &reservation, crc);
     publish(log, &reservation);
     *out = reservation;
     return TL_LOG_DONE;
 }
 
 tl_log_result tl_log_reserve(tl_log *log, const tl_write *write, tl_reservation *out) { return reserve(log, write, out); }
-void tl_log_store(tl_log *log, const tl_write *write, const tl_reservation *reservation) { store(log, write, reservation); }
+void tl_log_store(tl_log *log, const tl_write *write, const tl_reservation *reservation) {
+    store(log, write, reservation, check_first(log, write));
+}
 void tl_log_publish(tl_log *log, const tl_reservation *reservation) { publish(log, reservation); }

@@ -109,20 +109,32 @@ void tl_stream(const tl_persist *persist, void *to, const void *from, size_t cou
     store_cached(persist, target + whole, source + whole, count - whole);
 }
 
+/// The bytes behind the last whole line, as a line that ends in zeros. Answers the state that goes on over them.
+static inline uint32_t stream_rest(const tl_persist *persist, uint8_t *to, const uint8_t *from, size_t rest, uint32_t state) {
+    uint8_t line[TL_LINE_BYTES] = {0};
+    memcpy(line, from, rest);
+    tl_kernel_copy(persist->isa, to, line, 1);
+    return tl_kernel_bytes(persist->isa, line, rest, state);
+}
+
 uint32_t tl_stream_crc32c(const tl_persist *persist, void *to, const void *from, size_t count, uint32_t seed) {
     uint8_t *target = to;
     const uint8_t *source = from;
     uint32_t state = ~seed;
     size_t whole = count & ~(size_t)(TL_LINE_BYTES - 1), rest = count - whole;
     if (whole) state = tl_kernel_lines(persist->isa, target, source, whole / TL_LINE_BYTES, state);
-    if (rest) {
-        uint8_t line[TL_LINE_BYTES] = {0};
-        memcpy(line, source + whole, rest);
-        state = tl_kernel_bytes(persist->isa, line, rest, state);
-        tl_kernel_copy(persist->isa, target + whole, line, 1);
-    }
+    if (rest) state = stream_rest(persist, target + whole, source + whole, rest, state);
     if (count) stored(persist, target, whole + (rest ? TL_LINE_BYTES : 0), tl_kernel_bypasses_cache(persist->isa));
     return ~state;
+}
+
+void tl_stream_padded(const tl_persist *persist, void *to, const void *from, size_t count) {
+    uint8_t *target = to;
+    const uint8_t *source = from;
+    size_t whole = count & ~(size_t)(TL_LINE_BYTES - 1), rest = count - whole;
+    if (whole) tl_kernel_copy(persist->isa, target, source, whole / TL_LINE_BYTES);
+    if (rest) stream_rest(persist, target + whole, source + whole, rest, 0);
+    if (count) stored(persist, target, whole + (rest ? TL_LINE_BYTES : 0), tl_kernel_bypasses_cache(persist->isa));
 }
 
 void tl_stream_header(const tl_persist *persist, void *to, const uint64_t words[8], uint32_t seed) {

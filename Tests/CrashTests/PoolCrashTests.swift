@@ -198,6 +198,45 @@ struct PoolCrashTests {
         #expect(count.states > 800 && count.inRecoveries > 100, "\(count)")
     }
 
+    /// What was stored before a drain is there after it, wherever it begins and ends.
+    @Test(arguments: isas) func storesOfAnyAlignmentAreDurableAfterTheirDrain(_ isa: tl_isa) throws {  // S2, S11
+        let folder = try CrashFolder(), recording = try Recording(), live = folder.file("pool")
+        do {
+            let pool = try Pool.create(path: live, sizeBytes: 128 << 10, identity: poolIdentity, persistence: .volatile)
+            _ = try pool.allocateRegion(group: group, ringBytes: 64 << 10)
+        }
+        let before = try contents(of: live)
+        var ring = [UInt8](repeating: 0, count: 64 << 10), rings: [[UInt8]] = [ring]
+        do {
+            let pool = try Pool.open(
+                path: live, expecting: nil, persistence: .volatile, readOnly: false, recorder: recording.recorder,
+                isa: isa)
+            let region = try #require(pool.region(of: group))
+            for (lsn, count) in [(8, 16), (56, 16), (120, 300), (256, 64), (400, 5), (65530, 70), (511, 130)] {
+                let bytes = [UInt8](repeating: UInt8(rings.count), count: count)
+                bytes.withUnsafeBytes { region.store($0, at: LSN(UInt64(lsn))) }
+                try region.drain()
+                for place in lsn..<lsn + count { ring[place % ring.count] = bytes[0] }
+                rings.append(ring)
+                recording.mark(rings.count - 1)
+            }
+        }
+        let count = try forEachState(of: recording, from: before, seed: 4, in: folder) { state, path, recovery in
+            let region = try #require(try openPool(path, recovery).region(of: group))
+            let done = rings[Int(state.marks)], next = rings[min(Int(state.marks) + 1, rings.count - 1)]
+            for part in [0..<1024, 65472..<65536] {
+                region.withRingBytes(from: LSN(UInt64(part.lowerBound)), count: UInt64(part.count)) { found in
+                    let wrong = part.first { place in
+                        let byte = found[place - part.lowerBound]
+                        return byte != done[place] && byte != next[place]
+                    }
+                    #expect(wrong == nil, "after \(state.marks) stores")
+                }
+            }
+        }
+        #expect(count.states > 100)
+    }
+
     /// The engine finds what it is for: without its drains, or with its write-backs left out, a run loses what it
     /// acknowledged.
     @Test(arguments: [

@@ -128,6 +128,26 @@ struct ScanTests {
         }
     }
 
+    @Test func aRecordBeyondTheEndOfRingOrRangeIsBounded() throws {  // S21
+        var ring = try #require(fixture.region.ring)
+        let start = ring.size - 4096
+        func validity(_ payload: UInt64, end: UInt64) throws -> tl_validity {
+            var record = tl_record(
+                lsn: start, acknowledged: 0, incarnation: 5, offset: 0, payload_crc: 0, payload_bytes: UInt32(payload),
+                range_bytes: UInt32(payload), volume: 1, number: 0, count: 1, kind: UInt8(TL_KIND_DATA.rawValue),
+                flags: 0)
+            var line = [UInt8](repeating: 0, count: 64)
+            tl_record_encode(&record, ring.seed, &line)
+            try fixture.tamper(line, at: LSN(start))
+            return tl_record_read_header(&ring, start, end, &record)
+        }
+        // Up to the end itself it is a record; what goes on behind it is memory of somebody else.
+        #expect(try validity(4032, end: 2 * ring.size) == TL_VALID)
+        #expect(try validity(4033, end: 2 * ring.size) == TL_BAD_HEADER)
+        #expect(try validity(1000, end: start + 1088) == TL_VALID)
+        #expect(try validity(1000, end: start + 1024) == TL_BAD_HEADER)
+    }
+
     // MARK: Torn and corrupt
 
     @Test func aFlippedByteInAnUnacknowledgedTailIsTorn() throws {  // S5

@@ -36,6 +36,9 @@ void tl_stream(const tl_persist *persist, void *to, const void *from, size_t cou
 /// `seed`. The rest of the last line is filled with zeros. Durable after this thread's next drain.
 uint32_t tl_stream_crc32c(const tl_persist *persist, void *to, const void *from, size_t count, uint32_t seed);
 
+/// The same without the checksum.
+void tl_stream_padded(const tl_persist *persist, void *to, const void *from, size_t count);
+
 /// Stores a header line to `to` (a multiple of 64): eight words in little-endian order, of which the first four bytes become
 /// the CRC32C of the other 60, continuing from `seed`. Durable after this thread's next drain.
 void tl_stream_header(const tl_persist *persist, void *to, const uint64_t words[8], uint32_t seed);
