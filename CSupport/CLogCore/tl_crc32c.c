@@ -54,11 +54,7 @@ void tl_plain_header(tl_isa isa, uint8_t *to, const uint64_t words[8], uint32_t 
 }
 
 uint32_t tl_crc32c_with(tl_isa isa, uint32_t seed, const void *bytes, size_t count) {
-    const uint8_t *from = bytes;
-    size_t lines = count / 64;
-    uint32_t state = ~seed;
-    if (lines) state = tl_kernel_lines(isa, NULL, from, lines, state);
-    return ~tl_kernel_bytes(isa, from + lines * 64, count - lines * 64, state);
+    return ~tl_kernel_bytes(isa, bytes, count, ~seed);
 }
 
 uint32_t tl_crc32c(uint32_t seed, const void *bytes, size_t count) {

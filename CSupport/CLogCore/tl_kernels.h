@@ -3,10 +3,12 @@
 #pragma once
 #include "tl_crc32c.h"
 
-/// Copies `lines` lines to `to` (aligned to a line; NULL: checksum only) and folds them into `state`.
+/// Copies `lines` lines to `to` (aligned to a line) and folds them into `state`.
 uint32_t tl_kernel_lines(tl_isa isa, uint8_t *to, const uint8_t *from, size_t lines, uint32_t state);
 /// Folds any number of bytes into `state`.
 uint32_t tl_kernel_bytes(tl_isa isa, const uint8_t *from, size_t count, uint32_t state);
+/// The same, of bytes that are in the cache.
+uint32_t tl_kernel_cached(tl_isa isa, const uint8_t *from, size_t count, uint32_t state);
 /// Copies whole lines to `to`, aligned to a line.
 void tl_kernel_copy(tl_isa isa, uint8_t *to, const uint8_t *from, size_t lines);
 /// Whether the stores of `isa` bypass the cache, so that no write-back is due.

@@ -50,6 +50,10 @@ uint32_t tl_kernel_bytes(tl_isa isa, const uint8_t *from, size_t count, uint32_t
     return isa == TL_ISA_PORTABLE ? tl_portable_bytes(from, count, state) : crc_bytes(from, count, state);
 }
 
+uint32_t tl_kernel_cached(tl_isa isa, const uint8_t *from, size_t count, uint32_t state) {
+    return tl_kernel_bytes(isa, from, count, state);
+}
+
 void tl_kernel_header(tl_isa isa, uint8_t *to, const uint64_t words[8], uint32_t state) {
     tl_plain_header(isa, to, words, state);
 }

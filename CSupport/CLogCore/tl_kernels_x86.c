@@ -93,7 +93,8 @@ static inline void fetch_early(const uint8_t *line) { _mm_prefetch((const char *
 
 /// Three streams, of `each`, `each` and `last` lines, which differ by one at most. The copy goes on from line to line beside
 /// them: it is the memory's pace that counts.
-CRC static uint32_t crc_streams(uint8_t *to, const uint8_t *from, size_t each, size_t last, uint64_t state) {
+CRC static inline __attribute__((always_inline)) uint32_t crc_streams(uint8_t *to, const uint8_t *from, size_t each, size_t last,
+                                                                      uint64_t state) {
     const uint8_t *first = from, *second = from + each * 64, *third = second + each * 64;
     size_t rounds = each < last ? each : last, lines = 2 * each + last, copied = 0;
     uint64_t a = state, b = 0, c = 0;
@@ -117,7 +118,7 @@ CRC static uint32_t crc_streams(uint8_t *to, const uint8_t *from, size_t each, s
     return moved(a, over_lines[each + last]) ^ moved(b, over_lines[last]) ^ (uint32_t)c;
 }
 
-CRC static uint32_t crc_lines(uint8_t *to, const uint8_t *from, size_t lines, uint32_t state) {
+CRC static inline __attribute__((always_inline)) uint32_t crc_all(uint8_t *to, const uint8_t *from, size_t lines, uint32_t state) {
     while (lines >= 3) {
         size_t block = lines < 3 * STREAM_MOST_LINES ? lines : 3 * STREAM_MOST_LINES, each = (block + 1) / 3;
         state = crc_streams(to, from, each, block - 2 * each, state);
@@ -126,6 +127,37 @@ CRC static uint32_t crc_lines(uint8_t *to, const uint8_t *from, size_t lines, ui
     }
     if (to) copy_lines(to, from, lines);
     return crc_bytes(from, lines * 64, state);
+}
+
+CRC static __attribute__((noinline)) uint32_t crc_copied_lines(uint8_t *to, const uint8_t *from, size_t lines, uint32_t state) {
+    return crc_all(to, from, lines, state);
+}
+
+CRC static uint32_t crc_fetched(const uint8_t *from, size_t count, uint32_t state) {
+    size_t lines = count / 64;
+    state = crc_all(NULL, from, lines, state);
+    return crc_bytes(from + lines * 64, count % 64, state);
+}
+
+/// What is in the cache already. Runs while the stores before it wait for memory, so it makes as few as it can: hence one
+/// pointer and two distances.
+CRC static uint32_t crc_cached(const uint8_t *from, size_t count, uint32_t state) {
+    while (count >= 3 * 64) {
+        size_t each = count / (3 * 64);
+        if (each > STREAM_MOST_LINES) each = STREAM_MOST_LINES;
+        const size_t distance = each * 64;
+        const uint8_t *const end = from + distance;
+        uint64_t a = state, b = 0, c = 0;
+        for (; from != end; from += 64)
+            for (int word = 0; word < 64; word += 8) {
+                a = crc_word(a, from + word);
+                b = crc_word(b, from + distance + word);
+                c = crc_word(c, from + 2 * distance + word);
+            }
+        from += 2 * distance, count -= 3 * distance;
+        state = moved(a, over_lines[2 * each]) ^ moved(b, over_lines[each]) ^ (uint32_t)c;
+    }
+    return crc_bytes(from, count, state);
 }
 
 FOLD static inline __m128i fold128(__m128i lane, __m128i constant, __m128i next) {
@@ -178,20 +210,37 @@ FOLD static uint32_t fold_lines(uint8_t *to, const uint8_t *from, size_t lines, 
 uint32_t tl_kernel_lines(tl_isa isa, uint8_t *to, const uint8_t *from, size_t lines, uint32_t state) {
     if (isa == TL_ISA_PORTABLE) return tl_portable_lines(to, from, lines, state);
     if (isa == TL_ISA_FOLD && lines >= FOLD_LEAST_LINES) return fold_lines(to, from, lines, state);
-    return crc_lines(to, from, lines, state);
+    return crc_copied_lines(to, from, lines, state);
 }
 
 uint32_t tl_kernel_bytes(tl_isa isa, const uint8_t *from, size_t count, uint32_t state) {
-    return isa == TL_ISA_PORTABLE ? tl_portable_bytes(from, count, state) : crc_bytes(from, count, state);
+    if (isa == TL_ISA_PORTABLE) return tl_portable_bytes(from, count, state);
+    if (isa == TL_ISA_FOLD && count >= FOLD_LEAST_LINES * 64) {
+        state = fold_lines(NULL, from, count / 64, state);
+        from += count / 64 * 64, count %= 64;
+    }
+    return crc_fetched(from, count, state);
+}
+
+uint32_t tl_kernel_cached(tl_isa isa, const uint8_t *from, size_t count, uint32_t state) {
+    return isa == TL_ISA_CRC ? crc_cached(from, count, state) : tl_kernel_bytes(isa, from, count, state);
+}
+
+/// The words were stored just before, one by one: a load of several at once would wait until they have left the store queue,
+/// where the payload is before them. So each goes through a register.
+static inline long long in_register(uint64_t word) {
+    __asm__("" : "+r"(word));
+    return (long long)word;
 }
 
 CRC static void crc_header(uint8_t *to, const uint64_t words[8], uint32_t state) {
     uint64_t crc = _mm_crc32_u32(state, (uint32_t)(words[0] >> 32));
     for (int word = 1; word < 8; word++) crc = _mm_crc32_u64(crc, words[word]);
     long long first = (long long)((words[0] & ~UINT64_C(0xFFFFFFFF)) | (uint32_t)~crc);
-    const long long *word = (const long long *)words;
-    _mm256_stream_si256((__m256i *)to, _mm256_set_epi64x(word[3], word[2], word[1], first));
+    long long word[8];
+    for (int index = 1; index < 8; index++) word[index] = in_register(words[index]);
     _mm256_stream_si256((__m256i *)to + 1, _mm256_set_epi64x(word[7], word[6], word[5], word[4]));
+    _mm256_stream_si256((__m256i *)to, _mm256_set_epi64x(word[3], word[2], word[1], first));
 }
 
 void tl_kernel_header(tl_isa isa, uint8_t *to, const uint64_t words[8], uint32_t state) {

@@ -6,8 +6,10 @@
 // grows, so a compare-and-swap of it cannot mistake a new value for an old one.
 //
 // A producer publishes with one release store into its slot and touches nothing that others write. The watermark is
-// moved by those who ask for it: whoever reads it first walks it over the slots that are filled. So a write that was
-// published before the question is never left behind, and producers meet in one place only, the tail.
+// moved by those who ask for it: whoever reads it walks over the slots that are filled, and then moves it in one step, if
+// nobody else did meanwhile: a slot that was passed on the way can be taken anew only once the watermark has passed it, so
+// while that stands where the walk began, all that the walk saw is still so. A write that was published before the question
+// is never left behind, and producers meet in one place only, the tail.
 //
 // A reader that acquires the watermark sees the bytes: each writer drains (a fence, also for non-temporal stores)
 // before it fills its slot, the mover acquires the slot and releases the watermark, and a mover that goes on from
@@ -15,11 +17,17 @@
 //
 // Space. Reclaim limit and watermark only grow, so what was found to have room once has room for ever: reserving looks
 // at `limit`, on the tail's own line, and goes to the two positions only when it has passed that.
+//
+// Stores. Between the drain of one append and the compare-and-swap of the next, which waits for it, the processor goes on
+// as far as its store queue has room, and the queue still holds the bytes that drain. So that checksumming the next payload
+// runs beside the drain, as little as possible is stored before it: no structure in memory, no call that saves registers.
 #include "tl_log.h"
 
 #include <errno.h>
 #include <stdatomic.h>
 #include <stdlib.h>
+
+#include "tl_kernels.h"
 
 // Room for four of the largest writes, so that a stopped producer does not stop the others at once; bounds the table
 // to 8 MiB of memory.
@@ -31,7 +39,7 @@
 // Up to here the payload of a single record is checksummed before its place is known: that runs beside the drain of the
 // append before, for which the compare-and-swap waits. A longer one is checksummed as it is copied, at the copy's pace.
 #define CHECKED_FIRST_BYTES 8192
-enum { MINIMUM_RING_BYTES = 16384, ISOLATION_BYTES = 128, MINIMUM_SLOT_BITS = 8, SLOTS_A_LINE_BITS = 3 };
+enum { MINIMUM_RING_BYTES = 16384, ISOLATION_BYTES = 128, MINIMUM_SLOT_BITS = 8, SLOTS_A_LINE_BITS = 3, WALK_AHEAD = 16 };
 
 typedef _Atomic uint64_t position;
 
@@ -41,6 +49,7 @@ struct tl_log {
     tl_ring ring;
     position *slots;
     uint64_t slot_mask, window_bytes, maximum_bytes;
+    uint64_t checked_first_bytes; // payloads up to here are (see CHECKED_FIRST_BYTES); none that is too large
     unsigned slot_bits;
     // Each group on lines of its own: reserving does not disturb publishing.
     _Alignas(ISOLATION_BYTES) position tail;
@@ -49,6 +58,15 @@ struct tl_log {
     _Alignas(ISOLATION_BYTES) position published;
     _Alignas(ISOLATION_BYTES) position reclaim;
 };
+
+/// The line will be written: it is fetched once, as this core's own. (The builtin fetches it to be read, on x86-64.)
+static inline void fetch_to_write(const void *at) {
+#if defined(__x86_64__)
+    __asm__ volatile("prefetchw %0" ::"m"(*(const char *)at));
+#else
+    __builtin_prefetch(at, 1);
+#endif
+}
 
 static inline uint64_t least(uint64_t a, uint64_t b) { return a < b ? a : b; }
 static inline uint64_t load(const position *at) { return atomic_load_explicit((position *)at, memory_order_acquire); }
@@ -73,6 +91,7 @@ int tl_log_create(tl_log **out, const tl_persist *persist, const tl_ring *ring, 
     log->slot_mask = slots - 1;
     log->window_bytes = slots * TL_UNIT_BYTES;
     log->maximum_bytes = ring->size / 4 < MAXIMUM_WRITE_BYTES ? ring->size / 4 : MAXIMUM_WRITE_BYTES;
+    log->checked_first_bytes = least(CHECKED_FIRST_BYTES, log->maximum_bytes - TL_HEADER_BYTES);
     log->slots = calloc(slots, sizeof *log->slots);
     if (!log->slots) {
         free(log);
@@ -134,14 +153,17 @@ static inline position *slot_of(tl_log *log, uint64_t start) {
 }
 
 uint64_t tl_log_published(tl_log *log) {
-    uint64_t watermark = load(&log->published);
+    uint64_t first = load(&log->published);
     for (;;) {
-        uint64_t end = load(slot_of(log, watermark));
-        if (end <= watermark) return watermark;
+        uint64_t watermark = first;
+        for (uint64_t end; (end = load(slot_of(log, watermark))) > watermark; watermark = end)
+            // Where the slots lie if writes go on at this size; one that another core filled is far away.
+            __builtin_prefetch(slot_of(log, end + WALK_AHEAD * (end - watermark)));
+        if (watermark == first) return first;
         // Acquire and release: what others moved over is seen by whoever sees this.
-        if (atomic_compare_exchange_weak_explicit(&log->published, &watermark, end, memory_order_acq_rel,
+        if (atomic_compare_exchange_weak_explicit(&log->published, &first, watermark, memory_order_acq_rel,
                                                   memory_order_acquire))
-            watermark = end;
+            return watermark;
     }
 }
 
@@ -169,7 +191,7 @@ static bool has_room(tl_log *log, tl_kind kind, uint64_t end) {
 
 static inline tl_log_result reserve(tl_log *log, const tl_write *write, tl_reservation *out) {
     if (is_hopeless(log, write)) return TL_LOG_TOO_LARGE;
-    __builtin_prefetch(&log->tail, 1); // to be written: the line is fetched once
+    fetch_to_write(&log->tail);
     uint64_t start = atomic_load_explicit(&log->tail, memory_order_relaxed);
     do {
         *out = plan(log, write, start);
@@ -177,28 +199,28 @@ static inline tl_log_result reserve(tl_log *log, const tl_write *write, tl_reser
         if (out->end > load(&log->limit) && !has_room(log, write->kind, out->end)) return TL_LOG_FULL;
     } while (!atomic_compare_exchange_weak_explicit(&log->tail, &start, out->end, memory_order_acq_rel,
                                                     memory_order_relaxed));
-    __builtin_prefetch(slot_of(log, out->start), 1); // comes beside the copy
+    fetch_to_write(slot_of(log, out->start)); // comes beside the copy
     return TL_LOG_DONE;
 }
 
-static inline bool is_checked_first(const tl_write *write) {
-    return write->kind == TL_KIND_DATA && write->length <= CHECKED_FIRST_BYTES;
+static inline bool is_checked_first(const tl_log *log, const tl_write *write) {
+    return write->kind == TL_KIND_DATA && write->length <= log->checked_first_bytes;
 }
 
 static inline uint32_t check_first(const tl_log *log, const tl_write *write) {
-    if (!is_checked_first(write)) return 0;
-    return tl_crc32c_with(log->persist->isa, log->ring.seed, write->payload, write->length);
+    if (!is_checked_first(log, write)) return 0;
+    return ~tl_kernel_cached(log->persist->isa, write->payload, write->length, ~log->ring.seed);
 }
 
 /// Copies the payload behind the header and answers its checksum; `checked`: of all of the write, if that is known.
-static inline uint32_t store_payload(tl_log *log, const tl_write *write, const tl_piece *piece, uint8_t *to, const uint32_t *checked) {
+static inline __attribute__((always_inline)) uint32_t store_payload(tl_log *log, const tl_write *write, const tl_piece *piece, uint8_t *to, const uint32_t *checked) {
     const uint8_t *from = (const uint8_t *)write->payload + piece->at;
     if (!checked) return tl_stream_crc32c(log->persist, to, from, piece->range, log->ring.seed);
     tl_stream_padded(log->persist, to, from, piece->range);
     return *checked;
 }
 
-static inline void store_record(tl_log *log, const tl_write *write, const tl_piece *piece, uint16_t number, uint16_t count,
+static inline __attribute__((always_inline)) void store_record(tl_log *log, const tl_write *write, const tl_piece *piece, uint16_t number, uint16_t count,
                                 const uint32_t *checked) {
     uint8_t *at = log->bytes + place_of(log, piece->lsn);
     bool has_payload = piece->kind == TL_KIND_DATA, is_pad = piece->kind == TL_KIND_PAD;
@@ -229,15 +251,17 @@ static __attribute__((noinline)) void store_several(tl_log *log, const tl_write 
         store_record(log, write, &piece, number, (uint16_t)reservation->records, NULL);
 }
 
-/// `crc` is what `check_first` answered.
+/// Most writes: no layout to walk. `crc` is what `check_first` answered.
+static inline __attribute__((always_inline)) void store_one(tl_log *log, const tl_write *write, uint64_t start, uint32_t crc) {
+    uint64_t range = write->kind == TL_KIND_WATERMARK ? 0 : write->length;
+    tl_piece piece = {.lsn = start, .range = range, .kind = write->kind};
+    store_record(log, write, &piece, 0, 1, is_checked_first(log, write) ? &crc : NULL);
+    tl_drain(log->persist);
+}
+
 static inline void store(tl_log *log, const tl_write *write, const tl_reservation *reservation, uint32_t crc) {
-    if (reservation->records > 1) {
-        store_several(log, write, reservation);
-    } else { // most writes: no layout to walk
-        uint64_t range = write->kind == TL_KIND_WATERMARK ? 0 : write->length;
-        tl_piece piece = {.lsn = reservation->start, .range = range, .kind = write->kind};
-        store_record(log, write, &piece, 0, 1, is_checked_first(write) ? &crc : NULL);
-    }
+    if (reservation->records == 1) return store_one(log, write, reservation->start, crc);
+    store_several(log, write, reservation);
     tl_drain(log->persist);
 }
 
@@ -246,15 +270,72 @@ static inline void publish(tl_log *log, const tl_reservation *reservation) {
     atomic_store_explicit(slot_of(log, reservation->start), reservation->end, memory_order_release);
 }
 
-tl_log_result tl_log_append(tl_log *log, const tl_write *write, tl_reservation *out) {
+/// Takes room for one record, if the ring's end is not near and there is room by what was last found: nearly always. Else
+/// zero, which is no record's end.
+static inline uint64_t reserve_at_once(tl_log *log, uint64_t bytes) {
+    fetch_to_write(&log->tail);
+    uint64_t start = atomic_load_explicit(&log->tail, memory_order_relaxed), end;
+    do {
+        uint64_t place = start - atomic_load_explicit(&log->lap, memory_order_relaxed);
+        end = start + bytes;
+        if (place >= log->ring.size || bytes > log->ring.size - place || end > load(&log->limit)) return 0;
+    } while (!atomic_compare_exchange_weak_explicit(&log->tail, &start, end, memory_order_acq_rel, memory_order_relaxed));
+    return end;
+}
+
+static __attribute__((noinline)) tl_log_result append(tl_log *log, const tl_write *write, uint32_t crc, tl_reservation *out) {
     tl_reservation reservation;
-    uint32_t crc = check_first(log, write);
     tl_log_result result = reserve(log, write, &reservation);
     if (result != TL_LOG_DONE) return result;
     store(log, write, &reservation, crc);
     publish(log, &reservation);
     *out = reservation;
     return TL_LOG_DONE;
+}
+
+/// All of it, if a payload that was checked first finds room at once. The write's end, or zero.
+static inline __attribute__((always_inline)) uint64_t append_at_once(tl_log *log, const tl_write *write, uint32_t crc) {
+    uint64_t bytes = tl_record_bytes(write->length), end = reserve_at_once(log, bytes);
+    if (!end) return 0;
+    tl_reservation reservation = {.start = end - bytes, .end = end, .records = 1};
+    fetch_to_write(slot_of(log, reservation.start)); // comes beside the copy
+    store_one(log, write, reservation.start, crc);
+    publish(log, &reservation);
+    return end;
+}
+
+tl_log_result tl_log_append(tl_log *log, const tl_write *write, tl_reservation *out) {
+    if (!is_checked_first(log, write)) return append(log, write, 0, out);
+    uint32_t crc = check_first(log, write);
+    uint64_t end = append_at_once(log, write, crc);
+    if (!end) return append(log, write, crc, out);
+    *out = (tl_reservation){.start = end - tl_record_bytes(write->length), .end = end, .records = 1};
+    return TL_LOG_DONE;
+}
+
+static inline tl_write data_write(const void *payload, uint64_t length, uint64_t offset, uint64_t acknowledged, uint32_t volume) {
+    return (tl_write){.payload = payload, .length = length, .offset = offset, .acknowledged = acknowledged, .volume = volume,
+                      .kind = TL_KIND_DATA};
+}
+
+/// The write is put together here once more: its address must not be taken where it lives in registers.
+static __attribute__((noinline)) tl_placed append_data(tl_log *log, const void *payload, uint64_t length, uint64_t offset,
+                                                       uint64_t acknowledged, uint32_t volume, uint32_t crc) {
+    tl_write write = data_write(payload, length, offset, acknowledged, volume);
+    tl_reservation reservation;
+    tl_log_result result = append(log, &write, crc, &reservation);
+    if (result != TL_LOG_DONE) return (tl_placed){.start = result};
+    return (tl_placed){.start = reservation.start, .end = reservation.end};
+}
+
+tl_placed tl_log_append_data(tl_log *log, const void *payload, uint64_t length, uint64_t offset, uint64_t acknowledged,
+                             uint32_t volume) {
+    const tl_write write = data_write(payload, length, offset, acknowledged, volume);
+    if (!is_checked_first(log, &write)) return append_data(log, payload, length, offset, acknowledged, volume, 0);
+    uint32_t crc = check_first(log, &write);
+    uint64_t end = append_at_once(log, &write, crc);
+    if (!end) return append_data(log, payload, length, offset, acknowledged, volume, crc);
+    return (tl_placed){.start = end - tl_record_bytes(length), .end = end};
 }
 
 tl_log_result tl_log_reserve(tl_log *log, const tl_write *write, tl_reservation *out) { return reserve(log, write, out); }

@@ -68,10 +68,13 @@ void tl_persist_init(tl_persist *persist, tl_persist_mode mode, void *base, size
         .mode = mode, .isa = tl_isa_best(), .write_back = detect_write_back(), .base = base, .length = length};
 }
 
+static __attribute__((noinline, cold)) void note(const tl_persist *persist, tl_operation_kind kind, const uint8_t *at, size_t count) {
+    tl_recorder_note(persist->recorder, kind, at ? (uint64_t)(at - persist->base) : 0,
+                     kind == TL_OPERATION_WRITE_BACK ? NULL : at, count);
+}
+
 static inline void record(const tl_persist *persist, tl_operation_kind kind, const uint8_t *at, size_t count) {
-    if (__builtin_expect(persist->recorder != NULL, 0))
-        tl_recorder_note(persist->recorder, kind, at ? (uint64_t)(at - persist->base) : 0,
-                         kind == TL_OPERATION_WRITE_BACK ? NULL : at, count);
+    if (__builtin_expect(persist->recorder != NULL, 0)) note(persist, kind, at, count);
 }
 
 static void write_back(const tl_persist *persist, uint8_t *at, size_t count) {
@@ -82,7 +85,7 @@ static void write_back(const tl_persist *persist, uint8_t *at, size_t count) {
 }
 
 /// What is due after a store to [at, at + count). On an ordinary file it ends in the page cache, whatever it bypassed.
-static inline void stored(const tl_persist *persist, uint8_t *at, size_t count, bool bypassed_cache) {
+static inline __attribute__((always_inline)) void stored(const tl_persist *persist, uint8_t *at, size_t count, bool bypassed_cache) {
     bool is_streamed = bypassed_cache && persist->mode != TL_PERSIST_DEFERRED;
     record(persist, is_streamed ? TL_OPERATION_STREAM : TL_OPERATION_STORE, at, count);
     if (!bypassed_cache) write_back(persist, at, count);
@@ -110,7 +113,7 @@ void tl_stream(const tl_persist *persist, void *to, const void *from, size_t cou
 }
 
 /// The bytes behind the last whole line, as a line that ends in zeros. Answers the state that goes on over them.
-static inline uint32_t stream_rest(const tl_persist *persist, uint8_t *to, const uint8_t *from, size_t rest, uint32_t state) {
+static __attribute__((noinline)) uint32_t stream_rest(const tl_persist *persist, uint8_t *to, const uint8_t *from, size_t rest, uint32_t state) {
     uint8_t line[TL_LINE_BYTES] = {0};
     memcpy(line, from, rest);
     tl_kernel_copy(persist->isa, to, line, 1);

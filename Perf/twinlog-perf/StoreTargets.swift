@@ -149,14 +149,7 @@ final class FloorTarget: StoreTarget {
         record.range_bytes = UInt32(bytes.count)
         record.kind = UInt8(TL_KIND_DATA.rawValue)
         record.count = 1
-        let payload = header + Int(TL_HEADER_BYTES)
-        // Whichever is faster, as measured: checksummed as it is copied, or before.
-        if (1024...8192).contains(bytes.count) {
-            record.payload_crc = tl_crc32c_with(persist.pointee.isa, 1, bytes.baseAddress, bytes.count)
-            tl_stream_padded(persist, payload, bytes.baseAddress, bytes.count)
-        } else {
-            record.payload_crc = tl_stream_crc32c(persist, payload, bytes.baseAddress, bytes.count, 1)
-        }
+        record.payload_crc = tl_stream_crc32c(persist, header + Int(TL_HEADER_BYTES), bytes.baseAddress, bytes.count, 1)
         withUnsafeTemporaryAllocation(of: UInt64.self, capacity: Int(TL_HEADER_BYTES) / 8) { words in
             tl_record_words(&record, words.baseAddress)
             tl_stream_header(persist, header, words.baseAddress, 1)

@@ -59,28 +59,38 @@ public final class WriteLog: Sendable {
         precondition(length > 0 && !offset.addingReportingOverflow(length).overflow)
         // Not looked up in release builds: producers touch nothing but the tail.
         assert(acknowledged <= published)
+        if case .data(let bytes) = payload {
+            let placed = tl_log_append_data(
+                log, bytes.baseAddress, length, offset, acknowledged.rawValue, volume.rawValue)
+            guard placed.end == 0 else {
+                return appended(placed.start, placed.end, payload.kind, offset, length, acknowledged)
+            }
+            return placed.start == UInt64(TL_LOG_FULL.rawValue) ? .full : .tooLarge
+        }
         var write = tl_write()
         write.length = length
         write.offset = offset
         write.acknowledged = acknowledged.rawValue
         write.volume = volume.rawValue
         write.kind = payload.kind
-        switch payload {
-        case .data(let bytes): write.payload = bytes.baseAddress
-        case .writeZeroes(_, keepSpace: true): write.flags = UInt8(TL_FLAG_KEEP_SPACE)
-        case .writeZeroes, .discard: break
-        }
+        if case .writeZeroes(_, keepSpace: true) = payload { write.flags = UInt8(TL_FLAG_KEEP_SPACE) }
         var reservation = tl_reservation()
         switch tl_log_append(log, &write, &reservation) {
         case TL_LOG_DONE:
-            precondition(acknowledged.rawValue <= reservation.start)
-            return .appended(
-                Appended(
-                    start: LSN(reservation.start), end: LSN(reservation.end), kind: write.kind.rawValue, offset: offset,
-                    length: length, ringBytes: ring.size))
+            return appended(reservation.start, reservation.end, write.kind, offset, length, acknowledged)
         case TL_LOG_FULL: return .full
         default: return .tooLarge
         }
+    }
+
+    private func appended(
+        _ start: UInt64, _ end: UInt64, _ kind: tl_kind, _ offset: UInt64, _ length: UInt64, _ acknowledged: LSN
+    ) -> AppendOutcome {
+        precondition(acknowledged.rawValue <= start)
+        return .appended(
+            Appended(
+                start: LSN(start), end: LSN(end), kind: kind.rawValue, offset: offset, length: length,
+                ringBytes: ring.size))
     }
 
     /// Writes a record that only says what is acknowledged, so that a tail can be judged (S5). It has space of its own;

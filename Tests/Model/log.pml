@@ -69,6 +69,7 @@
 #define STALE_SLOT 9      /* any end in a slot counts, not only one beyond the watermark */
 #define JUMP 10           /* a walk that ends below the own reservation goes on from there */
 #define RECLAIM_UNREAD 11 /* the reader lets go of what it is about to read */
+#define KEEP_WALK 12      /* whoever finds the watermark moved by another goes on with its own walk */
 
 #define FULL_ABOVE_STOPPED 1 /* a call above a stopped reservation finds the log full, and returns */
 #define SLOTS_TWICE 2        /* the slot table is used twice around */
@@ -182,41 +183,46 @@ inline contiguous(out) {
 
 /* tl_log_published: the answer is in `watermark`. */
 inline walk() {
-    atomic { contiguous(due); watermark = published }
+    atomic { contiguous(due); first = published; watermark = first }
     do
-    :: atomic {
+    :: !isMoving ->
+        atomic {
             seen = SLOT(watermark);
             FORWARD;
             if
-            :: seen == 0 || (seen <= watermark && MUTANT != STALE_SLOT) -> break
-            :: else
-            fi
-        }
-        atomic { /* the compare-and-swap */
-            FLUSH;
-            if
-            :: published == watermark || MUTANT == BLIND_MOVE ->
-                moveWatermark(seen);
-                watermark = seen;
+            :: seen == 0 || (seen <= watermark && MUTANT != STALE_SLOT) ->
+                seen = 0;
                 if
-                :: MUTANT == ONE_MOVE -> break
-                :: else
+                :: watermark == first -> break
+                :: else -> isMoving = true
                 fi
             :: else ->
+                watermark = seen;
+                seen = 0;
+                isMoving = (MUTANT == ONE_MOVE || MUTANT == STALE_SLOT)
+            fi
+        }
+    :: isMoving ->
+        atomic { /* the compare-and-swap */
+            FLUSH;
+            isMoving = false;
+            if
+            :: published == first || MUTANT == BLIND_MOVE -> moveWatermark(watermark); break
+            :: else ->
                 assert(PROBE != MOVED_BY_OTHER);
+                first = published;
                 if
-                :: MUTANT == GIVE_UP -> break
-                :: else
-                fi;
-                watermark = published
-            fi;
-            seen = 0
+                :: MUTANT == GIVE_UP -> watermark = first; break
+                :: MUTANT == KEEP_WALK && watermark > first -> isMoving = true
+                :: else -> watermark = first
+                fi
+            fi
         }
     od;
     atomic {
         assert(watermark >= due);
         due = 0;
-        seen = 0
+        first = 0
     }
 }
 
@@ -268,7 +274,8 @@ swap:
 inline fill() { d_step { assert(SLOT(start) <= published); SLOT(start) = end } }
 
 proctype producer() {
-    byte calls, size, start, end, seen, watermark, due, room, unit, buffered, bufferedAt;
+    byte calls, size, start, end, seen, watermark, first, due, room, unit, buffered, bufferedAt;
+    bool isMoving;
     do
     :: calls < CALLS ->
         atomic {
@@ -320,8 +327,8 @@ proctype producer() {
 
 /* Reads and reclaims as the destager and the trimmer do, until the producers are done and nothing is left. */
 proctype reader() {
-    byte position = START, seen, watermark, due, unit, buffered, bufferedAt;
-    bool isLast;
+    byte position = START, seen, watermark, first, due, unit, buffered, bufferedAt;
+    bool isLast, isMoving;
     do
     :: !isLast ->
         atomic { (SLOT(published) > published || published > position || returned == PRODUCERS); isLast = returned == PRODUCERS }

@@ -39,6 +39,11 @@ typedef struct tl_range {
     uint64_t start, end;
 } tl_range;
 
+/// A write's place; if `end` is zero it has none, and `start` is the tl_log_result.
+typedef struct tl_placed {
+    uint64_t start, end;
+} tl_placed;
+
 /// Creates the log of an empty ring whose next record has LSN `start`, a multiple of 64. `persist` and the ring
 /// outlive the log. 0, or ENOMEM, or EINVAL for a ring that is no multiple of 4096 or less than 16 KiB.
 int tl_log_create(tl_log **out, const tl_persist *persist, const tl_ring *ring, uint64_t start);
@@ -46,6 +51,10 @@ void tl_log_destroy(tl_log *log);
 
 /// Reserve, store, drain and publish. `out` is set if the result is TL_LOG_DONE.
 tl_log_result tl_log_append(tl_log *log, const tl_write *write, tl_reservation *out);
+
+/// The same of a data write, all in registers: what is stored to memory on the way delays an append (see tl_log.c).
+tl_placed tl_log_append_data(tl_log *log, const void *payload, uint64_t length, uint64_t offset, uint64_t acknowledged,
+                             uint32_t volume);
 
 /// The steps of it, each once and in this order.
 tl_log_result tl_log_reserve(tl_log *log, const tl_write *write, tl_reservation *out);
