@@ -279,6 +279,21 @@ struct PoolTests {
         }
     }
 
+    @Test func aDirectoryOfAnotherPoolIsNoCopy() throws {  // S20
+        let folder = try Folder()
+        for (name, groups) in [("mine", ["g0"]), ("other", ["g1", "g2"])] {
+            let pool = try Pool.create(
+                path: folder.file(name), sizeBytes: 512 << 10,
+                identity: PoolIdentity(uuid: .random(), cluster: "demo", node: NodeID("alpha")), persistence: .auto)
+            for group in groups { _ = try pool.allocateRegion(group: GroupID(group), ringBytes: 64 << 10) }
+        }
+        // Newer by its number, whole by its checksum.
+        let page = Array(try contents(of: folder.file("other"))[8192..<12288])
+        try write(page, to: folder.file("mine"), at: 8192)
+        let pool = try Pool.open(path: folder.file("mine"), expecting: nil, persistence: .auto)
+        #expect(pool.regions.map(\.group) == [GroupID("g0")])
+    }
+
     @Test func aGarbageDirectoryIsRefusedWhateverItClaims() throws {  // S21
         let pool = try makePool(path)
         _ = try pool.allocateRegion(group: GroupID("g0"), ringBytes: 64 * 1024)

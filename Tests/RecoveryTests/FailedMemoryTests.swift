@@ -35,6 +35,8 @@ struct FailedMemoryTests {
 
     @Test func aCopyInFailedMemoryIsNotCalledHealed() throws {
         let pair = try Pair.filled()
+        // This one could be healed; but not before the refusal.
+        try pair.mirror.flip(at: pair.single[7].start + 70)
         let before = try contents(of: pair.mirror.path)
         try failPage(of: pair.mirror.region, at: pair.single[4].start)
         for dryRun in [true, false] {

@@ -52,6 +52,35 @@ struct MirrorTargetTests {
         }
     }
 
+    @Test("S6: nor is it by what comes in order; and what is trimmed is, once the head that trims it is durable")
+    func trimmed() async throws {
+        try await withTarget { target, region in
+            try Self.write(1, 64 * 1024, at: 0, to: target)
+            #expect(throws: RemoteMemoryError.self) { try Self.write(2, 4096, at: Self.ring, to: target) }
+            #expect(Self.byte(at: 0, of: region) == 1)
+            try target.atomicWrite(8192, at: Self.ring)
+            #expect(region.head == .zero, "with the next persist")
+            try Self.write(2, 4096, at: Self.ring, to: target)
+            #expect(Self.byte(at: 0, of: region) == 2 && region.head == LSN(8192))
+        }
+    }
+
+    @Test("S26: what met failed memory is not completed")
+    func failedMemory() async throws {
+        try await withTarget { target, region in
+            var outcomes: [Bool] = []
+            try Self.write(1, 8192, at: 0, to: target)
+            target.persist { outcomes.append($0 == nil) }
+            let page = region.ringBase + 8192
+            let empty = open("/dev/shm", 0o20200000 | O_RDWR, 0o600)  // O_TMPFILE
+            defer { close(empty) }
+            try #require(mmap(page, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, empty, 0) == page)
+            try Self.write(1, 8192, at: 8192, to: target)
+            target.persist { outcomes.append($0 == nil) }
+            #expect(outcomes == [true, false] && target.durable == LSN(8192))
+        }
+    }
+
     @Test("a part that was announced is stored anew, once, and the log goes on behind it")
     func repair() async throws {
         try await withTarget { target, region in

@@ -128,6 +128,24 @@ struct ScanTests {
         }
     }
 
+    @Test func recordsOfOneWriteAgreeOnItsCount() throws {  // S7
+        let ring = try #require(fixture.region.ring)
+        for (count, whole) in [(2, true), (3, false), (1, false)] as [(UInt16, Bool)] {
+            for (number, ofWrite) in [(0, 2), (1, count)] as [(UInt16, UInt16)] {
+                var record = tl_record(
+                    lsn: UInt64(number) * 64, acknowledged: 0, incarnation: 5, offset: UInt64(number) * 8,
+                    payload_crc: ring.seed,
+                    payload_bytes: 0, range_bytes: 8, volume: 1, number: number, count: ofWrite,
+                    kind: UInt8(TL_KIND_DISCARD.rawValue), flags: 0)
+                var line = [UInt8](repeating: 0, count: 64)
+                tl_record_encode(&record, ring.seed, &line)
+                try fixture.tamper(line, at: LSN(record.lsn))
+            }
+            let found = try scan(fixture.region)
+            #expect(found.end == (whole ? LSN(128) : .zero) && found.verdict == (whole ? .clean : .torn), "\(count)")
+        }
+    }
+
     @Test func aRecordBeyondTheEndOfRingOrRangeIsBounded() throws {  // S21
         var ring = try #require(fixture.region.ring)
         let start = ring.size - 4096
