@@ -57,6 +57,25 @@ struct ComparisonTests {
         #expect(found.isEmpty && end == ends[7])
     }
 
+    /// No crash and no rot makes two good records at one place: neither is believed over the other (S5).
+    @Test(arguments: [[7, 7, 7], [8, 8], [UInt8](repeating: 7, count: 100)] as [[UInt8]])
+    func twoGoodRecordsThatDifferAreUndecidable(_ bytes: [UInt8]) throws {
+        let one = try LogFixture(), other = try LogFixture()
+        let mine = try one.appended([7, 7]), theirs = try other.appended(bytes)
+        var copy = [UInt8](repeating: 0, count: 256)
+        copy.withUnsafeMutableBytes { other.region.readRing(from: .zero, into: $0) }
+        let range = LSN.zero..<max(mine.end, theirs.end)
+        let found = try copy.withUnsafeBytes { bytes in
+            var comparison = try #require(
+                PartComparison(
+                    one.region, from: .zero,
+                    other: UnsafeRawBufferPointer(rebasing: bytes[..<Int(range.upperBound.rawValue)]),
+                    endsInRecord: false))
+            return [comparison.next(), comparison.next()]
+        }
+        #expect(found == [PartComparison.Difference(kind: .undecidable, range: range), nil])
+    }
+
     /// In every record, in its header and in its payload; the middle ones lie behind the ring's end.
     @Test(arguments: Array(0..<8), [0, 8, 20, 64]) func theGoodCopyIsTold(_ record: Int, _ place: Int) throws {
         let from = record == 0 ? start : ends[record - 1]

@@ -1,0 +1,86 @@
+import Glibc
+import LogModel
+import PersistentMemory
+import StorageMedium
+import Synchronization
+import Testing
+import WriteLog
+
+@testable import StorageNode
+
+/// What one batch of the destager does to the medium.
+struct DestageBatchTests {
+    private final class NotedMedium: Medium {
+        let sizeBytes: UInt64 = 1 << 20
+        let calls = Mutex<[String]>([])
+        private let failsToFlush: Bool
+
+        init(failsToFlush: Bool = false) { self.failsToFlush = failsToFlush }
+
+        private func note(_ call: String) { calls.withLock { $0.append(call) } }
+        func read(into buffer: UnsafeMutableRawBufferPointer, at offset: UInt64) throws(MediumError) { note("read") }
+        func write(_ buffers: [UnsafeRawBufferPointer], at offset: UInt64) throws(MediumError) {
+            note("write \(buffers.map { "\($0.count) x \($0.first ?? 0)" }.joined(separator: ", ")) at \(offset)")
+        }
+        func zero(_ range: ByteRange, releasingSpace: Bool) throws(MediumError) { note("zero \(range)") }
+        func flush() throws(MediumError) {
+            note("flush")
+            if failsToFlush { throw MediumError(.flush, "the test said so") }
+        }
+    }
+
+    private let log: WriteLog
+    private let vol0 = VolumeID(name: "vol0")
+
+    init() throws {
+        let path = "/dev/shm/twinlog-batch-\(UUID128.random())"
+        let pool = try Pool.create(
+            path: path, sizeBytes: 256 * 1024,
+            identity: PoolIdentity(uuid: .zero, cluster: "demo", node: NodeID("alpha")), persistence: .auto)
+        unlink(path)
+        let region = try pool.allocateRegion(group: GroupID("g0"), ringBytes: ringBytes)
+        try region.format(role: .owner, logUUID: .zero, incarnation: Incarnation(1), start: .zero)
+        log = try WriteLog(region: region)
+        for (byte, offset) in [(1, 4096), (2, 0), (3, 4096)] as [(UInt8, UInt64)] {
+            [UInt8](repeating: byte, count: 4096).withUnsafeBytes {
+                _ = log.append(volume: vol0, offset: offset, .data($0), acknowledged: .zero)
+            }
+        }
+    }
+
+    private func run(_ medium: NotedMedium) -> DestageOutcome {
+        DestageBatch.run(log: log, from: .zero, to: log.published, media: [vol0: medium])
+    }
+
+    @Test("S8, S9: the newest of each byte is written, in order of place, and then the medium is flushed")
+    func writesThenFlushes() {
+        let medium = NotedMedium()
+        guard case .written = run(medium) else {
+            Issue.record("it was not written")
+            return
+        }
+        #expect(medium.calls.withLock { $0 } == ["write 4096 x 2, 4096 x 3 at 0", "flush"])
+    }
+
+    @Test("S8: what is not flushed is not written")
+    func failedFlush() {
+        guard case .failed(let reason) = run(NotedMedium(failsToFlush: true)) else {
+            Issue.record("it was written")
+            return
+        }
+        #expect(reason.contains("the test said so"))
+    }
+
+    @Test("S26: a batch with a damaged record names it, and nothing of the batch reaches the medium")
+    func damaged() {
+        let medium = NotedMedium()
+        let second = LSN(4160)
+        [UInt8(9)].withUnsafeBytes { log.region.store($0, at: second + 100) }
+        guard case .damaged(let range) = run(medium) else {
+            Issue.record("it was taken for good")
+            return
+        }
+        #expect(range.from == second && range.to == LSN(8320))
+        #expect(medium.calls.withLock { $0 } == [])
+    }
+}
