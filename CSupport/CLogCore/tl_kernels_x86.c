@@ -91,25 +91,28 @@ CRC static inline uint64_t crc_word(uint64_t state, const uint8_t *from) {
 /// processor's own prefetching begins anew at both. It is harmless beyond the end of what is mapped.
 static inline void fetch_early(const uint8_t *line) { _mm_prefetch((const char *)line, _MM_HINT_T0); }
 
+CRC static inline void copy_half_line(uint8_t *to, const uint8_t *from) {
+    _mm256_stream_si256((__m256i *)to, _mm256_loadu_si256((const __m256i *)from));
+}
+
 /// Three streams, of `each`, `each` and `last` lines, which differ by one at most. The copy goes on from line to line beside
-/// them: it is the memory's pace that counts.
+/// them, a store every few words: memory takes one at a time, and what stands behind a store that waits waits too.
 CRC static inline __attribute__((always_inline)) uint32_t crc_streams(uint8_t *to, const uint8_t *from, size_t each, size_t last,
                                                                       uint64_t state) {
     const uint8_t *first = from, *second = from + each * 64, *third = second + each * 64;
     size_t rounds = each < last ? each : last, lines = 2 * each + last, copied = 0;
+    const bool copies = to != NULL;
     uint64_t a = state, b = 0, c = 0;
     for (size_t round = 0; round < rounds; round++, copied += 3) {
-        if (to)
-            copy_lines(to + copied * 64, from + copied * 64, 3);
-        else
-            for (size_t line = copied; line < copied + 3; line++) fetch_early(from + (lines + line) * 64);
-        for (int word = 0; word < 8; word++, first += 8, second += 8, third += 8) {
+        for (size_t line = copied; !copies && line < copied + 3; line++) fetch_early(from + (lines + line) * 64);
+        for (size_t word = 0; word < 8; word++, first += 8, second += 8, third += 8) {
             a = crc_word(a, first);
             b = crc_word(b, second);
             c = crc_word(c, third);
+            if (copies && word < 6) copy_half_line(to + copied * 64 + word * 32, from + copied * 64 + word * 32);
         }
     }
-    if (to) copy_lines(to + copied * 64, from + copied * 64, lines - copied);
+    if (copies) copy_lines(to + copied * 64, from + copied * 64, lines - copied);
     for (int word = 0; word < 8 && each > rounds; word++, first += 8, second += 8) {
         a = crc_word(a, first);
         b = crc_word(b, second);
@@ -119,13 +122,14 @@ CRC static inline __attribute__((always_inline)) uint32_t crc_streams(uint8_t *t
 }
 
 CRC static inline __attribute__((always_inline)) uint32_t crc_all(uint8_t *to, const uint8_t *from, size_t lines, uint32_t state) {
+    const bool copies = to != NULL;
     while (lines >= 3) {
         size_t block = lines < 3 * STREAM_MOST_LINES ? lines : 3 * STREAM_MOST_LINES, each = (block + 1) / 3;
         state = crc_streams(to, from, each, block - 2 * each, state);
-        if (to) to += block * 64;
+        if (copies) to += block * 64;
         from += block * 64, lines -= block;
     }
-    if (to) copy_lines(to, from, lines);
+    if (copies) copy_lines(to, from, lines);
     return crc_bytes(from, lines * 64, state);
 }
 
