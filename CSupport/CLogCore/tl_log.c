@@ -37,8 +37,9 @@
 #define STRIDE_BYTES (UINT64_C(256) << 10)
 #define MAXIMUM_WRITE_BYTES (UINT64_C(16) << 20)
 // Up to here the payload of a single record is checksummed before its place is known: that runs beside the drain of the
-// append before, for which the compare-and-swap waits. A longer one is checksummed as it is copied, at the copy's pace.
-#define CHECKED_FIRST_BYTES 8192
+// append before, for which the compare-and-swap waits. A longer one fills the store queue by itself, so that nothing runs
+// beside its drain; it is checksummed as it is copied, at the copy's pace.
+#define CHECKED_FIRST_BYTES 2048
 enum { MINIMUM_RING_BYTES = 16384, ISOLATION_BYTES = 128, MINIMUM_SLOT_BITS = 8, SLOTS_A_LINE_BITS = 3, WALK_AHEAD = 16 };
 
 typedef _Atomic uint64_t position;
