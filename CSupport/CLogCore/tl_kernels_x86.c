@@ -95,73 +95,63 @@ CRC static inline void copy_half_line(uint8_t *to, const uint8_t *from) {
     _mm256_stream_si256((__m256i *)to, _mm256_loadu_si256((const __m256i *)from));
 }
 
-/// Three streams, of `each`, `each` and `last` lines, which differ by one at most. The copy goes on from line to line beside
-/// them, a store every few words: memory takes one at a time, and what stands behind a store that waits waits too.
-CRC static inline __attribute__((always_inline)) uint32_t crc_streams(uint8_t *to, const uint8_t *from, size_t each, size_t last,
-                                                                      uint64_t state) {
-    const uint8_t *first = from, *second = from + each * 64, *third = second + each * 64;
-    size_t rounds = each < last ? each : last, lines = 2 * each + last, copied = 0;
-    const bool copies = to != NULL;
-    uint64_t a = state, b = 0, c = 0;
-    for (size_t round = 0; round < rounds; round++, copied += 3) {
-        for (size_t line = copied; !copies && line < copied + 3; line++) fetch_early(from + (lines + line) * 64);
-        for (size_t word = 0; word < 8; word++, first += 8, second += 8, third += 8) {
-            a = crc_word(a, first);
-            b = crc_word(b, second);
-            c = crc_word(c, third);
-            if (copies && word < 6) copy_half_line(to + copied * 64 + word * 32, from + copied * 64 + word * 32);
-        }
-    }
-    if (copies) copy_lines(to + copied * 64, from + copied * 64, lines - copied);
-    for (int word = 0; word < 8 && each > rounds; word++, first += 8, second += 8) {
-        a = crc_word(a, first);
-        b = crc_word(b, second);
-    }
-    for (int word = 0; word < 8 && last > rounds; word++, third += 8) c = crc_word(c, third);
-    return moved(a, over_lines[each + last]) ^ moved(b, over_lines[last]) ^ (uint32_t)c;
+/// How many lines each of three streams over `lines` takes.
+static inline size_t each_of(size_t lines) {
+    return lines / 3 < STREAM_MOST_LINES ? lines / 3 : STREAM_MOST_LINES;
 }
 
-CRC static inline __attribute__((always_inline)) uint32_t crc_all(uint8_t *to, const uint8_t *from, size_t lines, uint32_t state) {
-    const bool copies = to != NULL;
-    while (lines >= 3) {
-        size_t block = lines < 3 * STREAM_MOST_LINES ? lines : 3 * STREAM_MOST_LINES, each = (block + 1) / 3;
-        state = crc_streams(to, from, each, block - 2 * each, state);
-        if (copies) to += block * 64;
-        from += block * 64, lines -= block;
+/// The remainders of three streams, of `each` lines, as one.
+CRC static inline uint32_t joined(uint64_t a, uint64_t b, uint64_t c, size_t each) {
+    return moved(a, over_lines[2 * each]) ^ moved(b, over_lines[each]) ^ (uint32_t)c;
+}
+
+/// The copy goes on from line to line beside the streams, a store every few words: memory takes one at a time, and what stands
+/// behind a store that waits waits too.
+CRC static uint32_t crc_copied(uint8_t *to, const uint8_t *from, size_t lines, uint32_t state) {
+    for (size_t each; (each = each_of(lines)); lines -= 3 * each) {
+        const uint8_t *first = from, *second = first + each * 64, *third = second + each * 64, *const end = second;
+        uint64_t a = state, b = 0, c = 0;
+        for (; first != end; first += 64, second += 64, third += 64, to += 3 * 64, from += 3 * 64)
+            for (int word = 0; word < 8; word++) {
+                a = crc_word(a, first + 8 * word);
+                b = crc_word(b, second + 8 * word);
+                c = crc_word(c, third + 8 * word);
+                if (word < 6) copy_half_line(to + 32 * word, from + 32 * word);
+            }
+        state = joined(a, b, c, each);
     }
-    if (copies) copy_lines(to, from, lines);
+    copy_lines(to, from, lines);
     return crc_bytes(from, lines * 64, state);
 }
 
-CRC static __attribute__((noinline)) uint32_t crc_copied_lines(uint8_t *to, const uint8_t *from, size_t lines, uint32_t state) {
-    return crc_all(to, from, lines, state);
-}
-
-CRC static uint32_t crc_fetched(const uint8_t *from, size_t count, uint32_t state) {
-    size_t lines = count / 64;
-    state = crc_all(NULL, from, lines, state);
-    return crc_bytes(from + lines * 64, count % 64, state);
-}
-
-/// What is in the cache already. Runs while the stores before it wait for memory, so it makes as few as it can: hence one
-/// pointer and two distances.
-CRC static uint32_t crc_cached(const uint8_t *from, size_t count, uint32_t state) {
-    while (count >= 3 * 64) {
-        size_t each = count / (3 * 64);
-        if (each > STREAM_MOST_LINES) each = STREAM_MOST_LINES;
+/// `is_far`: not in the cache yet. What is in the cache is checked while the stores before it wait for memory (see "Stores" in
+/// tl_log.c), so this makes as few as it can: hence one pointer and two distances.
+CRC static inline __attribute__((always_inline)) uint32_t crc_checked(const uint8_t *from, size_t count, uint32_t state,
+                                                                      bool is_far) {
+    for (size_t each; (each = each_of(count / 64)); count -= 3 * 64 * each) {
         const size_t distance = each * 64;
-        const uint8_t *const end = from + distance;
+        const uint8_t *const end = from + distance, *ahead = from + 3 * distance;
         uint64_t a = state, b = 0, c = 0;
-        for (; from != end; from += 64)
+        for (; from != end; from += 64, ahead += 3 * 64) {
+            for (int line = 0; is_far && line < 3; line++) fetch_early(ahead + 64 * line);
             for (int word = 0; word < 64; word += 8) {
                 a = crc_word(a, from + word);
                 b = crc_word(b, from + distance + word);
                 c = crc_word(c, from + 2 * distance + word);
             }
-        from += 2 * distance, count -= 3 * distance;
-        state = moved(a, over_lines[2 * each]) ^ moved(b, over_lines[each]) ^ (uint32_t)c;
+        }
+        from += 2 * distance;
+        state = joined(a, b, c, each);
     }
     return crc_bytes(from, count, state);
+}
+
+CRC static uint32_t crc_far(const uint8_t *from, size_t count, uint32_t state) {
+    return crc_checked(from, count, state, true);
+}
+
+CRC static uint32_t crc_cached(const uint8_t *from, size_t count, uint32_t state) {
+    return crc_checked(from, count, state, false);
 }
 
 FOLD static inline __m128i fold128(__m128i lane, __m128i constant, __m128i next) {
@@ -214,7 +204,7 @@ FOLD static uint32_t fold_lines(uint8_t *to, const uint8_t *from, size_t lines, 
 uint32_t tl_kernel_lines(tl_isa isa, uint8_t *to, const uint8_t *from, size_t lines, uint32_t state) {
     if (isa == TL_ISA_PORTABLE) return tl_portable_lines(to, from, lines, state);
     if (isa == TL_ISA_FOLD && lines >= FOLD_LEAST_LINES) return fold_lines(to, from, lines, state);
-    return crc_copied_lines(to, from, lines, state);
+    return crc_copied(to, from, lines, state);
 }
 
 uint32_t tl_kernel_bytes(tl_isa isa, const uint8_t *from, size_t count, uint32_t state) {
@@ -223,7 +213,7 @@ uint32_t tl_kernel_bytes(tl_isa isa, const uint8_t *from, size_t count, uint32_t
         state = fold_lines(NULL, from, count / 64, state);
         from += count / 64 * 64, count %= 64;
     }
-    return crc_fetched(from, count, state);
+    return crc_far(from, count, state);
 }
 
 uint32_t tl_kernel_cached(tl_isa isa, const uint8_t *from, size_t count, uint32_t state) {

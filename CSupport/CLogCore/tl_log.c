@@ -42,6 +42,8 @@
 #define CHECKED_FIRST_BYTES 2048
 enum { MINIMUM_RING_BYTES = 16384, ISOLATION_BYTES = 128, MINIMUM_SLOT_BITS = 8, SLOTS_A_LINE_BITS = 3, WALK_AHEAD = 16 };
 
+#define INLINED inline __attribute__((always_inline))
+
 typedef _Atomic uint64_t position;
 
 struct tl_log {
@@ -214,15 +216,16 @@ static inline uint32_t check_first(const tl_log *log, const tl_write *write) {
 }
 
 /// Copies the payload behind the header and answers its checksum; `checked`: of all of the write, if that is known.
-static inline __attribute__((always_inline)) uint32_t store_payload(tl_log *log, const tl_write *write, const tl_piece *piece, uint8_t *to, const uint32_t *checked) {
+static INLINED uint32_t store_payload(tl_log *log, const tl_write *write, const tl_piece *piece, uint8_t *to,
+                                      const uint32_t *checked) {
     const uint8_t *from = (const uint8_t *)write->payload + piece->at;
     if (!checked) return tl_stream_crc32c(log->persist, to, from, piece->range, log->ring.seed);
     tl_stream_padded(log->persist, to, from, piece->range);
     return *checked;
 }
 
-static inline __attribute__((always_inline)) void store_record(tl_log *log, const tl_write *write, const tl_piece *piece, uint16_t number, uint16_t count,
-                                const uint32_t *checked) {
+static INLINED void store_record(tl_log *log, const tl_write *write, const tl_piece *piece, uint16_t number, uint16_t count,
+                                 const uint32_t *checked) {
     uint8_t *at = log->bytes + place_of(log, piece->lsn);
     bool has_payload = piece->kind == TL_KIND_DATA, is_pad = piece->kind == TL_KIND_PAD;
     tl_record record = {
@@ -253,7 +256,7 @@ static __attribute__((noinline)) void store_several(tl_log *log, const tl_write 
 }
 
 /// Most writes: no layout to walk. `crc` is what `check_first` answered.
-static inline __attribute__((always_inline)) void store_one(tl_log *log, const tl_write *write, uint64_t start, uint32_t crc) {
+static INLINED void store_one(tl_log *log, const tl_write *write, uint64_t start, uint32_t crc) {
     uint64_t range = write->kind == TL_KIND_WATERMARK ? 0 : write->length;
     tl_piece piece = {.lsn = start, .range = range, .kind = write->kind};
     store_record(log, write, &piece, 0, 1, is_checked_first(log, write) ? &crc : NULL);
@@ -295,7 +298,7 @@ static __attribute__((noinline)) tl_log_result append(tl_log *log, const tl_writ
 }
 
 /// All of it, if a payload that was checked first finds room at once. The write's end, or zero.
-static inline __attribute__((always_inline)) uint64_t append_at_once(tl_log *log, const tl_write *write, uint32_t crc) {
+static INLINED uint64_t append_at_once(tl_log *log, const tl_write *write, uint32_t crc) {
     uint64_t bytes = tl_record_bytes(write->length), end = reserve_at_once(log, bytes);
     if (!end) return 0;
     tl_reservation reservation = {.start = end - bytes, .end = end, .records = 1};

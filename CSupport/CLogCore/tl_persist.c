@@ -68,7 +68,8 @@ void tl_persist_init(tl_persist *persist, tl_persist_mode mode, void *base, size
         .mode = mode, .isa = tl_isa_best(), .write_back = detect_write_back(), .base = base, .length = length};
 }
 
-static __attribute__((noinline, cold)) void note(const tl_persist *persist, tl_operation_kind kind, const uint8_t *at, size_t count) {
+static __attribute__((noinline, cold)) void note(const tl_persist *persist, tl_operation_kind kind, const uint8_t *at,
+                                                 size_t count) {
     tl_recorder_note(persist->recorder, kind, at ? (uint64_t)(at - persist->base) : 0,
                      kind == TL_OPERATION_WRITE_BACK ? NULL : at, count);
 }
@@ -85,7 +86,8 @@ static void write_back(const tl_persist *persist, uint8_t *at, size_t count) {
 }
 
 /// What is due after a store to [at, at + count). On an ordinary file it ends in the page cache, whatever it bypassed.
-static inline __attribute__((always_inline)) void stored(const tl_persist *persist, uint8_t *at, size_t count, bool bypassed_cache) {
+static inline __attribute__((always_inline)) void stored(const tl_persist *persist, uint8_t *at, size_t count,
+                                                         bool bypassed_cache) {
     bool is_streamed = bypassed_cache && persist->mode != TL_PERSIST_DEFERRED;
     record(persist, is_streamed ? TL_OPERATION_STREAM : TL_OPERATION_STORE, at, count);
     if (!bypassed_cache) write_back(persist, at, count);
@@ -112,12 +114,11 @@ void tl_stream(const tl_persist *persist, void *to, const void *from, size_t cou
     store_cached(persist, target + whole, source + whole, count - whole);
 }
 
-/// The bytes behind the last whole line, as a line that ends in zeros. Answers the state that goes on over them.
-static __attribute__((noinline)) uint32_t stream_rest(const tl_persist *persist, uint8_t *to, const uint8_t *from, size_t rest, uint32_t state) {
+/// The bytes behind the last whole line, as a line that ends in zeros.
+static __attribute__((noinline)) void copy_rest(const tl_persist *persist, uint8_t *to, const uint8_t *from, size_t rest) {
     uint8_t line[TL_LINE_BYTES] = {0};
     memcpy(line, from, rest);
     tl_kernel_copy(persist->isa, to, line, 1);
-    return tl_kernel_bytes(persist->isa, line, rest, state);
 }
 
 uint32_t tl_stream_crc32c(const tl_persist *persist, void *to, const void *from, size_t count, uint32_t seed) {
@@ -126,7 +127,10 @@ uint32_t tl_stream_crc32c(const tl_persist *persist, void *to, const void *from,
     uint32_t state = ~seed;
     size_t whole = count & ~(size_t)(TL_LINE_BYTES - 1), rest = count - whole;
     if (whole) state = tl_kernel_lines(persist->isa, target, source, whole / TL_LINE_BYTES, state);
-    if (rest) state = stream_rest(persist, target + whole, source + whole, rest, state);
+    if (rest) {
+        state = tl_kernel_bytes(persist->isa, source + whole, rest, state);
+        copy_rest(persist, target + whole, source + whole, rest);
+    }
     if (count) stored(persist, target, whole + (rest ? TL_LINE_BYTES : 0), tl_kernel_bypasses_cache(persist->isa));
     return ~state;
 }
@@ -136,7 +140,7 @@ void tl_stream_padded(const tl_persist *persist, void *to, const void *from, siz
     const uint8_t *source = from;
     size_t whole = count & ~(size_t)(TL_LINE_BYTES - 1), rest = count - whole;
     if (whole) tl_kernel_copy(persist->isa, target, source, whole / TL_LINE_BYTES);
-    if (rest) stream_rest(persist, target + whole, source + whole, rest, 0);
+    if (rest) copy_rest(persist, target + whole, source + whole, rest);
     if (count) stored(persist, target, whole + (rest ? TL_LINE_BYTES : 0), tl_kernel_bypasses_cache(persist->isa));
 }
 

@@ -94,8 +94,8 @@ public enum Heal {
         guard let fault = target.memoryFault else { return }
         throw HealError(
             .notHealed,
-            "\(fault): what is stored there does not stay, so the log of \(target.group) cannot be healed in this memory. The other "
-                + "pool holds everything that was acknowledged: use that one")
+            "\(fault): what is stored there does not stay, so the log of \(target.group) cannot be healed in this memory. If the "
+                + "group was mirrored, the other pool holds everything that was acknowledged: use that one")
     }
 
     private static func refusal(_ comparison: LogComparison, _ group: GroupID) -> String {

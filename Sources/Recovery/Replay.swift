@@ -70,8 +70,8 @@ public enum Replay {
         if let fault = scan.memoryFault {
             throw ReplayError(
                 .corrupt,
-                "\(fault): the log of \(region.group) cannot be read to its end, only to LSN \(scan.endLSN). The pool of the group's "
-                    + "other node holds everything that was acknowledged: use that one")
+                "\(fault): the log of \(region.group) cannot be read to its end, only to LSN \(scan.endLSN). If the group "
+                    + "was mirrored, the other node's pool holds everything that was acknowledged: use that one")
         }
         guard verdict != .corrupt else {
             throw ReplayError(

@@ -114,7 +114,7 @@ struct ScannedLog: Encodable {
                 "torn at LSN \(place): what begins there was never acknowledged and may be discarded"
             default:
                 if let memoryFault {
-                    "CORRUPT at LSN \(place): \(memoryFault); use the pool of the group's other node"
+                    "CORRUPT at LSN \(place): \(memoryFault); if the group was mirrored, use the other node's pool"
                 } else {
                     "CORRUPT at LSN \(place), below the acknowledged LSN \(acknowledgedLSN): heal it from the pool of the "
                         + "group's other node (`twinlog-recover heal`), or use that one"
