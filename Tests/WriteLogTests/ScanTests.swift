@@ -130,8 +130,8 @@ struct ScanTests {
 
     @Test func recordsOfOneWriteAgreeOnItsCount() throws {  // S7
         let ring = try #require(fixture.region.ring)
-        for (count, whole) in [(2, true), (3, false), (1, false)] as [(UInt16, Bool)] {
-            for (number, ofWrite) in [(0, 2), (1, count)] as [(UInt16, UInt16)] {
+        for counts in [[2, 2], [2, 3], [2, 1], [3, 2]] as [[UInt16]] {
+            for (number, ofWrite) in [(0, counts[0]), (1, counts[1])] as [(UInt16, UInt16)] {
                 var record = tl_record(
                     lsn: UInt64(number) * 64, acknowledged: 0, incarnation: 5, offset: UInt64(number) * 8,
                     payload_crc: ring.seed,
@@ -141,8 +141,8 @@ struct ScanTests {
                 tl_record_encode(&record, ring.seed, &line)
                 try fixture.tamper(line, at: LSN(record.lsn))
             }
-            let found = try scan(fixture.region)
-            #expect(found.end == (whole ? LSN(128) : .zero) && found.verdict == (whole ? .clean : .torn), "\(count)")
+            let found = try scan(fixture.region), whole = counts == [2, 2]
+            #expect(found.end == (whole ? LSN(128) : .zero) && found.verdict == (whole ? .clean : .torn), "\(counts)")
         }
     }
 
