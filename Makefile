@@ -91,7 +91,7 @@ sim: build-packages
 # Fuzzes every parser for FUZZ_SECONDS each: FUZZ_SECONDS=600 FUZZ_TARGETS="pool scan" make fuzz. The corpus in the tree is read
 # only; new inputs go to .build-fuzz/corpus, and one that crashes or takes 10 s is left in .build-fuzz/found.
 FUZZ_SECONDS ?= 20
-FUZZ_TARGETS ?= pool scan heal nbd frame peer admin configuration
+FUZZ_TARGETS ?= pool scan heal part nbd frame peer admin configuration
 FUZZER := .build-fuzz/release/twinlog-fuzz
 fuzz: build-packages
 	TWINLOG_FUZZ=1 $(SWIFT) build -c release --scratch-path .build-fuzz --product twinlog-fuzz \

@@ -8,6 +8,8 @@ enum FuzzTarget: String, CaseIterable {
     case scan
     /// Two copies of a log, one of them damaged, healed from the other.
     case heal
+    /// A part of a log beside what a peer sent of it, healed as destage and scrub do.
+    case part
     /// The NBD handshake and requests, as a server reads them, and replies, as a client does.
     case nbd
     /// Frames and greetings of a rail.
@@ -24,6 +26,7 @@ enum FuzzTarget: String, CaseIterable {
         case .pool: fuzzPool(bytes)
         case .scan: fuzzScan(bytes)
         case .heal: fuzzHeal(bytes)
+        case .part: fuzzPart(bytes)
         case .nbd: fuzzNBD(bytes)
         case .frame: fuzzFrame(bytes)
         case .peer: fuzzPeer(bytes)

@@ -1,4 +1,4 @@
-// A pool whose file anybody may have written: opening it, looking at all that it says, and opening it for writing.
+// A pool whose file anybody may have written: opening it, looking at all that it says, opening it for writing, and writing.
 
 import Glibc
 import LogModel
@@ -24,6 +24,42 @@ func fuzzPool(_ bytes: UnsafeRawBufferPointer) {
     }
     pool.close()
     precondition(look(path) == looked, "healing torn copies changed what the pool says")
+    write(path, looked ?? [])
+}
+
+private let lastLSN = LSN(1 << 62)
+
+/// What is written into a pool that could be opened is there when it is opened again.
+private func write(_ path: String, _ looked: [Seen]) {
+    guard let pool = open(path, readOnly: false) else { preconditionFailure("what was opened once opens again") }
+    var expected: [Seen] = []
+    for (region, seen) in zip(pool.regions, looked) {
+        let next = min(seen.head + LSN.alignment, lastLSN)
+        do throws(PoolError) {
+            if seen.identity != nil { try region.setHead(next, acknowledged: seen.acknowledged) }
+            try region.format(
+                role: .mirror, logUUID: UUID128(high: 3, low: 4), incarnation: Incarnation(9), start: LSN(64))
+            try region.setHead(next, acknowledged: next)
+            expected.append(Seen(identity: region.identity, head: next, acknowledged: next))
+        } catch {
+            preconditionFailure("a pool that could be opened takes a new log: \(error)")
+        }
+    }
+    let allocated = allocate(in: pool)
+    pool.close()
+    let written = look(path)?.map { Seen(identity: $0.identity, head: $0.head, acknowledged: $0.acknowledged) }
+    precondition(written?.prefix(expected.count).elementsEqual(expected) ?? false, "what was written is not there")
+    precondition(written?.count == expected.count + (allocated ? 1 : 0))
+}
+
+private func allocate(in pool: Pool) -> Bool {
+    do throws(PoolError) {
+        _ = try pool.allocateRegion(group: GroupID("g9"), ringBytes: PoolImage.ringBytes)
+        return true
+    } catch {
+        precondition([.noSpace, .regionExists, .directoryFull].contains(error.code), "\(error)")
+        return false
+    }
 }
 
 private func open(_ path: String, readOnly: Bool) -> Pool? {
