@@ -40,19 +40,24 @@ static void *aligned_room(size_t length) {
     return room + before;
 }
 
+/// Whether the file is persistent memory itself: asked of one page, at a place of the kernel's own choice.
+static bool can_map_synchronously(int descriptor, int protection) {
+    void *probe = mmap(NULL, SMALL_PAGE_BYTES, protection, MAP_SHARED_VALIDATE | MAP_SYNC, descriptor, 0);
+    if (probe == MAP_FAILED) return false;
+    munmap(probe, SMALL_PAGE_BYTES);
+    return true;
+}
+
 void *tl_file_map(int descriptor, size_t length, bool writable, bool *is_dax) {
     length = (length + SMALL_PAGE_BYTES - 1) & ~(size_t)(SMALL_PAGE_BYTES - 1);
+    int protection = writable ? PROT_READ | PROT_WRITE : PROT_READ;
+    *is_dax = can_map_synchronously(descriptor, protection);
+    int flags = *is_dax ? MAP_SHARED_VALIDATE | MAP_SYNC : MAP_SHARED;
     void *room = length >= HUGE_PAGE_BYTES ? aligned_room(length) : NULL;
-    int protection = writable ? PROT_READ | PROT_WRITE : PROT_READ, place = room ? MAP_FIXED : 0;
-    void *base = mmap(room, length, protection, MAP_SHARED_VALIDATE | MAP_SYNC | place, descriptor, 0);
-    *is_dax = base != MAP_FAILED;
-    if (base == MAP_FAILED) base = mmap(room, length, protection, MAP_SHARED | place, descriptor, 0);
-    if (base == MAP_FAILED) {
-        int reason = errno;
-        if (room) munmap(room, length);
-        errno = reason;
-        return NULL;
-    }
+    // Over the room, and once: where it fails, the room may be gone already, and its place another thread's. So it is neither
+    // tried again nor given back.
+    void *base = mmap(room, length, protection, flags | (room ? MAP_FIXED : 0), descriptor, 0);
+    if (base == MAP_FAILED) return NULL;
     madvise(base, length, MADV_HUGEPAGE); // advice: most file systems have none
     return base;
 }
