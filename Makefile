@@ -8,7 +8,7 @@ FLAGS := --explicit-target-dependency-import-check error
 FORMATTED := Package.swift Sources Tests Perf
 
 BUILD_PACKAGES := libpmem-dev pkg-config
-TEST_PACKAGES := $(BUILD_PACKAGES) python3 qemu-utils libnbd-bin fuse3 fio e2fsprogs mount
+TEST_PACKAGES := $(BUILD_PACKAGES) python3 qemu-utils libnbd-bin fuse3 fio e2fsprogs mount strace procps
 
 # In three steps, so that tests that wait for a peer do not compete with those that only compute, and the tests with real
 # processes have the processor to themselves.

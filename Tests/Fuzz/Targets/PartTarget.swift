@@ -52,7 +52,9 @@ private func heal(
 private func differences(
     _ region: Region, _ from: LSN, _ other: UnsafeRawBufferPointer, _ endsInRecord: Bool
 ) -> [PartComparison.Difference] {
-    guard var comparison = PartComparison(region, from: from, other: other, endsInRecord: endsInRecord) else { return [] }
+    guard var comparison = PartComparison(region, from: from, other: other, endsInRecord: endsInRecord) else {
+        return []
+    }
     let end = from + UInt64(other.count)
     var found: [PartComparison.Difference] = [], position = from
     while let difference = comparison.next() {
