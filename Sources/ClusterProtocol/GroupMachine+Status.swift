@@ -65,8 +65,15 @@ extension GroupMachine {
         }
     }
 
-    /// Whether the partner could take over now without loss.
+    /// Whether the partner could take over now without loss: it takes a copy that holds everything, and a coordinator.
     public func takeoverPossible(_ now: Nanos) -> Bool {
+        // An owner whose lease could not be renewed has no coordinator either.
+        if case .owner(let owner) = role, owner.suspended { return false }
+        return coordinatorProblem == nil && isHeldTwice(now)
+    }
+
+    /// Whether the partner holds everything that is acknowledged, so that nothing would be lost with the owner.
+    public func isHeldTwice(_ now: Nanos) -> Bool {
         switch role {
         case .owner(let owner):
             return owner.mirror == .inSync

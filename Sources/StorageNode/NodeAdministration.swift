@@ -67,7 +67,7 @@ extension ServerNode {
         let now = BootClock.now
         let machine = group.machine
         var log = GroupStatus.Log(capacityBytes: group.region.ringBytes)
-        var lost: UInt64? = machine.takeoverPossible(now) ? 0 : nil
+        var lost: UInt64? = machine.isHeldTwice(now) ? 0 : nil
         if let owner = group.owner {
             log.headLSN = owner.destage.head.rawValue
             log.tailLSN = owner.log.tail.rawValue

@@ -41,10 +41,11 @@ public struct PartComparison: Sequence, IteratorProtocol {
 
     /// `other` is the other copy's bytes of `[from, from + other.count)` and outlives this. `from` is the start of a record.
     /// With `endsInRecord` the range's end is no boundary, and the comparison stops before a record that may not be whole.
-    /// `nil` if the region was never formatted. Precondition: at most the ring's size.
+    /// `nil` if the region was never formatted. Precondition: a multiple of 64 bytes, at most the ring's size.
     public init?(_ region: Region, from: LSN, other: UnsafeRawBufferPointer, endsInRecord: Bool) {
         guard let ring = region.ring, let base = other.baseAddress else { return nil }
-        precondition(UInt64(other.count) <= ring.size && from.rawValue % LSN.alignment == 0)
+        precondition(UInt64(other.count) <= ring.size && UInt64(other.count) % LSN.alignment == 0)
+        precondition(from.rawValue % LSN.alignment == 0)
         here = ring
         let place = from.rawValue % ring.size
         let first = base.assumingMemoryBound(to: UInt8.self)

@@ -136,7 +136,7 @@ enum StatusTable {
 
     private static func fate(_ group: GroupStatus) -> String {
         guard group.takeoverPossible, let seconds = group.ifOwnerDiedNow.estimatedTakeoverSeconds else {
-            guard let lost = group.ifOwnerDiedNow.lostAcknowledgedWrites else { return "no takeover" }
+            guard let lost = group.ifOwnerDiedNow.lostAcknowledgedWrites, lost > 0 else { return "no takeover" }
             return "no takeover, \(lost) acknowledged writes only there"
         }
         return String(format: "nothing lost, takeover in %.1f s", seconds)
@@ -160,24 +160,20 @@ struct Events: ParsableCommand {
 
     func run() throws {
         let configuration = try global.load()
-        var last: [String: UInt64] = [:]
+        var cursors: [NodeID: EventCursor] = [:]
         var answered = false
         repeat {
             var fresh: [NodeEvent] = []
             for node in configuration.nodes {
-                let after = last[node.id.rawValue] ?? 0
+                let after = cursors[node.id, default: EventCursor()].after
                 guard
                     case .success(.events(let events)) = Result(catching: {
                         try AdminClient.ask(
                             .events(after: after, wait: false), at: node.adminPath, timeoutMillis: statusTimeoutMillis)
                     })
-                else {
-                    last[node.id.rawValue] = 0
-                    continue
-                }
+                else { continue }
                 answered = true
-                last[node.id.rawValue] = events.last?.sequence ?? after
-                fresh += events
+                fresh += cursors[node.id, default: EventCursor()].take(events)
             }
             for event in fresh.sorted(by: { $0.time < $1.time }) { try show(event) }
             fflush(nil)

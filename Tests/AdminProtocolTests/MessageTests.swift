@@ -111,4 +111,38 @@ struct MessageTests {
             answers: [nodeStatus("alpha", owns: true, epoch: 3), nodeStatus("beta", owns: true, epoch: 4)])
         #expect(after.groups[0].owner == "beta")
     }
+
+    // MARK: Following
+
+    private func events(_ range: ClosedRange<UInt64>, of process: String) -> [NodeEvent] {
+        range.map {
+            NodeEvent(sequence: $0, time: "\(process).\($0)", node: "alpha", group: nil, kind: "role", message: "")
+        }
+    }
+
+    /// What a node with these events answers.
+    private func ask(_ cursor: inout EventCursor, _ events: [NodeEvent]) -> [UInt64] {
+        let after = cursor.after
+        return cursor.take(events.filter { $0.sequence > after }).map(\.sequence)
+    }
+
+    @Test func eventsAreFollowedOnceEach() {
+        var cursor = EventCursor()
+        #expect(ask(&cursor, []) == [])
+        #expect(ask(&cursor, events(1...3, of: "first")) == [1, 2, 3])
+        #expect(ask(&cursor, events(1...3, of: "first")) == [])
+        #expect(ask(&cursor, events(1...5, of: "first")) == [4, 5])
+        // It remembers the last ones only.
+        #expect(ask(&cursor, events(8...9, of: "first")) == [8, 9])
+    }
+
+    @Test(arguments: [1, 4, 5, 6] as [UInt64]) func eventsOfANodeThatStartedAgainAreFollowedFromItsFirst(count: UInt64)
+    {
+        var cursor = EventCursor()
+        #expect(ask(&cursor, events(1...5, of: "first")).count == 5)
+        let again = events(1...count, of: "second")
+        #expect(ask(&cursor, again) == [], "found out")
+        #expect(ask(&cursor, again) == Array(1...count))
+        #expect(ask(&cursor, again) == [])
+    }
 }

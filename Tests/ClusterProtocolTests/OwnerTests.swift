@@ -96,6 +96,21 @@ struct OwnerTests {
         #expect(!allowed(rig))
     }
 
+    @Test("S20: without the coordinator nothing can be taken over; what is held twice stays so")
+    func noTakeoverWithoutCoordinator() throws {
+        let rig = Rig.mirrored()
+        #expect(rig.machine.takeoverPossible(rig.now) && rig.machine.isHeldTwice(rig.now))
+        rig.take(.coordinatorFailed("away"))
+        #expect(!rig.machine.takeoverPossible(rig.now) && rig.machine.isHeldTwice(rig.now))
+        #expect(rig.machine.reason(rig.now)?.contains("away") == true)
+        rig.take(.recordRead(rig.machine.record))
+        #expect(rig.machine.takeoverPossible(rig.now))
+        // Nor does anything answer where the lease runs out.
+        rig.take(.heard, after: Rig.lease)
+        rig.take(.tick)
+        #expect(rig.machine.isHeldTwice(rig.now) && !rig.machine.takeoverPossible(rig.now))
+    }
+
     @Test("on-mirror-loss: stall never counts the mirror out and never acknowledges with one copy")
     func stall() {
         let rig = Rig.mirrored(degrades: false)

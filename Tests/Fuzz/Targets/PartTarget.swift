@@ -24,7 +24,8 @@ func fuzzPart(_ bytes: UnsafeRawBufferPointer) {
     else { return }
     let ring = PoolImage.damaged(PoolImage.mirror, by: &there)[PoolImage.ringOffset...].prefix(Int(PoolImage.ringBytes))
     let from = LSN(region.head.rawValue & (UInt64.max >> 8) & ~(LSN.alignment - 1)) + skippedLines * LSN.alignment
-    let place = Int(from.rawValue % PoolImage.ringBytes), count = Int(lines * LSN.alignment % (PoolImage.ringBytes + 1))
+    let place = Int(from.rawValue % PoolImage.ringBytes),
+        count = Int(lines % (PoolImage.ringBytes / LSN.alignment + 1) * LSN.alignment)
     let turned = [UInt8](ring.dropFirst(place) + ring.prefix(place))
     turned.withUnsafeBytes { turned in
         let other = UnsafeRawBufferPointer(rebasing: turned[..<count])
