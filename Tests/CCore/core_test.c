@@ -1,5 +1,7 @@
 // The C core by itself, on any processor that it knows: natively and, for arm64, under an emulator. Needs no libpmem.
 #include <fcntl.h>
+#include <signal.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include "check.h"
@@ -213,6 +215,57 @@ static void a_stopped_producer_blocks_what_lies_above(void) {
     drop_log(log);
 }
 
+enum { PAGE_BYTES = 4096 };
+static test_log *stored_to;
+static uint64_t published_at_store;
+static int stores_met;
+
+/// The first store to each page of the ring stops here.
+static void meet_store(int signal, siginfo_t *info, void *context) {
+    (void)signal;
+    (void)context;
+    uint8_t *at = info->si_addr, *memory = stored_to->memory;
+    if (at < memory || (uint64_t)(at - memory) >= stored_to->ring.size) abort();
+    uint64_t published = tl_log_published(stored_to->log);
+    if (published > published_at_store) published_at_store = published;
+    stores_met++;
+    mprotect(memory + (at - memory) / PAGE_BYTES * PAGE_BYTES, PAGE_BYTES, PROT_READ | PROT_WRITE);
+}
+
+/// Whatever its size and its number of records, no byte of a write is stored when it is published already.
+static void nothing_is_published_before_it_is_stored(void) {
+    struct sigaction action = {.sa_sigaction = meet_store, .sa_flags = SA_SIGINFO}, before;
+    CHECK(sigaction(SIGSEGV, &action, &before) == 0);
+    const uint64_t ring = 8 << 20, lengths[] = {1, 64, 2000, 2048, 2049, 5000, 100000, 1 << 20, (1 << 20) + 1, 2000000};
+    uint8_t *payload = malloc(2000000);
+    fill_payload(payload, 0, 2000000);
+    for (size_t i = 0; i < sizeof lengths / sizeof *lengths; i++) {
+        stored_to = make_log(ring, 0);
+        tl_write write = data_write(payload, lengths[i], 0, 0);
+        for (int through_registers = 0; through_registers < 2; through_registers++) {
+            uint64_t start = tl_log_tail(stored_to->log), end;
+            published_at_store = 0;
+            stores_met = 0;
+            CHECK(mprotect(stored_to->memory, ring, PROT_READ) == 0);
+            if (through_registers) {
+                tl_placed place = tl_log_append_data(stored_to->log, payload, lengths[i], 0, 0, 3);
+                CHECK(place.start == start);
+                end = place.end;
+            } else {
+                tl_reservation place;
+                CHECK(tl_log_append(stored_to->log, &write, &place) == TL_LOG_DONE && place.start == start);
+                end = place.end;
+            }
+            CHECK(stores_met > 0 && published_at_store == start);
+            CHECK(tl_log_published(stored_to->log) == end);
+        }
+        CHECK(mprotect(stored_to->memory, ring, PROT_READ | PROT_WRITE) == 0);
+        drop_log(stored_to);
+    }
+    free(payload);
+    CHECK(sigaction(SIGSEGV, &before, NULL) == 0);
+}
+
 // MARK: Files
 
 static void files_are_mapped_and_locked(void) {
@@ -249,6 +302,7 @@ int main(void) {
     laps_are_scanned_back();
     tails_are_judged();
     a_stopped_producer_blocks_what_lies_above();
+    nothing_is_published_before_it_is_stored();
     files_are_mapped_and_locked();
-    puts("passed: laps, tails, a stopped producer, files");
+    puts("passed: laps, tails, a stopped producer, order of store and publication, files");
 }
