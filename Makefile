@@ -93,9 +93,11 @@ sim: build-packages
 FUZZ_SECONDS ?= 20
 FUZZ_TARGETS ?= pool scan heal part nbd frame peer admin configuration
 FUZZER := .build-fuzz/release/twinlog-fuzz
+# Of several -sanitize the Swift compiler obeys the last, and the package manager gives them in any order: hence both in one.
 fuzz: build-packages
 	TWINLOG_FUZZ=1 $(SWIFT) build -c release --scratch-path .build-fuzz --product twinlog-fuzz \
-	  --sanitize=fuzzer --sanitize=address -Xswiftc -parse-as-library -Xswiftc -enable-testing
+	  --sanitize=fuzzer --sanitize=address -Xswiftc -sanitize=fuzzer,address \
+	  -Xswiftc -parse-as-library -Xswiftc -enable-testing
 	for target in $(FUZZ_TARGETS); do \
 	  echo "== $$target"; \
 	  mkdir -p .build-fuzz/corpus/$$target .build-fuzz/found; \
