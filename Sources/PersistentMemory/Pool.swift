@@ -87,6 +87,12 @@ public final class Pool: Sendable {
             var directory = state.directory
             directory.entries.append(entry)
             directory.sequence += 1
+            guard directory.sequence <= PoolFormat.maximumSequence else {
+                throw PoolError(
+                    .corrupt, path: path, offset: PoolFormat.directoryOffsets[0],
+                    "sequence \(directory.sequence) is beyond what the format holds: this directory was not written by TwinLog"
+                )
+            }
             // The older copy first; then its twin, so that one rotten copy never hides a region.
             for turn in [state.directoryTurn, 1 - state.directoryTurn] {
                 try mapping.store(directory.encoded(), at: PoolFormat.directoryOffsets[turn])

@@ -11,7 +11,7 @@ enum PoolFormat {
     static let maximumRegions = 32
     /// The format's own bound; the configuration asks for more.
     static let minimumRingBytes: UInt64 = 64 * 1024
-    /// Of superblocks, directories and slots: nobody counts so far, and what comes next can be counted still (S21).
+    /// Of superblocks, directories and slots: nobody counts so far. What is read may have it; what follows it is not written (S21).
     static let maximumSequence: UInt64 = 1 << 62
     /// A file offset is signed; this leaves room for every sum of two sizes.
     static let maximumPoolBytes: UInt64 = 1 << 62

@@ -145,7 +145,8 @@ public final class Region: Sendable {
     // MARK: Identity and head
 
     /// Begins an incarnation: identity and head are durable when it returns. A crash on the way leaves the region as
-    /// it was or as it shall be. Precondition: `start` is a multiple of 64 below 2^62.
+    /// it was or as it shall be. Throws `invalidValue` for an incarnation above 2^62, `corrupt` if what is there cannot be
+    /// followed. Precondition: `start` is a multiple of 64 up to 2^62.
     public func format(role: RegionRole, logUUID: UUID128, incarnation: Incarnation, start: LSN) throws(PoolError) {
         precondition(start.rawValue % LSN.alignment == 0 && start.rawValue <= RegionFormat.maximumLSN)
         let identity = RegionIdentity(role: role, logUUID: logUUID, incarnation: incarnation, startLSN: start)
@@ -175,6 +176,14 @@ public final class Region: Sendable {
     /// The older slot first; then its twin, so that one rotten slot never brings an older incarnation back (S5).
     private func write(_ identity: RegionIdentity, _ state: inout State) throws(PoolError) {
         let slot = IdentitySlot(sequence: (state.identity?.sequence ?? 0) + 1, identity: identity)
+        guard identity.incarnation.rawValue <= PoolFormat.maximumSequence else {
+            throw PoolError(
+                .invalidValue, path: mapping.path, offset: offset,
+                "incarnation \(identity.incarnation) is beyond what the format holds")
+        }
+        guard slot.sequence <= PoolFormat.maximumSequence else {
+            throw beyondFormat("sequence \(slot.sequence) of the log's identity")
+        }
         let first = state.identityTurn
         try mapping.store(slot.encoded(), at: offset + RegionFormat.identityOffsets[first])
         state.identity = slot
@@ -197,6 +206,9 @@ public final class Region: Sendable {
             let slot = HeadSlot(
                 sequence: state.head.sequence + 1, head: head, acknowledged: max(acknowledged, state.head.acknowledged))
             if slot.head == state.head.head && slot.acknowledged == state.head.acknowledged { return }
+            guard slot.sequence <= PoolFormat.maximumSequence else {
+                throw beyondFormat("sequence \(slot.sequence) of the log's head")
+            }
             let seed = checksumSeed(log: identity.logUUID, incarnation: identity.incarnation)
             try mapping.store(
                 slot.encoded(incarnation: identity.incarnation, seed: seed),
@@ -205,6 +217,13 @@ public final class Region: Sendable {
             state.headTurn = 1 - state.headTurn
             show(state)
         }
+    }
+
+    /// What is here already counts so far that what comes next could not be read back: nothing that a program wrote.
+    private func beyondFormat(_ what: String) -> PoolError {
+        PoolError(
+            .corrupt, path: mapping.path, offset: offset,
+            "\(what) is beyond what the format holds: what is here now was not written by TwinLog")
     }
 
     // MARK: The ring

@@ -47,6 +47,17 @@ struct RegionTests {
         #expect(again.acknowledged == LSN(6464))
     }
 
+    @Test func nothingIsWrittenThatCouldNotBeReadBack() throws {  // S21
+        let last = Incarnation(1 << 62)
+        try region.format(role: .owner, logUUID: log, incarnation: last, start: .zero)
+        let error = try #require(throws: PoolError.self) {
+            try region.format(role: .owner, logUUID: log, incarnation: Incarnation((1 << 62) + 1), start: .zero)
+        }
+        #expect(error.code == .invalidValue && error.path == path)
+        #expect(region.identity?.incarnation == last)
+        #expect(try reopened().identity?.incarnation == last)
+    }
+
     @Test func headsNeverGoBackAndStandOnUnits() throws {
         try region.format(role: .owner, logUUID: log, incarnation: Incarnation(1), start: .zero)
         try region.setHead(LSN(640), acknowledged: LSN(1000))

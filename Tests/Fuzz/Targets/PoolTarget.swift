@@ -42,7 +42,8 @@ private func write(_ path: String, _ looked: [Seen]) {
             try region.setHead(next, acknowledged: next)
             expected.append(Seen(identity: region.identity, head: next, acknowledged: next))
         } catch {
-            preconditionFailure("a pool that could be opened takes a new log: \(error)")
+            precondition(error.code == .corrupt && error.message.contains("beyond"), "\(error)")
+            return pool.close()
         }
     }
     let allocated = allocate(in: pool)
@@ -57,7 +58,7 @@ private func allocate(in pool: Pool) -> Bool {
         _ = try pool.allocateRegion(group: GroupID("g9"), ringBytes: PoolImage.ringBytes)
         return true
     } catch {
-        precondition([.noSpace, .regionExists, .directoryFull].contains(error.code), "\(error)")
+        precondition([.noSpace, .regionExists, .directoryFull, .corrupt].contains(error.code), "\(error)")
         return false
     }
 }
