@@ -73,6 +73,7 @@ struct CrashRun {
                 throw Fault("\(name): a state was not undone before operation \(state.operation)")
             }
         }
+        guard crash_states_is_restored(states) else { throw Fault("\(name): a state was not undone") }
         return report
     }
 
