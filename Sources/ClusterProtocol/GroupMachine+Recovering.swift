@@ -2,10 +2,11 @@
 // region, recover and replay all of it, open the log under a new incarnation, publish. Each step is tried again until it
 // succeeds; a fence that cannot be confirmed holds everything up, and says so.
 //
-// A log that is in doubt is not what decides if there is another copy (S5). An owner that restarts and finds a torn tail asks
-// its partner: if that one lives and holds everything that was acknowledged, it gets the group, and its log is replayed; if
-// it gives no sign of life within a lease, the tail, which lies above everything acknowledged, is discarded. A corrupt log
-// leaves the group to a partner that holds everything, however long that one takes to come.
+// A log that is in doubt is not what decides if there is another copy (S5), and a log that a crash ended always is: what it
+// has lost of its end it does not know. An owner that restarts asks its partner: if that one lives and holds everything
+// that was acknowledged, it gets the group, and its log is replayed; if it gives no sign of life within a lease, this log
+// decides, and a torn tail is discarded. A corrupt log leaves the group to a partner that holds everything, however long that
+// one takes to come.
 
 internal import Coordination
 internal import LogModel
@@ -13,7 +14,7 @@ internal import LogModel
 struct Recovering: Sendable {
     enum Step: Sendable {
         case fencing, locking, sealing, replaying, opening, publishing
-        /// A torn tail: waiting for the partner's sign of life.
+        /// Where the log ended is in doubt: waiting for the partner's sign of life.
         case asking(since: Nanos)
         /// The partner gets the group: the medium first, then the swap.
         case releasing, givingAway
@@ -28,7 +29,7 @@ struct Recovering: Sendable {
     }
     var epoch: Epoch
     var step: Step
-    /// A torn tail is not discarded before the partner was asked.
+    /// The log here does not decide before the partner was asked.
     var asksFirst: Bool
     /// This log holds everything that was acknowledged, as far as it can tell.
     var isSource = true
@@ -90,6 +91,7 @@ extension GroupMachine {
         published.sources = []
         published.mustFence = []
         published.setsAsideLog = nil
+        published.isNew = nil
         published.ownerProcess = settings.process
         published.pools[me.rawValue] = settings.pool
         return published
@@ -106,7 +108,7 @@ extension GroupMachine {
             recovering.end = end
             recovering.step = .opening
         case (.replaying, .tailInDoubt(let reason)):
-            out.append(.report(Report("tail-in-doubt", "\(reason); \(settings.peer) is asked before it is discarded")))
+            out.append(.report(Report("tail-in-doubt", "\(reason); \(settings.peer) is asked first")))
             recovering.step = .asking(since: now)
         case (.replaying, .logCorrupt(let reason)):
             return corrupt(reason, recovering, now, &out)
@@ -131,15 +133,16 @@ extension GroupMachine {
         perform(now, &out)
     }
 
-    /// Time passes after a torn tail was found.
+    /// Time passes after the partner was asked.
     private mutating func ask(_ since: Nanos, _ now: Nanos, _ out: inout [Directive]) {
         guard case .recovering(var recovering) = role else { return }
         if let seen = peer.lastSignOfLife, seen >= since {
             out.append(.report(Report("left-to-partner", "\(settings.peer) lives, and its log is replayed")))
             recovering.step = .releasing
         } else if now >= since + settings.lease {
-            let reason = "\(settings.peer) gives no sign of life; what is torn was never acknowledged and is discarded"
-            out.append(.report(Report("tail-discarded", reason)))
+            let reason =
+                "\(settings.peer) gives no sign of life; the log here decides where it ends, and a torn tail is discarded"
+            out.append(.report(Report("decided-alone", reason)))
             recovering.asksFirst = false
             recovering.step = .replaying
         } else {

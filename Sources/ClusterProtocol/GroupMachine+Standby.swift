@@ -5,10 +5,12 @@ internal import Coordination
 internal import LogModel
 
 extension GroupMachine {
-    /// Whether this node's log holds everything that was acknowledged, by the record (S13, S14) and by its pool (S20).
+    /// Whether a node's log holds everything that was acknowledged, by the record (S13, S14) and, of this node, by its pool,
+    /// which is the one that is known, with a log in it (S20).
     func holds(_ node: NodeID, pool: UUID128?, in record: GroupRecord) -> Bool {
         let holders = record.phase == .published ? record.inSync : record.sources
         guard holders.contains(node), let known = record.pools[node.rawValue] else { return false }
+        if node == me && local == nil && record.isNew != true { return false }
         return pool == nil || known == pool
     }
 
@@ -34,14 +36,19 @@ extension GroupMachine {
                 .report(
                     Report(
                         "amnesia",
-                        "this node's pool is not the one that owned the group; its partner's log is complete and takes over"
-                    )))
+                        "\(whatIsMissing); its partner's log is complete and takes over")))
             swap(to: givenAway(record, releasedByOwner: false), .giveAway, now, &out)
         } else {
             block(
-                "this node's pool (\(settings.pool)) is not the one that the coordinator knows, and no other log is complete; "
-                    + "bring back the old pool, or decide with `twinlog takeover --force`", &out)
+                "\(whatIsMissing), and no other log is complete; bring back the old pool, or decide with "
+                    + "`twinlog takeover --force`", &out)
         }
+    }
+
+    private var whatIsMissing: String {
+        local == nil
+            ? "this node's pool (\(settings.pool)) has no log of the group, which it owned"
+            : "this node's pool (\(settings.pool)) is not the one that the coordinator knows"
     }
 
     private mutating func decideWithoutRecord(_ now: Nanos, _ out: inout [Directive]) {
@@ -54,7 +61,7 @@ extension GroupMachine {
         guard me == settings.home else { return }
         let record = GroupRecord(
             version: 1, group: settings.group, logUUID: freshLogUUID, owner: me, epoch: Epoch(1), phase: .claimed,
-            inSync: [me], sources: [me], mustFence: [], ownerProcess: settings.process,
+            inSync: [me], sources: [me], mustFence: [], ownerProcess: settings.process, isNew: true,
             pools: [me.rawValue: settings.pool])
         swap(to: record, .claim, now, &out)
     }

@@ -150,7 +150,7 @@ public enum Event: Sendable {
     case logCorrupt(String)
     /// Recovery cannot go on for another reason that trying again does not change: a volume that is not configured.
     case recoveryRefused(String)
-    /// `recover(askingFirst: true)` found a torn tail, and has written nothing (S5).
+    /// `recover(askingFirst: true)` has read the log and written nothing: what it held beyond its end it cannot know (S5).
     case tailInDoubt(String)
 
     /// Memory of this node's region has failed: nothing that is stored there may be called durable any more (S26). Said again
@@ -180,7 +180,7 @@ public enum Directive: Hashable, Sendable {
     case fence([ProcessIdentity])
     case lockMedia
     case sealRegion
-    /// Replay all of the region and flush; or, with `askingFirst`, say `tailInDoubt` instead of discarding a torn tail.
+    /// Replay all of the region and flush; or, with `askingFirst`, read it and say `tailInDoubt`.
     case recover(askingFirst: Bool)
     /// Archive the region's log and write nothing of it (S9). Then `recovered`, with where it ended.
     case setLogAside

@@ -52,15 +52,19 @@ public struct GroupRecord: Hashable, Sendable, Codable {
     /// While claimed by force with a log that is out of sync: what that log holds is older than what may be on the medium, so
     /// it is set aside and not replayed (S9). `nil` otherwise.
     public var setsAsideLog: Bool?
+    /// While claimed and never published: nothing was ever written, so a pool without a log holds everything. `nil` from then on:
+    /// a node whose pool has lost its log is not taken for a new one (S20).
+    public var isNew: Bool?
     /// The pool that each node had when it last took part; a node with another one is not in sync, whatever it says (S20).
     public var pools: [String: UUID128]
 
     public init(
         version: UInt64, group: GroupID, logUUID: UUID128, owner: NodeID, epoch: Epoch, phase: Phase,
         inSync: [NodeID], sources: [NodeID], mustFence: [ProcessIdentity], ownerProcess: ProcessIdentity?,
-        setsAsideLog: Bool? = nil, pools: [String: UUID128]
+        setsAsideLog: Bool? = nil, isNew: Bool? = nil, pools: [String: UUID128]
     ) {
         self.setsAsideLog = setsAsideLog
+        self.isNew = isNew
         self.version = version
         self.group = group
         self.logUUID = logUUID

@@ -89,8 +89,6 @@ public struct ReplayError: Error, Hashable, Sendable, CustomStringConvertible {
     public enum Code: Hashable, Sendable {
         /// Records that were promised are damaged or missing (S5).
         case corrupt
-        /// Records that nobody was promised, at the end; replay discards them unless it was told to refuse.
-        case tornTail
         case unknownVolume, outOfRange
         /// The medium failed; replay can be tried again (S10).
         case medium

@@ -22,18 +22,15 @@ public struct ReplayOutcome: Hashable, Sendable {
 }
 
 public enum Replay {
-    /// Writes everything in `region`'s log to `media` and flushes them. `nil` if the region holds no log. A corrupt log,
-    /// or one with a record that no medium is for, throws before anything of it is written; with `refusingTornTail` so does
-    /// one whose tail is torn. Blocks. `progress` is called now and then with the bytes of the log that are done and that there are.
+    /// Writes everything in `region`'s log to `media` and flushes them; only looks with `dryRun`. `nil` if the region holds no log.
+    /// A corrupt log, or one with a record that no medium is for, throws before anything of it is written. Blocks. `progress` is
+    /// called now and then with the bytes of the log that are done and that there are.
     public static func run(
-        _ region: Region, onto media: [VolumeID: any Medium], dryRun: Bool = false, refusingTornTail: Bool = false,
+        _ region: Region, onto media: [VolumeID: any Medium], dryRun: Bool = false,
         progress: (_ done: UInt64, _ total: UInt64) -> Void = { _, _ in }
     ) throws(ReplayError) -> ReplayOutcome? {
         var batch = MediumBatch(media: media)
         guard let outcome = try judge(region, batch) else { return nil }
-        if refusingTornTail, outcome.verdict == .torn {
-            throw ReplayError(.tornTail, "the log of \(region.group) has a torn tail at LSN \(outcome.endLSN)")
-        }
         guard !dryRun, let scan = LogScan(region: region) else { return outcome }
         var done = outcome.headLSN
         for write in scan {

@@ -93,7 +93,7 @@ final class Group {
         case .fence(let processes): fence(processes)
         case .lockMedia: lockMedia()
         case .sealRegion: sealRegion { self.handle(.sealed) }
-        case .recover(let askingFirst): recover(refusingTornTail: askingFirst)
+        case .recover(let askingFirst): recover(askingFirst: askingFirst)
         case .setLogAside: setLogAside()
         case .openLog(let incarnation, let logUUID, let start): openLog(incarnation, logUUID, start)
         case .serve: owner?.serve()
@@ -159,7 +159,7 @@ final class Group {
         guard media.isEmpty else { return handle(.stepFailed("the medium is not released yet")) }
         let volumes = configuration.volumes
         // Later on a missing file is one whose file system is not there: an empty one in its place would lose everything.
-        let isNew = machine.record?.epoch == Epoch(1)
+        let isNew = machine.record?.isNew == true
         onThread {
             var opened: [FileMedium] = []
             for volume in volumes {
@@ -186,8 +186,9 @@ final class Group {
         return result
     }
 
-    private func recover(refusingTornTail: Bool) {
+    private func recover(askingFirst: Bool) {
         let region = region
+        let isNew = machine.record?.isNew == true
         let media = mediaByVolume
         // What the recovery tool wrote to the medium already may have been overwritten there since.
         let isReplayed = region.identity?.isReplayed == true
@@ -196,15 +197,22 @@ final class Group {
                 Report("already-replayed", "twinlog-recover wrote this log to the medium; it is not written again"),
                 group: configuration.id)
         }
+        let asks = askingFirst && !isReplayed
         step {
             do throws(ReplayError) {
-                let outcome = try Replay.run(
-                    region, onto: media, dryRun: isReplayed, refusingTornTail: refusingTornTail && !isReplayed)
-                return .recovered(end: outcome?.endLSN ?? .zero)
+                guard let outcome = try Replay.run(region, onto: media, dryRun: isReplayed || asks) else {
+                    return isNew
+                        ? .recovered(end: .zero)
+                        : .logCorrupt("the pool here has lost its log of \(region.group): there is none")
+                }
+                guard !asks else {
+                    let end = outcome.verdict == .torn ? "has a torn tail at" : "ends at"
+                    return .tailInDoubt("the log \(end) LSN \(outcome.endLSN), where a crash left it")
+                }
+                return .recovered(end: outcome.endLSN)
             } catch {
                 return switch error.code {
                 case .medium: .stepFailed(error.message)
-                case .tornTail: .tailInDoubt(error.message)
                 case .corrupt: .logCorrupt(error.message)
                 case .unknownVolume, .outOfRange: .recoveryRefused(error.message)
                 }

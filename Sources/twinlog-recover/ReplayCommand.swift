@@ -99,7 +99,6 @@ struct ReplayCommand: ParsableCommand {
     private static func failure(_ error: ReplayError, _ pool: String) -> Failure {
         switch error.code {
         case .corrupt: Failure(.corrupt, "\(pool): \(error)")
-        case .tornTail: Failure(.torn, "\(pool): \(error)")
         case .unknownVolume:
             Failure(.usage, "\(pool): \(error); name every volume of the group with --volume; nothing was written")
         case .outOfRange: Failure(.refused, "\(pool): \(error); is it the right medium? nothing was written")

@@ -20,8 +20,8 @@ struct DoubtTests {
         Presence(process: Rig.process(Self.beta), counter: counter, pool: Rig.pool(Self.beta))
     }
 
-    @Test("S5: an owner that restarts leaves a torn tail to its partner, which lives and holds everything")
-    func leavesATornTailToThePartner() throws {
+    @Test("S5: an owner that restarts leaves its log's end to its partner, which lives and holds everything")
+    func leavesItsEndToThePartner() throws {
         let (rig, directives) = restarted()
         #expect(directives == [.recover(askingFirst: true)])
         rig.take(.peerPresence(presence(1), deadProcess: nil, askedAt: rig.now))
@@ -38,8 +38,8 @@ struct DoubtTests {
         #expect(!rig.machine.isOwner && !rig.machine.isServing)
     }
 
-    @Test("S5: what is torn is discarded if the partner gives no sign of life within a lease, and not before")
-    func discardsATornTailAlone() {
+    @Test("S5: the log decides alone if the partner gives no sign of life within a lease, and not before")
+    func decidesAlone() {
         let (rig, _) = restarted()
         rig.presence = presence(1)
         rig.take(.peerPresence(presence(1), deadProcess: nil, askedAt: rig.now))
@@ -98,6 +98,57 @@ struct DoubtTests {
         #expect(claim.owner == Self.alpha && claim.sources == [Self.alpha, Self.beta] && claim.mustFence.count == 1)
         for event in [Event.swapped(.won), .fenced, .mediaLocked] { rig.take(event) }
         #expect(rig.take(.sealed) == [.recover(askingFirst: false)], "it was asked, and did not answer")
+    }
+
+    // MARK: S20
+
+    /// Alpha, whose pool is the one that is known, with nothing in it.
+    private func emptied(_ record: GroupRecord) -> Rig {
+        let rig = Rig(Self.alpha, pid: 2)
+        rig.start(local: nil, record)
+        return rig
+    }
+
+    @Test("S20: an owner whose pool has lost its log gives the group to the partner that holds everything")
+    func emptiedBesideThePartner() throws {
+        let rig = Rig(Self.alpha, pid: 2)
+        rig.take(.started(local: nil))
+        let given = try #require(rig.take(.recordRead(Rig.record())).swap)
+        #expect(given.owner == Self.beta && given.ownerProcess == nil && given.phase == .claimed)
+        rig.take(.swapped(.won))
+        #expect(rig.pass(20 * Rig.lease).swap == nil && !rig.machine.isServing)
+    }
+
+    @Test("S20: without another copy it waits for an operator, who may go on with the medium as it is")
+    func emptiedAlone() throws {
+        let rig = emptied(Rig.record(inSync: [Self.alpha]))
+        #expect(rig.machine.state(rig.now) == .unavailable)
+        #expect(rig.machine.reason(rig.now)?.contains("no log") == true)
+        let claim = try #require(rig.take(.command(.takeOver(force: true))).swap)
+        #expect(claim.setsAsideLog == true && claim.sources == [Self.alpha])
+    }
+
+    @Test("S20: a mirror whose pool has lost its log does not take over, whatever the record says")
+    func emptiedMirror() {
+        let rig = Rig(Self.beta, pid: 2)
+        rig.start(local: nil, Rig.record())
+        rig.take(.peerPresence(nil, deadProcess: Rig.process(Self.alpha), askedAt: rig.now))
+        #expect(rig.pass(20 * Rig.lease).swap == nil)
+        #expect(rig.machine.state(rig.now) == .unavailable && !rig.machine.takeoverPossible(rig.now))
+    }
+
+    @Test("a new group's owner may restart before it has published; from then on it is not new")
+    func newGroup() throws {
+        let first = Rig(Self.alpha)
+        first.take(.started(local: nil))
+        let created = try #require(first.take(.recordRead(nil)).swap)
+        #expect(created.isNew == true && created.phase == .claimed)
+        let again = Rig(Self.alpha, pid: 2)
+        again.take(.started(local: nil))
+        let claim = try #require(again.take(.recordRead(created)).swap)
+        #expect(claim.isNew == true && claim.owner == Self.alpha && claim.epoch == Epoch(2))
+        for event in [Event.swapped(.won), .fenced, .mediaLocked, .sealed, .recovered(end: .zero)] { again.take(event) }
+        #expect(try #require(again.take(.logOpened).swap).isNew == nil)
     }
 
     // MARK: S26

@@ -17,24 +17,64 @@ extension Cluster {
             case tail
             /// Of the oldest record, which was.
             case promised
+            /// Of the same as `tail`, the field that says where a record belongs; or all of its header. Nothing says then that there
+            /// were any.
+            case place, zeros
+            /// Of the log's identity: as if it had never been used.
+            case emptied
+
+            /// The bytes of a header that are damaged.
+            var bytes: Range<UInt64> {
+                switch self {
+                // The header's checksum: place and incarnation still say that a record was issued here.
+                case .tail, .promised: 0..<1
+                case .place: 16..<17
+                case .zeros: 0..<64
+                case .emptied: 0..<8192
+                }
+            }
+
+            var verdicts: [String] {
+                switch self {
+                case .tail: ["torn"]
+                case .promised: ["corrupt"]
+                // A write that the kill cut leaves a trace of its own.
+                case .place, .zeros: ["clean", "torn"]
+                case .emptied: ["clean"]
+                }
+            }
+
+            var event: String {
+                switch self {
+                case .tail, .place, .zeros: "tail-in-doubt"
+                case .promised: "log-corrupt"
+                case .emptied: "amnesia"
+                }
+            }
         }
 
-        /// Flips a bit in the header of each record, in the pool's file. Answers how many there were.
+        /// In the pool's file. Answers how many records it took.
         private func damage(_ cluster: LocalCluster, _ node: String, _ damage: Damage) throws -> Int {
             let scan = try cluster.recoverJSON("scan", node)
             let known = try #require(scan["acknowledgedLSN"] as? UInt64)
             let start = try #require(scan["ringOffset"] as? UInt64), bytes = try #require(scan["ringBytes"] as? UInt64)
             let places = try cluster.dataRecords(node).map { try #require($0["lsn"] as? UInt64) }
-            let chosen = damage == .tail ? places.filter { $0 >= known } : Array(places.filter { $0 < known }.prefix(1))
             let pool = try FileHandle(forUpdating: URL(fileURLWithPath: "\(cluster.folder)/run/\(node).pool"))
-            for lsn in chosen {
-                // The header's checksum: place and incarnation still say that a record was issued here.
-                try pool.seek(toOffset: start + lsn % bytes)
+            defer { try? pool.close() }
+            func spoil(_ record: UInt64) throws {
+                let count = Int(damage.bytes.upperBound - damage.bytes.lowerBound)
+                try pool.seek(toOffset: record + damage.bytes.lowerBound)
                 let byte = try #require(try pool.read(upToCount: 1)?.first)
-                try pool.seek(toOffset: start + lsn % bytes)
-                try pool.write(contentsOf: Data([byte ^ 1]))
+                try pool.seek(toOffset: record + damage.bytes.lowerBound)
+                try pool.write(contentsOf: count == 1 ? Data([byte ^ 1]) : Data(repeating: 0, count: count))
             }
-            try pool.close()
+            guard damage != .emptied else {
+                try spoil(start - 8192)
+                return places.count
+            }
+            let isOldest = damage == .promised
+            let chosen = isOldest ? Array(places.filter { $0 < known }.prefix(1)) : places.filter { $0 >= known }
+            for lsn in chosen { try spoil(start + lsn % bytes) }
             return chosen.count
         }
 
@@ -67,19 +107,18 @@ extension Cluster {
             let acknowledged = try await killBoth(cluster, owner)
             let damaged = try self.damage(cluster, owner, damage)
             guard damaged > 0, try cluster.record()?.inSync.count == 2 else { return 0 }
-            let verdict = try cluster.recoverJSON("scan", owner)["verdict"] as? String
-            #expect(verdict == (damage == .tail ? "torn" : "corrupt"))
+            let verdict = try #require(try cluster.recoverJSON("scan", owner)["verdict"] as? String)
+            #expect(damage.verdicts.contains(verdict), "\(verdict)")
             _ = try cluster.spoilMedium(whatIsInTheLogOf: mirror)
             // The owner stands before the medium until its partner lives.
             let medium = try FileMedium.open(path: cluster.mediumPath(), sizeBytes: 64 << 20, createIfMissing: false)
             try medium.lock()
             try cluster.start(owner)
-            try await cluster.wait("claimed") { try cluster.record()?.phase == .claimed }
+            if damage != .emptied { try await cluster.wait("claimed") { try cluster.record()?.phase == .claimed } }
             try cluster.start(mirror)
             try await cluster.wait("up: \(mirror)") { cluster.group(at: mirror) != nil }
             try medium.unlock()
-            let kind = damage == .tail ? "tail-in-doubt" : "log-corrupt"
-            try await cluster.wait(kind) { cluster.logs().contains(kind) }
+            try await cluster.wait(damage.event) { cluster.logs().contains(damage.event) }
             try await cluster.waitUntilMirrored()
             #expect(cluster.owner() == mirror, "its log is the one that was replayed")
             let client = try await cluster.connect(to: mirror)

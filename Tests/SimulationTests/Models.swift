@@ -57,7 +57,6 @@ struct RegionModel {
     }
 
     /// Traces of a record behind what the scan finds (S5).
-    func isTorn(end: LSN) -> Bool { records.contains { $0.lsn >= end } }
 
     /// A part of the log reaches persistent memory. What was a lap earlier in its place is gone.
     mutating func store(_ shipped: [Record], _ range: Range<LSN>) {

@@ -133,7 +133,7 @@ final class SimProcess {
         case .fence(let processes): fence(processes)
         case .lockMedia: lockMedia()
         case .sealRegion: sealRegion { self.handle(.sealed) }
-        case .recover(let askingFirst): recover(refusingTornTail: askingFirst)
+        case .recover(let askingFirst): recover(askingFirst: askingFirst)
         case .setLogAside: world.oracle.expect(false, "\(name) sets its log aside, and nobody forced it")
         case .openLog(let incarnation, let logUUID, let start): openLog(incarnation, logUUID, start)
         case .serve: owner?.serve()
@@ -201,16 +201,17 @@ final class SimProcess {
         }
     }
 
-    private func recover(refusingTornTail: Bool) {
+    private func recover(askingFirst: Bool) {
         step(world.random.between(1, 20) * millisecond) { [self] done in
-            guard let region = node.region else { return done(.recovered(end: .zero)) }
+            guard let region = node.region else {
+                return done(
+                    machine.record?.isNew == true ? .recovered(end: .zero) : .logCorrupt("the pool has no log"))
+            }
             let found = region.scan()
             guard !region.isCorrupt(end: found.end) else {
                 return done(.logCorrupt("the log is corrupt at LSN \(found.end), below its acknowledged LSN"))
             }
-            if refusingTornTail, region.isTorn(end: found.end) {
-                return done(.tailInDoubt("the log has a torn tail at LSN \(found.end)"))
-            }
+            guard !askingFirst else { return done(.tailInDoubt("the log ends at LSN \(found.end)")) }
             world.note("\(name) replays \(found.records.count) records up to LSN \(found.end)")
             writeToMedium(found.records) {
                 done($0 ? .recovered(end: found.end) : .stepFailed("the medium failed"))
