@@ -211,7 +211,7 @@ final class Oracle {
         case "takeover-waits": world.coverage.takeoversWaiting += 1
         case "tail-in-doubt": world.coverage.tailsInDoubt += 1
         case "left-to-partner": world.coverage.tailsLeftToPartner += 1
-        case "tail-discarded": world.coverage.tailsDiscarded += 1
+        case "decided-alone": world.coverage.tailsDecidedAlone += 1
         case "not-taken": world.coverage.giftsTakenBack += 1
         case "log-corrupt": expect(false, "\(process.name): \(report.message)")
         case "handover-aborted": world.coverage.handoversAborted += 1

@@ -36,7 +36,7 @@ struct Coverage: Sendable {
     var acknowledgedWrites = 0, reads = 0, publications = 0
     var takeovers = 0, claimsAnew = 0, fences = 0, takeoversWaiting = 0, staleRefusals = 0, staleWaits = 0
     var degrades = 0, catchUps = 0, farBehind = 0, amnesias = 0, leasesLost = 0
-    var tailsInDoubt = 0, tailsLeftToPartner = 0, tailsDiscarded = 0, giftsTakenBack = 0
+    var tailsInDoubt = 0, tailsLeftToPartner = 0, tailsDecidedAlone = 0, giftsTakenBack = 0
     var handovers = 0, handoversAborted = 0, givenAway = 0
     var kills = 0, killsOfClaimers = 0, poolsLost = 0, pauses = 0, backPressure = 0, destageFailures = 0,
         unknownOutcomes = 0
