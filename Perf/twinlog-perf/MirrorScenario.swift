@@ -212,6 +212,7 @@ final class MirrorShipper: QueuePairDelegate {
             case .appended(let appended): run.issued.append((appended.end, now))
             case .full: return
             case .tooLarge: throw PerfError("\(run.payload.count) bytes do not fit the log")
+            case .failed: throw PerfError("the pool's memory has failed")
             }
         }
     }

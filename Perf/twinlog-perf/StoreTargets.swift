@@ -60,6 +60,7 @@ final class AppendTarget: StoreTarget {
                 return try persist()
             case .full: try trim()
             case .tooLarge: throw PerfError("\(bytes.count) bytes do not fit the log")
+            case .failed: throw PerfError("the pool's memory has failed")
             }
         }
     }

@@ -13,7 +13,7 @@ struct Descriptor: ~Copyable, Sendable {
         Glibc.close(raw)
     }
 
-    /// Opens with O_CLOEXEC and without following a link at the end of the path's name.
+    /// Opens with O_CLOEXEC.
     static func open(_ path: String, _ flags: Int32, mode: mode_t = 0o600) throws(PoolError) -> Descriptor {
         let raw = Glibc.open(path, flags | O_CLOEXEC, mode)
         guard raw >= 0 else { throw .system(path, "open") }
@@ -42,7 +42,7 @@ struct Descriptor: ~Copyable, Sendable {
                 pread(raw, $0.baseAddress! + done, count - done, off_t(offset) + off_t(done))
             }
             if got < 0 && errno == EINTR { continue }
-            if got < 0 { throw .system(path, "read") }
+            if got < 0 { throw .system(path, "read", offset: offset + UInt64(done)) }
             if got == 0 { throw PoolError(.truncated, path: path, offset: offset, "the file ends here") }
             done += got
         }
@@ -56,8 +56,10 @@ struct Descriptor: ~Copyable, Sendable {
 
 extension PoolError {
     /// A failed system call; reads `errno`.
-    static func system(_ path: String, _ call: String, _ number: Int32 = errno) -> PoolError {
+    static func system(
+        _ path: String, _ call: String, _ number: Int32 = errno, offset: UInt64? = nil
+    ) -> PoolError {
         let code: Code = number == ENOSPC || number == EDQUOT || number == EFBIG ? .noSpace : .system
-        return PoolError(code, path: path, "\(call): \(Errno(rawValue: number))")
+        return PoolError(code, path: path, offset: offset, "\(call): \(Errno(rawValue: number))")
     }
 }

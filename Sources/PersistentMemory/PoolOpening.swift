@@ -24,7 +24,10 @@ extension Pool {
         let descriptor = try Descriptor.open(path, (readOnly ? O_RDONLY : O_RDWR) | O_NONBLOCK)
         let fileBytes = try regularFileBytes(descriptor, path)
         try descriptor.lock(exclusive: !readOnly, path: path)
-        let superblock = try superblock(descriptor, fileBytes: fileBytes, path)
+        guard fileBytes >= PoolFormat.firstRegionOffset else { throw try tooShort(descriptor, fileBytes, path) }
+        let superblock = try superblock(fileBytes: fileBytes, path: path) { offset throws(PoolError) in
+            try descriptor.read(PoolFormat.pageBytes, at: offset, path: path)
+        }
         if let expecting, expecting != (superblock.cluster, superblock.node) {
             throw PoolError(
                 .foreign, path: path, offset: 48,
@@ -50,16 +53,24 @@ extension Pool {
         return UInt64(max(0, about.st_size))
     }
 
-    /// The version is looked at before anything else is believed; then checksums; then the size.
-    private static func superblock(
-        _ descriptor: borrowing Descriptor, fileBytes: UInt64, _ path: String
+    /// The version is looked at before anything else is believed; then checksums; then the size. A copy that cannot be read is
+    /// like one that is damaged (S26).
+    static func superblock(
+        fileBytes: UInt64, path: String, read: (_ offset: UInt64) throws(PoolError) -> ByteBlock
     ) throws(PoolError) -> Superblock {
-        guard fileBytes >= PoolFormat.firstRegionOffset else { throw try tooShort(descriptor, fileBytes, path) }
         var valid: [Superblock] = []
         var damagedOffset: UInt64?
+        var unreadable: PoolError?
         var newer: PoolError?
         for offset in PoolFormat.superblockOffsets {
-            switch Superblock.decode(try descriptor.read(PoolFormat.pageBytes, at: offset, path: path)) {
+            let page: ByteBlock
+            do throws(PoolError) {
+                page = try read(offset)
+            } catch {
+                unreadable = unreadable ?? error
+                continue
+            }
+            switch Superblock.decode(page) {
             case .valid(let superblock): valid.append(superblock)
             case .damaged: damagedOffset = damagedOffset ?? offset
             case .alien: continue
@@ -74,6 +85,7 @@ extension Pool {
         // A version whose checksum fails is a rotten byte, as long as the twin says otherwise.
         if let newer, valid.isEmpty { throw newer }
         guard let superblock = valid.max(by: { $0.sequence < $1.sequence }) else {
+            if let unreadable { throw unreadable }
             if let offset = damagedOffset {
                 throw PoolError(.corrupt, path: path, offset: offset, "no copy of the superblock is intact")
             }

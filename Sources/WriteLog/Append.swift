@@ -32,6 +32,9 @@ extension WriteLog {
         case full
         /// Never fits: split it into independent writes of at most ``maximumWriteBytes`` (S7).
         case tooLarge
+        /// The region's memory has failed, here or below (S26): nothing that is appended counts any more. See
+        /// ``Region/memoryFault``.
+        case failed
     }
 
     /// A write's place in the log.

@@ -52,7 +52,7 @@ public final class WriteLog: Sendable {
     // MARK: Appending
 
     /// Stores one write, all or none (S7), with one drain, and publishes it. On persistent memory it is durable here
-    /// when this returns; in msync mode after ``persist()``. Preconditions: not empty; the range does not overflow; nobody
+    /// when this returns `appended`; in msync mode after ``persist()``. Preconditions: not empty; the range does not overflow; nobody
     /// changes the bytes meanwhile, which are read more than once; `acknowledged` is at most ``published``.
     public func append(volume: VolumeID, offset: UInt64, _ payload: Payload, acknowledged: LSN) -> AppendOutcome {
         let length = payload.length
@@ -87,6 +87,8 @@ public final class WriteLog: Sendable {
         _ start: UInt64, _ end: UInt64, _ kind: tl_kind, _ offset: UInt64, _ length: UInt64, _ acknowledged: LSN
     ) -> AppendOutcome {
         precondition(acknowledged.rawValue <= start)
+        // One load, as long as nothing has failed anywhere.
+        if tl_fault_any(), region.memoryFault != nil { return .failed }
         return .appended(
             Appended(
                 start: LSN(start), end: LSN(end), kind: kind.rawValue, offset: offset, length: length,
@@ -133,7 +135,7 @@ public final class WriteLog: Sendable {
     public var tail: LSN { LSN(tl_log_tail(log)) }
     /// Everything below it is in the ring, stored and drained, and may be read.
     public var published: LSN { LSN(tl_log_published(log)) }
-    /// Everything below it survives what this pool's persistence survives.
+    /// Everything below it survives what this pool's persistence survives, as long as ``Region/memoryFault`` is `nil`.
     public var durable: LSN { needsSync ? LSN(durablePosition.load(ordering: .acquiring)) : published }
     /// Where un-destaged records begin, durably.
     public var head: LSN { region.head }
@@ -154,6 +156,12 @@ public final class WriteLog: Sendable {
                 try region.syncRing(from: from, to: to)
             } catch {
                 let error = WriteLogError(.notPersisted, error.description)
+                failure = error
+                throw error
+            }
+            // Memory in the place of what has failed is synced to nowhere.
+            if let fault = region.memoryFault {
+                let error = WriteLogError(.notPersisted, fault.description)
                 failure = error
                 throw error
             }

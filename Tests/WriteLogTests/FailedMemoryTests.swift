@@ -43,6 +43,23 @@ struct FailedMemoryTests {
         #expect(scan.verdict == .corrupt && scan.firstBadLSN == places[3].start)
     }
 
+    @Test("nothing is appended any more: it would not be there")
+    func append() throws {
+        let page = fixture.region.ringBase + Int(places[3].end.rawValue % fixture.region.ringBytes + 4095) / 4096 * 4096
+        try failPage(page)
+        // As long as nobody has met it, nobody knows; the first that does is told.
+        var outcome = fixture.append([1])
+        for _ in 0..<100 { if case .appended = outcome { outcome = fixture.append([1]) } }
+        guard case .failed = outcome else {
+            Issue.record("\(outcome)")
+            return
+        }
+        guard case .failed = fixture.append([2]) else {
+            Issue.record("behind what has failed nothing counts")
+            return
+        }
+    }
+
     @Test("free space that fails costs nothing")
     func freeSpace() throws {
         try failPage(of: fixture.region, at: places[3].end + 4096)

@@ -93,6 +93,23 @@ struct MsyncTests {
         #expect(fixture.log.durable == before.end)
     }
 
+    @Test("S26: nor is what was stored to memory that has failed, though an msync of what stands in its place succeeds")
+    func failedMemory() throws {
+        guard let fixture = try fixture() else { return }
+        let before = try fixture.appended([UInt8](repeating: 1, count: 5000))
+        try fixture.log.persist()
+        try failPage(of: fixture.region, at: LSN(8192))
+        guard case .failed = fixture.append([UInt8](repeating: 2, count: 9000)) else {
+            Issue.record("appended to failed memory")
+            return
+        }
+        for _ in 0..<2 {
+            let error = #expect(throws: WriteLogError.self) { try fixture.log.persist() }
+            #expect(error?.description.contains("has failed") == true)
+        }
+        #expect(fixture.log.durable == before.end)
+    }
+
     /// `msync` of a range with a page that is not mapped fails.
     private func withoutPage(of fixture: LogFixture, at lsn: LSN, _ body: () throws -> Void) throws {
         let page = fixture.region.ringBase + Int(lsn.rawValue)
