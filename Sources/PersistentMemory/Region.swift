@@ -194,29 +194,40 @@ public final class Region: Sendable {
     /// Moves the head; durable when it returns. `head` must be a write boundary (S7) that is not below the present head,
     /// else `invalidValue`. The acknowledged LSN of the slot never goes down. Precondition: formatted.
     public func setHead(_ head: LSN, acknowledged: LSN) throws(PoolError) {
+        try state.withLock { state throws(PoolError) in try store(head, acknowledged: acknowledged, &state) }
+    }
+
+    /// The same for several threads that each know a head, in no order: one that is not above the present head is passed over.
+    /// It is acknowledged itself.
+    public func advanceHead(to head: LSN) throws(PoolError) {
         try state.withLock { state throws(PoolError) in
-            guard let identity = state.identity?.identity else { preconditionFailure("the region was never formatted") }
-            guard head >= state.head.head, head.rawValue % LSN.alignment == 0,
-                max(head, acknowledged).rawValue <= RegionFormat.maximumLSN
-            else {
-                throw PoolError(
-                    .invalidValue, path: mapping.path, offset: offset,
-                    "head \(head), acknowledged \(acknowledged) do not follow head \(state.head.head)")
-            }
-            let slot = HeadSlot(
-                sequence: state.head.sequence + 1, head: head, acknowledged: max(acknowledged, state.head.acknowledged))
-            if slot.head == state.head.head && slot.acknowledged == state.head.acknowledged { return }
-            guard slot.sequence <= PoolFormat.maximumSequence else {
-                throw beyondFormat("sequence \(slot.sequence) of the log's head")
-            }
-            let seed = checksumSeed(log: identity.logUUID, incarnation: identity.incarnation)
-            try mapping.store(
-                slot.encoded(incarnation: identity.incarnation, seed: seed),
-                at: offset + RegionFormat.headOffsets[state.headTurn])
-            state.head = slot
-            state.headTurn = 1 - state.headTurn
-            show(state)
+            guard head > state.head.head else { return }
+            try store(head, acknowledged: head, &state)
         }
+    }
+
+    private func store(_ head: LSN, acknowledged: LSN, _ state: inout State) throws(PoolError) {
+        guard let identity = state.identity?.identity else { preconditionFailure("the region was never formatted") }
+        guard head >= state.head.head, head.rawValue % LSN.alignment == 0,
+            max(head, acknowledged).rawValue <= RegionFormat.maximumLSN
+        else {
+            throw PoolError(
+                .invalidValue, path: mapping.path, offset: offset,
+                "head \(head), acknowledged \(acknowledged) do not follow head \(state.head.head)")
+        }
+        let slot = HeadSlot(
+            sequence: state.head.sequence + 1, head: head, acknowledged: max(acknowledged, state.head.acknowledged))
+        if slot.head == state.head.head && slot.acknowledged == state.head.acknowledged { return }
+        guard slot.sequence <= PoolFormat.maximumSequence else {
+            throw beyondFormat("sequence \(slot.sequence) of the log's head")
+        }
+        let seed = checksumSeed(log: identity.logUUID, incarnation: identity.incarnation)
+        try mapping.store(
+            slot.encoded(incarnation: identity.incarnation, seed: seed),
+            at: offset + RegionFormat.headOffsets[state.headTurn])
+        state.head = slot
+        state.headTurn = 1 - state.headTurn
+        show(state)
     }
 
     /// What is here already counts so far that what comes next could not be read back: nothing that a program wrote.

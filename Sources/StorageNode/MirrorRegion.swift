@@ -15,7 +15,7 @@ enum MirrorRegion {
         if let identity = region.identity, identity.role == .mirror, identity.logUUID == request.logUUID,
             identity.incarnation == request.incarnation
         {
-            if request.head > region.head { try region.setHead(request.head, acknowledged: request.head) }
+            try region.advanceHead(to: request.head)
             return true
         }
         try archiveIfNotEmpty(region, pool: pool)

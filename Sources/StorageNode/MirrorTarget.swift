@@ -91,7 +91,7 @@ final class MirrorTarget: RegionTarget {
     /// At once; in msync mode it waits for the disk.
     private func persistHead() throws(RemoteMemoryError) {
         do throws(PoolError) {
-            if head > region.head { try region.setHead(head, acknowledged: head) }
+            try region.advanceHead(to: head)
         } catch {
             throw RemoteMemoryError(.remoteOperation, error.description)
         }
@@ -135,7 +135,7 @@ final class MirrorTarget: RegionTarget {
     private static func persist(_ region: Region, head: LSN?) -> String? {
         do {
             try region.drain()
-            if let head, head > region.head { try region.setHead(head, acknowledged: head) }
+            if let head { try region.advanceHead(to: head) }
             // What met failed memory is not in the file (S11, S26).
             return region.memoryFault?.description
         } catch {

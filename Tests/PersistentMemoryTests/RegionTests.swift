@@ -58,6 +58,20 @@ struct RegionTests {
         #expect(try reopened().identity?.incarnation == last)
     }
 
+    @Test func twoThreadsThatKnowAHeadEachAdvanceItToTheHigher() async throws {
+        try region.format(role: .mirror, logUUID: log, incarnation: Incarnation(1), start: .zero)
+        let region = region
+        for round in 1...200 as ClosedRange<UInt64> {
+            let heads = [LSN(round * 128 - 64), LSN(round * 128)]
+            try await withThrowingTaskGroup(of: Void.self) { tasks in
+                for head in heads { tasks.addTask { try region.advanceHead(to: head) } }
+                try await tasks.waitForAll()
+            }
+            #expect(region.head == heads[1] && region.acknowledged == heads[1])
+        }
+        #expect(try reopened().head == LSN(200 * 128))
+    }
+
     @Test func headsNeverGoBackAndStandOnUnits() throws {
         try region.format(role: .owner, logUUID: log, incarnation: Incarnation(1), start: .zero)
         try region.setHead(LSN(640), acknowledged: LSN(1000))
