@@ -71,8 +71,8 @@ extension GroupMachine {
             out.append(record.setsAsideLog == true ? .setLogAside : .recover(askingFirst: recovering.asksFirst))
         case .asking: break
         case .opening:
-            let start = LSN((recovering.end.rawValue + LSN.alignment - 1) / LSN.alignment * LSN.alignment)
-            out.append(.openLog(Incarnation(recovering.epoch), logUUID: record.logUUID, start: start))
+            out.append(
+                .openLog(Incarnation(recovering.epoch), logUUID: record.logUUID, start: recovering.end.alignedUp))
         case .publishing: recovering.underWay = swap(to: published(record), .publish, now, &out)
         case .releasing: out.append(.releaseMedia)
         case .givingAway:

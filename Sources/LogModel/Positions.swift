@@ -19,6 +19,8 @@ public struct LSN: RawRepresentable, Hashable, Comparable, Sendable, Codable, Cu
         precondition(a >= b, "LSN distance \(a) - \(b) is negative")
         return a.rawValue - b.rawValue
     }
+    /// The first place for a record at or above this. Precondition: below 2^63.
+    public var alignedUp: LSN { LSN((rawValue + Self.alignment - 1) / Self.alignment * Self.alignment) }
     public var description: String { String(rawValue) }
 
     public init(from decoder: any Decoder) throws {

@@ -11,7 +11,7 @@ public import LogModel
 public import PersistentMemory
 public import WriteLog
 
-public struct HealOutcome: Sendable {
+public struct HealOutcome: Hashable, Sendable {
     /// Stored anew, or in a dry run to be stored.
     public internal(set) var healedRecords: UInt64 = 0
     public internal(set) var healedBytes: UInt64 = 0
@@ -82,8 +82,8 @@ public enum Heal {
         try checkMemory(target)
         var healing = Healing(target: damaged, source: good, dryRun: dryRun)
         healing.outcome.acknowledgedLSN = comparison.acknowledgedLSN
-        try healing.records(comparison)
         try healing.head(comparison)
+        try healing.records(comparison)
         healing.judge(comparison)
         try checkMemory(target)
         return healing.outcome
@@ -171,9 +171,13 @@ public enum Heal {
             undrained = []
         }
 
-        /// A head below which the target holds nothing: the other copy's says that it is on the medium (S8).
+        /// A head below which the target holds nothing, or which lies so far back that what is healed takes the place of what it
+        /// holds: the other copy's says that this is on the medium (S8). It is durable before anything is stored there.
         mutating func head(_ comparison: LogComparison) throws(HealError) {
-            guard comparison.hasLostHead(.first) else { return }
+            let (head, ring) = (target.region.head, target.region.ringBytes)
+            let isOverwritten =
+                comparison.acknowledgedLSN > head + ring && comparison.contains(.onlySecond, acknowledged: true)
+            guard comparison.hasLostHead(.first) || (head < comparison.fromLSN && isOverwritten) else { return }
             if !dryRun {
                 try onPool { () throws(PoolError) in
                     try target.region.setHead(comparison.fromLSN, acknowledged: comparison.acknowledgedLSN)
@@ -185,8 +189,12 @@ public enum Heal {
         mutating func judge(_ comparison: LogComparison) {
             guard outcome.lost.isEmpty else { return outcome.verdict = .corrupt }
             if dryRun {
-                let isHealed = outcome.healedRecords > 0 || outcome.restoredHead != nil
-                outcome.verdict = isHealed ? .clean : comparison.first.verdict
+                outcome.verdict = comparison.first.verdict
+                guard outcome.healedRecords > 0 || outcome.restoredHead != nil else { return }
+                // Whole up to there; how it goes on, the target says by itself.
+                let healed = max(comparison.fromLSN, comparison.acknowledgedLSN).alignedUp
+                guard var rest = LogScan(region: target.region, from: healed) else { return }
+                outcome.verdict = rest.finish()
                 return
             }
             guard var scan = LogScan(region: target.region) else { return }

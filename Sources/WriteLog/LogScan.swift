@@ -34,6 +34,16 @@ public struct LogScan: Sequence, IteratorProtocol {
         scan = tl_scan_begin(&ring, headLSN.rawValue, region.acknowledged.rawValue)
     }
 
+    /// What follows `from`, where everything below it is known to be whole. Precondition: a multiple of 64.
+    package init?(region: Region, from: LSN) {
+        guard let identity = region.identity, identity.role != .empty, var ring = region.ring else { return nil }
+        precondition(from.rawValue % LSN.alignment == 0)
+        self.region = region
+        self.identity = identity
+        headLSN = from
+        scan = tl_scan_begin(&ring, from.rawValue, from.rawValue)
+    }
+
     /// The end of the last whole, valid write so far.
     public var endLSN: LSN { LSN(scan.position) }
     /// The highest acknowledged LSN found so far; complete once there is a verdict.

@@ -223,6 +223,32 @@ struct HealTests {
         #expect(try contents(of: pair.owner.path) == before)
     }
 
+    @Test func aStaleCopyIsHealedInOneGoAndNotMadeWorse() throws {  // S8, S10
+        let pair = try Pair.stale()
+        #expect(LogComparison.run(pair.mirror.region, pair.owner.region).first.verdict == .clean)
+        let dry = try pair.healMirror(dryRun: true)
+        let real = try pair.healMirror()
+        #expect(real == dry && real.verdict == .clean && real.restoredHead == pair.owner.region.head)
+        try pair.mirror.reopen()
+        #expect(pair.mirror.region.head == pair.owner.region.head)
+        // The watermark behind it was not acknowledged itself.
+        let sound = try #require(LogScan(region: pair.owner.region)).map(\.start).filter { $0 < pair.acknowledged }
+        #expect(try #require(LogScan(region: pair.mirror.region)).map(\.start) == sound)
+    }
+
+    @Test func aDryRunJudgesTheTailAsTheHealDoes() throws {
+        for damage in [nil, 4, 70] as [UInt64?] {
+            let pair = try Pair.filled()
+            let tail = try pair.write([UInt8](repeating: 1, count: 300))
+            try pair.ship()
+            if let damage { try pair.mirror.flip(at: tail.start + damage) }
+            try pair.mirror.flip(at: pair.single[3].start + 64)
+            let dry = try pair.healMirror(dryRun: true)
+            #expect(dry.verdict == (damage == nil ? .clean : .torn))
+            #expect(try pair.healMirror() == dry)
+        }
+    }
+
     @Test func aLostNewestHeadIsCorruptionNotATornTail() throws {  // S5
         let pair = try lapped()
         let sound = try #require(LogScan(region: pair.mirror.region)).map(\.start)

@@ -116,6 +116,26 @@ final class Pair {
         writes.removeAll { $0.start < lsn }
     }
 
+    /// The mirror has missed what the owner wrote alone since, for more than a lap of what the mirror holds; it is sound, and stale.
+    static func stale() throws -> Pair {
+        let pair = try Pair()
+        var random = SeededGenerator(seed: 9)
+        for number in 0..<13 {
+            try pair.write(random.bytes(3000), at: UInt64(number) << 12)
+            try pair.acknowledge()
+        }
+        let head = pair.writes[9].start
+        try pair.log.setHead(head, acknowledged: pair.acknowledged)
+        pair.log.setReclaimLimit(head)
+        for number in 0..<15 {
+            try pair.write(random.bytes(3000), at: UInt64(number) << 12)
+            pair.acknowledged = pair.log.published
+        }
+        guard pair.log.appendWatermark(acknowledged: pair.acknowledged) else { throw NoRoom() }
+        pair.writes.removeAll { $0.start < head }
+        return pair
+    }
+
     /// `count` writes, all acknowledged, and a watermark that says so; from the 2/3 of the ring on and around its end.
     static func filled(seed: UInt64 = 1, count: Int = 12) throws -> Pair {
         let pair = try Pair()
