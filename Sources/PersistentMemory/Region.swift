@@ -87,6 +87,13 @@ public final class Region: Sendable {
         return head + (fileOffset - ringOffset + ringBytes - head.rawValue % ringBytes) % ringBytes
     }
 
+    /// Whether every byte of header and ring is zero, as in a region that was never used. Reads all of it.
+    public var isBlank: Bool {
+        let bytes = Int(ringOffset - offset + ringBytes)
+        let base = mapping.base + Int(offset)
+        return base.load(as: UInt8.self) == 0 && memcmp(base, base + 1, bytes - 1) == 0
+    }
+
     // MARK: Opening
 
     /// Reads the slots; throws `corrupt` if both identity slots are damaged. Heals nothing by itself.

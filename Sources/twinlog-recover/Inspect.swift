@@ -69,7 +69,9 @@ struct Inspect: ParsableCommand {
 
         var text: String {
             guard role != RegionRole.empty.name else {
-                return "  \(name): never used, \(Size.format(ringBytes)) at offset \(ringOffset)"
+                return
+                    "  \(name): no log (`twinlog-recover scan` tells whether there was one), \(Size.format(ringBytes)) at offset "
+                    + "\(ringOffset)"
             }
             return """
                   \(name): \(role)'s log \(logUUID.value ?? ""), epoch \(epoch) from LSN \(startLSN)\(replayed ? ", replayed by this tool" : "")

@@ -61,6 +61,12 @@ struct ReplayCommand: ParsableCommand {
 
     private func checkReplayable(_ region: Region) throws(Failure) {
         guard let identity = region.identity, identity.role != .empty else {
+            guard region.isBlank || region.identity != nil else {
+                throw Failure(
+                    .corrupt,
+                    "\(options.pool): the identity of \(group)'s log is gone, so nobody can tell what of it counts; if the group was "
+                        + "mirrored, replay the other node's pool; nothing was written")
+            }
             throw Failure(.refused, "\(options.pool): the log of \(group) was never used, there is nothing to replay")
         }
         guard identity.isReplayed else { return }
@@ -155,7 +161,8 @@ struct ReplayCommand: ParsableCommand {
         print("\(group): \(dryRun ? "would write" : "wrote and flushed") \(what)")
         if outcome.verdict == .torn {
             print(
-                "  the log's tail is torn: what begins at LSN \(outcome.endLSN) was never acknowledged and is left out")
+                "  the log's tail is torn: what begins at LSN \(outcome.endLSN) is not known to be acknowledged and is left out"
+            )
         }
         guard !dryRun else { return }
         print(

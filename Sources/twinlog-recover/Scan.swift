@@ -81,7 +81,10 @@ struct ScannedLog: Encodable {
         ringOffset = region.ringOffset
         ringBytes = region.ringBytes
         // Never formatted, or formatted as empty: nothing to read.
-        guard var scan = LogScan(region: region) else { return }
+        guard var scan = LogScan(region: region) else {
+            if identity == nil, !region.isBlank { verdict = LogScan.Verdict.corrupt.rawValue }
+            return
+        }
         while let write = scan.next() {
             for record in write.records { count(record) }
             progress(write.end - scan.headLSN)
@@ -106,12 +109,18 @@ struct ScannedLog: Encodable {
     }
 
     var text: String {
-        guard role != RegionRole.empty.name else { return "  \(name): never used" }
+        guard role != RegionRole.empty.name else {
+            return verdict == LogScan.Verdict.clean.rawValue
+                ? "  \(name): never used"
+                : "  \(name): CORRUPT: the log's identity is gone, though something was written here; if the group was mirrored, "
+                    + "use the other node's pool"
+        }
         let judgement =
             switch LogScan.Verdict(rawValue: verdict) {
             case .clean: "clean"
             case .torn:
-                "torn at LSN \(place): what begins there was never acknowledged and may be discarded"
+                "torn at LSN \(place): nothing here says that what begins there was acknowledged; if the group was mirrored, "
+                    + "compare it with the other node's pool before it is discarded"
             default:
                 if let memoryFault {
                     "CORRUPT at LSN \(place): \(memoryFault); if the group was mirrored, use the other node's pool"

@@ -40,7 +40,7 @@ extension Cluster {
                 case .promised: ["corrupt"]
                 // A write that the kill cut leaves a trace of its own.
                 case .place, .zeros: ["clean", "torn"]
-                case .emptied: ["clean"]
+                case .emptied: ["corrupt"]
                 }
             }
 

@@ -111,6 +111,21 @@ struct RecoverToolTests {
         }
     }
 
+    @Test func aLogWithoutAnIdentityIsNotOneThatWasNeverUsed() throws {  // S5, S20
+        let fixture = try Fixture()
+        try fixture.write([1], at: 0)
+        let header = fixture.region.ringOffset - 8192
+        fixture.pool.close()
+        try overwrite(fixture.poolPath, at: header, with: [UInt8](repeating: 0, count: 8192))
+        let scan = try look(fixture.poolPath, "scan", "--json")
+        #expect(scan.code == 3)
+        #expect(try group(scan)["verdict"] as? String == "corrupt")
+        let replay = try recover(
+            "replay", fixture.poolPath, "--group", "g0", "--volume", "vol0=\(fixture.mediumPath())")
+        #expect(replay.code == 3 && replay.errors.contains("identity"), "\(replay)")
+        try fixture.mediaAreUntouched()
+    }
+
     // MARK: What is not a pool
 
     @Test func whatIsNotAPoolIsExitFourWithFileAndReason() throws {  // S21
