@@ -30,16 +30,20 @@ public enum Replay {
         progress: (_ done: UInt64, _ total: UInt64) -> Void = { _, _ in }
     ) throws(ReplayError) -> ReplayOutcome? {
         var batch = MediumBatch(media: media)
-        guard let outcome = try judge(region, batch) else { return nil }
+        let faultBefore = region.memoryFault
+        guard let (outcome, count) = try judge(region, batch) else { return nil }
         guard !dryRun, let scan = LogScan(region: region) else { return outcome }
-        var done = outcome.headLSN
+        var done = outcome.headLSN, added: UInt64 = 0
         for write in scan {
-            for record in write.records { try batch.add(record) }
+            for record in write.records {
+                try batch.add(record)
+                added += 1
+            }
             done = write.end
             progress(done - outcome.headLSN, outcome.endLSN - outcome.headLSN)
         }
         // Memory can rot between two looks: what was judged whole must be what is replayed (S26).
-        guard done == outcome.endLSN else {
+        guard done == outcome.endLSN, added == count else {
             throw ReplayError(
                 .corrupt,
                 "the log of \(region.group) changed under the replay: good up to LSN \(outcome.endLSN) before, to \(done) now"
@@ -49,16 +53,28 @@ public enum Replay {
             try batch.write()
             try batch.flush()
         }
+        // What failed meanwhile read as zeros, and is on the medium as such: another copy must be replayed over it.
+        if let fault = region.memoryFault, fault != faultBefore {
+            throw ReplayError(
+                .corrupt,
+                "\(fault), while the log of \(region.group) was replayed: zeros may be on the medium in the place of what was there. "
+                    + "If the group was mirrored, replay the other node's pool, which holds everything that was acknowledged"
+            )
+        }
         return outcome
     }
 
-    /// Reads all of the log without writing: its end, and whether every record can go to its medium.
-    private static func judge(_ region: Region, _ batch: MediumBatch) throws(ReplayError) -> ReplayOutcome? {
+    /// Reads all of the log without writing: its end, whether every record can go to its medium, and how many there are, pads
+    /// left out.
+    private static func judge(
+        _ region: Region, _ batch: MediumBatch
+    ) throws(ReplayError) -> (ReplayOutcome, UInt64)? {
         guard var scan = LogScan(region: region) else { return nil }
-        var payloadBytes: UInt64 = 0
+        var payloadBytes: UInt64 = 0, count: UInt64 = 0
         var problem: ReplayError?
         while let write = scan.next() {
             for record in write.records where problem == nil {
+                count += 1
                 payloadBytes += UInt64(record.payload.count)
                 do throws(ReplayError) { _ = try batch.medium(for: record) } catch { problem = error }
             }
@@ -77,9 +93,10 @@ public enum Replay {
                     + "\(scan.acknowledgedLSN): heal it from the other copy, see `twinlog-recover compare` and `heal`")
         }
         if let problem { throw problem }
-        return ReplayOutcome(
+        let outcome = ReplayOutcome(
             headLSN: scan.headLSN, endLSN: scan.endLSN, acknowledgedLSN: scan.acknowledgedLSN, writes: scan.writeCount,
             records: scan.recordCount, payloadBytes: payloadBytes, verdict: verdict)
+        return (outcome, count)
     }
 
     private static func onMedium(_ body: () throws(MediumError) -> Void) throws(ReplayError) {

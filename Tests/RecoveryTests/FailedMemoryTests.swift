@@ -33,6 +33,36 @@ struct FailedMemoryTests {
         #expect(try contents(of: fixture.mediumPath("vol0")) == Fixture.blankMedium)
     }
 
+    /// A medium beside which memory fails.
+    // @unchecked: one thread.
+    private final class Spoiling: Medium, @unchecked Sendable {
+        let sizeBytes: UInt64 = 1 << 20
+        var spoil: (() throws -> Void)?
+        private(set) var zeros = 0
+
+        func read(into buffer: UnsafeMutableRawBufferPointer, at offset: UInt64) throws(MediumError) {}
+        func write(_ buffers: [UnsafeRawBufferPointer], at offset: UInt64) throws(MediumError) {
+            do { try spoil?() } catch { preconditionFailure("\(error)") }
+            spoil = nil
+            for buffer in buffers { zeros += buffer.reduce(0) { $0 + ($1 == 0 ? 1 : 0) } }
+        }
+        func zero(_ range: ByteRange, releasingSpace: Bool) throws(MediumError) {}
+        func flush() throws(MediumError) {}
+    }
+
+    @Test func aReplayBesideWhichMemoryFailsHasNotSucceeded() throws {
+        let fixture = try Fixture()
+        for number in 0..<4 { try fixture.write([UInt8](repeating: 7, count: 8128), at: UInt64(number) << 14) }
+        let medium = Spoiling()
+        // Judged whole before, of the last record's payload.
+        medium.spoil = { try failPage(of: fixture.region, at: LSN(3 * 8192 + 4096)) }
+        let error = try #require(throws: ReplayError.self) {
+            try Replay.run(fixture.region, onto: [volume0: medium])
+        }
+        #expect(error.code == .corrupt && error.message.contains("zeros may be on the medium"), "\(error)")
+        #expect(medium.zeros == 4096, "which they are")
+    }
+
     @Test func aCopyInFailedMemoryIsNotCalledHealed() throws {
         let pair = try Pair.filled()
         // This one could be healed; but not before the refusal.
