@@ -1,6 +1,8 @@
 // Records in bytes: see tl_record.h.
 #include "tl_record.h"
 
+#include <string.h>
+
 #include "tl_bytes.h"
 #include "tl_crc32c.h"
 
@@ -90,6 +92,14 @@ bool tl_record_header_at_place(const tl_ring *ring, uint64_t place, tl_record *o
     uint64_t lsn = tl_get64(line + AT_LSN);
     if (lsn > TL_MAXIMUM_LSN || lsn % ring->size != place) return false;
     return tl_record_read_header(ring, lsn, lsn + ring->size, out) == TL_VALID;
+}
+
+bool tl_record_lost_its_place(const tl_ring *ring, uint64_t lsn) {
+    uint8_t line[TL_HEADER_BYTES];
+    memcpy(line, ring->bytes + lsn % ring->size, sizeof line);
+    tl_put64(line + AT_LSN, lsn);
+    tl_put64(line + AT_INCARNATION, ring->incarnation);
+    return tl_get32(line) == tl_crc32c(ring->seed, line + 4, TL_HEADER_BYTES - 4);
 }
 
 tl_layout tl_layout_begin(tl_kind kind, uint64_t length, uint64_t lsn, uint64_t ring_size) {

@@ -53,7 +53,8 @@ bool tl_scan_next(tl_scan *scan, tl_scanned_write *out) {
         bool belongs = validity == TL_VALID && record.number == number && (number == 0 || record.count == count);
         if (!belongs) {
             if (validity == TL_VALID || validity == TL_BAD_PAYLOAD) learn(scan, &record);
-            judge(scan, lsn, number > 0 || validity != TL_NOTHING_HERE, end);
+            bool trace = validity != TL_NOTHING_HERE || (lsn < end && tl_record_lost_its_place(&scan->ring, lsn));
+            judge(scan, lsn, number > 0 || trace, end);
             return false;
         }
         learn(scan, &record);

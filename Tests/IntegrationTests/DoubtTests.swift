@@ -17,7 +17,7 @@ extension Cluster {
             case tail
             /// Of the oldest record, which was.
             case promised
-            /// Of the same as `tail`, the field that says where a record belongs; or all of its header. Nothing says then that there
+            /// Of the same as `tail`, the field that says where a record belongs; or all of its header: nothing says then that there
             /// were any.
             case place, zeros
             /// Of the log's identity: as if it had never been used.
@@ -36,10 +36,10 @@ extension Cluster {
 
             var verdicts: [String] {
                 switch self {
-                case .tail: ["torn"]
+                case .tail, .place: ["torn"]
                 case .promised: ["corrupt"]
                 // A write that the kill cut leaves a trace of its own.
-                case .place, .zeros: ["clean", "torn"]
+                case .zeros: ["clean", "torn"]
                 case .emptied: ["corrupt"]
                 }
             }

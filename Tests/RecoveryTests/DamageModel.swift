@@ -117,7 +117,8 @@ struct DamageModel {
             end = bad.writeStart
         }
         let isFollowed = records.contains { $0.lsn > bad.lsn && holds($0.bytes.prefix(64), of: $0, image) }
-        let isTraced = isFollowed || bad.lsn > bad.writeStart || hasPlaceAndEpoch(bad, image)
+        let isTraced =
+            isFollowed || bad.lsn > bad.writeStart || hasPlaceAndEpoch(bad, image) || hasAllElse(bad, image)
         let verdict: LogScan.Verdict = acknowledged > bad.lsn ? .corrupt : isTraced ? .torn : .clean
         return Expectation(verdict: verdict, end: end, firstBad: verdict == .clean ? nil : bad.lsn, writes: writes)
     }
@@ -144,8 +145,17 @@ struct DamageModel {
 
     /// LSN and incarnation still stand in the damaged header.
     private func hasPlaceAndEpoch(_ record: JournalRecord, _ image: UnsafeRawBufferPointer) -> Bool {
+        stand([8..<16, 24..<32], record, image)
+    }
+
+    /// Or everything but these.
+    private func hasAllElse(_ record: JournalRecord, _ image: UnsafeRawBufferPointer) -> Bool {
+        stand([0..<8, 16..<24, 32..<64], record, image)
+    }
+
+    private func stand(_ fields: [Range<Int>], _ record: JournalRecord, _ image: UnsafeRawBufferPointer) -> Bool {
         let place = Int(record.lsn % ringBytes)
-        return [8..<16, 24..<32].allSatisfy { field in
+        return fields.allSatisfy { field in
             record.bytes[field].elementsEqual(image[place + field.lowerBound..<place + field.upperBound])
         }
     }

@@ -74,6 +74,10 @@ tl_validity tl_record_read_header(const tl_ring *ring, uint64_t lsn, uint64_t en
 /// The same, and the payload's checksum.
 tl_validity tl_record_read(const tl_ring *ring, uint64_t lsn, uint64_t end, tl_record *out);
 
+/// Whether a header stands at `lsn` (a multiple of 64) that says of itself, where its LSN or its incarnation has rotted, that it
+/// belongs there: with the right ones in their place its checksum is right.
+bool tl_record_lost_its_place(const tl_ring *ring, uint64_t lsn);
+
 /// The header of this incarnation that stands at `place` of the ring (a multiple of 64), whatever its lap: checksum and
 /// lengths are judged as above. What it says was acknowledged was true once, and stays true for the incarnation.
 bool tl_record_header_at_place(const tl_ring *ring, uint64_t place, tl_record *out);
