@@ -225,7 +225,7 @@ extension Group {
             let pool = node.pool
             // What this process saw become durable is known to be there; after a restart only the head is.
             let known = earlier?.incarnation == request.incarnation ? earlier?.target.durable : nil
-            node.threads.runIfActive(eventLoop: eventLoop) {
+            threads.memory.runIfActive(eventLoop: eventLoop) {
                 try MirrorRegion.prepare(region, for: request, pool: pool)
             }.assumeIsolated().whenComplete { [self] result in
                 isPreparingRegion = false
@@ -249,7 +249,7 @@ extension Group {
 
     private func open(_ request: AttachRequest, _ rail: AcceptedRail, durable: LSN, head: LSN, kept: Bool) {
         let target = MirrorTarget(
-            region: region, durable: durable, head: head, eventLoop: eventLoop, threads: node.threads)
+            region: region, durable: durable, head: head, eventLoop: eventLoop, threads: threads.memory)
         let key = node.registry.register(target, lengthBytes: MirrorTarget.lengthBytes(ring: region.ringBytes))
         mirrorTarget = (target, key, request.incarnation)
         send(

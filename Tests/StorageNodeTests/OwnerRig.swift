@@ -17,6 +17,10 @@ import WriteLog
 
 let ringBytes: UInt64 = 64 * 1024
 
+extension GroupThreads {
+    static let singleton = GroupThreads(reads: .singleton, destage: .singleton, steps: .singleton, memory: .singleton)
+}
+
 /// The mirror's ring, and what was asked of it. Lives on the rig's event loop.
 final class FakeMirror: QueuePair {
     struct Read {
