@@ -268,7 +268,9 @@ final class Group {
             authority: OwnerLog.Authority(
                 isValid: { [unowned self] in machine.ownershipValid(BootClock.now) },
                 rule: { [unowned self] in machine.acknowledgementRule },
-                progress: { [unowned self] local, mirror in handle(.progress(local: local, mirror: mirror)) },
+                progress: { [unowned self] local, mirror, pending in
+                    handle(.progress(local: local, mirror: mirror, pending: pending))
+                },
                 report: { [unowned self] in node.report($0, group: configuration.id) }))
     }
 

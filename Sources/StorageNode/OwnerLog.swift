@@ -21,7 +21,7 @@ final class OwnerLog {
         /// Whether the lease allows acknowledging, reading and trimming now (S8, S17).
         var isValid: () -> Bool
         var rule: () -> (allowed: Bool, needsMirror: Bool)
-        var progress: (_ local: LSN, _ mirror: LSN) -> Void
+        var progress: (_ local: LSN, _ mirror: LSN, _ pending: WorkRequestID?) -> Void
         var report: (Report) -> Void
     }
 
@@ -177,7 +177,7 @@ final class OwnerLog {
         ship()
         // Read once: what is acknowledged is what the machine was told, or a mirror could join without it (S14).
         let durable = log.durable
-        authority.progress(durable, mirrorDurable)
+        authority.progress(durable, mirrorDurable, mirror?.session.pending)
         guard !isRevoked else { return }
         acknowledge(durable)
         requests.startHeld(of: self)

@@ -41,15 +41,15 @@ struct OwnerTests {
     func catchUp() throws {
         let rig = Rig.owner()
         let far = GroupMachineDistance.bytes * 2
-        rig.take(.progress(local: LSN(640 + far), mirror: .zero))
+        rig.take(.progress(local: LSN(640 + far), mirror: .zero, pending: nil))
         rig.take(.railUp)
         rig.take(.attached(durable: LSN(640), MirrorContents(pool: Rig.pool(Rig.beta), isKept: false)))
         #expect(allowed(rig) && !needs(rig))
-        #expect(rig.take(.progress(local: LSN(640 + far), mirror: LSN(640 + far / 2 - 64))) == [])
+        #expect(rig.take(.progress(local: LSN(640 + far), mirror: LSN(640 + far / 2 - 64), pending: nil)) == [])
         #expect(!needs(rig))
-        #expect(rig.take(.progress(local: LSN(640 + far), mirror: LSN(640 + far / 2))) == [.acknowledge])
+        #expect(rig.take(.progress(local: LSN(640 + far), mirror: LSN(640 + far / 2), pending: nil)) == [.acknowledge])
         #expect(needs(rig))
-        let join = try #require(rig.take(.progress(local: LSN(700 + far), mirror: LSN(640 + far))).swap)
+        let join = try #require(rig.take(.progress(local: LSN(700 + far), mirror: LSN(640 + far), pending: nil)).swap)
         #expect(join.inSync == [Rig.alpha, Rig.beta] && join.phase == .published && join.epoch == Epoch(2))
         #expect(rig.machine.state(rig.now) == .resyncing && needs(rig))
         rig.take(.swapped(.won))
@@ -131,13 +131,13 @@ struct OwnerTests {
     @Test("A mirror that comes back with its log in time is in sync without a swap, once it has everything")
     func comesBack() {
         let rig = Rig.mirrored()
-        rig.take(.progress(local: LSN(1280), mirror: LSN(640)))
+        rig.take(.progress(local: LSN(1280), mirror: LSN(640), pending: nil))
         #expect(rig.take(.railDown).contains(.closeRail))
         #expect(rig.take(.tick).contains(.dial))
         #expect(rig.take(.railUp) == [.sendAttach(epoch: Epoch(2))])
         rig.take(.attached(durable: LSN(640), MirrorContents(pool: Rig.pool(Rig.beta), isKept: true)))
         #expect(rig.machine.state(rig.now) == .resyncing && needs(rig))
-        #expect(rig.take(.progress(local: LSN(1280), mirror: LSN(1280))).swap == nil)
+        #expect(rig.take(.progress(local: LSN(1280), mirror: LSN(1280), pending: nil)).swap == nil)
         #expect(rig.machine.state(rig.now) == .mirrored)
     }
 
@@ -157,7 +157,7 @@ struct OwnerTests {
     @Test("A mirror that comes and goes is counted out from its first loss")
     func flapping() {
         let rig = Rig.mirrored()
-        rig.take(.progress(local: LSN(1280), mirror: LSN(640)))
+        rig.take(.progress(local: LSN(1280), mirror: LSN(640), pending: nil))
         rig.take(.railDown)
         var swap: GroupRecord?
         for _ in 0..<40 where swap == nil {
@@ -173,6 +173,78 @@ struct OwnerTests {
         let rig = Rig.owner()
         rig.take(.railUp)
         #expect(rig.take(.attachRefused(.staleEpoch, "newer")).contains(.readRecord))
+    }
+
+    // MARK: A mirror that completes nothing
+
+    /// Alive on its rail, while its oldest request waits.
+    private func wait(_ rig: Rig, _ time: Nanos, pending: UInt64?) -> [Directive] {
+        var out: [Directive] = []
+        let end = rig.now + time
+        while rig.now < end {
+            out += rig.take(.progress(local: LSN(1280), mirror: LSN(640), pending: pending))
+            out += rig.pass(Rig.heartbeat, heard: true, renewing: rig.machine.record)
+        }
+        return out
+    }
+
+    @Test("S13: a mirror that lives and completes nothing is lost as a silent one is, and is counted out")
+    func completesNothing() throws {
+        let rig = Rig.mirrored()
+        let limit = rig.machine.settings.completionLimit
+        #expect(limit >= 10 * Rig.timeout)
+        #expect(!wait(rig, limit - Rig.heartbeat, pending: 1).contains(.closeRail))
+        #expect(rig.machine.state(rig.now) == .mirrored)
+        // Something is completed, however late: the next one has as long.
+        #expect(!wait(rig, limit - Rig.heartbeat, pending: 2).contains(.closeRail))
+        #expect(wait(rig, 2 * Rig.heartbeat, pending: 2).contains(.closeRail))
+        #expect(rig.machine.state(rig.now) == .stalled && needs(rig) && !rig.machine.isHeldTwice(rig.now))
+        #expect(rig.machine.reason(rig.now)?.contains("completed nothing") == true)
+        let out = try #require(wait(rig, 2 * Rig.timeout, pending: nil).swap)
+        #expect(out.inSync == [Rig.alpha] && out.epoch == Epoch(3))
+        rig.take(.swapped(.won))
+        #expect(allowed(rig) && !needs(rig))
+    }
+
+    @Test func aMirrorWithNothingToCompleteIsNotLost() {
+        let rig = Rig.mirrored()
+        #expect(!wait(rig, 3 * rig.machine.settings.completionLimit, pending: nil).contains(.closeRail))
+        #expect(rig.machine.state(rig.now) == .mirrored)
+    }
+
+    @Test("S13: a mirror that completes nothing is counted out though it attaches whenever it is asked")
+    func completesNothingAndAttaches() {
+        let rig = Rig.mirrored()
+        var swap: GroupRecord?
+        let end = rig.now + 3 * rig.machine.settings.completionLimit
+        while swap == nil, rig.now < end {
+            let out = wait(rig, Rig.heartbeat, pending: 1)
+            swap = out.swap
+            if out.contains(.dial) { rig.attach(kept: true) }
+        }
+        #expect(swap?.inSync == [Rig.alpha])
+    }
+
+    @Test("A mirror that was counted out is not needed again before it has completed something")
+    func comesBackAndCompletesNothing() {
+        let rig = Rig.owner()
+        rig.take(.progress(local: LSN(1280), mirror: LSN(640), pending: nil))
+        rig.attach(kept: true)
+        #expect(!wait(rig, rig.machine.settings.completionLimit - Rig.heartbeat, pending: 1).contains(.closeRail))
+        #expect(allowed(rig) && !needs(rig))
+        #expect(wait(rig, 2 * Rig.heartbeat, pending: 1).contains(.closeRail))
+        #expect(allowed(rig) && !needs(rig))
+        rig.attach(kept: true)
+        rig.take(.progress(local: LSN(1344), mirror: LSN(704), pending: 2))
+        #expect(needs(rig))
+    }
+
+    @Test("on-mirror-loss: stall waits for a mirror that completes nothing, and says so")
+    func stallsForAMirrorThatCompletesNothing() {
+        let rig = Rig.mirrored(degrades: false)
+        #expect(wait(rig, 2 * rig.machine.settings.completionLimit, pending: 1).swap == nil)
+        #expect(needs(rig) && rig.machine.state(rig.now) == .stalled)
+        #expect(rig.machine.reason(rig.now)?.contains("completed nothing") == true)
     }
 
     // MARK: Handover and stop

@@ -28,7 +28,8 @@ final class Faults {
     private func inject() {
         let node = world.nodes[Int(world.random.between(0, 1))]
         switch world.random.between(0, 99) {
-        case 0..<16: kill(node)
+        case 0..<13: kill(node)
+        case 13..<16: hangMemory(of: node)
         case 16..<19: world.nodes.forEach(kill)
         case 19..<35: pause(node)
         case 35..<47: world.cutConnections()
@@ -85,6 +86,11 @@ final class Faults {
             spell(
                 { world.coordinator.failPercent = world.random.between(10, 60) }, { world.coordinator.failPercent = 0 })
         }
+    }
+
+    private func hangMemory(of node: SimNode) {
+        world.note("the mirror log of \(node.name) does not become durable")
+        spell(longest: 3000, { node.isMemoryHung = true }, { node.isMemoryHung = false })
     }
 
     private func losePowerOfMedium() {

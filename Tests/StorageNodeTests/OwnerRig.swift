@@ -110,7 +110,7 @@ final class OwnerRig {
         owner = OwnerLog(
             log: log, start: .zero, media: [:], eventLoop: eventLoop, threads: .singleton,
             authority: OwnerLog.Authority(
-                isValid: { true }, rule: { (true, true) }, progress: { _, _ in },
+                isValid: { true }, rule: { (true, true) }, progress: { _, _, _ in },
                 report: { report in reports.kinds.withLock { $0.append(report.kind) } }))
         owner.attach(mirror, key: RegionKey(rawValue: 1), durable: .zero)
         owner.serve()
