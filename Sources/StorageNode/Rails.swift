@@ -84,6 +84,10 @@ final class AcceptedRail: QueuePairDelegate {
                 self.group == nil || self.group === group
             else { return close() }
             self.group = group
+            guard request.head.isPlaceOfRecord else {
+                return group.refuse(
+                    self, .notReady, "no log begins at LSN \(request.head), which is said to be its head")
+            }
             group.candidateRail = self
             group.handle(.attachRequested(request))
         case .heartbeat: break
@@ -190,7 +194,7 @@ extension Group {
         candidateRail = nil
     }
 
-    private func refuse(_ rail: AcceptedRail?, _ refusal: AttachRefusal, _ reason: String) {
+    fileprivate func refuse(_ rail: AcceptedRail?, _ refusal: AttachRefusal, _ reason: String) {
         send(
             .refused(group: configuration.id, epoch: machine.record?.epoch ?? .none, refusal, reason),
             on: rail?.queuePair)

@@ -295,6 +295,29 @@ struct TakeoverTests {
         #expect(rig.take(.attachRequested(other)).attachRefusal == .staleEpoch)
     }
 
+    @Test(
+        "S13: while this log counts as in sync, it is not begun anew for another incarnation of it",
+        arguments: [UInt64(3), 5])
+    func attachOfAnotherIncarnation(incarnation: UInt64) {
+        let record = Rig.record(epoch: 6)
+        let rig = Rig(Self.beta)
+        rig.start(local: LocalLog(logUUID: Rig.logUUID, incarnation: Incarnation(4)), record)
+        let other = request(epoch: 6, incarnation: incarnation)
+        // What would be lost is asked of the coordinator first.
+        #expect(rig.take(.attachRequested(other)) == [.readRecord])
+        #expect(rig.take(.recordRead(record)).attachRefusal == .notReady)
+        let same = request(epoch: 6, incarnation: 4)
+        #expect(rig.take(.attachRequested(same)) == [.acceptAttach(same)])
+        // Counted out, or another pool than the one that was in sync: nobody needs what is here.
+        rig.take(.attachRequested(request(epoch: 7, incarnation: 5)))
+        let counted = Rig.record(epoch: 7, inSync: [Self.alpha], version: 11)
+        #expect(rig.take(.recordRead(counted)) == [.acceptAttach(request(epoch: 7, incarnation: 5))])
+        let stranger = Rig(Self.beta, pool: UUID128(high: 9, low: 9))
+        stranger.start(local: LocalLog(logUUID: Rig.logUUID, incarnation: Incarnation(4)), record)
+        stranger.take(.attachRequested(other))
+        #expect(stranger.take(.recordRead(record)) == [.acceptAttach(other)])
+    }
+
     @Test("A newer epoch than this node knows is looked up before it is answered")
     func attachOfNewerEpoch() {
         let rig = Rig.standby()

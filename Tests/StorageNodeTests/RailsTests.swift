@@ -6,6 +6,7 @@ import Coordination
 import LogModel
 import NIOCore
 import NIOPosix
+import PersistentMemory
 import RemoteMemory
 import RemoteMemoryTCP
 import Testing
@@ -85,6 +86,65 @@ struct RailsTests {
                 #expect(rig.mirrorGroup?.candidateRail == nil)
             }
         }
+    }
+
+    /// What alpha itself would say now, with another head or incarnation.
+    private static func request(
+        _ rig: PairRig, head: UInt64? = nil, incarnation: Incarnation? = nil
+    ) throws -> PeerMessage {
+        let alpha = try #require(rig.alpha.groups[GroupID("g0")])
+        let identity = try #require(alpha.region.identity)
+        return .attach(
+            AttachRequest(
+                group: GroupID("g0"), from: rig.alpha.id, epoch: try #require(alpha.machine.record).epoch,
+                logUUID: identity.logUUID, incarnation: incarnation ?? identity.incarnation,
+                head: LSN(head ?? alpha.region.head.rawValue), acknowledged: .zero, ringBytes: 4 << 20))
+    }
+
+    /// Says each of `messages` on a connection of its own: all are refused, and the mirror goes on as it was.
+    private func expectRefused(_ messages: @escaping @Sendable (PairRig) throws -> [PeerMessage]) async throws {
+        try await withIntruder { on, intruder in
+            let before = try await on { rig -> (ObjectIdentifier, RegionIdentity?, Int) in
+                let mirror = try #require(rig.mirrorGroup)
+                let messages = try messages(rig)
+                for message in messages { try intruder.value.intrude(message) }
+                return (ObjectIdentifier(try #require(mirror.mirrorRail)), mirror.region.identity, messages.count)
+            }
+            try await on.eventually("every connection is answered") { _ in
+                intruder.value.delegate.answers.count == before.2
+            }
+            try await on { rig in
+                for answer in intruder.value.delegate.answers {
+                    guard case .refused(_, _, .notReady, let reason) = answer else {
+                        #expect(Bool(false), "not refused: \(String(describing: answer))")
+                        continue
+                    }
+                    #expect(!reason.isEmpty)
+                }
+                #expect(rig.mirrorGroup?.region.identity == before.1)
+                #expect(rig.mirrorGroup?.mirrorRail.map { ObjectIdentifier($0) } == before.0)
+            }
+            try await on {
+                $0.submit(.write(offset: 0, payload: ByteBuffer(string: "x")), to: "vol0", at: $0.alpha, as: "w")
+            }
+            try await on.eventually("a write that is mirrored") {
+                $0.done["w"] == "done" && $0.isMirrored($0.alpha, "g0")
+            }
+        }
+    }
+
+    @Test("S21: a head where no record can begin is refused, and costs nothing but the connection")
+    func impossibleHeads() async throws {
+        try await expectRefused { rig in
+            try [1, LSN.maximum.rawValue + 64, UInt64.max].flatMap { head in
+                try [nil, Incarnation.none].map { try Self.request(rig, head: head, incarnation: $0) }
+            }
+        }
+    }
+
+    @Test("S13: a log that counts as in sync is not begun anew for another incarnation of it")
+    func anotherIncarnation() async throws {
+        try await expectRefused { [try Self.request($0, incarnation: Incarnation.none)] }
     }
 }
 
