@@ -17,15 +17,14 @@ struct Handover: Sendable {
 }
 
 extension GroupMachine {
-    mutating func commanded(_ command: Command, _ now: Nanos, _ out: inout [Directive]) {
+    mutating func commanded(_ command: Command, _ id: CommandID, _ now: Nanos, _ out: inout [Directive]) {
         if command == .stop, let earlier = self.command, earlier != .stop {
             finishCommand(refusal: "the node is stopping", &out)
         }
-        guard self.command == nil else {
-            return out.append(.commandDone(command, refusal: "another command on this group is not done yet"))
+        guard given == nil else {
+            return out.append(.commandDone(command, id, refusal: "another command on this group is not done yet"))
         }
-        self.command = command
-        commandHasRead = false
+        given = Given(command: command, id: id)
         switch command {
         case .handOver: beginHandover(now, &out)
         case .takeOver: tryTakeover(now, &out)
@@ -240,9 +239,9 @@ extension GroupMachine {
         }
         guard force || (!blocked && holds(me, pool: settings.pool, in: record)) else {
             // The owner may have put this node in sync a moment ago: nobody is refused by what this node remembers.
-            if !blocked && !commandHasRead {
+            if !blocked && given?.hasRead == false {
                 guard call == nil else { return }
-                commandHasRead = true
+                given?.hasRead = true
                 return read(&out)
             }
             return finishCommand(

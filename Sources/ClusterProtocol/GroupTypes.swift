@@ -109,6 +109,12 @@ public enum Command: Hashable, Sendable {
     case stop
 }
 
+/// Which command it is, of those that one group was given: two operators may give equal ones.
+public struct CommandID: RawRepresentable, Hashable, Sendable {
+    public var rawValue: UInt64
+    public init(rawValue: UInt64) { self.rawValue = rawValue }
+}
+
 public enum Event: Sendable {
     /// The pool is open; `local` is `nil` if the group's region was never written. First event.
     case started(local: LocalLog?)
@@ -166,7 +172,7 @@ public enum Event: Sendable {
     /// Owner: every record of the log is on the medium, and the head has moved past it.
     case drained
     case mediaReleased
-    case command(Command)
+    case command(Command, CommandID)
 }
 
 public enum Directive: Hashable, Sendable {
@@ -209,7 +215,7 @@ public enum Directive: Hashable, Sendable {
 
     case report(Report)
     /// The command that was given is done, or refused with a reason.
-    case commandDone(Command, refusal: String?)
+    case commandDone(Command, CommandID, refusal: String?)
 }
 
 /// Something an operator wants to read in the events: a stable kind, and a sentence.

@@ -48,7 +48,8 @@ final class Group {
     private var reportedFault: MemoryFault?
     private var events: [Event] = []
     private var isHandling = false
-    private var commands: [(Command, (String?) -> Void)] = []
+    private var lastCommand = CommandID(rawValue: 0)
+    private var commands: [CommandID: (_ refusal: String?) -> Void] = [:]
     private var onStopped: (() -> Void)?
 
     init(
@@ -81,8 +82,9 @@ final class Group {
     }
 
     func command(_ command: Command, done: @escaping (String?) -> Void) {
-        commands.append((command, done))
-        handle(.command(command))
+        lastCommand.rawValue += 1
+        commands[lastCommand] = done
+        handle(.command(command, lastCommand))
     }
 
     private func perform(_ directive: Directive) {
@@ -112,9 +114,7 @@ final class Group {
             onStopped?()
             onStopped = nil
         case .report(let report): node.report(report, group: configuration.id)
-        case .commandDone(let command, let refusal):
-            guard let index = commands.firstIndex(where: { $0.0 == command }) else { return }
-            commands.remove(at: index).1(refusal)
+        case .commandDone(_, let id, let refusal): commands.removeValue(forKey: id)?(refusal)
         }
     }
 

@@ -253,7 +253,7 @@ struct OwnerTests {
     func handOver() throws {
         let rig = Rig.mirrored()
         rig.take(.renewed(startedAt: rig.now, record: rig.machine.record))
-        #expect(rig.take(.command(.handOver)) == [.drain])
+        #expect(rig.command(.handOver) == [.drain])
         #expect(!rig.machine.isServing && rig.machine.ownershipValid(rig.now))
         #expect(rig.take(.drained) == [.releaseMedia])
         #expect(!rig.machine.ownershipValid(rig.now))
@@ -264,8 +264,9 @@ struct OwnerTests {
         #expect(won.contains(.tellRecordChanged) && won.contains(.stopServing))
         #expect(!rig.machine.isOwner)
         // Done only when the partner serves.
-        #expect(!won.contains(.commandDone(.handOver, refusal: nil)))
-        #expect(rig.take(.recordRead(published(given))) == [.commandDone(.handOver, refusal: nil)])
+        #expect(!won.contains(.commandDone(.handOver, CommandID(rawValue: 1), refusal: nil)))
+        #expect(
+            rig.take(.recordRead(published(given))) == [.commandDone(.handOver, CommandID(rawValue: 1), refusal: nil)])
     }
 
     private func published(_ claim: GroupRecord) -> GroupRecord {
@@ -280,7 +281,7 @@ struct OwnerTests {
     @Test func aHandoverWhosePartnerFallsSilentIsTakenBack() throws {
         let rig = Rig.mirrored()
         rig.take(.renewed(startedAt: rig.now, record: rig.machine.record))
-        rig.take(.command(.handOver))
+        rig.command(.handOver)
         rig.take(.drained)
         rig.take(.mediaReleased)
         rig.take(.swapped(.won))
@@ -291,7 +292,7 @@ struct OwnerTests {
     @Test func aStopWhosePartnerFallsSilentEndsWithoutClaiming() throws {
         let rig = Rig.mirrored()
         rig.take(.renewed(startedAt: rig.now, record: rig.machine.record))
-        rig.take(.command(.stop))
+        rig.command(.stop)
         rig.take(.drained)
         rig.take(.mediaReleased)
         rig.take(.swapped(.won))
@@ -301,14 +302,14 @@ struct OwnerTests {
 
     @Test func aHandoverToAMirrorThatIsNotInSyncIsRefused() {
         let rig = Rig.owner()
-        #expect(rig.take(.command(.handOver)).refusal != nil)
+        #expect(rig.command(.handOver).refusal != nil)
         #expect(rig.machine.isServing)
     }
 
     @Test func aHandoverWhoseMirrorIsLostGoesBackToServing() {
         let rig = Rig.mirrored()
         rig.take(.renewed(startedAt: rig.now, record: rig.machine.record))
-        rig.take(.command(.handOver))
+        rig.command(.handOver)
         let aborted = rig.take(.railDown)
         #expect(aborted.contains(.serve) && aborted.refusal != nil)
         #expect(rig.machine.isServing && needs(rig))
@@ -317,14 +318,27 @@ struct OwnerTests {
 
     @Test func aSecondCommandIsRefusedWhileTheFirstIsNotDone() {
         let rig = Rig.mirrored()
-        rig.take(.command(.handOver))
-        #expect(rig.take(.command(.takeOver(force: false))).refusal?.contains("another command") == true)
+        rig.command(.handOver)
+        #expect(rig.command(.takeOver(force: false)).refusal?.contains("another command") == true)
+    }
+
+    @Test func ofTwoEqualCommandsEachHearsOfItself() throws {
+        let rig = Rig.mirrored()
+        rig.take(.renewed(startedAt: rig.now, record: rig.machine.record))
+        rig.command(.handOver, id: 1)
+        guard case .commandDone(.handOver, CommandID(rawValue: 2), .some) = rig.command(.handOver, id: 2).first else {
+            return #expect(Bool(false), "the second is not refused")
+        }
+        for event in [Event.drained, .mediaReleased, .swapped(.won)] { rig.take(event) }
+        let record = try #require(rig.machine.record)
+        #expect(
+            rig.take(.recordRead(published(record))) == [.commandDone(.handOver, CommandID(rawValue: 1), refusal: nil)])
     }
 
     @Test func stoppingAMirroredOwnerHandsOver() throws {
         let rig = Rig.mirrored()
         rig.take(.renewed(startedAt: rig.now, record: rig.machine.record))
-        #expect(rig.take(.command(.stop)) == [.drain])
+        #expect(rig.command(.stop) == [.drain])
         rig.take(.drained)
         let given = try #require(rig.take(.mediaReleased).swap)
         #expect(given.owner == Rig.beta)
@@ -338,7 +352,7 @@ struct OwnerTests {
         let rig = Rig.mirrored()
         rig.take(.renewed(startedAt: rig.now, record: rig.machine.record))
         rig.take(.railDown)
-        #expect(rig.take(.command(.stop)) == [.drain])
+        #expect(rig.command(.stop) == [.drain])
         #expect(rig.take(.tick).contains(.releaseMedia))
         #expect(rig.take(.drained) == [])
         #expect(rig.take(.mediaReleased).contains(.stopped))
@@ -348,7 +362,7 @@ struct OwnerTests {
     func stopLosesMirror() {
         let rig = Rig.mirrored()
         rig.take(.renewed(startedAt: rig.now, record: rig.machine.record))
-        rig.take(.command(.stop))
+        rig.command(.stop)
         rig.take(.railDown)
         #expect(rig.take(.tick).contains(.releaseMedia))
         #expect(rig.take(.mediaReleased).contains(.stopped))
@@ -358,7 +372,7 @@ struct OwnerTests {
     func stopOvertaken() {
         let rig = Rig.mirrored()
         rig.take(.renewed(startedAt: rig.now, record: rig.machine.record))
-        rig.take(.command(.stop))
+        rig.command(.stop)
         let theirs = Rig.record(
             owner: Rig.beta, epoch: 9, phase: .claimed, inSync: [Rig.beta], sources: [Rig.beta], version: 20)
         let out = rig.take(.renewed(startedAt: rig.now, record: theirs))
@@ -368,7 +382,7 @@ struct OwnerTests {
     @Test func stoppingAnOwnerThatOneCopyIsEnoughForDrainsFirst() {
         let rig = Rig.owner()
         rig.take(.renewed(startedAt: rig.now, record: rig.machine.record))
-        #expect(rig.take(.command(.stop)) == [.drain])
+        #expect(rig.command(.stop) == [.drain])
         #expect(rig.take(.tick) == [])
         #expect(rig.take(.drained) == [.releaseMedia])
         #expect(rig.take(.mediaReleased).contains(.stopped))
@@ -376,7 +390,7 @@ struct OwnerTests {
 
     @Test func stoppingAStandbyIsDoneAtOnce() {
         let rig = Rig.standby()
-        #expect(rig.take(.command(.stop)).contains(.stopped))
+        #expect(rig.command(.stop).contains(.stopped))
     }
 }
 

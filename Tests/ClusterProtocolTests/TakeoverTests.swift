@@ -167,10 +167,10 @@ struct TakeoverTests {
         rig.take(.peerPresence(nil, deadProcess: Self.dead, askedAt: rig.now))
         #expect(rig.pass(10 * Rig.lease).swap == nil)
         #expect(rig.machine.state(rig.now) == .unavailable && !rig.machine.takeoverPossible(rig.now))
-        #expect(rig.take(.command(.takeOver(force: false))) == [.readRecord])
+        #expect(rig.command(.takeOver(force: false)) == [.readRecord])
         let refused = rig.take(.recordRead(rig.machine.record))
         #expect(refused.swap == nil && refused.refusal?.contains("not in sync") == true)
-        let forced = try #require(rig.take(.command(.takeOver(force: true))).swap)
+        let forced = try #require(rig.command(.takeOver(force: true)).swap)
         #expect(forced.sources == [Self.beta] && forced.mustFence == [Self.dead])
         // S9: what is on the medium may be newer than this log.
         for event in [Event.swapped(.won), .fenced, .mediaLocked] { rig.take(event) }
@@ -182,7 +182,7 @@ struct TakeoverTests {
     @Test("a mirror that was put in sync a moment ago takes over by command, though it has not heard of it yet")
     func justJoined() throws {
         let rig = Rig.standby(Rig.record(inSync: [Self.alpha]))
-        #expect(rig.take(.command(.takeOver(force: false))) == [.readRecord])
+        #expect(rig.command(.takeOver(force: false)) == [.readRecord])
         let claim = try #require(rig.take(.recordRead(Rig.record(version: 11))).swap)
         #expect(claim.owner == Self.beta && claim.sources == [Self.alpha, Self.beta])
     }
@@ -229,7 +229,7 @@ struct TakeoverTests {
         let rig = Rig(Self.alpha, pid: 2)
         #expect(rig.start(local: LocalLog(logUUID: Rig.logUUID, incarnation: Incarnation(5)), record) == [])
         #expect(rig.machine.state(rig.now) == .unavailable)
-        let decided = try #require(rig.take(.command(.forgetCoordinator)).swap)
+        let decided = try #require(rig.command(.forgetCoordinator).swap)
         #expect(decided.epoch == Epoch(6) && decided.version == (record?.version ?? 0) + 1)
         #expect(decided.owner == Self.alpha && decided.phase == .claimed && decided.sources == [Self.alpha])
     }

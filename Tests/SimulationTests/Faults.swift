@@ -102,7 +102,7 @@ final class Faults {
         guard let process = node.process else { return }
         world.note("command \(command) to \(process.name)")
         if case .takeOver = command { world.oracle.willTakeOver(process) }
-        process.perform { process.handle(.command(command)) }
+        process.perform { process.handle(.command(command, CommandID(rawValue: 1))) }
         if command == .stop { restart(node) }
     }
 

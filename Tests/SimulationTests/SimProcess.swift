@@ -147,7 +147,7 @@ final class SimProcess {
         case .report(let report):
             world.note("\(name) \(report.kind): \(report.message)")
             world.oracle.reported(report, by: self)
-        case .commandDone(let command, let refusal):
+        case .commandDone(let command, _, let refusal):
             world.note("\(name) \(command) \(refusal.map { "refused: \($0)" } ?? "done")")
             world.oracle.commandDone(command, refusal, by: self)
         }
