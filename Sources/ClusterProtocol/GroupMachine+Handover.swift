@@ -21,6 +21,7 @@ extension GroupMachine {
         if command == .stop, let earlier = self.command, earlier != .stop {
             finishCommand(refusal: "the node is stopping", &out)
         }
+        if case .takeOver = command { endStrandedHandover(&out) }
         guard given == nil else {
             return out.append(.commandDone(command, id, refusal: "another command on this group is not done yet"))
         }
@@ -31,6 +32,18 @@ extension GroupMachine {
         case .forgetCoordinator: forgetCoordinator(now, &out)
         case .stop: beginStop(now, &out)
         }
+    }
+
+    /// The group is given away, and the partner does not publish it: its medium is not there, it cannot lock it, it hangs.
+    /// Waiting for it must not keep an operator from taking the group back.
+    private mutating func endStrandedHandover(_ out: inout [Directive]) {
+        guard case .handOver = command, case .standby = role, let record else { return }
+        let isTaken = record.ownerProcess != nil
+        finishCommand(
+            refusal:
+                "\(settings.peer) \(isTaken ? "claimed" : "was given") epoch \(record.epoch) and has not published it; "
+                + "`twinlog status` and the events of \(settings.peer) (`takeover-waits`) say why. \(me) was told to take the "
+                + "group over", &out)
     }
 
     // MARK: Handover and stop

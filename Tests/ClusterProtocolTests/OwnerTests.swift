@@ -289,6 +289,58 @@ struct OwnerTests {
         #expect(back.refusal != nil && back.swap?.owner == Rig.alpha)
     }
 
+    /// An owner whose group its partner was given and has claimed, and that lives but does not publish.
+    private func givenAndStranded() throws -> (rig: Rig, claimed: GroupRecord) {
+        let rig = Rig.mirrored()
+        rig.take(.renewed(startedAt: rig.now, record: rig.machine.record))
+        rig.command(.handOver, id: 1)
+        for event in [Event.drained, .mediaReleased, .swapped(.won)] { rig.take(event) }
+        var claimed = try #require(rig.machine.record)
+        claimed.version += 1
+        claimed.epoch = claimed.epoch.next
+        claimed.ownerProcess = Rig.process(Rig.beta)
+        return (rig, claimed)
+    }
+
+    @Test(
+        "a takeover takes the place of a handover whose partner claims and does not publish", arguments: [true, false])
+    func takesAStrandedGroupBack(hasHeardOfTheClaim: Bool) throws {
+        let (rig, claimed) = try givenAndStranded()
+        if hasHeardOfTheClaim {
+            rig.take(.recordRead(claimed))
+            for counter in 1...UInt64(100) {
+                rig.presence = Presence(process: Rig.process(Rig.beta), counter: counter, pool: Rig.pool(Rig.beta))
+                #expect(rig.pass(Rig.heartbeat) == [], "it lives, and nothing is done by itself")
+            }
+        }
+        var out = rig.command(.takeOver(force: false), id: 2)
+        guard case .commandDone(.handOver, CommandID(rawValue: 1), let refusal?) = out.first else {
+            return #expect(Bool(false), "the handover is not ended: \(out)")
+        }
+        #expect(refusal.contains("beta") && refusal.contains("not published"))
+        if !hasHeardOfTheClaim {
+            #expect(out.swap != nil)
+            out = rig.take(.swapped(.lost(claimed)))
+        }
+        let back = try #require(out.swap)
+        #expect(back.owner == Rig.alpha && back.epoch == claimed.epoch.next && back.phase == .claimed)
+        #expect(back.sources == [Rig.alpha, Rig.beta] && back.mustFence == [Rig.process(Rig.beta)])
+        #expect(rig.take(.swapped(.won)) == [.fence([Rig.process(Rig.beta)])])
+        for event in [Event.fenced, .mediaLocked, .sealed, .recovered(end: LSN(640)), .logOpened] { rig.take(event) }
+        let done = rig.take(.swapped(.won))
+        #expect(done.contains(.commandDone(.takeOver(force: false), CommandID(rawValue: 2), refusal: nil)))
+        #expect(rig.machine.isOwner)
+    }
+
+    @Test func aHandoverWhosePartnerPublishesIsNotUndoneByATakeover() throws {
+        let (rig, claimed) = try givenAndStranded()
+        rig.command(.takeOver(force: false), id: 2)
+        let out = rig.take(.swapped(.lost(published(claimed))))
+        #expect(out == [.readRecord])
+        let last = rig.take(.recordRead(rig.machine.record))
+        #expect(last.swap == nil && last.refusal?.contains("not in sync") == true)
+    }
+
     @Test func aStopWhosePartnerFallsSilentEndsWithoutClaiming() throws {
         let rig = Rig.mirrored()
         rig.take(.renewed(startedAt: rig.now, record: rig.machine.record))
