@@ -139,7 +139,8 @@ extension GroupMachine {
         var claim = record
         claim.version += 1
         claim.owner = me
-        claim.epoch = record.epoch.next
+        // By force a claim is made over a record that knows less than the pool (S20): nothing begins below what is here (S4).
+        claim.epoch = max(record.epoch, Epoch(local?.incarnation.rawValue ?? 0)).next
         claim.phase = .claimed
         claim.sources = record.phase == .published ? record.inSync : record.sources
         if forced, !holds(me, pool: settings.pool, in: record) {

@@ -234,6 +234,20 @@ struct TakeoverTests {
         #expect(decided.owner == Self.alpha && decided.phase == .claimed && decided.sources == [Self.alpha])
     }
 
+    @Test("S4, S20: a forced claim over a coordinator that knows less is of a later epoch than the log here")
+    func forcedOverForgetfulCoordinator() throws {
+        let rig = Rig(Self.beta)
+        rig.start(local: LocalLog(logUUID: Rig.logUUID, incarnation: Incarnation(9)), Rig.record(epoch: 4))
+        #expect(rig.machine.state(rig.now) == .unavailable)
+        #expect(rig.command(.takeOver(force: false)).refusal != nil)
+        let claim = try #require(rig.command(.takeOver(force: true)).swap)
+        #expect(claim.epoch == Epoch(10) && claim.owner == Self.beta)
+        for event in [Event.swapped(.won), .fenced, .mediaLocked, .sealed] { rig.take(event) }
+        let start = LSN(640)
+        #expect(
+            rig.take(.recovered(end: start)) == [.openLog(Incarnation(10), logUUID: Rig.logUUID, start: start)])
+    }
+
     @Test("S20: a pool with another log of the group blocks")
     func otherLog() {
         let rig = Rig(Self.beta)
