@@ -17,21 +17,33 @@ struct Handover: Sendable {
 }
 
 extension GroupMachine {
-    mutating func commanded(_ command: Command, _ now: Nanos, _ out: inout [Directive]) {
+    mutating func commanded(_ command: Command, _ id: CommandID, _ now: Nanos, _ out: inout [Directive]) {
         if command == .stop, let earlier = self.command, earlier != .stop {
             finishCommand(refusal: "the node is stopping", &out)
         }
-        guard self.command == nil else {
-            return out.append(.commandDone(command, refusal: "another command on this group is not done yet"))
+        if case .takeOver = command { endStrandedHandover(&out) }
+        guard given == nil else {
+            return out.append(.commandDone(command, id, refusal: "another command on this group is not done yet"))
         }
-        self.command = command
-        commandHasRead = false
+        given = Given(command: command, id: id)
         switch command {
         case .handOver: beginHandover(now, &out)
         case .takeOver: tryTakeover(now, &out)
         case .forgetCoordinator: forgetCoordinator(now, &out)
         case .stop: beginStop(now, &out)
         }
+    }
+
+    /// The group is given away, and the partner does not publish it: its medium is not there, it cannot lock it, it hangs.
+    /// Waiting for it must not keep an operator from taking the group back.
+    private mutating func endStrandedHandover(_ out: inout [Directive]) {
+        guard case .handOver = command, case .standby = role, let record else { return }
+        let isTaken = record.ownerProcess != nil
+        finishCommand(
+            refusal:
+                "\(settings.peer) \(isTaken ? "claimed" : "was given") epoch \(record.epoch) and has not published it; "
+                + "`twinlog status` and the events of \(settings.peer) (`takeover-waits`) say why. \(me) was told to take the "
+                + "group over", &out)
     }
 
     // MARK: Handover and stop
@@ -240,9 +252,9 @@ extension GroupMachine {
         }
         guard force || (!blocked && holds(me, pool: settings.pool, in: record)) else {
             // The owner may have put this node in sync a moment ago: nobody is refused by what this node remembers.
-            if !blocked && !commandHasRead {
+            if !blocked && given?.hasRead == false {
                 guard call == nil else { return }
-                commandHasRead = true
+                given?.hasRead = true
                 return read(&out)
             }
             return finishCommand(

@@ -2,8 +2,9 @@
 //
 // The mirror's way:
 //   absent ─ dial ─▶ dialing ─▶ attaching ─▶ catchingUp ─▶ requiring ─ swap ─▶ inSync
-//   inSync ─ silence or a lost rail ─▶ lost ─ re-attached ─▶ requiring ─▶ inSync      (never counted out)
-//                                       └─ not in time ─ swap ─▶ absent               (S13; `stall` waits in `lost`)
+//   inSync ─ silence, a lost rail,
+//            or nothing completed ─▶ lost ─ re-attached ─▶ requiring ─▶ inSync    (never counted out)
+//                                     └─ not in time ─ swap ─▶ absent             (S13; `stall` waits in `lost`)
 
 internal import Coordination
 internal import LogModel
@@ -13,8 +14,8 @@ struct Owner: Sendable {
         case absent(dialAt: Nanos)
         case dialing(since: Nanos)
         case attaching(since: Nanos)
-        /// One copy is still enough while the mirror is far behind.
-        case catchingUp
+        /// One copy is still enough while the mirror is far behind, or has completed nothing since it attached at `from`.
+        case catchingUp(from: LSN)
         /// Acknowledgements need the mirror again; it joins when it has everything below `target` (S14).
         case requiring(target: LSN)
         /// In sync by the record as soon as the swap is won.
@@ -35,10 +36,26 @@ struct Owner: Sendable {
     var mirrorPool = UUID128.zero
     var localDurable = LSN.zero
     var mirrorDurable = LSN.zero
+    /// The oldest request that the mirror has not completed, and since when it is the oldest.
+    var pending: (request: UInt64, since: Nanos)?
+    /// What a mirror did not do that was alive when it was lost; `nil` again when it is in sync.
+    var stuck: String?
     /// The log's memory has failed and there is nobody to give the group to: nothing is acknowledged any more.
     var failure: String?
     /// Why the mirror refused last, which is reported once.
     var refusal: String?
+
+    mutating func progressed(_ local: LSN, _ mirror: LSN, pending request: UInt64?, _ now: Nanos) {
+        localDurable = local
+        mirrorDurable = mirror
+        if request != pending?.request { pending = request.map { ($0, now) } }
+    }
+
+    mutating func isInSync() {
+        mirror = .inSync
+        lostSince = nil
+        stuck = nil
+    }
 }
 
 extension GroupMachine {
@@ -135,8 +152,15 @@ extension GroupMachine {
             guard now >= since + settings.heartbeatTimeout else { break }
             mirrorGone(&owner, now, &out)
         case .catchingUp, .requiring, .joining, .inSync:
-            guard mirrorSilent(now) else { break }
-            mirrorGone(&owner, now, &out)
+            if mirrorSilent(now) {
+                owner.stuck = nil
+                mirrorGone(&owner, now, &out)
+            } else if let pending = owner.pending, now >= pending.since + settings.completionLimit {
+                owner.stuck =
+                    "\(settings.peer) answers but has completed nothing for \((now - pending.since) / 1_000_000_000) s, "
+                    + "perhaps because its pool's disk hangs"
+                mirrorGone(&owner, now, &out)
+            }
         case .lost(let since, let redial):
             if now >= since + settings.heartbeatTimeout && settings.degradeOnMirrorLoss && owner.failure == nil {
                 owner.mirror = .disqualifying
@@ -164,10 +188,11 @@ extension GroupMachine {
         }
     }
 
-    /// The rail is down or silent. What follows depends on whether the record counts the mirror in.
+    /// The rail is down or silent, or the mirror does nothing. What follows depends on whether the record counts the mirror in.
     mutating func mirrorGone(_ owner: inout Owner, _ now: Nanos, _ out: inout [Directive]) {
         out.append(.closeRail)
         peer.railUp = false
+        owner.pending = nil
         switch owner.mirror {
         case .joining, .disqualifying: return  // the swap's outcome decides
         case .lost(let since, _):
@@ -177,9 +202,7 @@ extension GroupMachine {
                 // A mirror that comes and goes without ever catching up is counted out from its first loss.
                 owner.lostSince = owner.lostSince ?? now
                 owner.mirror = .lost(since: owner.lostSince ?? now, redial: .at(now))
-                out.append(
-                    .report(
-                        Report("mirror-lost", "\(settings.peer) is silent or its rail is down; acknowledgements wait")))
+                out.append(.report(Report("mirror-lost", lossReason(owner))))
             } else {
                 owner.mirror = .absent(dialAt: now + settings.heartbeatInterval)
                 out.append(.acknowledge)
@@ -213,9 +236,8 @@ extension GroupMachine {
     // MARK: What the mirror answers
 
     mutating func mirrorEvent(_ event: Event, _ now: Nanos, _ out: inout [Directive]) {
-        if case .handingOver(var handover) = role, case .progress(let local, let mirror) = event {
-            handover.owner.localDurable = local
-            handover.owner.mirrorDurable = mirror
+        if case .handingOver(var handover) = role, case .progress(let local, let mirror, let pending) = event {
+            handover.owner.progressed(local, mirror, pending: pending, now)
             role = .handingOver(handover)
             return
         }
@@ -231,9 +253,7 @@ extension GroupMachine {
             role = .owner(owner)
             if refusal == .staleEpoch { read(&out) }
             return
-        case .progress(let local, let mirror):
-            owner.localDurable = local
-            owner.mirrorDurable = mirror
+        case .progress(let local, let mirror, let pending): owner.progressed(local, mirror, pending: pending, now)
         default: return
         }
         advanceMirror(&owner, &out)
@@ -245,7 +265,7 @@ extension GroupMachine {
         _ owner: inout Owner, durable: LSN, kept: MirrorContents, _ now: Nanos, _ out: inout [Directive]
     ) {
         switch owner.mirror {
-        case .attaching: owner.mirror = .catchingUp
+        case .attaching: owner.mirror = .catchingUp(from: durable)
         case .lost(_, .attaching):
             guard kept.isKept, kept.pool == record?.pools[settings.peer.rawValue] else {
                 // Its memory of what was acknowledged is gone: count it out before anything else (S13, S20).
@@ -263,16 +283,17 @@ extension GroupMachine {
     }
 
     private func advanceMirror(_ owner: inout Owner, _ out: inout [Directive]) {
-        if case .catchingUp = owner.mirror,
-            owner.mirrorDurable.rawValue + Self.joinDistanceBytes >= owner.localDurable.rawValue
+        // One that holds everything has nothing to complete.
+        if case .catchingUp(let from) = owner.mirror,
+            owner.mirrorDurable.rawValue + Self.joinDistanceBytes >= owner.localDurable.rawValue,
+            owner.mirrorDurable > from || owner.mirrorDurable >= owner.localDurable
         {
             owner.mirror = .requiring(target: owner.localDurable)
             out.append(.acknowledge)
         }
         if case .requiring(let target) = owner.mirror, owner.mirrorDurable >= target {
             if record?.inSync.contains(settings.peer) == true {
-                owner.mirror = .inSync
-                owner.lostSince = nil
+                owner.isInSync()
                 out.append(.report(Report("mirrored", "\(settings.peer) is in sync")))
             } else {
                 owner.mirror = .joining
@@ -294,8 +315,7 @@ extension GroupMachine {
     mutating func mirrorJoined(_ now: Nanos, _ out: inout [Directive]) {
         guard case .owner(var owner) = role else { return }
         if peer.railUp {
-            owner.mirror = .inSync
-            owner.lostSince = nil
+            owner.isInSync()
             out.append(.report(Report("mirrored", "\(settings.peer) is in sync")))
             out.append(.tellRecordChanged)
         } else {

@@ -139,7 +139,8 @@ extension GroupMachine {
         var claim = record
         claim.version += 1
         claim.owner = me
-        claim.epoch = record.epoch.next
+        // By force a claim is made over a record that knows less than the pool (S20): nothing begins below what is here (S4).
+        claim.epoch = max(record.epoch, Epoch(local?.incarnation.rawValue ?? 0)).next
         claim.phase = .claimed
         claim.sources = record.phase == .published ? record.inSync : record.sources
         if forced, !holds(me, pool: settings.pool, in: record) {
@@ -187,14 +188,19 @@ extension GroupMachine {
             return
         }
         waitingAttach = request
-        if let record, record.epoch > request.epoch || (record.epoch == request.epoch && record.phase == .published) {
+        // A log that would be begun anew is lost: whether it counts is asked of the coordinator first.
+        let isKept = local?.incarnation == request.incarnation
+        if let record,
+            record.epoch > request.epoch || (record.epoch == request.epoch && record.phase == .published && isKept)
+        {
             answerWaitingAttach(&out)
         } else {
             read(&out)
         }
     }
 
-    /// A region is opened only to the published owner of the record's own epoch (S12, S15).
+    /// A region is opened only to the published owner of the record's own epoch (S12, S15). What is in sync by the record is
+    /// what a takeover is made of: it is not begun anew before an owner has counted it out (S13).
     mutating func answerWaitingAttach(_ out: inout [Directive]) {
         guard let request = waitingAttach, call == nil else { return }
         waitingAttach = nil
@@ -210,6 +216,14 @@ extension GroupMachine {
         }
         guard record.logUUID == request.logUUID, request.incarnation <= Incarnation(record.epoch) else {
             return out.append(.refuseAttach(request, .staleEpoch, "the log is not the one that the coordinator knows"))
+        }
+        if let local, local.incarnation != request.incarnation, holds(me, pool: settings.pool, in: record) {
+            return out.append(
+                .refuseAttach(
+                    request, .notReady,
+                    "the log here is of incarnation \(local.incarnation) and counts as in sync; for incarnation "
+                        + "\(request.incarnation) it would be begun anew. If it may be lost, start \(me) with an empty pool"
+                ))
         }
         local = LocalLog(logUUID: request.logUUID, incarnation: request.incarnation)
         out.append(.acceptAttach(request))

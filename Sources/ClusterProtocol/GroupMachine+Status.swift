@@ -58,11 +58,17 @@ extension GroupMachine {
             return switch owner.mirror {
             case .inSync: nil
             case .absent, .dialing, .attaching: "\(settings.peer) does not mirror: acknowledging with one copy"
-            case .catchingUp, .requiring, .joining: "\(settings.peer) is catching up"
-            case .lost: "\(settings.peer) is silent or its rail is down; acknowledgements wait"
+            case .catchingUp, .requiring, .joining:
+                "\(settings.peer) is catching up" + (owner.stuck.map { "; before, \($0)" } ?? "")
+            case .lost: lossReason(owner)
             case .disqualifying: "\(settings.peer) is being counted out at the coordinator"
             }
         }
+    }
+
+    /// Why the mirror is lost that the record counts as in sync.
+    func lossReason(_ owner: Owner) -> String {
+        (owner.stuck ?? "\(settings.peer) is silent or its rail is down") + "; acknowledgements wait"
     }
 
     /// Whether the partner could take over now without loss: it takes a copy that holds everything, and a coordinator.

@@ -28,9 +28,9 @@ public struct GroupMachine: Sendable {
     var coordinatorProblem: String?
     var peer: PeerView
     var lastRenewal: Nanos?
-    var command: Command?
-    /// The record was read since the command was given.
-    var commandHasRead = false
+    /// Under way, one at a time.
+    var given: Given?
+    var command: Command? { given?.command }
     var waitingAttach: AttachRequest?
     /// The claim on its way is by a node whose own earlier process owned the group or claimed it.
     var claimIsRestart = false
@@ -53,6 +53,13 @@ public struct GroupMachine: Sendable {
         case owner(Owner)
         case handingOver(Handover)
         case stopped
+    }
+
+    struct Given: Sendable {
+        let command: Command
+        let id: CommandID
+        /// The record was read since it was given.
+        var hasRead = false
     }
 
     enum Purpose: Sendable { case claim, publish, disqualify, join, giveAway }
@@ -127,7 +134,7 @@ public struct GroupMachine: Sendable {
         case .drained: handoverEvent(event, now, &out)
         case .mediaReleased:
             if case .recovering = role { recoveryEvent(event, now, &out) } else { handoverEvent(event, now, &out) }
-        case .command(let command): commanded(command, now, &out)
+        case .command(let command, let id): commanded(command, id, now, &out)
         }
     }
 
@@ -269,8 +276,8 @@ public struct GroupMachine: Sendable {
     }
 
     mutating func finishCommand(refusal: String?, _ out: inout [Directive]) {
-        guard let command else { return }
-        self.command = nil
-        out.append(.commandDone(command, refusal: refusal))
+        guard let given else { return }
+        self.given = nil
+        out.append(.commandDone(given.command, given.id, refusal: refusal))
     }
 }

@@ -19,6 +19,10 @@ public struct GroupSettings: Sendable {
     public var lease: Nanos
     /// `on-mirror-loss: degrade`; false is `stall`.
     public var degradeOnMirrorLoss: Bool
+    /// How long a mirror that lives may leave the oldest request uncompleted. A request waits for two msyncs at most, the one
+    /// that is under way and its own, each of what a rail carries (4 MiB); a disk under load takes a second for one. So
+    /// 5 s, however short the heartbeats are; where they are slow, ten timeouts, so that a mirror is silent first.
+    public var completionLimit: Nanos
 
     public init(
         group: GroupID, node: NodeID, peer: NodeID, home: NodeID, process: ProcessIdentity, pool: UUID128,
@@ -34,6 +38,7 @@ public struct GroupSettings: Sendable {
         self.heartbeatTimeout = heartbeatTimeout
         self.lease = lease
         self.degradeOnMirrorLoss = degradeOnMirrorLoss
+        completionLimit = max(5_000_000_000, 10 * heartbeatTimeout)
     }
 
     /// What a lease loses to clocks that do not run alike, and to the way from a check to its effect (S17).
@@ -104,6 +109,12 @@ public enum Command: Hashable, Sendable {
     case stop
 }
 
+/// Which command it is, of those that one group was given: two operators may give equal ones.
+public struct CommandID: RawRepresentable, Hashable, Sendable {
+    public var rawValue: UInt64
+    public init(rawValue: UInt64) { self.rawValue = rawValue }
+}
+
 public enum Event: Sendable {
     /// The pool is open; `local` is `nil` if the group's region was never written. First event.
     case started(local: LocalLog?)
@@ -131,8 +142,9 @@ public enum Event: Sendable {
     /// Owner: the mirror holds everything below `durable`.
     case attached(durable: LSN, MirrorContents)
     case attachRefused(AttachRefusal, String)
-    /// Owner: the session's numbers moved. `durable` is the mirror's, `local` this log's.
-    case progress(local: LSN, mirror: LSN)
+    /// Owner: the session's numbers, when they moved and with every tick: what is durable here and at the mirror, and the
+    /// oldest request that the mirror was sent and has not completed.
+    case progress(local: LSN, mirror: LSN, pending: UInt64?)
     /// The partner says that the record has changed.
     case recordChanged
 
@@ -160,7 +172,7 @@ public enum Event: Sendable {
     /// Owner: every record of the log is on the medium, and the head has moved past it.
     case drained
     case mediaReleased
-    case command(Command)
+    case command(Command, CommandID)
 }
 
 public enum Directive: Hashable, Sendable {
@@ -203,7 +215,7 @@ public enum Directive: Hashable, Sendable {
 
     case report(Report)
     /// The command that was given is done, or refused with a reason.
-    case commandDone(Command, refusal: String?)
+    case commandDone(Command, CommandID, refusal: String?)
 }
 
 /// Something an operator wants to read in the events: a stable kind, and a sentence.

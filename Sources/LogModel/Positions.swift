@@ -7,10 +7,15 @@ public struct LSN: RawRepresentable, Hashable, Comparable, Sendable, Codable, Cu
     /// Records are laid out in units of one cache line.
     public static let alignment: UInt64 = 64
     public static let zero = LSN(0)
+    /// No log gets so far; it leaves room for every sum with a ring's size.
+    public static let maximum = LSN(1 << 62)
 
     public var rawValue: UInt64
     public init(rawValue: UInt64) { self.rawValue = rawValue }
     public init(_ rawValue: UInt64) { self.rawValue = rawValue }
+
+    /// Whether a record may start here.
+    public var isPlaceOfRecord: Bool { rawValue % Self.alignment == 0 && self <= .maximum }
 
     public static func < (a: LSN, b: LSN) -> Bool { a.rawValue < b.rawValue }
     public static func + (a: LSN, bytes: UInt64) -> LSN { LSN(a.rawValue + bytes) }

@@ -34,8 +34,7 @@ enum RegionFormat {
     static let identityOffsets: [UInt64] = [0, 4096]
     static let headOffsets: [UInt64] = [512, 4608]
     static let slotBytes = 64
-    /// LSNs count bytes ever written; this leaves room for every sum with a ring's size.
-    static let maximumLSN: UInt64 = 1 << 62
+    static let maximumLSN = LSN.maximum.rawValue
 }
 
 struct IdentitySlot: Equatable {

@@ -65,17 +65,18 @@ public final class FileMedium: Medium {
     }
 
     /// Built under another name and linked into place, so that the file never exists with another size. The name is
-    /// random: one made of the pid would be taken, for good, if an earlier process of that pid was killed in here.
+    /// random: one made of the pid would be taken, for good, if an earlier process of that pid was killed in here. It stands
+    /// in no error: whoever tries again is to hear the same reason again.
     private static func create(path: String, sizeBytes: UInt64) throws(MediumError) {
         let temporary = "\(path).new-\(UUID128.random())"
         let descriptor = Glibc.open(temporary, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0o600)
-        guard descriptor >= 0 else { throw failure(.open, temporary, "cannot be created", errno) }
+        guard descriptor >= 0 else { throw failure(.open, path, "cannot be created", errno) }
         defer {
             Glibc.close(descriptor)
             unlink(temporary)
         }
         guard ftruncate(descriptor, off_t(sizeBytes)) == 0, fsync(descriptor) == 0 else {
-            throw failure(.open, temporary, "cannot be given \(sizeBytes) bytes", errno)
+            throw failure(.open, path, "cannot be given \(sizeBytes) bytes", errno)
         }
         guard link(temporary, path) == 0 || errno == EEXIST else {
             throw failure(.open, path, "cannot be created", errno)

@@ -32,7 +32,7 @@ extension OwnerLog {
         guard let batch else { return }
         let log = log
         let media = media
-        threads.runIfActive(eventLoop: eventLoop) { () -> DestageOutcome in
+        threads.destage.runIfActive(eventLoop: eventLoop) { () -> DestageOutcome in
             DestageBatch.run(log: log, from: batch.lowerBound, to: batch.upperBound, media: media)
         }.assumeIsolated().whenComplete { result in
             switch result {
@@ -48,7 +48,7 @@ extension OwnerLog {
         guard let head = destage.written(isValid: !isRevoked && authority.isValid()) else { return }
         let log = log
         let acknowledged = acknowledged
-        threads.runIfActive(eventLoop: eventLoop) { try log.setHead(head, acknowledged: acknowledged) }
+        threads.memory.runIfActive(eventLoop: eventLoop) { try log.setHead(head, acknowledged: acknowledged) }
             .assumeIsolated().whenComplete { result in
                 if case .failure(let error) = result { return self.destageFailed("\(error)") }
                 self.destage.headMoved()

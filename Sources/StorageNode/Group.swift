@@ -21,6 +21,7 @@ final class Group {
     unowned let node: ServerNode
     let configuration: ClusterConfiguration.Group
     let region: Region
+    let threads: GroupThreads
     private(set) var machine: GroupMachine
     private(set) var owner: OwnerLog?
 
@@ -39,6 +40,7 @@ final class Group {
     var onRegionPrepared: (() -> Void)?
 
     private var media: [FileMedium] = []
+    private var mediaByVolume: [VolumeID: any Medium] = [:]
     /// Steps on threads that may touch the medium.
     private var stepsUnderWay = 0
     private var onStepsDone: (() -> Void)?
@@ -46,11 +48,16 @@ final class Group {
     private var reportedFault: MemoryFault?
     private var events: [Event] = []
     private var isHandling = false
-    private var commands: [(Command, (String?) -> Void)] = []
+    private var lastCommand = CommandID(rawValue: 0)
+    private var commands: [CommandID: (_ refusal: String?) -> Void] = [:]
     private var onStopped: (() -> Void)?
 
-    init(node: ServerNode, configuration: ClusterConfiguration.Group, region: Region, machine: GroupMachine) {
+    init(
+        node: ServerNode, configuration: ClusterConfiguration.Group, region: Region, threads: GroupThreads,
+        machine: GroupMachine
+    ) {
         self.node = node
+        self.threads = threads
         self.configuration = configuration
         self.region = region
         self.machine = machine
@@ -75,8 +82,9 @@ final class Group {
     }
 
     func command(_ command: Command, done: @escaping (String?) -> Void) {
-        commands.append((command, done))
-        handle(.command(command))
+        lastCommand.rawValue += 1
+        commands[lastCommand] = done
+        handle(.command(command, lastCommand))
     }
 
     private func perform(_ directive: Directive) {
@@ -106,9 +114,7 @@ final class Group {
             onStopped?()
             onStopped = nil
         case .report(let report): node.report(report, group: configuration.id)
-        case .commandDone(let command, let refusal):
-            guard let index = commands.firstIndex(where: { $0.0 == command }) else { return }
-            commands.remove(at: index).1(refusal)
+        case .commandDone(_, let id, let refusal): commands.removeValue(forKey: id)?(refusal)
         }
     }
 
@@ -117,7 +123,7 @@ final class Group {
         _ body: @escaping @Sendable () throws -> Value, _ done: @escaping (Result<Value, any Error>) -> Void
     ) {
         stepsUnderWay += 1
-        node.threads.runIfActive(eventLoop: eventLoop) { try body() }.assumeIsolated().whenComplete { result in
+        threads.steps.runIfActive(eventLoop: eventLoop) { try body() }.assumeIsolated().whenComplete { result in
             self.stepsUnderWay -= 1
             done(result)
             guard self.stepsUnderWay == 0, let onStepsDone = self.onStepsDone else { return }
@@ -156,7 +162,7 @@ final class Group {
 
     /// Acquiring the exclusive lock is what confirms that no other writer is left (S18).
     private func lockMedia() {
-        guard media.isEmpty else { return handle(.stepFailed("the medium is not released yet")) }
+        guard media.isEmpty, !isReleasing else { return handle(.stepFailed("the medium is not released yet")) }
         let volumes = configuration.volumes
         // Later on a missing file is one whose file system is not there: an empty one in its place would lose everything.
         let isNew = machine.record?.isNew == true
@@ -173,17 +179,18 @@ final class Group {
             guard !self.isReleasing else { return }
             switch result {
             case .success(let media):
-                self.media = media
+                self.hold(media)
                 self.handle(.mediaLocked)
             case .failure(let error): self.handle(.stepFailed("\(error)"))
             }
         }
     }
 
-    private var mediaByVolume: [VolumeID: any Medium] {
-        var result: [VolumeID: any Medium] = [:]
-        for (volume, medium) in zip(configuration.volumes, media) { result[volume.id] = medium }
-        return result
+    private func hold(_ locked: [FileMedium]) {
+        media = locked
+        for (volume, medium) in zip(configuration.volumes, locked) {
+            mediaByVolume[volume.id] = node.throughMedium(volume.id, medium)
+        }
     }
 
     private func recover(askingFirst: Bool) {
@@ -257,11 +264,13 @@ final class Group {
 
     private func makeOwnerLog(_ log: WriteLog, _ start: LSN) -> OwnerLog {
         OwnerLog(
-            log: log, start: start, media: mediaByVolume, eventLoop: eventLoop, threads: node.threads,
+            log: log, start: start, media: mediaByVolume, eventLoop: eventLoop, threads: threads,
             authority: OwnerLog.Authority(
                 isValid: { [unowned self] in machine.ownershipValid(BootClock.now) },
                 rule: { [unowned self] in machine.acknowledgementRule },
-                progress: { [unowned self] local, mirror in handle(.progress(local: local, mirror: mirror)) },
+                progress: { [unowned self] local, mirror, pending in
+                    handle(.progress(local: local, mirror: mirror, pending: pending))
+                },
                 report: { [unowned self] in node.report($0, group: configuration.id) }))
     }
 
@@ -272,6 +281,7 @@ final class Group {
             owner = nil
             let released = media
             media = []
+            mediaByVolume = [:]
             // Closing the descriptors ends the locks; nobody else holds them.
             step {
                 do throws(MediumError) {

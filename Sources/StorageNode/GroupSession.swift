@@ -106,7 +106,7 @@ final class GroupSession: VolumeSession {
         let id = log.destage.beginRead()
         let medium = medium
         let length = Int(range.length)
-        log.threads.runIfActive(eventLoop: log.eventLoop) { () -> ByteBuffer in
+        log.threads.reads.runIfActive(eventLoop: log.eventLoop) { () -> ByteBuffer in
             var buffer = ByteBufferAllocator().buffer(capacity: length)
             try buffer.writeWithUnsafeMutableBytes(minimumWritableBytes: length) { space in
                 try medium.read(into: UnsafeMutableRawBufferPointer(rebasing: space[..<length]), at: range.offset)

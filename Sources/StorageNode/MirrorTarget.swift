@@ -74,7 +74,7 @@ final class MirrorTarget: RegionTarget {
 
     func atomicWrite(_ value: UInt64, at offset: UInt64) throws(RemoteMemoryError) {
         let head = LSN(value)
-        guard offset == region.ringBytes, value % LSN.alignment == 0, head >= self.head else {
+        guard offset == region.ringBytes, head.isPlaceOfRecord, head >= self.head else {
             throw RemoteMemoryError(.access, "an ATOMIC WRITE of \(value) at \(offset) is not a head update")
         }
         self.head = head

@@ -21,7 +21,7 @@ final class OwnerLog {
         /// Whether the lease allows acknowledging, reading and trimming now (S8, S17).
         var isValid: () -> Bool
         var rule: () -> (allowed: Bool, needsMirror: Bool)
-        var progress: (_ local: LSN, _ mirror: LSN) -> Void
+        var progress: (_ local: LSN, _ mirror: LSN, _ pending: WorkRequestID?) -> Void
         var report: (Report) -> Void
     }
 
@@ -41,7 +41,7 @@ final class OwnerLog {
     let log: WriteLog
     let media: [VolumeID: any Medium]
     let eventLoop: any EventLoop
-    let threads: NIOThreadPool
+    let threads: GroupThreads
     let authority: Authority
 
     var acknowledgement: Acknowledgement
@@ -82,7 +82,7 @@ final class OwnerLog {
     private var lastWatermark = LSN.zero
 
     init(
-        log: WriteLog, start: LSN, media: [VolumeID: any Medium], eventLoop: any EventLoop, threads: NIOThreadPool,
+        log: WriteLog, start: LSN, media: [VolumeID: any Medium], eventLoop: any EventLoop, threads: GroupThreads,
         authority: Authority
     ) {
         self.log = log
@@ -177,7 +177,7 @@ final class OwnerLog {
         ship()
         // Read once: what is acknowledged is what the machine was told, or a mirror could join without it (S14).
         let durable = log.durable
-        authority.progress(durable, mirrorDurable)
+        authority.progress(durable, mirrorDurable, mirror?.session.pending)
         guard !isRevoked else { return }
         acknowledge(durable)
         requests.startHeld(of: self)
@@ -239,7 +239,7 @@ final class OwnerLog {
         guard !isPersisting, persistFailure == nil, log.durable < log.published else { return }
         isPersisting = true
         let log = log
-        threads.runIfActive(eventLoop: eventLoop) { try log.persist() }.assumeIsolated().whenComplete { result in
+        threads.memory.runIfActive(eventLoop: eventLoop) { try log.persist() }.assumeIsolated().whenComplete { result in
             self.isPersisting = false
             if case .failure(let error) = result {
                 self.persistFailure = "the log could not be made durable: \(error)"

@@ -84,6 +84,10 @@ final class AcceptedRail: QueuePairDelegate {
                 self.group == nil || self.group === group
             else { return close() }
             self.group = group
+            guard request.head.isPlaceOfRecord else {
+                return group.refuse(
+                    self, .notReady, "no log begins at LSN \(request.head), which is said to be its head")
+            }
             group.candidateRail = self
             group.handle(.attachRequested(request))
         case .heartbeat: break
@@ -190,7 +194,7 @@ extension Group {
         candidateRail = nil
     }
 
-    private func refuse(_ rail: AcceptedRail?, _ refusal: AttachRefusal, _ reason: String) {
+    fileprivate func refuse(_ rail: AcceptedRail?, _ refusal: AttachRefusal, _ reason: String) {
         send(
             .refused(group: configuration.id, epoch: machine.record?.epoch ?? .none, refusal, reason),
             on: rail?.queuePair)
@@ -225,7 +229,7 @@ extension Group {
             let pool = node.pool
             // What this process saw become durable is known to be there; after a restart only the head is.
             let known = earlier?.incarnation == request.incarnation ? earlier?.target.durable : nil
-            node.threads.runIfActive(eventLoop: eventLoop) {
+            threads.memory.runIfActive(eventLoop: eventLoop) {
                 try MirrorRegion.prepare(region, for: request, pool: pool)
             }.assumeIsolated().whenComplete { [self] result in
                 isPreparingRegion = false
@@ -249,7 +253,7 @@ extension Group {
 
     private func open(_ request: AttachRequest, _ rail: AcceptedRail, durable: LSN, head: LSN, kept: Bool) {
         let target = MirrorTarget(
-            region: region, durable: durable, head: head, eventLoop: eventLoop, threads: node.threads)
+            region: region, durable: durable, head: head, eventLoop: eventLoop, threads: threads.memory)
         let key = node.registry.register(target, lengthBytes: MirrorTarget.lengthBytes(ring: region.ringBytes))
         mirrorTarget = (target, key, request.incarnation)
         send(

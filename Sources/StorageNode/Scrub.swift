@@ -144,7 +144,8 @@ extension OwnerLog {
                 return done(error.description)
             }
         }
-        threads.runIfActive(eventLoop: eventLoop) { try region.drain() }.assumeIsolated().whenComplete { result in
+        threads.memory.runIfActive(eventLoop: eventLoop) { try region.drain() }.assumeIsolated().whenComplete {
+            result in
             guard case .failure(let error) = result else { return done(region.memoryFault?.description) }
             self.persistFailure = self.persistFailure ?? "the log could not be made durable: \(error)"
             done("\(error)")

@@ -1,5 +1,5 @@
 // A node: a pool, a mirror listener, a coordinator, and the groups that this server owns or mirrors. Lives on one event
-// loop; the coordinator has a thread of its own, everything else that blocks has the pool of threads.
+// loop; the coordinator has a thread of its own, everything else that blocks has the threads of Threads.swift.
 
 public import ClusterConfiguration
 internal import ClusterProtocol
@@ -28,8 +28,10 @@ public final class ServerNode: VolumeService {
     let pool: Pool
     let coordinator: any Coordinator
     let process: ProcessIdentity
+    let throughMedium: (VolumeID, FileMedium) -> any Medium
     let registry = TCPRegionRegistry()
-    let threads: NIOThreadPool
+    /// For what makes pool memory durable; see ``GroupThreads``.
+    let memoryThreads: NIOThreadPool
     /// One thread, so that calls to the coordinator happen in the order in which they were made.
     let coordinatorThread: NIOThreadPool
     private(set) var groups: [GroupID: Group] = [:]
@@ -56,10 +58,21 @@ public final class ServerNode: VolumeService {
     }
 
     /// On the event loop.
-    public init(
+    public convenience init(
         configuration: ClusterConfiguration, node id: NodeID, pool: OpenedPool, eventLoop: any EventLoop, logger: Logger
     ) throws {
+        try self.init(
+            configuration: configuration, node: id, pool: pool, eventLoop: eventLoop, logger: logger,
+            throughMedium: { _, medium in medium })
+    }
+
+    /// The node reaches each medium through what `throughMedium` makes of it: a test puts its faults there.
+    init(
+        configuration: ClusterConfiguration, node id: NodeID, pool: OpenedPool, eventLoop: any EventLoop,
+        logger: Logger, throughMedium: @escaping (VolumeID, FileMedium) -> any Medium
+    ) throws {
         eventLoop.preconditionInEventLoop()
+        self.throughMedium = throughMedium
         self.configuration = configuration
         self.id = id
         self.eventLoop = eventLoop
@@ -67,11 +80,11 @@ public final class ServerNode: VolumeService {
         self.pool = pool.pool
         coordinator = try FileCoordinator(directory: configuration.coordinatorPath)
         process = try ProcessIdentity.current(node: id)
-        // Reads, destage and recovery of a few groups; blocked threads cost little.
-        threads = NIOThreadPool(numberOfThreads: 4)
+        let groups = configuration.groups(of: id)
+        memoryThreads = NIOThreadPool(numberOfThreads: GroupThreads.memoryThreadCount(groups: groups.count))
         coordinatorThread = NIOThreadPool(numberOfThreads: 1)
         journal = EventJournal(node: id)
-        for group in configuration.groups(of: id) { try addGroup(group) }
+        for group in groups { try addGroup(group) }
     }
 
     private func addGroup(_ group: ClusterConfiguration.Group) throws {
@@ -85,14 +98,15 @@ public final class ServerNode: VolumeService {
             heartbeatTimeout: configuration.heartbeatTimeoutMillis * millis, lease: configuration.leaseMillis * millis,
             degradeOnMirrorLoss: group.degradeOnMirrorLoss)
         groups[group.id] = Group(
-            node: self, configuration: group, region: region,
+            node: self, configuration: group, region: region, threads: GroupThreads(memory: memoryThreads),
             machine: GroupMachine(settings: settings, freshLogUUID: .random(), now: BootClock.now))
     }
 
     /// Listens for rails and begins to take part. Succeeds once the sockets listen and the coordinator has answered.
     public func start() -> EventLoopFuture<Void> {
         eventLoop.preconditionInEventLoop()
-        threads.start()
+        memoryThreads.start()
+        for group in groups.values { group.threads.start() }
         coordinatorThread.start()
         let listener = TCPMirrorListener(identity: railIdentity, registry: registry, eventLoop: eventLoop) {
             [unowned self] queuePair, peer in accept(queuePair, peer)

@@ -124,7 +124,7 @@ struct DoubtTests {
         let rig = emptied(Rig.record(inSync: [Self.alpha]))
         #expect(rig.machine.state(rig.now) == .unavailable)
         #expect(rig.machine.reason(rig.now)?.contains("no log") == true)
-        let claim = try #require(rig.take(.command(.takeOver(force: true))).swap)
+        let claim = try #require(rig.command(.takeOver(force: true)).swap)
         #expect(claim.setsAsideLog == true && claim.sources == [Self.alpha])
     }
 
@@ -194,7 +194,7 @@ struct DoubtTests {
     func memoryFailsInAHandover() throws {
         let rig = Rig.mirrored()
         rig.take(.renewed(startedAt: rig.now, record: rig.machine.record))
-        #expect(rig.take(.command(.handOver)) == [.drain])
+        #expect(rig.command(.handOver) == [.drain])
         #expect(rig.take(.logFailed("failed")).contains(.releaseMedia))
         #expect(try #require(rig.take(.mediaReleased).swap).sources == [Self.beta])
     }
@@ -205,7 +205,7 @@ struct DoubtTests {
     func undrainedHandover() throws {
         let rig = Rig.mirrored()
         rig.take(.renewed(startedAt: rig.now, record: rig.machine.record))
-        #expect(rig.take(.command(.handOver)) == [.drain])
+        #expect(rig.command(.handOver) == [.drain])
         let record = rig.machine.record
         #expect(!rig.pass(9900 * millis, heard: true, renewing: record).contains(.releaseMedia))
         #expect(rig.pass(200 * millis, heard: true, renewing: record).contains(.releaseMedia))

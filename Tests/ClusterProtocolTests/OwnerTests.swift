@@ -41,15 +41,15 @@ struct OwnerTests {
     func catchUp() throws {
         let rig = Rig.owner()
         let far = GroupMachineDistance.bytes * 2
-        rig.take(.progress(local: LSN(640 + far), mirror: .zero))
+        rig.take(.progress(local: LSN(640 + far), mirror: .zero, pending: nil))
         rig.take(.railUp)
         rig.take(.attached(durable: LSN(640), MirrorContents(pool: Rig.pool(Rig.beta), isKept: false)))
         #expect(allowed(rig) && !needs(rig))
-        #expect(rig.take(.progress(local: LSN(640 + far), mirror: LSN(640 + far / 2 - 64))) == [])
+        #expect(rig.take(.progress(local: LSN(640 + far), mirror: LSN(640 + far / 2 - 64), pending: nil)) == [])
         #expect(!needs(rig))
-        #expect(rig.take(.progress(local: LSN(640 + far), mirror: LSN(640 + far / 2))) == [.acknowledge])
+        #expect(rig.take(.progress(local: LSN(640 + far), mirror: LSN(640 + far / 2), pending: nil)) == [.acknowledge])
         #expect(needs(rig))
-        let join = try #require(rig.take(.progress(local: LSN(700 + far), mirror: LSN(640 + far))).swap)
+        let join = try #require(rig.take(.progress(local: LSN(700 + far), mirror: LSN(640 + far), pending: nil)).swap)
         #expect(join.inSync == [Rig.alpha, Rig.beta] && join.phase == .published && join.epoch == Epoch(2))
         #expect(rig.machine.state(rig.now) == .resyncing && needs(rig))
         rig.take(.swapped(.won))
@@ -131,13 +131,13 @@ struct OwnerTests {
     @Test("A mirror that comes back with its log in time is in sync without a swap, once it has everything")
     func comesBack() {
         let rig = Rig.mirrored()
-        rig.take(.progress(local: LSN(1280), mirror: LSN(640)))
+        rig.take(.progress(local: LSN(1280), mirror: LSN(640), pending: nil))
         #expect(rig.take(.railDown).contains(.closeRail))
         #expect(rig.take(.tick).contains(.dial))
         #expect(rig.take(.railUp) == [.sendAttach(epoch: Epoch(2))])
         rig.take(.attached(durable: LSN(640), MirrorContents(pool: Rig.pool(Rig.beta), isKept: true)))
         #expect(rig.machine.state(rig.now) == .resyncing && needs(rig))
-        #expect(rig.take(.progress(local: LSN(1280), mirror: LSN(1280))).swap == nil)
+        #expect(rig.take(.progress(local: LSN(1280), mirror: LSN(1280), pending: nil)).swap == nil)
         #expect(rig.machine.state(rig.now) == .mirrored)
     }
 
@@ -157,7 +157,7 @@ struct OwnerTests {
     @Test("A mirror that comes and goes is counted out from its first loss")
     func flapping() {
         let rig = Rig.mirrored()
-        rig.take(.progress(local: LSN(1280), mirror: LSN(640)))
+        rig.take(.progress(local: LSN(1280), mirror: LSN(640), pending: nil))
         rig.take(.railDown)
         var swap: GroupRecord?
         for _ in 0..<40 where swap == nil {
@@ -175,13 +175,85 @@ struct OwnerTests {
         #expect(rig.take(.attachRefused(.staleEpoch, "newer")).contains(.readRecord))
     }
 
+    // MARK: A mirror that completes nothing
+
+    /// Alive on its rail, while its oldest request waits.
+    private func wait(_ rig: Rig, _ time: Nanos, pending: UInt64?) -> [Directive] {
+        var out: [Directive] = []
+        let end = rig.now + time
+        while rig.now < end {
+            out += rig.take(.progress(local: LSN(1280), mirror: LSN(640), pending: pending))
+            out += rig.pass(Rig.heartbeat, heard: true, renewing: rig.machine.record)
+        }
+        return out
+    }
+
+    @Test("S13: a mirror that lives and completes nothing is lost as a silent one is, and is counted out")
+    func completesNothing() throws {
+        let rig = Rig.mirrored()
+        let limit = rig.machine.settings.completionLimit
+        #expect(limit >= 10 * Rig.timeout)
+        #expect(!wait(rig, limit - Rig.heartbeat, pending: 1).contains(.closeRail))
+        #expect(rig.machine.state(rig.now) == .mirrored)
+        // Something is completed, however late: the next one has as long.
+        #expect(!wait(rig, limit - Rig.heartbeat, pending: 2).contains(.closeRail))
+        #expect(wait(rig, 2 * Rig.heartbeat, pending: 2).contains(.closeRail))
+        #expect(rig.machine.state(rig.now) == .stalled && needs(rig) && !rig.machine.isHeldTwice(rig.now))
+        #expect(rig.machine.reason(rig.now)?.contains("completed nothing") == true)
+        let out = try #require(wait(rig, 2 * Rig.timeout, pending: nil).swap)
+        #expect(out.inSync == [Rig.alpha] && out.epoch == Epoch(3))
+        rig.take(.swapped(.won))
+        #expect(allowed(rig) && !needs(rig))
+    }
+
+    @Test func aMirrorWithNothingToCompleteIsNotLost() {
+        let rig = Rig.mirrored()
+        #expect(!wait(rig, 3 * rig.machine.settings.completionLimit, pending: nil).contains(.closeRail))
+        #expect(rig.machine.state(rig.now) == .mirrored)
+    }
+
+    @Test("S13: a mirror that completes nothing is counted out though it attaches whenever it is asked")
+    func completesNothingAndAttaches() {
+        let rig = Rig.mirrored()
+        var swap: GroupRecord?
+        let end = rig.now + 3 * rig.machine.settings.completionLimit
+        while swap == nil, rig.now < end {
+            let out = wait(rig, Rig.heartbeat, pending: 1)
+            swap = out.swap
+            if out.contains(.dial) { rig.attach(kept: true) }
+        }
+        #expect(swap?.inSync == [Rig.alpha])
+    }
+
+    @Test("A mirror that was counted out is not needed again before it has completed something")
+    func comesBackAndCompletesNothing() {
+        let rig = Rig.owner()
+        rig.take(.progress(local: LSN(1280), mirror: LSN(640), pending: nil))
+        rig.attach(kept: true)
+        #expect(!wait(rig, rig.machine.settings.completionLimit - Rig.heartbeat, pending: 1).contains(.closeRail))
+        #expect(allowed(rig) && !needs(rig))
+        #expect(wait(rig, 2 * Rig.heartbeat, pending: 1).contains(.closeRail))
+        #expect(allowed(rig) && !needs(rig))
+        rig.attach(kept: true)
+        rig.take(.progress(local: LSN(1344), mirror: LSN(704), pending: 2))
+        #expect(needs(rig))
+    }
+
+    @Test("on-mirror-loss: stall waits for a mirror that completes nothing, and says so")
+    func stallsForAMirrorThatCompletesNothing() {
+        let rig = Rig.mirrored(degrades: false)
+        #expect(wait(rig, 2 * rig.machine.settings.completionLimit, pending: 1).swap == nil)
+        #expect(needs(rig) && rig.machine.state(rig.now) == .stalled)
+        #expect(rig.machine.reason(rig.now)?.contains("completed nothing") == true)
+    }
+
     // MARK: Handover and stop
 
     @Test("A handover drains, then releases the medium, then swaps; the partner finds nobody to fence")
     func handOver() throws {
         let rig = Rig.mirrored()
         rig.take(.renewed(startedAt: rig.now, record: rig.machine.record))
-        #expect(rig.take(.command(.handOver)) == [.drain])
+        #expect(rig.command(.handOver) == [.drain])
         #expect(!rig.machine.isServing && rig.machine.ownershipValid(rig.now))
         #expect(rig.take(.drained) == [.releaseMedia])
         #expect(!rig.machine.ownershipValid(rig.now))
@@ -192,8 +264,9 @@ struct OwnerTests {
         #expect(won.contains(.tellRecordChanged) && won.contains(.stopServing))
         #expect(!rig.machine.isOwner)
         // Done only when the partner serves.
-        #expect(!won.contains(.commandDone(.handOver, refusal: nil)))
-        #expect(rig.take(.recordRead(published(given))) == [.commandDone(.handOver, refusal: nil)])
+        #expect(!won.contains(.commandDone(.handOver, CommandID(rawValue: 1), refusal: nil)))
+        #expect(
+            rig.take(.recordRead(published(given))) == [.commandDone(.handOver, CommandID(rawValue: 1), refusal: nil)])
     }
 
     private func published(_ claim: GroupRecord) -> GroupRecord {
@@ -208,7 +281,7 @@ struct OwnerTests {
     @Test func aHandoverWhosePartnerFallsSilentIsTakenBack() throws {
         let rig = Rig.mirrored()
         rig.take(.renewed(startedAt: rig.now, record: rig.machine.record))
-        rig.take(.command(.handOver))
+        rig.command(.handOver)
         rig.take(.drained)
         rig.take(.mediaReleased)
         rig.take(.swapped(.won))
@@ -216,10 +289,62 @@ struct OwnerTests {
         #expect(back.refusal != nil && back.swap?.owner == Rig.alpha)
     }
 
+    /// An owner whose group its partner was given and has claimed, and that lives but does not publish.
+    private func givenAndStranded() throws -> (rig: Rig, claimed: GroupRecord) {
+        let rig = Rig.mirrored()
+        rig.take(.renewed(startedAt: rig.now, record: rig.machine.record))
+        rig.command(.handOver, id: 1)
+        for event in [Event.drained, .mediaReleased, .swapped(.won)] { rig.take(event) }
+        var claimed = try #require(rig.machine.record)
+        claimed.version += 1
+        claimed.epoch = claimed.epoch.next
+        claimed.ownerProcess = Rig.process(Rig.beta)
+        return (rig, claimed)
+    }
+
+    @Test(
+        "a takeover takes the place of a handover whose partner claims and does not publish", arguments: [true, false])
+    func takesAStrandedGroupBack(hasHeardOfTheClaim: Bool) throws {
+        let (rig, claimed) = try givenAndStranded()
+        if hasHeardOfTheClaim {
+            rig.take(.recordRead(claimed))
+            for counter in 1...UInt64(100) {
+                rig.presence = Presence(process: Rig.process(Rig.beta), counter: counter, pool: Rig.pool(Rig.beta))
+                #expect(rig.pass(Rig.heartbeat) == [], "it lives, and nothing is done by itself")
+            }
+        }
+        var out = rig.command(.takeOver(force: false), id: 2)
+        guard case .commandDone(.handOver, CommandID(rawValue: 1), let refusal?) = out.first else {
+            return #expect(Bool(false), "the handover is not ended: \(out)")
+        }
+        #expect(refusal.contains("beta") && refusal.contains("not published"))
+        if !hasHeardOfTheClaim {
+            #expect(out.swap != nil)
+            out = rig.take(.swapped(.lost(claimed)))
+        }
+        let back = try #require(out.swap)
+        #expect(back.owner == Rig.alpha && back.epoch == claimed.epoch.next && back.phase == .claimed)
+        #expect(back.sources == [Rig.alpha, Rig.beta] && back.mustFence == [Rig.process(Rig.beta)])
+        #expect(rig.take(.swapped(.won)) == [.fence([Rig.process(Rig.beta)])])
+        for event in [Event.fenced, .mediaLocked, .sealed, .recovered(end: LSN(640)), .logOpened] { rig.take(event) }
+        let done = rig.take(.swapped(.won))
+        #expect(done.contains(.commandDone(.takeOver(force: false), CommandID(rawValue: 2), refusal: nil)))
+        #expect(rig.machine.isOwner)
+    }
+
+    @Test func aHandoverWhosePartnerPublishesIsNotUndoneByATakeover() throws {
+        let (rig, claimed) = try givenAndStranded()
+        rig.command(.takeOver(force: false), id: 2)
+        let out = rig.take(.swapped(.lost(published(claimed))))
+        #expect(out == [.readRecord])
+        let last = rig.take(.recordRead(rig.machine.record))
+        #expect(last.swap == nil && last.refusal?.contains("not in sync") == true)
+    }
+
     @Test func aStopWhosePartnerFallsSilentEndsWithoutClaiming() throws {
         let rig = Rig.mirrored()
         rig.take(.renewed(startedAt: rig.now, record: rig.machine.record))
-        rig.take(.command(.stop))
+        rig.command(.stop)
         rig.take(.drained)
         rig.take(.mediaReleased)
         rig.take(.swapped(.won))
@@ -229,14 +354,14 @@ struct OwnerTests {
 
     @Test func aHandoverToAMirrorThatIsNotInSyncIsRefused() {
         let rig = Rig.owner()
-        #expect(rig.take(.command(.handOver)).refusal != nil)
+        #expect(rig.command(.handOver).refusal != nil)
         #expect(rig.machine.isServing)
     }
 
     @Test func aHandoverWhoseMirrorIsLostGoesBackToServing() {
         let rig = Rig.mirrored()
         rig.take(.renewed(startedAt: rig.now, record: rig.machine.record))
-        rig.take(.command(.handOver))
+        rig.command(.handOver)
         let aborted = rig.take(.railDown)
         #expect(aborted.contains(.serve) && aborted.refusal != nil)
         #expect(rig.machine.isServing && needs(rig))
@@ -245,14 +370,27 @@ struct OwnerTests {
 
     @Test func aSecondCommandIsRefusedWhileTheFirstIsNotDone() {
         let rig = Rig.mirrored()
-        rig.take(.command(.handOver))
-        #expect(rig.take(.command(.takeOver(force: false))).refusal?.contains("another command") == true)
+        rig.command(.handOver)
+        #expect(rig.command(.takeOver(force: false)).refusal?.contains("another command") == true)
+    }
+
+    @Test func ofTwoEqualCommandsEachHearsOfItself() throws {
+        let rig = Rig.mirrored()
+        rig.take(.renewed(startedAt: rig.now, record: rig.machine.record))
+        rig.command(.handOver, id: 1)
+        guard case .commandDone(.handOver, CommandID(rawValue: 2), .some) = rig.command(.handOver, id: 2).first else {
+            return #expect(Bool(false), "the second is not refused")
+        }
+        for event in [Event.drained, .mediaReleased, .swapped(.won)] { rig.take(event) }
+        let record = try #require(rig.machine.record)
+        #expect(
+            rig.take(.recordRead(published(record))) == [.commandDone(.handOver, CommandID(rawValue: 1), refusal: nil)])
     }
 
     @Test func stoppingAMirroredOwnerHandsOver() throws {
         let rig = Rig.mirrored()
         rig.take(.renewed(startedAt: rig.now, record: rig.machine.record))
-        #expect(rig.take(.command(.stop)) == [.drain])
+        #expect(rig.command(.stop) == [.drain])
         rig.take(.drained)
         let given = try #require(rig.take(.mediaReleased).swap)
         #expect(given.owner == Rig.beta)
@@ -266,7 +404,7 @@ struct OwnerTests {
         let rig = Rig.mirrored()
         rig.take(.renewed(startedAt: rig.now, record: rig.machine.record))
         rig.take(.railDown)
-        #expect(rig.take(.command(.stop)) == [.drain])
+        #expect(rig.command(.stop) == [.drain])
         #expect(rig.take(.tick).contains(.releaseMedia))
         #expect(rig.take(.drained) == [])
         #expect(rig.take(.mediaReleased).contains(.stopped))
@@ -276,7 +414,7 @@ struct OwnerTests {
     func stopLosesMirror() {
         let rig = Rig.mirrored()
         rig.take(.renewed(startedAt: rig.now, record: rig.machine.record))
-        rig.take(.command(.stop))
+        rig.command(.stop)
         rig.take(.railDown)
         #expect(rig.take(.tick).contains(.releaseMedia))
         #expect(rig.take(.mediaReleased).contains(.stopped))
@@ -286,7 +424,7 @@ struct OwnerTests {
     func stopOvertaken() {
         let rig = Rig.mirrored()
         rig.take(.renewed(startedAt: rig.now, record: rig.machine.record))
-        rig.take(.command(.stop))
+        rig.command(.stop)
         let theirs = Rig.record(
             owner: Rig.beta, epoch: 9, phase: .claimed, inSync: [Rig.beta], sources: [Rig.beta], version: 20)
         let out = rig.take(.renewed(startedAt: rig.now, record: theirs))
@@ -296,7 +434,7 @@ struct OwnerTests {
     @Test func stoppingAnOwnerThatOneCopyIsEnoughForDrainsFirst() {
         let rig = Rig.owner()
         rig.take(.renewed(startedAt: rig.now, record: rig.machine.record))
-        #expect(rig.take(.command(.stop)) == [.drain])
+        #expect(rig.command(.stop) == [.drain])
         #expect(rig.take(.tick) == [])
         #expect(rig.take(.drained) == [.releaseMedia])
         #expect(rig.take(.mediaReleased).contains(.stopped))
@@ -304,7 +442,7 @@ struct OwnerTests {
 
     @Test func stoppingAStandbyIsDoneAtOnce() {
         let rig = Rig.standby()
-        #expect(rig.take(.command(.stop)).contains(.stopped))
+        #expect(rig.command(.stop).contains(.stopped))
     }
 }
 

@@ -54,6 +54,11 @@ final class Rig {
         return out.filter { if case .report = $0 { false } else { true } }
     }
 
+    @discardableResult
+    func command(_ command: Command, id: UInt64 = 1) -> [Directive] {
+        take(.command(command, CommandID(rawValue: id)))
+    }
+
     /// What the coordinator says of the peer.
     var presence: Presence?
 
@@ -133,7 +138,7 @@ extension [Directive] {
     }
 
     var refusal: String? {
-        for directive in self { if case .commandDone(_, let refusal) = directive { return refusal } }
+        for directive in self { if case .commandDone(_, _, let refusal) = directive { return refusal } }
         return nil
     }
 }

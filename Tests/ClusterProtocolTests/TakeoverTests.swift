@@ -167,10 +167,10 @@ struct TakeoverTests {
         rig.take(.peerPresence(nil, deadProcess: Self.dead, askedAt: rig.now))
         #expect(rig.pass(10 * Rig.lease).swap == nil)
         #expect(rig.machine.state(rig.now) == .unavailable && !rig.machine.takeoverPossible(rig.now))
-        #expect(rig.take(.command(.takeOver(force: false))) == [.readRecord])
+        #expect(rig.command(.takeOver(force: false)) == [.readRecord])
         let refused = rig.take(.recordRead(rig.machine.record))
         #expect(refused.swap == nil && refused.refusal?.contains("not in sync") == true)
-        let forced = try #require(rig.take(.command(.takeOver(force: true))).swap)
+        let forced = try #require(rig.command(.takeOver(force: true)).swap)
         #expect(forced.sources == [Self.beta] && forced.mustFence == [Self.dead])
         // S9: what is on the medium may be newer than this log.
         for event in [Event.swapped(.won), .fenced, .mediaLocked] { rig.take(event) }
@@ -182,7 +182,7 @@ struct TakeoverTests {
     @Test("a mirror that was put in sync a moment ago takes over by command, though it has not heard of it yet")
     func justJoined() throws {
         let rig = Rig.standby(Rig.record(inSync: [Self.alpha]))
-        #expect(rig.take(.command(.takeOver(force: false))) == [.readRecord])
+        #expect(rig.command(.takeOver(force: false)) == [.readRecord])
         let claim = try #require(rig.take(.recordRead(Rig.record(version: 11))).swap)
         #expect(claim.owner == Self.beta && claim.sources == [Self.alpha, Self.beta])
     }
@@ -229,9 +229,23 @@ struct TakeoverTests {
         let rig = Rig(Self.alpha, pid: 2)
         #expect(rig.start(local: LocalLog(logUUID: Rig.logUUID, incarnation: Incarnation(5)), record) == [])
         #expect(rig.machine.state(rig.now) == .unavailable)
-        let decided = try #require(rig.take(.command(.forgetCoordinator)).swap)
+        let decided = try #require(rig.command(.forgetCoordinator).swap)
         #expect(decided.epoch == Epoch(6) && decided.version == (record?.version ?? 0) + 1)
         #expect(decided.owner == Self.alpha && decided.phase == .claimed && decided.sources == [Self.alpha])
+    }
+
+    @Test("S4, S20: a forced claim over a coordinator that knows less is of a later epoch than the log here")
+    func forcedOverForgetfulCoordinator() throws {
+        let rig = Rig(Self.beta)
+        rig.start(local: LocalLog(logUUID: Rig.logUUID, incarnation: Incarnation(9)), Rig.record(epoch: 4))
+        #expect(rig.machine.state(rig.now) == .unavailable)
+        #expect(rig.command(.takeOver(force: false)).refusal != nil)
+        let claim = try #require(rig.command(.takeOver(force: true)).swap)
+        #expect(claim.epoch == Epoch(10) && claim.owner == Self.beta)
+        for event in [Event.swapped(.won), .fenced, .mediaLocked, .sealed] { rig.take(event) }
+        let start = LSN(640)
+        #expect(
+            rig.take(.recovered(end: start)) == [.openLog(Incarnation(10), logUUID: Rig.logUUID, start: start)])
     }
 
     @Test("S20: a pool with another log of the group blocks")
@@ -293,6 +307,29 @@ struct TakeoverTests {
         #expect(rig.take(.attachRequested(request(epoch: 4))).attachRefusal == .staleEpoch)
         let other = request(epoch: 5, log: .zero)
         #expect(rig.take(.attachRequested(other)).attachRefusal == .staleEpoch)
+    }
+
+    @Test(
+        "S13: while this log counts as in sync, it is not begun anew for another incarnation of it",
+        arguments: [UInt64(3), 5])
+    func attachOfAnotherIncarnation(incarnation: UInt64) {
+        let record = Rig.record(epoch: 6)
+        let rig = Rig(Self.beta)
+        rig.start(local: LocalLog(logUUID: Rig.logUUID, incarnation: Incarnation(4)), record)
+        let other = request(epoch: 6, incarnation: incarnation)
+        // What would be lost is asked of the coordinator first.
+        #expect(rig.take(.attachRequested(other)) == [.readRecord])
+        #expect(rig.take(.recordRead(record)).attachRefusal == .notReady)
+        let same = request(epoch: 6, incarnation: 4)
+        #expect(rig.take(.attachRequested(same)) == [.acceptAttach(same)])
+        // Counted out, or another pool than the one that was in sync: nobody needs what is here.
+        rig.take(.attachRequested(request(epoch: 7, incarnation: 5)))
+        let counted = Rig.record(epoch: 7, inSync: [Self.alpha], version: 11)
+        #expect(rig.take(.recordRead(counted)) == [.acceptAttach(request(epoch: 7, incarnation: 5))])
+        let stranger = Rig(Self.beta, pool: UUID128(high: 9, low: 9))
+        stranger.start(local: LocalLog(logUUID: Rig.logUUID, incarnation: Incarnation(4)), record)
+        stranger.take(.attachRequested(other))
+        #expect(stranger.take(.recordRead(record)) == [.acceptAttach(other)])
     }
 
     @Test("A newer epoch than this node knows is looked up before it is answered")

@@ -28,7 +28,8 @@ final class Faults {
     private func inject() {
         let node = world.nodes[Int(world.random.between(0, 1))]
         switch world.random.between(0, 99) {
-        case 0..<16: kill(node)
+        case 0..<13: kill(node)
+        case 13..<16: hangMemory(of: node)
         case 16..<19: world.nodes.forEach(kill)
         case 19..<35: pause(node)
         case 35..<47: world.cutConnections()
@@ -87,6 +88,11 @@ final class Faults {
         }
     }
 
+    private func hangMemory(of node: SimNode) {
+        world.note("the mirror log of \(node.name) does not become durable")
+        spell(longest: 3000, { node.isMemoryHung = true }, { node.isMemoryHung = false })
+    }
+
     private func losePowerOfMedium() {
         world.note("the medium loses power")
         world.medium.losePower(&world.random)
@@ -96,7 +102,7 @@ final class Faults {
         guard let process = node.process else { return }
         world.note("command \(command) to \(process.name)")
         if case .takeOver = command { world.oracle.willTakeOver(process) }
-        process.perform { process.handle(.command(command)) }
+        process.perform { process.handle(.command(command, CommandID(rawValue: 1))) }
         if command == .stop { restart(node) }
     }
 

@@ -208,6 +208,7 @@ final class Oracle {
         switch report.kind {
         case "lease-lost": world.coverage.leasesLost += 1
         case "mirror-amnesia", "amnesia": world.coverage.amnesias += 1
+        case "mirror-lost" where report.message.contains("completed nothing"): world.coverage.mirrorsStuck += 1
         case "takeover-waits": world.coverage.takeoversWaiting += 1
         case "tail-in-doubt": world.coverage.tailsInDoubt += 1
         case "left-to-partner": world.coverage.tailsLeftToPartner += 1

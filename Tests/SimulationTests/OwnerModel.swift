@@ -145,7 +145,7 @@ final class OwnerModel {
         issueWaiting()
         persistIfNeeded()
         ship()
-        process.handle(.progress(local: localDurable, mirror: mirrorDurable))
+        process.handle(.progress(local: localDurable, mirror: mirrorDurable, pending: mirror?.session.pending))
         guard !isRevoked else { return }
         acknowledge()
         startHeld()

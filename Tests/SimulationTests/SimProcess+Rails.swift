@@ -68,6 +68,9 @@ final class MirrorTargetModel {
     }
 
     private func persistNext() {
+        guard !process.node.isMemoryHung else {
+            return process.node.whenMemoryGoesOn.append { [self] in process.perform { self.persistNext() } }
+        }
         guard !underWay.isEmpty else { return }
         let next = underWay.removeFirst()
         next.persist()

@@ -42,11 +42,12 @@ final class SimProcess {
         self.world = world
         self.node = node
         self.identity = identity
-        let settings = GroupSettings(
+        var settings = GroupSettings(
             group: World.group, node: node.name, peer: world.nodes[1 - node.index].name, home: world.nodes[0].name,
             process: identity, pool: node.pool, heartbeatInterval: World.heartbeatInterval,
             heartbeatTimeout: World.heartbeatTimeout, lease: World.lease,
             degradeOnMirrorLoss: world.degradeOnMirrorLoss)
+        settings.completionLimit = World.completionLimit
         machine = GroupMachine(settings: settings, freshLogUUID: freshLogUUID, now: node.clock(world.now))
     }
 
@@ -146,7 +147,7 @@ final class SimProcess {
         case .report(let report):
             world.note("\(name) \(report.kind): \(report.message)")
             world.oracle.reported(report, by: self)
-        case .commandDone(let command, let refusal):
+        case .commandDone(let command, _, let refusal):
             world.note("\(name) \(command) \(refusal.map { "refused: \($0)" } ?? "done")")
             world.oracle.commandDone(command, refusal, by: self)
         }

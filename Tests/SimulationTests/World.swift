@@ -17,6 +17,16 @@ final class SimNode {
     let driftPartsPerMillion: Int64
     let clockStart: UInt64
     var isCutFromCoordinator = false
+    /// What makes a mirror log durable here does not return; it goes on in the end.
+    var isMemoryHung = false {
+        didSet {
+            guard !isMemoryHung else { return }
+            let waiting = whenMemoryGoesOn
+            whenMemoryGoesOn = []
+            for body in waiting { body() }
+        }
+    }
+    var whenMemoryGoesOn: [() -> Void] = []
 
     func clock(_ now: UInt64) -> Nanos {
         clockStart + UInt64(Int64(now) + Int64(now) / 1_000_000 * driftPartsPerMillion)
@@ -38,7 +48,8 @@ struct Coverage: Sendable {
     var degrades = 0, catchUps = 0, farBehind = 0, amnesias = 0, leasesLost = 0
     var tailsInDoubt = 0, tailsLeftToPartner = 0, tailsDecidedAlone = 0, giftsTakenBack = 0
     var handovers = 0, handoversAborted = 0, givenAway = 0
-    var kills = 0, killsOfClaimers = 0, poolsLost = 0, pauses = 0, backPressure = 0, destageFailures = 0,
+    var kills = 0, killsOfClaimers = 0, poolsLost = 0, pauses = 0, mirrorsStuck = 0, backPressure = 0,
+        destageFailures = 0,
         unknownOutcomes = 0
 
     /// Every counter with its name.
@@ -53,6 +64,7 @@ final class World {
     static let heartbeatInterval = 50 * millisecond
     static let heartbeatTimeout = 200 * millisecond
     static let lease = 600 * millisecond
+    static let completionLimit = 1000 * millisecond
 
     let seed: UInt64
     var random: SplitMix64
@@ -204,6 +216,7 @@ final class World {
         coordinator.failPercent = 0
         for node in nodes {
             node.isCutFromCoordinator = false
+            node.isMemoryHung = false
             setBlocked(from: node.index, false)
             node.process?.resume()
         }

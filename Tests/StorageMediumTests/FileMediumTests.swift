@@ -47,6 +47,19 @@ struct FileMediumTests {
         #expect(try open().sizeBytes == sizeBytes)
     }
 
+    /// A takeover tries again ten times a second and reports what is new: the same reason must read the same.
+    @Test func aFileThatCannotBeCreatedIsNamedAsItIsConfigured() throws {
+        let missing = folder.file("not-mounted/m")
+        let messages = try (0..<2).map { _ in
+            try #require(throws: MediumError.self) {
+                _ = try FileMedium.open(path: missing, sizeBytes: sizeBytes, createIfMissing: true)
+            }.message
+        }
+        #expect(messages[0] == messages[1])
+        #expect(messages[0].hasPrefix("\(missing): "))
+        #expect(folder.names == [])
+    }
+
     @Test func whatExistsIsKept() throws {
         try open().write([[1, 2, 3]], at: 5)
         #expect(try open().bytes(at: 4, count: 5) == [0, 1, 2, 3, 0])

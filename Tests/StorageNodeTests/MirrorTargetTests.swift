@@ -65,6 +65,15 @@ struct MirrorTargetTests {
         }
     }
 
+    @Test("S21: a head that no log reaches is refused, and nothing is computed from it")
+    func impossibleTrim() async throws {
+        try await withTarget { target, region in
+            #expect(throws: RemoteMemoryError.self) { try target.atomicWrite(UInt64.max - 63, at: Self.ring) }
+            try Self.write(1, 4096, at: 0, to: target)
+            #expect(region.head == .zero)
+        }
+    }
+
     @Test("S26: what met failed memory is not completed")
     func failedMemory() async throws {
         try await withTarget { target, region in

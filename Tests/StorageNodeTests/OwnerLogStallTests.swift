@@ -35,7 +35,7 @@ struct OwnerLogStallTests {
             owner = OwnerLog(
                 log: log, start: .zero, media: [:], eventLoop: loop, threads: .singleton,
                 authority: OwnerLog.Authority(
-                    isValid: { true }, rule: { (allowed: true, needsMirror: false) }, progress: { _, _ in },
+                    isValid: { true }, rule: { (allowed: true, needsMirror: false) }, progress: { _, _, _ in },
                     report: { reports.all.append($0) }))
             // Nothing for other threads to do: this event loop is the test's own.
             owner.destage.giveUp(until: .max)

@@ -17,6 +17,10 @@ import WriteLog
 
 let ringBytes: UInt64 = 64 * 1024
 
+extension GroupThreads {
+    static let singleton = GroupThreads(reads: .singleton, destage: .singleton, steps: .singleton, memory: .singleton)
+}
+
 /// The mirror's ring, and what was asked of it. Lives on the rig's event loop.
 final class FakeMirror: QueuePair {
     struct Read {
@@ -106,7 +110,7 @@ final class OwnerRig {
         owner = OwnerLog(
             log: log, start: .zero, media: [:], eventLoop: eventLoop, threads: .singleton,
             authority: OwnerLog.Authority(
-                isValid: { true }, rule: { (true, true) }, progress: { _, _ in },
+                isValid: { true }, rule: { (true, true) }, progress: { _, _, _ in },
                 report: { report in reports.kinds.withLock { $0.append(report.kind) } }))
         owner.attach(mirror, key: RegionKey(rawValue: 1), durable: .zero)
         owner.serve()

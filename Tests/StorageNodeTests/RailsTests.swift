@@ -1,14 +1,12 @@
-// Two nodes in one process, and a stranger on the mirror's port who says that he is the owner.
+// Two nodes, and a stranger on the mirror's port who says that he is the owner.
 
 import ClusterConfiguration
-import ClusterHarness
 import ClusterProtocol
 import Coordination
-import Foundation
 import LogModel
-import Logging
 import NIOCore
 import NIOPosix
+import PersistentMemory
 import RemoteMemory
 import RemoteMemoryTCP
 import Testing
@@ -16,43 +14,31 @@ import Testing
 @testable import StorageNode
 
 struct RailsTests {
-    /// Bound to its event loop.
-    final class Rig {
-        let alpha: ServerNode
-        let beta: ServerNode
-        let mirrorAddress: RailAddress
-        let eventLoop: any EventLoop
-        let registry = TCPRegionRegistry()
-        var strangers: [TCPQueuePair] = []
+    private static let group = """
+          g0: {home: alpha, mirror: beta, log: 4MiB, volumes: {vol0: {medium: vol0.img, size: 1MiB}}}
+        """
+
+    /// Dials beta as alpha would. Bound to the rig's event loop.
+    final class Intruder {
+        private let rig: PairRig
+        private let registry = TCPRegionRegistry()
+        private var queuePairs: [TCPQueuePair] = []
         let delegate = Stranger()
 
-        init(_ configuration: ClusterConfiguration, _ pools: [OpenedPool], _ eventLoop: any EventLoop) throws {
-            var logger = Logger(label: "rails")
-            logger.logLevel = .critical
-            self.eventLoop = eventLoop
-            alpha = try ServerNode(
-                configuration: configuration, node: NodeID("alpha"), pool: pools[0], eventLoop: eventLoop,
-                logger: logger)
-            beta = try ServerNode(
-                configuration: configuration, node: NodeID("beta"), pool: pools[1], eventLoop: eventLoop, logger: logger
-            )
-            mirrorAddress = try #require(RailAddress(configuration.node(NodeID("beta"))?.mirror[0] ?? ""))
-        }
+        init(_ rig: PairRig) { self.rig = rig }
 
-        var mirrorGroup: Group? { beta.groups[GroupID("g0")] }
-        var isMirrored: Bool { alpha.groups[GroupID("g0")]?.machine.state(BootClock.now) == .mirrored }
-
-        /// Dials the mirror as alpha would, and says `message`.
-        func intrude(_ message: PeerMessage?) {
+        /// Dials, and says `message`.
+        func intrude(_ message: PeerMessage?) throws {
+            let address = try #require(RailAddress(rig.beta.configuration.node(rig.beta.id)?.mirror[0] ?? ""))
             TCPMirrorDialer.dial(
-                mirrorAddress, as: alpha.railIdentity, expecting: beta.id, registry: registry, timeout: .seconds(5),
-                on: eventLoop
+                address, as: rig.alpha.railIdentity, expecting: rig.beta.id, registry: registry, timeout: .seconds(5),
+                on: rig.eventLoop
             ) { [self] result in
                 guard case .success(let queuePair) = result else { return delegate.ended.append("not welcome") }
                 queuePair.delegate = delegate
-                strangers.append(queuePair)
+                queuePairs.append(queuePair)
                 // The greeting handler puts the queue pair into the pipeline when this returns.
-                eventLoop.assumeIsolated().execute {
+                rig.eventLoop.assumeIsolated().execute {
                     if let message { try? queuePair.send(message.encoded) }
                 }
             }
@@ -69,81 +55,99 @@ struct RailsTests {
         func queuePair(_ queuePair: any QueuePair, read id: WorkRequestID, returned bytes: [UInt8]) {}
     }
 
+    /// Two nodes of which beta mirrors, and somebody who says that he is alpha.
+    private func withIntruder(_ body: (PairRig.Runner, NIOLoopBound<Intruder>) async throws -> Void) async throws {
+        try await PairRig.run(groups: Self.group) { on in
+            try await on.eventually("mirrored") { $0.isMirrored($0.alpha, "g0") && $0.mirrorGroup?.mirrorTarget != nil }
+            let intruder = try await on { NIOLoopBound(Intruder($0), eventLoop: $0.eventLoop) }
+            try await body(on, intruder)
+        }
+    }
+
     @Test("S12, S21: a stranger with a stale epoch, or with nothing to say, costs nothing but his connection")
     func strangers() async throws {
-        try await withRig { on in
-            try await eventually(on) { $0.isMirrored && $0.mirrorGroup?.mirrorTarget != nil }
+        try await withIntruder { on, intruder in
             let before = try await on { rig in ObjectIdentifier(try #require(rig.mirrorGroup?.mirrorRail)) }
             try await on { rig in
                 let stale = AttachRequest(
                     group: GroupID("g0"), from: NodeID("alpha"), epoch: .none, logUUID: .zero, incarnation: .none,
                     head: .zero, acknowledged: .zero, ringBytes: 4 << 20)
-                rig.intrude(.attach(stale))
-                rig.intrude(nil)
+                try intruder.value.intrude(.attach(stale))
+                try intruder.value.intrude(nil)
             }
-            try await eventually(on) { $0.delegate.ended.count == 2 }
+            try await on.eventually("both connections end") { _ in intruder.value.delegate.ended.count == 2 }
             try await on { rig in
-                #expect(rig.delegate.answers.count == 1)
-                guard case .refused(_, _, .staleEpoch, _) = rig.delegate.answers.first else {
+                #expect(intruder.value.delegate.answers.count == 1)
+                guard case .refused(_, _, .staleEpoch, _) = intruder.value.delegate.answers.first else {
                     return #expect(Bool(false), "not refused")
                 }
-                #expect(rig.isMirrored)
+                #expect(rig.isMirrored(rig.alpha, "g0"))
                 #expect(rig.mirrorGroup?.mirrorRail.map { ObjectIdentifier($0) } == before)
                 #expect(rig.mirrorGroup?.candidateRail == nil)
             }
         }
     }
 
-    // MARK: The rig
-
-    private func withRig(_ body: (Runner) async throws -> Void) async throws {
-        let folder = "/dev/shm/twinlog-rails-\(UUID128.random())"
-        try FileManager.default.createDirectory(atPath: folder, withIntermediateDirectories: false)
-        defer { _ = Result { try FileManager.default.removeItem(atPath: folder) } }
-        let text = """
-            cluster: demo
-            coordinator: {type: file, path: coordinator}
-            heartbeat: {interval: 20ms, timeout: 400ms}
-            lease: 1s
-            nodes:
-              alpha: {mirror: [127.0.0.1:\(try LocalCluster.freePort())], nbd: unix:a.nbd, admin: a.sock, pool: {path: alpha.pool, size: 8MiB}}
-              beta: {mirror: [127.0.0.1:\(try LocalCluster.freePort())], nbd: unix:b.nbd, admin: b.sock, pool: {path: beta.pool, size: 8MiB}}
-            groups:
-              g0: {home: alpha, mirror: beta, log: 4MiB, volumes: {vol0: {medium: vol0.img, size: 1MiB}}}
-            """
-        let configuration = try ClusterConfiguration.parse(text, file: "cluster.yaml", baseDirectory: folder)
-        let logger = Logger(label: "rails")
-        let pools = try ["alpha", "beta"].map {
-            try ServerNode.openPool(configuration: configuration, node: NodeID($0), logger: logger)
-        }
-        let eventLoop = MultiThreadedEventLoopGroup.singleton.next()
-        let rig = try await eventLoop.submit {
-            NIOLoopBound(try Rig(configuration, pools, eventLoop), eventLoop: eventLoop)
-        }.get()
-        try await eventLoop.flatSubmit { rig.value.alpha.start() }.get()
-        try await eventLoop.flatSubmit { rig.value.beta.start() }.get()
-        try await body(Runner(rig: rig, eventLoop: eventLoop))
-        try await eventLoop.flatSubmit { rig.value.beta.stop() }.get()
-        try await eventLoop.flatSubmit { rig.value.alpha.stop() }.get()
+    /// What alpha itself would say now, with another head or incarnation.
+    private static func request(
+        _ rig: PairRig, head: UInt64? = nil, incarnation: Incarnation? = nil
+    ) throws -> PeerMessage {
+        let alpha = try #require(rig.alpha.groups[GroupID("g0")])
+        let identity = try #require(alpha.region.identity)
+        return .attach(
+            AttachRequest(
+                group: GroupID("g0"), from: rig.alpha.id, epoch: try #require(alpha.machine.record).epoch,
+                logUUID: identity.logUUID, incarnation: incarnation ?? identity.incarnation,
+                head: LSN(head ?? alpha.region.head.rawValue), acknowledged: .zero, ringBytes: 4 << 20))
     }
 
-    struct Runner {
-        let rig: NIOLoopBound<Rig>
-        let eventLoop: any EventLoop
-        func callAsFunction<Value: Sendable>(
-            _ body: @escaping @Sendable (Rig) throws -> Value
-        ) async throws -> Value {
-            try await eventLoop.submit { try body(rig.value) }.get()
+    /// Says each of `messages` on a connection of its own: all are refused, and the mirror goes on as it was.
+    private func expectRefused(_ messages: @escaping @Sendable (PairRig) throws -> [PeerMessage]) async throws {
+        try await withIntruder { on, intruder in
+            let before = try await on { rig -> (ObjectIdentifier, RegionIdentity?, Int) in
+                let mirror = try #require(rig.mirrorGroup)
+                let messages = try messages(rig)
+                for message in messages { try intruder.value.intrude(message) }
+                return (ObjectIdentifier(try #require(mirror.mirrorRail)), mirror.region.identity, messages.count)
+            }
+            try await on.eventually("every connection is answered") { _ in
+                intruder.value.delegate.answers.count == before.2
+            }
+            try await on { rig in
+                for answer in intruder.value.delegate.answers {
+                    guard case .refused(_, _, .notReady, let reason) = answer else {
+                        #expect(Bool(false), "not refused: \(String(describing: answer))")
+                        continue
+                    }
+                    #expect(!reason.isEmpty)
+                }
+                #expect(rig.mirrorGroup?.region.identity == before.1)
+                #expect(rig.mirrorGroup?.mirrorRail.map { ObjectIdentifier($0) } == before.0)
+            }
+            try await on {
+                $0.submit(.write(offset: 0, payload: ByteBuffer(string: "x")), to: "vol0", at: $0.alpha, as: "w")
+            }
+            try await on.eventually("a write that is mirrored") {
+                $0.done["w"] == "done" && $0.isMirrored($0.alpha, "g0")
+            }
         }
     }
 
-    private func eventually(_ on: Runner, _ holds: @escaping @Sendable (Rig) throws -> Bool) async throws {
-        for _ in 0..<2000 {
-            if try await on(holds) { return }
-            try await Task.sleep(for: .milliseconds(10))
+    @Test("S21: a head where no record can begin is refused, and costs nothing but the connection")
+    func impossibleHeads() async throws {
+        try await expectRefused { rig in
+            try [1, LSN.maximum.rawValue + 64, UInt64.max].flatMap { head in
+                try [nil, Incarnation.none].map { try Self.request(rig, head: head, incarnation: $0) }
+            }
         }
-        throw NotYet()
     }
 
-    struct NotYet: Error {}
+    @Test("S13: a log that counts as in sync is not begun anew for another incarnation of it")
+    func anotherIncarnation() async throws {
+        try await expectRefused { [try Self.request($0, incarnation: Incarnation.none)] }
+    }
+}
+
+extension PairRig {
+    fileprivate var mirrorGroup: Group? { beta.groups[GroupID("g0")] }
 }

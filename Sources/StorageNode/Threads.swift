@@ -1,0 +1,42 @@
+// Which threads may block on what. A call that hangs keeps its thread, so what must go on has others: making pool memory
+// durable shares no thread with a medium, a group shares none with another group, and its reads share none with its
+// destage. Groups per node are few, so their threads are too; those that wait cost a stack.
+
+internal import NIOPosix
+
+/// The threads of one group on this node. Each pool has room for all that its group ever has under way in it, but for the
+/// reads, which wait for each other.
+struct GroupThreads {
+    /// Clients' reads of the medium. 4 keep a disk busy; when all of them hang, further reads wait, and nothing else.
+    let reads: NIOThreadPool
+    /// Batches on their way to the medium: one at a time (DestageMachine).
+    let destage: NIOThreadPool
+    /// The steps of a takeover and the release of the medium. 2: the machine's present step, and one that hangs on the
+    /// medium though the machine has given up what it is for.
+    let steps: NIOThreadPool
+    /// The node's, see ``memoryThreadCount(groups:)``.
+    let memory: NIOThreadPool
+
+    init(reads: NIOThreadPool, destage: NIOThreadPool, steps: NIOThreadPool, memory: NIOThreadPool) {
+        self.reads = reads
+        self.destage = destage
+        self.steps = steps
+        self.memory = memory
+    }
+
+    /// With pools of its own, not started.
+    init(memory: NIOThreadPool) {
+        self.init(
+            reads: NIOThreadPool(numberOfThreads: 4), destage: NIOThreadPool(numberOfThreads: 1),
+            steps: NIOThreadPool(numberOfThreads: 2), memory: memory)
+    }
+
+    /// Starts the group's own.
+    func start() {
+        for pool in [reads, destage, steps] { pool.start() }
+    }
+
+    /// What makes pool memory durable, for all groups: the pool is one file, so what hangs for one hangs for all. A region has
+    /// at once at most the persist of its log, that of its head, and a preparation for an owner or the drain of a healing.
+    static func memoryThreadCount(groups: Int) -> Int { 3 * max(1, groups) }
+}

@@ -1,0 +1,125 @@
+// Two nodes in one process, over a real coordinator, real sockets.
+
+import ClusterConfiguration
+import ClusterHarness
+import ClusterProtocol
+import Coordination
+import Foundation
+import LogModel
+import Logging
+import NIOCore
+import NIOPosix
+import StorageMedium
+import Testing
+
+@testable import StorageNode
+
+/// Bound to its event loop.
+final class PairRig {
+    let alpha: ServerNode
+    let beta: ServerNode
+    let eventLoop: any EventLoop
+    /// What the nodes did for a test, by its name for it.
+    var done: [String: String] = [:]
+
+    typealias ThroughMedium = @Sendable (NodeID, VolumeID, FileMedium) -> any Medium
+
+    private init(
+        _ configuration: ClusterConfiguration, _ pools: [OpenedPool], _ eventLoop: any EventLoop,
+        _ throughMedium: @escaping ThroughMedium
+    ) throws {
+        var logger = Logger(label: "pair")
+        logger.logLevel = .critical
+        self.eventLoop = eventLoop
+        let nodes = try zip(["alpha", "beta"], pools).map { name, pool in
+            try ServerNode(
+                configuration: configuration, node: NodeID(name), pool: pool, eventLoop: eventLoop, logger: logger
+            ) {
+                throughMedium(NodeID(name), $0, $1)
+            }
+        }
+        (alpha, beta) = (nodes[0], nodes[1])
+    }
+
+    /// Starts both nodes with `groups`, runs `body`, stops them.
+    static func run(
+        groups: String, in parent: String = "/dev/shm",
+        throughMedium: @escaping ThroughMedium = { _, _, medium in medium }, _ body: (Runner) async throws -> Void
+    ) async throws {
+        let folder = "\(parent)/twinlog-pair-\(UUID128.random())"
+        try FileManager.default.createDirectory(atPath: folder, withIntermediateDirectories: false)
+        defer { _ = Result { try FileManager.default.removeItem(atPath: folder) } }
+        func node(_ name: String) throws -> String {
+            """
+              \(name): {mirror: [127.0.0.1:\(try LocalCluster.freePort())], nbd: unix:\(name).nbd, admin: \(name).sock, pool: {path: \(name).pool, size: 24MiB}}
+            """
+        }
+        let text = """
+            cluster: demo
+            coordinator: {type: file, path: coordinator}
+            heartbeat: {interval: 20ms, timeout: 400ms}
+            lease: 1s
+            nodes:
+            \(try node("alpha"))
+            \(try node("beta"))
+            groups:
+            \(groups)
+            """
+        let configuration = try ClusterConfiguration.parse(text, file: "cluster.yaml", baseDirectory: folder)
+        let logger = Logger(label: "pair")
+        let pools = try ["alpha", "beta"].map {
+            try ServerNode.openPool(configuration: configuration, node: NodeID($0), logger: logger)
+        }
+        let eventLoop = MultiThreadedEventLoopGroup.singleton.next()
+        let rig = try await eventLoop.submit {
+            NIOLoopBound(try PairRig(configuration, pools, eventLoop, throughMedium), eventLoop: eventLoop)
+        }.get()
+        try await eventLoop.flatSubmit { rig.value.alpha.start() }.get()
+        try await eventLoop.flatSubmit { rig.value.beta.start() }.get()
+        try await body(Runner(rig: rig, eventLoop: eventLoop))
+        try await eventLoop.flatSubmit { rig.value.beta.stop() }.get()
+        try await eventLoop.flatSubmit { rig.value.alpha.stop() }.get()
+    }
+
+    func isMirrored(_ node: ServerNode, _ group: String) -> Bool {
+        node.groups[GroupID(group)]?.machine.state(BootClock.now) == .mirrored
+            && node.groups[GroupID(group)]?.machine.isOwner == true
+    }
+
+    /// Submits `request` to `volume` at `node`; what came of it is noted as `name`.
+    func submit(_ request: VolumeRequest, to volume: String, at node: ServerNode, as name: String) {
+        node.open(volume) { result in
+            switch result {
+            case .success(let session):
+                session.submit(request) { result in
+                    switch result {
+                    case .success: self.done[name] = "done"
+                    case .failure(let error): self.done[name] = "\(error)"
+                    }
+                }
+            case .failure(let refusal): self.done[name] = refusal.message
+            }
+        }
+    }
+
+    struct Runner {
+        let rig: NIOLoopBound<PairRig>
+        let eventLoop: any EventLoop
+
+        func callAsFunction<Value: Sendable>(
+            _ body: @escaping @Sendable (PairRig) throws -> Value
+        ) async throws -> Value {
+            try await eventLoop.submit { try body(rig.value) }.get()
+        }
+
+        func eventually(_ what: String, _ holds: @escaping @Sendable (PairRig) throws -> Bool) async throws {
+            for _ in 0..<2000 {
+                if try await self(holds) { return }
+                try await Task.sleep(for: .milliseconds(10))
+            }
+            throw NotYet(what: what)
+        }
+    }
+
+    struct NotYet: Error { var what: String }
+}
