@@ -68,6 +68,8 @@ struct RegionTests {
                 try await tasks.waitForAll()
             }
             #expect(region.head == heads[1] && region.acknowledged == heads[1])
+            try region.advanceHead(to: heads[0])
+            #expect(region.head == heads[1])
         }
         #expect(try reopened().head == LSN(200 * 128))
     }
