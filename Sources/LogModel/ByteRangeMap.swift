@@ -1,11 +1,17 @@
 // Which bytes of a volume come from where: a map from byte ranges to values in which the newest insertion wins (S9).
 // Reads are overlaid with it, and destage and replay coalesce with it.
 //
-// The volume is cut into buckets of 1 MiB, each a short sorted array of disjoint segments, so an insertion moves at most
-// one bucket's segments however many ranges the map holds.
+// A range is one segment, however long, until something newer is put into it. The segments are disjoint and stand in
+// ascending order in leaves of at most `leafSegments`; a place is found by bisection of the leaves and then of one leaf. An
+// insertion moves one leaf's segments, and the leaves only when one is split or emptied. Each leaf knows its oldest record,
+// so forgetting looks only into leaves that have something to forget.
+//
+// Every write passes through here, so all of it is inlinable: the modules that use it have it compiled for their values.
 
 /// A value of a ``ByteRangeMap``: the source of a run of bytes, which can be entered in the middle.
 public protocol ByteSource {
+    /// The record that the bytes came with.
+    var record: LSN { get }
     /// The source of the bytes from `bytes` further on.
     func advanced(by bytes: UInt64) -> Self
 }
@@ -14,47 +20,73 @@ public struct ByteRangeMap<Value: ByteSource> {
     public struct Segment {
         public var range: ByteRange
         public var value: Value
+
+        @inlinable init(_ range: ByteRange, _ value: Value) {
+            self.range = range
+            self.value = value
+        }
     }
 
-    static var bucketBytes: UInt64 { 1 << 20 }
+    /// Segments, one at least, that end before the next leaf begins.
+    @usableFromInline struct Leaf {
+        @usableFromInline var segments: [Segment]
+        /// Where the first segment begins.
+        @usableFromInline var start: UInt64
+        /// No segment came with an older record.
+        @usableFromInline var oldest: LSN
 
-    private var buckets: [UInt64: [Segment]] = [:]
-    public private(set) var segmentCount = 0
+        @inlinable init(_ segments: [Segment]) {
+            self.segments = segments
+            start = segments[0].range.offset
+            oldest = segments.reduce(segments[0].value.record) { min($0, $1.value.record) }
+        }
+    }
 
-    public init() {}
+    /// A leaf is a few KiB: little to move for an insertion, and few leaves to move for a split.
+    @inlinable static var leafSegments: Int { 128 }
 
-    public var isEmpty: Bool { segmentCount == 0 }
+    @usableFromInline var leaves: [Leaf] = []
+
+    @inlinable public init() {}
+
+    @inlinable public var isEmpty: Bool { leaves.isEmpty }
+
+    @inlinable public var segmentCount: Int { leaves.reduce(0) { $0 + $1.segments.count } }
 
     /// Maps `range` to `value`; what it covered before is forgotten.
-    public mutating func insert(_ range: ByteRange, _ value: Value) {
-        forEachBucket(of: range) { map, index, part in
-            var segments = map.buckets.removeValue(forKey: index) ?? []
-            let before = segments.count
-            let place = Self.cut(part, from: &segments)
-            segments.insert(Segment(range: part, value: value.advanced(by: part.offset - range.offset)), at: place)
-            map.segmentCount += segments.count - before
-            map.buckets[index] = segments
-        }
+    @inlinable public mutating func insert(_ range: ByteRange, _ value: Value) {
+        guard !range.isEmpty else { return }
+        let new = Segment(range, value)
+        guard !leaves.isEmpty else { return leaves.append(Leaf([new])) }
+        let first = leafIndex(of: range.offset)
+        let last = leafIndex(of: range.end - 1)
+        let from = leaves[first].firstEnding(after: range.offset)
+        let to = leaves[last].firstBeginning(at: range.end)
+        // What sticks out at either side is kept.
+        let head = from < leaves[first].segments.count ? leaves[first].segments[from].part(before: range.offset) : nil
+        let tail = to > 0 ? leaves[last].segments[to - 1].part(from: range.end) : nil
+        let end = first == last ? to : leaves[first].segments.count
+        if first < last { removeSegments(behind: first, upTo: to, of: last) }
+        leaves[first].replace(from..<end, by: head, new, tail)
+        if leaves[first].segments.count > Self.leafSegments { split(first) }
     }
 
-    /// Forgets the segments inside of `range` that `matches` holds for.
-    public mutating func remove(in range: ByteRange, where matches: (Value) -> Bool) {
-        forEachBucket(of: range) { map, index, part in
-            guard var segments = map.buckets.removeValue(forKey: index) else { return }
-            let before = segments.count
-            segments.removeAll { $0.range.overlaps(part) && matches($0.value) }
-            map.segmentCount += segments.count - before
-            if !segments.isEmpty { map.buckets[index] = segments }
+    /// Forgets everything that came with a record below `end`.
+    @inlinable public mutating func remove(below end: LSN) {
+        var isTouched = false
+        for index in leaves.indices where leaves[index].oldest < end {
+            leaves[index].remove(below: end)
+            isTouched = true
         }
+        if isTouched { joinSmallLeaves() }
     }
 
     /// Calls `body` with the mapped parts of `range`, in ascending order, clipped to it.
-    public func forEach(in range: ByteRange, _ body: (ByteRange, Value) throws -> Void) rethrows {
-        guard !range.isEmpty else { return }
-        for index in (range.offset / Self.bucketBytes)...((range.end - 1) / Self.bucketBytes) {
-            guard let segments = buckets[index] else { continue }
-            for segment in segments[Self.firstEnding(after: range.offset, in: segments)...] {
-                if segment.range.offset >= range.end { break }
+    @inlinable public func forEach(in range: ByteRange, _ body: (ByteRange, Value) throws -> Void) rethrows {
+        guard !range.isEmpty, !leaves.isEmpty else { return }
+        for leaf in leaves[leafIndex(of: range.offset)...] {
+            for segment in leaf.segments[leaf.firstEnding(after: range.offset)...] {
+                guard segment.range.offset < range.end else { return }
                 let start = max(segment.range.offset, range.offset)
                 let end = min(segment.range.end, range.end)
                 try body(
@@ -65,64 +97,108 @@ public struct ByteRangeMap<Value: ByteSource> {
     }
 
     /// Whether every byte of `range` is mapped.
-    public func covers(_ range: ByteRange) -> Bool {
+    @inlinable public func covers(_ range: ByteRange) -> Bool {
         var covered: UInt64 = 0
         forEach(in: range) { part, _ in covered += part.length }
         return covered == range.length
     }
 
     /// Every segment in ascending order of offset.
-    public func sorted() -> [Segment] {
+    @inlinable public func sorted() -> [Segment] {
         var all: [Segment] = []
         all.reserveCapacity(segmentCount)
-        for index in buckets.keys.sorted() { all += buckets[index] ?? [] }
+        for leaf in leaves { all += leaf.segments }
         return all
     }
+}
 
-    private mutating func forEachBucket(
-        of range: ByteRange, _ body: (inout ByteRangeMap, UInt64, ByteRange) -> Void
+// MARK: Leaves
+
+extension ByteRangeMap {
+    /// The last leaf that begins at or before `offset`, or the first one. There is a leaf.
+    @inlinable func leafIndex(of offset: UInt64) -> Int {
+        max(0, firstIndex(below: leaves.count) { leaves[$0].start > offset } - 1)
+    }
+
+    /// Removes what is between two leaves, and the segments before number `to` of the second.
+    @inlinable mutating func removeSegments(behind first: Int, upTo to: Int, of last: Int) {
+        leaves[last].segments.removeFirst(to)
+        if let next = leaves[last].segments.first { leaves[last].start = next.range.offset }
+        leaves.removeSubrange(first + 1..<(leaves[last].segments.isEmpty ? last + 1 : last))
+    }
+
+    @inlinable mutating func split(_ index: Int) {
+        let segments = leaves[index].segments
+        let half = segments.count / 2
+        leaves[index] = Leaf(Array(segments[..<half]))
+        leaves.insert(Leaf(Array(segments[half...])), at: index + 1)
+    }
+
+    /// Joins neighbours that fill half a leaf at most, and drops empty ones.
+    @inlinable mutating func joinSmallLeaves() {
+        var kept = 0
+        for index in leaves.indices where !leaves[index].segments.isEmpty {
+            if kept > 0, leaves[kept - 1].segments.count + leaves[index].segments.count <= Self.leafSegments / 2 {
+                leaves[kept - 1].segments += leaves[index].segments
+                leaves[kept - 1].oldest = min(leaves[kept - 1].oldest, leaves[index].oldest)
+            } else {
+                leaves.swapAt(kept, index)
+                kept += 1
+            }
+        }
+        leaves.removeSubrange(kept...)
+    }
+}
+
+extension ByteRangeMap.Leaf {
+    @inlinable func firstEnding(after offset: UInt64) -> Int {
+        firstIndex(below: segments.count) { segments[$0].range.end > offset }
+    }
+
+    @inlinable func firstBeginning(at offset: UInt64) -> Int {
+        firstIndex(below: segments.count) { segments[$0].range.offset >= offset }
+    }
+
+    @inlinable mutating func replace(
+        _ covered: Range<Int>, by head: ByteRangeMap.Segment?, _ new: ByteRangeMap.Segment,
+        _ tail: ByteRangeMap.Segment?
     ) {
-        guard !range.isEmpty else { return }
-        var offset = range.offset
-        while offset < range.end {
-            let index = offset / Self.bucketBytes
-            let end = min(range.end, (index + 1) * Self.bucketBytes)
-            body(&self, index, ByteRange(offset: offset, length: end - offset))
-            offset = end
+        segments.replaceSubrange(covered, with: CollectionOfOne(new))
+        oldest = min(oldest, new.value.record)
+        if let tail {
+            segments.insert(tail, at: covered.lowerBound + 1)
+            oldest = min(oldest, tail.value.record)
         }
+        if let head { segments.insert(head, at: covered.lowerBound) }
+        start = segments[0].range.offset
     }
 
-    /// The first segment that ends after `offset`, by bisection.
-    private static func firstEnding(after offset: UInt64, in segments: [Segment]) -> Int {
-        var low = 0
-        var high = segments.count
-        while low < high {
-            let middle = (low + high) / 2
-            if segments[middle].range.end <= offset { low = middle + 1 } else { high = middle }
-        }
-        return low
+    /// It may leave nothing.
+    @inlinable mutating func remove(below end: LSN) {
+        segments.removeAll { $0.value.record < end }
+        if !segments.isEmpty { self = Self(segments) }
+    }
+}
+
+extension ByteRangeMap.Segment {
+    @inlinable func part(before end: UInt64) -> Self? {
+        guard range.offset < end else { return nil }
+        return Self(ByteRange(offset: range.offset, length: end - range.offset), value)
     }
 
-    /// Removes `part` from `segments`, keeping what sticks out at either side; answers where `part` belongs now.
-    private static func cut(_ part: ByteRange, from segments: inout [Segment]) -> Int {
-        let first = firstEnding(after: part.offset, in: segments)
-        var kept: [Segment] = []
-        var place = first
-        var last = first
-        while last < segments.count, segments[last].range.offset < part.end {
-            let old = segments[last]
-            if old.range.offset < part.offset {
-                let head = ByteRange(offset: old.range.offset, length: part.offset - old.range.offset)
-                kept.append(Segment(range: head, value: old.value))
-                place = first + 1
-            }
-            if old.range.end > part.end {
-                let tail = ByteRange(offset: part.end, length: old.range.end - part.end)
-                kept.append(Segment(range: tail, value: old.value.advanced(by: part.end - old.range.offset)))
-            }
-            last += 1
-        }
-        segments.replaceSubrange(first..<last, with: kept)
-        return place
+    @inlinable func part(from start: UInt64) -> Self? {
+        guard range.end > start else { return nil }
+        return Self(ByteRange(offset: start, length: range.end - start), value.advanced(by: start - range.offset))
     }
+}
+
+/// The first index that `holds`, by bisection; `count` if there is none. It holds for every later one, too.
+@inlinable func firstIndex(below count: Int, _ holds: (Int) -> Bool) -> Int {
+    var low = 0
+    var high = count
+    while low < high {
+        let middle = (low + high) / 2
+        if holds(middle) { high = middle } else { low = middle + 1 }
+    }
+    return low
 }

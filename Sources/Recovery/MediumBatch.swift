@@ -8,10 +8,44 @@ public import WriteLog
 public struct MediumBatch {
     /// Where a run of bytes comes from: a payload in the log's memory, or zeros.
     private struct Source: ByteSource {
+        var record: LSN
         var payload: UnsafeRawPointer?
         var keepSpace = false
         func advanced(by bytes: UInt64) -> Source {
-            Source(payload: payload.map { $0 + Int(bytes) }, keepSpace: keepSpace)
+            Source(record: record, payload: payload.map { $0 + Int(bytes) }, keepSpace: keepSpace)
+        }
+    }
+
+    /// Neighbours that one call of the medium takes: payloads, or zeros that are all to keep the space or all to release it.
+    private struct Run {
+        var range: ByteRange
+        /// None for zeros.
+        var payloads: [UnsafeRawBufferPointer] = []
+        let keepSpace: Bool
+
+        init(_ segment: ByteRangeMap<Source>.Segment) {
+            range = ByteRange(offset: segment.range.offset, length: 0)
+            keepSpace = segment.value.keepSpace
+            append(segment)
+        }
+
+        func goesOn(with segment: ByteRangeMap<Source>.Segment) -> Bool {
+            segment.range.offset == range.end && (segment.value.payload == nil) == payloads.isEmpty
+                && segment.value.keepSpace == keepSpace
+        }
+
+        mutating func append(_ segment: ByteRangeMap<Source>.Segment) {
+            range.length += segment.range.length
+            guard let payload = segment.value.payload else { return }
+            payloads.append(UnsafeRawBufferPointer(start: payload, count: Int(segment.range.length)))
+        }
+
+        func write(to medium: any Medium) throws(MediumError) {
+            if payloads.isEmpty {
+                try medium.zero(range, releasingSpace: !keepSpace)
+            } else {
+                try medium.write(payloads, at: range.offset)
+            }
         }
     }
 
@@ -42,9 +76,9 @@ public struct MediumBatch {
         guard try medium(for: record) != nil else { return }
         let source =
             switch record.kind {
-            case .data: Source(payload: record.payload.baseAddress)
-            case .writeZeroes(let keepSpace): Source(payload: nil, keepSpace: keepSpace)
-            default: Source(payload: nil)
+            case .data: Source(record: record.lsn, payload: record.payload.baseAddress)
+            case .writeZeroes(let keepSpace): Source(record: record.lsn, keepSpace: keepSpace)
+            default: Source(record: record.lsn)
             }
         maps[record.volume, default: ByteRangeMap()].insert(record.range, source)
     }
@@ -53,23 +87,16 @@ public struct MediumBatch {
     public mutating func write() throws(MediumError) {
         for (volume, map) in maps {
             guard let medium = media[volume] else { continue }
-            var run: [UnsafeRawBufferPointer] = []
-            var runStart: UInt64 = 0
-            var runEnd: UInt64 = 0
+            var run: Run?
             for segment in map.sorted() {
-                guard let payload = segment.value.payload else {
-                    try medium.zero(segment.range, releasingSpace: !segment.value.keepSpace)
-                    continue
+                if run?.goesOn(with: segment) == true {
+                    run?.append(segment)
+                } else {
+                    try run?.write(to: medium)
+                    run = Run(segment)
                 }
-                if segment.range.offset != runEnd || run.isEmpty {
-                    if !run.isEmpty { try medium.write(run, at: runStart) }
-                    run = []
-                    runStart = segment.range.offset
-                }
-                run.append(UnsafeRawBufferPointer(start: payload, count: Int(segment.range.length)))
-                runEnd = segment.range.end
             }
-            if !run.isEmpty { try medium.write(run, at: runStart) }
+            try run?.write(to: medium)
         }
         touched.formUnion(maps.keys)
         maps = [:]

@@ -181,15 +181,25 @@ public final class FileMedium: Medium {
         try check(range.offset, range.length)
         guard !range.isEmpty else { return }
         if isBlockDevice {
-            if range.offset % 512 == 0, range.length % 512 == 0,
-                tl_host_block_zero(descriptor, range.offset, range.length) >= 0
-            {
-                return
-            }
+            if range.offset % 512 == 0, range.length % 512 == 0, zeroDevice(range) { return }
         } else if tl_host_file_zero(descriptor, range.offset, range.length, releasingSpace) >= 0 {
             return
         }
         try writeZeros(range)
+    }
+
+    /// A process inside of this call may not be killed before it returns, and a fence waits for that (S18): a device
+    /// that has to write the zeros takes less than a second for a step.
+    private static let zeroStepBytes: UInt64 = 64 << 20
+
+    private func zeroDevice(_ range: ByteRange) -> Bool {
+        var offset = range.offset
+        while offset < range.end {
+            let length = min(range.end - offset, Self.zeroStepBytes)
+            guard tl_host_block_zero(descriptor, offset, length) >= 0 else { return false }
+            offset += length
+        }
+        return true
     }
 
     /// For file systems and devices that cannot do it by themselves.

@@ -2,7 +2,6 @@
 // (S23). DestageMachine says when they may be forgotten: once no read can miss them in both places (S6).
 
 internal import LogModel
-internal import NIOCore
 
 /// Where overlaid bytes are: in the ring, or nowhere because they are zeros.
 struct LogSource: ByteSource {
@@ -16,22 +15,20 @@ struct LogSource: ByteSource {
     }
 }
 
-/// One acknowledged write's range, to be forgotten once it is destaged.
+/// The range of one acknowledged record.
 struct OverlaidRange {
     var volume: VolumeID
     var range: ByteRange
-    /// The end of the write that it belongs to: a boundary at which the head may stand (S7).
-    var writeEnd: LSN
+    var source: LogSource
 }
 
 struct Overlay {
     private var maps: [VolumeID: ByteRangeMap<LogSource>] = [:]
-    /// In LSN order; one entry a record.
-    private var ranges = CircularBuffer<OverlaidRange>()
+    /// Nothing of an older record is left.
+    private var forgottenBelow = LSN.zero
 
-    mutating func insert(_ entry: OverlaidRange, _ source: LogSource) {
-        maps[entry.volume, default: ByteRangeMap()].insert(entry.range, source)
-        ranges.append(entry)
+    mutating func insert(_ entry: OverlaidRange) {
+        maps[entry.volume, default: ByteRangeMap()].insert(entry.range, entry.source)
     }
 
     func covers(_ volume: VolumeID, _ range: ByteRange) -> Bool { maps[volume]?.covers(range) ?? false }
@@ -40,11 +37,10 @@ struct Overlay {
         maps[volume]?.forEach(in: range, body)
     }
 
-    /// Forgets the writes that end at or below `end`.
+    /// Forgets the writes that end at or below `end`, a boundary of writes (S7).
     mutating func forget(below end: LSN) {
-        while let first = ranges.first, first.writeEnd <= end {
-            ranges.removeFirst()
-            maps[first.volume]?.remove(in: first.range) { $0.record < end }
-        }
+        guard end > forgottenBelow else { return }
+        forgottenBelow = end
+        for volume in Array(maps.keys) { maps[volume]?.remove(below: end) }
     }
 }

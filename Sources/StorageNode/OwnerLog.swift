@@ -26,7 +26,7 @@ final class OwnerLog {
     }
 
     struct Issued {
-        var entries: [(OverlaidRange, LogSource)]
+        var entries: [OverlaidRange]
         var end: LSN
         /// Set on the last write of a request.
         var completion: (() -> Void)?
@@ -260,7 +260,7 @@ final class OwnerLog {
             issued.removeFirst()
             acknowledgedWriteEnd = first.end
             if !first.entries.isEmpty { destage.acknowledged(writeTo: first.end) }
-            for (entry, source) in first.entries { overlay.insert(entry, source) }
+            for entry in first.entries { overlay.insert(entry) }
             first.completion?()
         }
         requests.sessionsMayOpen(acknowledged)
@@ -311,13 +311,9 @@ final class OwnerLog {
             lastData = appended.end
             let isLast = request.issuedBytes == request.lengthBytes
             let entries = appended.records.map { record in
-                (
-                    OverlaidRange(
-                        volume: request.volume,
-                        range: ByteRange(offset: record.volumeOffset, length: record.length),
-                        writeEnd: appended.end),
-                    LogSource(record: record.lsn, payload: request.isData ? record.payloadLSN : nil)
-                )
+                OverlaidRange(
+                    volume: request.volume, range: ByteRange(offset: record.volumeOffset, length: record.length),
+                    source: LogSource(record: record.lsn, payload: request.isData ? record.payloadLSN : nil))
             }
             issued.append(
                 Issued(entries: entries, end: appended.end, completion: isLast ? request.completion : nil))

@@ -96,6 +96,66 @@ struct ReplayTests {
             ])
     }
 
+    @Test func neighbouringZerosOfOneKindAreOneCall() throws {
+        let fixture = try Fixture()
+        try fixture.append(.writeZeroes(length: 4096, keepSpace: true), at: 12288)
+        try fixture.append(.writeZeroes(length: 4096, keepSpace: false), at: 4096)
+        try fixture.append(.discard(length: 4096), at: 0)
+        try fixture.append(.writeZeroes(length: 4096, keepSpace: true), at: 8192)
+        try fixture.appendOnly([UInt8](repeating: 1, count: 512), at: 16384)
+        try fixture.append(.discard(length: 512), at: 16896)
+        let medium = ObservedMedium(try fixture.medium())
+        _ = try Replay.run(fixture.region, onto: [volume0: medium])
+        #expect(
+            medium.calls == [
+                .zero(ByteRange(offset: 0, length: 8192), releasingSpace: true),
+                .zero(ByteRange(offset: 8192, length: 8192), releasingSpace: false),
+                .write(ByteRange(offset: 16384, length: 512)),
+                .zero(ByteRange(offset: 16896, length: 512), releasingSpace: true), .flush,
+            ])
+    }
+
+    /// A discard is 64 bytes of log for every 2 GiB: a client can fill the log with thousands of them.
+    @Test func aLogFullOfLongDiscardsIsOneCall() throws {
+        let fixture = try Fixture()
+        let length = UInt64(UInt32.max) / 4096 * 4096
+        let vast = try FileMedium.open(
+            path: fixture.folder.file("vast"), sizeBytes: 16 * length, createIfMissing: true)
+        var discards: UInt64 = 0
+        while case .appended = fixture.log.append(
+            volume: volume0, offset: discards % 16 * length, .discard(length: length), acknowledged: .zero)
+        {
+            discards += 1
+        }
+        #expect(discards > 8000)
+        let medium = ObservedMedium(vast)
+        _ = try Replay.run(fixture.region, onto: [volume0: medium])
+        #expect(
+            medium.calls == [.zero(ByteRange(offset: 0, length: 16 * length), releasingSpace: true), .flush])
+    }
+
+    @Test func longDiscardsTakeAsManyCallsAsWritesDivideThem() throws {
+        let fixture = try Fixture()
+        let length = UInt64(UInt32.max) / 4096 * 4096
+        let vast = try FileMedium.open(path: fixture.folder.file("vast"), sizeBytes: length, createIfMissing: true)
+        for place in 0..<100 as Range<UInt64> {
+            try fixture.append(.discard(length: length), at: 0)
+            try fixture.appendOnly([1], at: place << 24)
+        }
+        // Of those only the last one is newer than the last discard; of these all are.
+        for place in 0...100 as ClosedRange<UInt64> where place != 99 {
+            try fixture.appendOnly([UInt8(place)], at: place << 24)
+        }
+        let medium = ObservedMedium(vast)
+        _ = try Replay.run(fixture.region, onto: [volume0: medium])
+        #expect(medium.calls.count == 101 + 101 + 1)
+        var byte: [UInt8] = [0]
+        for place in 0...100 as ClosedRange<UInt64> {
+            try byte.withUnsafeMutableBytes { try vast.read(into: $0, at: place << 24) }
+            #expect(byte[0] == (place == 99 ? 1 : UInt8(place)))
+        }
+    }
+
     @Test func anEmptyLogChangesNothing() throws {
         let fixture = try Fixture()
         #expect(try replay(fixture).writes == 0)

@@ -140,7 +140,7 @@ final class Fixture {
         let volumes = model.keys.sorted { $0.rawValue < $1.rawValue }
         for _ in 0..<count {
             let volume = volumes.randomElement(using: &random) ?? volume0
-            // In the first megabyte, and across the end of a bucket of the map, so that much overlaps.
+            // In little more than a megabyte, so that much overlaps.
             let offset = UInt64.random(in: 0..<(1 << 20) + 5000, using: &random)
             let length = Int.random(in: 1...6000, using: &random)
             switch Int.random(in: 0..<10, using: &random) {

@@ -33,6 +33,12 @@ final class BlockDeviceTests {
         device = try #require(shell("losetup --show --find '\(file)'"))
     }
 
+    /// Sparse: the file behind the device becomes larger, and the device with it.
+    private func grow(to sizeBytes: UInt64) throws {
+        try #require(truncate(file, off_t(sizeBytes)) == 0)
+        try #require(shell("losetup --set-capacity \(device)") != nil)
+    }
+
     deinit { _ = shell("losetup --detach \(device)") }
 
     private func medium(_ sizeBytes: UInt64) throws -> FileMedium {
@@ -53,6 +59,22 @@ final class BlockDeviceTests {
         #expect(
             bytes.indices.allSatisfy { bytes[$0] == (isZero($0) ? 0 : $0 < 100 + (1 << 20) ? 7 : 8) })
         #expect(try contents(of: file) == bytes)
+    }
+
+    @Test func aRangeThatIsZeroedInStepsIsZeroedWhole() throws {
+        let size: UInt64 = 200 << 20
+        try grow(to: size)
+        let medium = try medium(size)
+        let places = stride(from: 0, through: size - 512, by: 4 << 20) + [size - 512]
+        for place in places { try medium.write([[UInt8](repeating: 7, count: 512)], at: place) }
+        try medium.zero(ByteRange(offset: 512, length: size - 1024), releasingSpace: true)
+        try medium.flush()
+        for place in places {
+            let isOutside = place == 0 || place == size - 512
+            #expect(
+                try medium.bytes(at: place, count: 512) == [UInt8](repeating: isOutside ? 7 : 0, count: 512),
+                "at \(place)")
+        }
     }
 
     @Test func aSecondWriterIsLockedOut() throws {  // S18

@@ -130,4 +130,30 @@ struct OwnerLogTests {
             #expect(written == 10)
         }
     }
+
+    @Test("S25: a discard is one piece of the overlay a record, however long, and many of one range are no more")
+    func longDiscards() async throws {
+        try await OwnerRig.run { rig in
+            let volume = VolumeID(name: "vol0")
+            let range = ByteRange(offset: 4096, length: 4_294_963_200)
+            let session = rig.session()
+            var answered = 0
+            for _ in 0..<400 {
+                session.submit(.discard(offset: range.offset, length: range.length)) { _ in answered += 1 }
+            }
+            rig.owner.pump()
+            rig.mirror.completeAll(rig)
+            #expect(answered == 400 && rig.owner.overlay.covers(volume, range))
+            var pieces: [UInt64] = []
+            rig.owner.overlay.forEach(volume, ByteRange(offset: 0, length: 8 << 30)) { part, source in
+                pieces.append(part.length)
+                #expect(source.payload == nil)
+            }
+            // A record is of 2 GiB at most.
+            #expect(pieces.count == 2 && pieces.reduce(0, +) == range.length)
+            try rig.beginBatch()
+            try rig.finishBatch()
+            #expect(!rig.owner.overlay.covers(volume, ByteRange(offset: 4096, length: 1)))
+        }
+    }
 }
