@@ -118,6 +118,7 @@ perf: release
 	  $(PERF) mirror --size 4KiB,64KiB --depth $$depth --seconds 3 --json Perf/results/mirror-$$depth.json \
 	    | tee Perf/results/mirror-$$depth.txt; \
 	done
+	$(PERF) takeover --seconds 9 --repeats 9 --depth 16 --json Perf/results/takeover.json | tee Perf/results/takeover.txt
 	$(PERF) floor --json Perf/results/floor.json | tee Perf/results/floor.txt
 
 # Instructions and system calls of one append: no other load on the machine changes them.

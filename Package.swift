@@ -128,8 +128,7 @@ let package = Package(
             "twinlog-perf",
             [
                 "LogModel", "PersistentMemory", "WriteLog", "CLogCore", "RemoteMemory", "RemoteMemoryTCP",
-                "ClusterProtocol", "NBDClient", arguments,
-                histogram,
+                "ClusterProtocol", "NBDClient", "ClusterHarness", "AdminProtocol", arguments, histogram,
             ] + nio,
             path: "Perf/twinlog-perf"),
 

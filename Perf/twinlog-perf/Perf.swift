@@ -10,8 +10,8 @@ struct Perf: ParsableCommand {
         commandName: "twinlog-perf", abstract: "Measure TwinLog beside its floors, in one run.",
         version: TwinLogVersion.current,
         subcommands: [
-            AppendCommand.self, MirrorCommand.self, VolumeCommand.self, RecoverCommand.self, FloorCommand.self,
-            CompareCommand.self, MirrorPartnerCommand.self,
+            AppendCommand.self, MirrorCommand.self, VolumeCommand.self, RecoverCommand.self, TakeoverCommand.self,
+            FloorCommand.self, CompareCommand.self, MirrorPartnerCommand.self,
         ])
 
     static func main() {
