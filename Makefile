@@ -112,7 +112,8 @@ perf: release
 	@CSupport/install-packages libpmemlog1
 	mkdir -p Perf/results
 	for scenario in append recover; do \
-	  $(PERF) compare $$scenario --seconds 3 --repeats 9 --json Perf/results/$$scenario.json | tee Perf/results/$$scenario.txt; \
+	  $(PERF) compare $$scenario --seconds 3 --repeats 9 --json Perf/results/$$scenario.json \
+	    --html Perf/results/$$scenario.html | tee Perf/results/$$scenario.txt; \
 	done
 	for depth in 1 32; do \
 	  $(PERF) mirror --size 4KiB,64KiB --depth $$depth --seconds 3 --json Perf/results/mirror-$$depth.json \

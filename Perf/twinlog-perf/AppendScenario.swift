@@ -31,7 +31,7 @@ struct AppendCommand: ParsableCommand {
                 results.compare(rows[0], to: rows[1])
             }
         }
-        try results.report(json: options.json)
+        try results.report(options)
     }
 }
 

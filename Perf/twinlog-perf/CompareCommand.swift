@@ -20,8 +20,8 @@ struct CompareCommand: ParsableCommand {
 
     func run() throws {
         switch scenario {
-        case .append: try compareAppend().report(json: options.json)
-        case .recover: try RecoverScenario(options).measure().report(json: options.json)
+        case .append: try compareAppend().report(options)
+        case .recover: try RecoverScenario(options).measure().report(options)
         }
     }
 

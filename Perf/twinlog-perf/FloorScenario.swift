@@ -27,7 +27,7 @@ struct FloorCommand: ParsableCommand {
             results.rows.append(try tcpRow(size, server))
             results.rows.append(try fileRow(size, file))
         }
-        try results.report(json: options.json)
+        try results.report(options)
     }
 
     /// Latency in a pass of its own: a clock read is not small beside these.

@@ -125,9 +125,10 @@ struct Results: Encodable {
         try container.encode(ratios, forKey: .ratios)
     }
 
-    func report(json path: String?) throws {
+    func report(_ options: CommonOptions) throws {
         printTable()
-        guard let path else { return }
+        if let path = options.html { try HTMLReport(results: self).write(to: path) }
+        guard let path = options.json else { return }
         let encoder = JSONEncoder()
         encoder.outputFormatting = [.prettyPrinted, .sortedKeys, .withoutEscapingSlashes]
         try encoder.encode(self).write(to: URL(fileURLWithPath: path))

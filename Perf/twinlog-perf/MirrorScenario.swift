@@ -40,7 +40,7 @@ struct MirrorCommand: ParsableCommand {
             results.rows += [row, floor]
             results.compare(row, to: floor)
         }
-        try results.report(json: options.json)
+        try results.report(options)
     }
 
     private func measure(

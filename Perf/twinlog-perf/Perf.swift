@@ -46,6 +46,7 @@ struct CommonOptions: ParsableArguments {
     @Option(help: "How often it is measured; the medians count.") var repeats = 5
     @Option(help: "Where to make the pool; it must not exist, and is removed.") var pool: String?
     @Option(help: "Write the results here, as JSON.") var json: String?
+    @Option(help: "Write the results here, as a page.") var html: String?
 
     static let largestSizeBytes: UInt64 = 1 << 20
 

@@ -41,7 +41,7 @@ struct TakeoverCommand: ParsableCommand {
             results.rows += [row, floor]
             results.compare(row, to: floor)
         }
-        try results.report(json: options.json)
+        try results.report(options)
     }
 
     private func measure(_ size: Int, _ folder: String) throws -> (Row, Row) {

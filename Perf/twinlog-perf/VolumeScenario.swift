@@ -37,7 +37,7 @@ struct VolumeCommand: ParsableCommand {
                 results.compare(row, to: tcp)
             }
         }
-        try results.report(json: options.json)
+        try results.report(options)
     }
 
     /// Each thread is a connection with an event loop of its own, and `depth` requests under way.

@@ -35,7 +35,12 @@ extension Cluster {
         }
 
         @Test func aComparisonWritesRowsAndRatios() throws {
-            let result = try measure("compare", "append", "--repeats", "1", "--seconds", "0.1", "--size", "512")
+            let html = "/dev/shm/twinlog-perf-test-\(getpid()).html"
+            defer { unlink(html) }
+            let result = try measure(
+                "compare", "append", "--repeats", "1", "--seconds", "0.1", "--size", "512", "--html", html)
+            let page = try String(contentsOfFile: html, encoding: .utf8)
+            #expect(page.hasPrefix("<!DOCTYPE html>") && page.contains("<td>floor<td>") && page.contains("Ratios"))
             #expect(result["scenario"] as? String == "append")
             let rows = try #require(result["rows"] as? [[String: Any]])
             #expect(Set(rows.compactMap { $0["name"] as? String }).isSuperset(of: ["twinlog", "floor"]))
