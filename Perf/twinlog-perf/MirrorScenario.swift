@@ -206,7 +206,7 @@ final class MirrorShipper: QueuePairDelegate {
             let now = monotonicNanos()
             guard now - run.begin < run.nanos else { return }
             let outcome = run.payload.withUnsafeBytes {
-                log.append(volume: volume, offset: 0, .data($0), acknowledged: acknowledgement.acknowledged)
+                log.append(volume: volume, offset: 0, .data($0), acknowledged: acknowledgedEnd)
             }
             switch outcome {
             case .appended(let appended): run.issued.append((appended.end, now))

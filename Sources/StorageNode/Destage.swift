@@ -47,7 +47,7 @@ extension OwnerLog {
     private func batchWritten() {
         guard let head = destage.written(isValid: !isRevoked && authority.isValid()) else { return }
         let log = log
-        let acknowledged = acknowledged
+        let acknowledged = acknowledgedWriteEnd
         threads.memory.runIfActive(eventLoop: eventLoop) { try log.setHead(head, acknowledged: acknowledged) }
             .assumeIsolated().whenComplete { result in
                 if case .failure(let error) = result { return self.destageFailed("\(error)") }

@@ -45,7 +45,8 @@ final class OwnerLog {
     let authority: Authority
 
     var acknowledgement: Acknowledgement
-    /// The end of the last write that is acknowledged whole: a boundary, where `acknowledged` may stand inside of a record.
+    /// The end of the last write that is acknowledged whole: a boundary, where `acknowledged` may stand inside of a record. It is
+    /// what the log is told: a copy that has lost the rest of a write that nobody was promised is torn, and not corrupt (S5).
     private(set) var acknowledgedWriteEnd: LSN
     var overlay = Overlay()
     /// What is destaged next, where the head is, what may be trimmed.
@@ -304,7 +305,7 @@ final class OwnerLog {
             let length = min(request.lengthBytes - request.issuedBytes, request.maximumPieceBytes(of: log))
             let offset = request.offset + request.issuedBytes
             let outcome = request.withPayload(at: request.issuedBytes, length: length) { payload in
-                log.append(volume: request.volume, offset: offset, payload, acknowledged: acknowledged)
+                log.append(volume: request.volume, offset: offset, payload, acknowledged: acknowledgedWriteEnd)
             }
             guard case .appended(let appended) = outcome else { return false }
             request.issuedBytes += length

@@ -53,7 +53,7 @@ public final class WriteLog: Sendable {
 
     /// Stores one write, all or none (S7), with one drain, and publishes it. On persistent memory it is durable here
     /// when this returns `appended`; in msync mode after ``persist()``. Preconditions: not empty; the range does not overflow; nobody
-    /// changes the bytes meanwhile, which are read more than once; `acknowledged` is at most ``published``.
+    /// changes the bytes meanwhile, which are read more than once; `acknowledged` is the end of a write, at most ``published``.
     public func append(volume: VolumeID, offset: UInt64, _ payload: Payload, acknowledged: LSN) -> AppendOutcome {
         let length = payload.length
         precondition(length > 0 && !offset.addingReportingOverflow(length).overflow)

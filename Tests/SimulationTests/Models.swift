@@ -56,8 +56,6 @@ struct RegionModel {
         acknowledged > end || records.contains { $0.isWhole && $0.lsn >= head && $0.acknowledged > end }
     }
 
-    /// Traces of a record behind what the scan finds (S5).
-
     /// A part of the log reaches persistent memory. What was a lap earlier in its place is gone.
     mutating func store(_ shipped: [Record], _ range: Range<LSN>) {
         for record in shipped {

@@ -61,6 +61,7 @@ final class OwnerModel {
         localDurable = start
         reclaimLimit = start
         acknowledgement = Acknowledgement(start)
+        acknowledgedWriteEnd = start
         destage = DestageMachine(start: start, batchBytes: Self.batchBytes)
         lastMirrorHead = start
         lastMirrorDurable = start
@@ -68,6 +69,7 @@ final class OwnerModel {
 
     private var world: World { process.world }
     var acknowledged: LSN { acknowledgement.acknowledged }
+    private var acknowledgedWriteEnd: LSN
     var head: LSN { destage.head }
     private var isValid: Bool { process.machine.ownershipValid(process.clock) }
     private var mirrorDurable: LSN { mirror?.session.durable ?? lastMirrorDurable }
@@ -208,6 +210,7 @@ final class OwnerModel {
         guard moved else { return }
         while let first = issued.first, first.record.end <= acknowledged {
             issued.removeFirst()
+            acknowledgedWriteEnd = first.record.end
             overlay.append(first.record)
             destage.acknowledged(writeTo: first.record.end)
             world.oracle.acknowledged(first.record, incarnation, by: process)
@@ -256,8 +259,8 @@ final class OwnerModel {
             }
             waiting.removeFirst()
             let record = Record(
-                lsn: tail, bytes: first.bytes, block: first.block, stamp: world.nextStamp(), acknowledged: acknowledged,
-                storedTo: tail)
+                lsn: tail, bytes: first.bytes, block: first.block, stamp: world.nextStamp(),
+                acknowledged: acknowledgedWriteEnd, storedTo: tail)
             tail = record.end
             issued.append((record, first.completion))
             world.oracle.issued(record, incarnation)
@@ -320,7 +323,7 @@ final class OwnerModel {
 
     private func batchWritten() {
         guard let head = destage.written(isValid: !isRevoked && isValid) else { return }
-        let known = acknowledged
+        let known = acknowledgedWriteEnd
         process.later(world.random.between(10, 500) * microsecond) { [self] in
             process.node.region?.setHead(head, acknowledged: known)
             destage.headMoved()

@@ -31,10 +31,12 @@ final class FakeMirror: QueuePair {
 
     weak var delegate: (any QueuePairDelegate)?
     let creditBytes = RemoteMemoryLimits.windowBytes
-    var bytes = [UInt8](repeating: 0, count: Int(ringBytes))
+    var bytes: [UInt8]
     var messages: [[UInt8]] = []
     var reads: [Read] = []
     private(set) var posted: WorkRequestID = 0
+
+    init(ringBytes: UInt64) { bytes = [UInt8](repeating: 0, count: Int(ringBytes)) }
 
     func postWrite(
         _ source: UnsafeRawBufferPointer, key: RegionKey, offset: UInt64
@@ -90,7 +92,7 @@ private struct NoMedium: Medium {
 final class OwnerRig {
     let region: Region
     let log: WriteLog
-    let mirror = FakeMirror()
+    let mirror: FakeMirror
     let owner: OwnerLog
     private let reports: Reports
 
@@ -100,7 +102,8 @@ final class OwnerRig {
 
     var kinds: [String] { reports.kinds.withLock { $0 } }
 
-    private init(_ pool: Pool, _ eventLoop: any EventLoop) throws {
+    private init(_ pool: Pool, ringBytes: UInt64, _ eventLoop: any EventLoop) throws {
+        mirror = FakeMirror(ringBytes: ringBytes)
         region = try pool.allocateRegion(group: GroupID("g0"), ringBytes: ringBytes)
         try region.format(role: .owner, logUUID: .zero, incarnation: Incarnation(1), start: .zero)
         log = try WriteLog(region: region)
@@ -119,15 +122,17 @@ final class OwnerRig {
     }
 
     /// Runs `body` in one turn of an event loop, with a log that is attached to an empty mirror.
-    static func run(_ body: @escaping @Sendable (OwnerRig) throws -> Void) async throws {
+    static func run(
+        ringBytes: UInt64 = ringBytes, _ body: @escaping @Sendable (OwnerRig) throws -> Void
+    ) async throws {
         let path = "/dev/shm/twinlog-owner-\(UUID128.random())"
         defer { unlink(path) }
         let pool = try Pool.create(
-            path: path, sizeBytes: 256 * 1024,
+            path: path, sizeBytes: ringBytes + 192 * 1024,
             identity: PoolIdentity(uuid: .zero, cluster: "demo", node: NodeID("alpha")), persistence: .auto)
         let eventLoop = MultiThreadedEventLoopGroup.singleton.next()
         try await eventLoop.submit {
-            let rig = try OwnerRig(pool, eventLoop)
+            let rig = try OwnerRig(pool, ringBytes: ringBytes, eventLoop)
             try body(rig)
             rig.owner.revoke()
         }.get()
