@@ -159,7 +159,7 @@ let package = Package(
             [
                 "LogModel", "PersistentMemory", "RemoteMemory", "StorageMedium", "WriteLog", "CLogCore",
                 "ClusterProtocol", "StorageNode", "ClusterConfiguration", "ClusterHarness", "Coordination",
-                "RemoteMemoryTCP", log,
+                "RemoteMemoryTCP", "AdminProtocol", log,
                 .product(name: "NIOEmbedded", package: "swift-nio"),
             ] + nio),
         tests("TwinLogTests", ["TwinLog", "ClusterHarness", log] + nio),

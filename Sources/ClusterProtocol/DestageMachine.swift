@@ -11,6 +11,10 @@ public import LogModel
 public struct DestageMachine: Sendable {
     /// Enough for a medium to be used well, little enough to keep the space coming back.
     public static let usualBatchBytes: UInt64 = 16 << 20
+    /// A batch is written in order of offset, so a write costs a disk of 7200 turns a minute half a turn and a short seek: 5 ms. So
+    /// many are flushed within ten seconds, however small and scattered they are, and a medium that takes longer is stuck and
+    /// not slow (``GroupSettings/mediumLimit``).
+    public static let usualBatchWrites = 2048
 
     private enum Phase {
         case idle
@@ -29,6 +33,7 @@ public struct DestageMachine: Sendable {
     /// Nothing below is needed by a read: neither the bytes in the log nor what the overlay says of them (S6).
     public private(set) var unreferencedBelow: LSN
     private let batchBytes: UInt64
+    private let batchWrites: Int
     private var phase = Phase.idle
     private var retryAt: Nanos = 0
     /// The ends of the acknowledged writes at and above the head, in order: where the head may stand (S7).
@@ -40,8 +45,9 @@ public struct DestageMachine: Sendable {
     private var drains: [Drain] = []
     private var nextDrain: UInt64 = 1
 
-    public init(start: LSN, batchBytes: UInt64 = usualBatchBytes) {
+    public init(start: LSN, batchBytes: UInt64 = usualBatchBytes, batchWrites: Int = usualBatchWrites) {
         self.batchBytes = batchBytes
+        self.batchWrites = batchWrites
         head = start
         unreferencedBelow = start
     }
@@ -69,7 +75,8 @@ public struct DestageMachine: Sendable {
         guard case .idle = phase, isValid, now >= retryAt else { return nil }
         var end: LSN?
         if let first = writeEnds.first {
-            end = max(first, lastWriteEnd(upTo: head + batchBytes) ?? first)
+            let most = writeEnds[min(batchWrites, writeEnds.count) - 1]
+            end = min(most, max(first, lastWriteEnd(upTo: head + batchBytes) ?? first))
         } else if allWritesAcknowledged {
             end = acknowledged
         }

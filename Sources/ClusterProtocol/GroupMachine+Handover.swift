@@ -1,12 +1,19 @@
 // Giving a group away on purpose, and stopping. The owner destages everything first, releases the medium, and only then
 // swaps; so the partner finds nothing to fence and nothing to replay. Whatever goes wrong before the medium is released
-// takes it back to serving; after that, the record decides, and claiming anew is always right.
+// takes it back to serving; after that, the record decides, and claiming anew is always right. A medium that cannot be
+// released, because a call of it does not return, is released by the end of this process, which the partner brings about.
 
 internal import Coordination
 internal import LogModel
 
 struct Handover: Sendable {
-    enum Step: Sendable { case draining, releasing, swapping }
+    enum Step: Sendable, Equatable {
+        case draining
+        case releasing(since: Nanos)
+        /// The release does not end: this process will be fenced, and its other groups leave it first.
+        case evacuating(since: Nanos)
+        case swapping
+    }
     var owner: Owner
     var step: Step
     /// The mirror is in sync and gets the group; otherwise this is a stop with nobody to take over.
@@ -14,6 +21,12 @@ struct Handover: Sendable {
     var since: Nanos
     /// This node's log holds everything that was acknowledged.
     var isSource = true
+    /// Everything that was acknowledged is on the medium.
+    var isDrained = false
+    /// The medium does not take what is in the log.
+    var mediumFails = false
+    /// Nothing of this process writes to the medium any more.
+    var isReleased = false
 }
 
 extension GroupMachine {
@@ -49,6 +62,9 @@ extension GroupMachine {
     // MARK: Handover and stop
 
     private mutating func beginHandover(_ now: Nanos, _ out: inout [Directive]) {
+        if case .handingOver = role {
+            return finishCommand(refusal: "\(me) gives the group to \(settings.peer) already", &out)
+        }
         guard case .owner(let owner) = role else {
             return finishCommand(
                 refusal: "\(me) does not own the group; \(record?.owner.rawValue ?? "nobody") does", &out)
@@ -92,14 +108,17 @@ extension GroupMachine {
                 return abortHandover("\(settings.peer) fell silent while draining", now, &out)
             }
             if !handover.toPeer && (acknowledgementRule.needsMirror || !acknowledgementRule.allowed) {
-                leaveUndrained("\(settings.peer) is not there to acknowledge; the log is left as it is", &out)
+                leaveUndrained("\(settings.peer) is not there to acknowledge; the log is left as it is", now, &out)
             }
             if handover.toPeer && now >= handover.since + Self.drainLimit {
                 let reason =
                     "the medium does not take what is in the log; \(settings.peer) gets the group and replays its own"
-                leaveUndrained(reason, &out)
+                leaveUndrained(reason, now, &out)
             }
-        case .releasing: break
+        case .releasing(let since):
+            if handover.toPeer && now >= since + settings.releaseLimit { evacuate(now, &out) }
+        case .evacuating(let since):
+            if now >= since + settings.evacuationLimit { handoverEvent(.evacuated, now, &out) }
         case .swapping: giveAway(now, &out)
         }
     }
@@ -109,9 +128,10 @@ extension GroupMachine {
 
     /// What waits for a mirror that does not come is not acknowledged, so it cannot be destaged; nor can anything while the
     /// medium fails. It stays in the log.
-    private mutating func leaveUndrained(_ reason: String, _ out: inout [Directive]) {
+    private mutating func leaveUndrained(_ reason: String, _ now: Nanos, _ out: inout [Directive]) {
         guard case .handingOver(var handover) = role else { return }
-        handover.step = .releasing
+        handover.step = .releasing(since: now)
+        handover.mediumFails = handover.toPeer
         role = .handingOver(handover)
         out += [.report(Report(handover.toPeer ? "handover-undrained" : "stopped-undrained", reason)), .releaseMedia]
     }
@@ -120,22 +140,49 @@ extension GroupMachine {
         guard case .handingOver(var handover) = role else { return }
         switch (handover.step, event) {
         case (.draining, .drained):
-            handover.step = .releasing
+            handover.isDrained = true
+            handover.step = .releasing(since: now)
             role = .handingOver(handover)
             out.append(.releaseMedia)
-        case (.releasing, .mediaReleased):
+        case (.releasing, .mediaReleased), (.evacuating, .mediaReleased), (.evacuating, .evacuated):
             guard handover.toPeer else { return stop(&out) }
+            if case .mediaReleased = event { handover.isReleased = true }
             handover.step = .swapping
             role = .handingOver(handover)
             giveAway(now, &out)
+        case (.swapping, .mediaReleased):
+            handover.isReleased = true
+            role = .handingOver(handover)
         default: return
         }
     }
 
+    /// A call of the medium does not return, and may still write when it does. So the group is given away with this process
+    /// among those that are fenced: the partner writes when it is confirmed dead (S16, S18). What else this process owns
+    /// can leave it in order, and would have to wait for that confirmation otherwise.
+    private mutating func evacuate(_ now: Nanos, _ out: inout [Directive]) {
+        guard case .handingOver(var handover) = role else { return }
+        handover.step = .evacuating(since: now)
+        role = .handingOver(handover)
+        let reason =
+            "\(hangs(handover)), so the medium is not released: \(settings.peer) gets the group and ends this process; its other "
+            + "groups are handed over first. Restart \(me) then"
+        out += [.report(Report("release-hangs", reason)), .evacuate]
+    }
+
+    private func hangs(_ handover: Handover) -> String {
+        handover.owner.medium?.reason ?? "a call of the medium does not return"
+    }
+
     private mutating func giveAway(_ now: Nanos, _ out: inout [Directive]) {
         guard case .handingOver(let handover) = role, let record, call == nil else { return }
-        var given = givenAway(record, releasedByOwner: true)
-        if !handover.isSource { given.sources.removeAll { $0 == me } }
+        var given = givenAway(
+            record, isSource: handover.isSource, fencing: handover.isReleased ? nil : settings.process)
+        if handover.isDrained {
+            given.leftForMedium = nil
+        } else if handover.mediumFails {
+            given.leftForMedium = true
+        }
         swap(to: given, .giveAway, now, &out)
     }
 
@@ -168,7 +215,8 @@ extension GroupMachine {
     }
 
     private mutating func leaveToPeer(_ owner: Owner, _ now: Nanos, _ out: inout [Directive]) {
-        role = .handingOver(Handover(owner: owner, step: .releasing, toPeer: true, since: now, isSource: false))
+        role = .handingOver(
+            Handover(owner: owner, step: .releasing(since: now), toPeer: true, since: now, isSource: false))
         out += [.closeRail, .releaseMedia]
     }
 
@@ -183,7 +231,7 @@ extension GroupMachine {
 
     /// The peer is the owner now, by this node's swap.
     mutating func gaveAway(_ now: Nanos, _ out: inout [Directive]) {
-        guard case .handingOver = role else {
+        guard case .handingOver(let handover) = role else {
             if case .recovering = role {
                 role = .standby
                 finishCommand(refusal: "the log here is in doubt, \(settings.peer)'s decides", &out)
@@ -193,6 +241,12 @@ extension GroupMachine {
         }
         out += [.report(Report("handed-over", "\(settings.peer) gets the group")), .tellRecordChanged]
         out += [.stopServing, .closeRail]
+        if command == .handOver, record?.mustFence.contains(settings.process) == true {
+            finishCommand(
+                refusal:
+                    "\(hangs(handover)), so the medium is not released: \(settings.peer) ends this process of \(me) and "
+                    + "has the group then; restart \(me)", &out)
+        }
         role = .standby
         peer = PeerView(since: now)
     }

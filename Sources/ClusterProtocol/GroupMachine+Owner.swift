@@ -44,6 +44,14 @@ struct Owner: Sendable {
     var failure: String?
     /// Why the mirror refused last, which is reported once.
     var refusal: String?
+    /// When it became the owner.
+    var since: Nanos
+    /// Since when it serves without a break. Before that the process may have been stopped, which is not the medium's doing.
+    var servesSince: Nanos
+    /// What keeps batches from the medium.
+    var medium: MediumTrouble?
+    /// Why the group stays here though the medium fails, as it was reported.
+    var staysBecause: String?
 
     mutating func progressed(_ local: LSN, _ mirror: LSN, pending request: UInt64?, _ now: Nanos) {
         localDurable = local
@@ -97,7 +105,7 @@ extension GroupMachine {
         role = .owner(
             Owner(
                 epoch: record.epoch, incarnation: Incarnation(record.epoch), suspended: suspended,
-                mirror: .absent(dialAt: now)))
+                mirror: .absent(dialAt: now), since: now, servesSince: now))
         peer = PeerView(since: now)
         out.append(.report(Report("published", "owner in epoch \(record.epoch)")))
         if !suspended { out.append(.serve) }
@@ -108,6 +116,7 @@ extension GroupMachine {
     mutating func resumeAfterRenewal(_ now: Nanos, _ out: inout [Directive]) {
         guard case .owner(var owner) = role, owner.suspended, now < leaseEnd() else { return }
         owner.suspended = false
+        owner.servesSince = now
         role = .owner(owner)
         out += [.report(Report("lease-regained", "the lease is renewed; serving again")), .serve, .acknowledge]
     }
@@ -126,6 +135,7 @@ extension GroupMachine {
         role = .owner(owner)
         if case .disqualifying = owner.mirror { disqualify(now, &out) }
         if case .joining = owner.mirror { rejoin(now, &out) }
+        judgeMedium(now, &out)
     }
 
     /// A join that is not on its way: made again, or given up if the rail is gone meanwhile.

@@ -76,8 +76,7 @@ extension GroupMachine {
         case .publishing: recovering.underWay = swap(to: published(record), .publish, now, &out)
         case .releasing: out.append(.releaseMedia)
         case .givingAway:
-            var given = givenAway(record, releasedByOwner: true)
-            if !recovering.isSource { given.sources.removeAll { $0 == me } }
+            let given = givenAway(record, isSource: recovering.isSource, fencing: nil)
             recovering.underWay = swap(to: given, .giveAway, now, &out)
         }
         role = .recovering(recovering)

@@ -37,7 +37,8 @@ extension GroupMachine {
                     Report(
                         "amnesia",
                         "\(whatIsMissing); its partner's log is complete and takes over")))
-            swap(to: givenAway(record, releasedByOwner: false), .giveAway, now, &out)
+            let old = record.ownerProcess == settings.process ? nil : record.ownerProcess
+            swap(to: givenAway(record, isSource: false, fencing: old), .giveAway, now, &out)
         } else {
             block(
                 "\(whatIsMissing), and no other log is complete; bring back the old pool, or decide with "
@@ -114,7 +115,8 @@ extension GroupMachine {
         claim(record, now, &out)
     }
 
-    /// The group was given to the peer, which lives, perhaps, but does not claim it. Nobody writes to the medium meanwhile.
+    /// The group was given to the peer, which lives, perhaps, but does not claim it. Nobody writes to the medium meanwhile, but
+    /// for a call that does not return to this process, which cannot lock the medium anew before it does.
     func giftIsOverdue(_ now: Nanos) -> Bool {
         guard let record, record.owner == settings.peer, record.phase == .claimed, record.ownerProcess == nil else {
             return false
@@ -159,20 +161,19 @@ extension GroupMachine {
         swap(to: claim, .claim, now, &out)
     }
 
-    /// The record by which this node gives the group to its peer, which then claims it.
-    func givenAway(_ record: GroupRecord, releasedByOwner: Bool) -> GroupRecord {
+    /// The record by which this node gives the group to its peer, which then claims it. `isSource`: the log here holds
+    /// everything that was acknowledged. `fencing`: who may still write to the medium.
+    func givenAway(_ record: GroupRecord, isSource: Bool, fencing process: ProcessIdentity?) -> GroupRecord {
         var given = record
         given.version += 1
         given.owner = settings.peer
         given.epoch = record.epoch.next
         given.phase = .claimed
         given.sources = (record.phase == .published ? record.inSync : record.sources)
-            .filter { releasedByOwner || $0 != me }
+            .filter { isSource || $0 != me }
         given.inSync = [settings.peer]
         given.ownerProcess = nil
-        if !releasedByOwner, let old = record.ownerProcess, old != settings.process, !given.mustFence.contains(old) {
-            given.mustFence.append(old)
-        }
+        if let process, !given.mustFence.contains(process) { given.mustFence.append(process) }
         return given
     }
 

@@ -28,7 +28,7 @@ extension GroupMachine {
     }
 
     private func ownerState(_ owner: Owner) -> GroupState {
-        if owner.suspended || owner.failure != nil { return .stalled }
+        if owner.suspended || owner.failure != nil || owner.medium?.isLogFull == true { return .stalled }
         return switch owner.mirror {
         case .absent, .dialing, .attaching: settings.degradeOnMirrorLoss ? .degraded : .stalled
         case .catchingUp, .requiring, .joining: .resyncing
@@ -37,8 +37,13 @@ extension GroupMachine {
         }
     }
 
-    /// Why the group is not `mirrored`, for a person; `nil` if it is.
+    /// Why the group is not `mirrored`, or what keeps it from its medium, for a person; `nil` if all is well.
     public func reason(_ now: Nanos) -> String? {
+        let reasons = [stateReason(now), mediumReason(now)].compactMap(\.self)
+        return reasons.isEmpty ? nil : reasons.joined(separator: "; ")
+    }
+
+    private func stateReason(_ now: Nanos) -> String? {
         if let coordinatorProblem { return "the coordinator does not answer: \(coordinatorProblem)" }
         switch role {
         case .starting: return "waiting for the coordinator"

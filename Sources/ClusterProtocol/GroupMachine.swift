@@ -4,12 +4,14 @@
 //
 // Invariants:
 //  - at most one coordinator call is out; a swap whose outcome is unknown is followed by a read before anything else;
-//  - `serve` is given only as published owner under a lease (S16, S17); after a `releaseMedia` nothing is written to the medium;
+//  - `serve` is given only as published owner under a lease (S16, S17); after a `mediaReleased` nothing is written to the medium;
+//  - a group whose medium this process has not released is given away only with this process among those to fence (S16);
 //  - acknowledgements with one copy are allowed only while the coordinator's record has no other node in sync (S13);
 //  - the mirror is put in sync only after acknowledgements require it and everything is durable there (S14).
 //
 // The parts: this file holds the state and the coordinator calls; GroupMachine+Standby waits and claims;
-// +Recovering takes a claim to publication (S16); +Owner serves and keeps the mirror; +Handover gives away and stops.
+// +Recovering takes a claim to publication (S16); +Owner serves and keeps the mirror; +Medium judges a medium that fails;
+// +Handover gives away and stops.
 
 public import Coordination
 public import LogModel
@@ -127,11 +129,12 @@ public struct GroupMachine: Sendable {
             ownerRailDown(now, &out)
         case .attachRequested(let request): attachRequested(request, now, &out)
         case .attached, .attachRefused, .progress: mirrorEvent(event, now, &out)
+        case .medium(let trouble): mediumEvent(trouble, &out)
         case .fenced, .mediaLocked, .sealed, .recovered, .logOpened, .stepFailed, .recoveryRefused, .logCorrupt,
             .tailInDoubt:
             recoveryEvent(event, now, &out)
         case .logFailed(let reason): logFailed(reason, now, &out)
-        case .drained: handoverEvent(event, now, &out)
+        case .drained, .evacuated: handoverEvent(event, now, &out)
         case .mediaReleased:
             if case .recovering = role { recoveryEvent(event, now, &out) } else { handoverEvent(event, now, &out) }
         case .command(let command, let id): commanded(command, id, now, &out)

@@ -23,6 +23,18 @@ public struct GroupSettings: Sendable {
     /// that is under way and its own, each of what a rail carries (4 MiB); a disk under load takes a second for one. So
     /// 5 s, however short the heartbeats are; where they are slow, ten timeouts, so that a mirror is silent first.
     public var completionLimit: Nanos
+    /// How long a medium may take nothing before the group is left to its partner. A path that fails over takes a second or
+    /// ten, and so does the worst flush of a slow disk (``DestageMachine/usualBatchWrites``); neither is to move a group. NBD
+    /// clients give up after 30 s. So 15 s: what is left of the 30 is for ``releaseLimit``, ``evacuationLimit`` and the takeover.
+    public var mediumLimit: Nanos = 15_000_000_000
+    /// How long the release of the medium may wait for a call that does not return. When the group is left because of that call
+    /// it has lasted for ``mediumLimit`` already; an operator's handover has waited for it while it drained.
+    public var releaseLimit: Nanos = 5_000_000_000
+    /// How long the process' other groups may take to leave it before it is fenced: a handover takes well below a second.
+    public var evacuationLimit: Nanos = 5_000_000_000
+    /// How long a group that was left because of its medium stays where it is: what both nodes cannot write to is not helped by
+    /// moving it, and each move costs the clients their connections. Long beside a takeover, short beside a night.
+    public var mediumRest: Nanos = 600_000_000_000
 
     public init(
         group: GroupID, node: NodeID, peer: NodeID, home: NodeID, process: ProcessIdentity, pool: UUID128,
@@ -52,6 +64,22 @@ public struct LocalLog: Hashable, Sendable {
     public init(logUUID: UUID128, incarnation: Incarnation) {
         self.logUUID = logUUID
         self.incarnation = incarnation
+    }
+}
+
+/// Why nothing reaches the medium though there is something to write.
+public struct MediumTrouble: Hashable, Sendable {
+    /// The first failure, or the beginning of the call that does not return.
+    public var since: Nanos
+    /// Which medium, which call, and the error if there is one.
+    public var reason: String
+    /// Writers wait for space that only a working medium gives back.
+    public var isLogFull: Bool
+
+    public init(since: Nanos, reason: String, isLogFull: Bool) {
+        self.since = since
+        self.reason = reason
+        self.isLogFull = isLogFull
     }
 }
 
@@ -169,6 +197,11 @@ public enum Event: Sendable {
     /// with every tick for as long as the process lives.
     case logFailed(String)
 
+    /// Owner: what keeps batches from the medium now, `nil` if nothing does. Said before every tick.
+    case medium(MediumTrouble?)
+    /// The process' other groups have left it, as far as they could.
+    case evacuated
+
     /// Owner: every record of the log is on the medium, and the head has moved past it.
     case drained
     case mediaReleased
@@ -210,6 +243,8 @@ public enum Directive: Hashable, Sendable {
     /// Owner: take no new requests and destage everything, then say `drained`.
     case drain
     case releaseMedia
+    /// This process is about to be fenced: hand its other groups over, then say `evacuated`.
+    case evacuate
     /// `stop` is complete.
     case stopped
 

@@ -45,9 +45,10 @@ public struct GroupRecord: Hashable, Sendable, Codable {
     /// claim anew and finish (S16). Empty while published. Sorted.
     public var sources: [NodeID]
     /// While claimed: processes that may still write to the medium and must be confirmed dead before recovery (S16).
+    /// One that gave the group away may be among them: a call of the medium did not return to it.
     public var mustFence: [ProcessIdentity]
-    /// The owner's process; a taker fences it. `nil` after a handover: the old owner has released the medium and the new
-    /// one has not claimed yet, so nobody writes.
+    /// The owner's process; a taker fences it. `nil` after a handover: the new owner has not claimed yet, and the old one has
+    /// released the medium or is among ``mustFence``.
     public var ownerProcess: ProcessIdentity?
     /// While claimed by force with a log that is out of sync: what that log holds is older than what may be on the medium, so
     /// it is set aside and not replayed (S9). `nil` otherwise.
@@ -55,16 +56,20 @@ public struct GroupRecord: Hashable, Sendable, Codable {
     /// While claimed and never published: nothing was ever written, so a pool without a log holds everything. `nil` from then on:
     /// a node whose pool has lost its log is not taken for a new one (S20).
     public var isNew: Bool?
+    /// The group was left because its medium failed the owner, and no owner has destaged everything since. `nil` otherwise.
+    public var leftForMedium: Bool?
     /// The pool that each node had when it last took part; a node with another one is not in sync, whatever it says (S20).
     public var pools: [String: UUID128]
 
     public init(
         version: UInt64, group: GroupID, logUUID: UUID128, owner: NodeID, epoch: Epoch, phase: Phase,
         inSync: [NodeID], sources: [NodeID], mustFence: [ProcessIdentity], ownerProcess: ProcessIdentity?,
-        setsAsideLog: Bool? = nil, isNew: Bool? = nil, pools: [String: UUID128]
+        setsAsideLog: Bool? = nil, isNew: Bool? = nil, leftForMedium: Bool? = nil,
+        pools: [String: UUID128]
     ) {
         self.setsAsideLog = setsAsideLog
         self.isNew = isNew
+        self.leftForMedium = leftForMedium
         self.version = version
         self.group = group
         self.logUUID = logUUID

@@ -38,6 +38,9 @@ extension OwnerLog {
             switch result {
             case .success(.written): self.batchWritten()
             case .success(.damaged(let record)): self.heal(record)
+            case .success(.mediumFailed(let reason)):
+                self.mediumWatch.failed(reason, now: BootClock.now)
+                self.retryDestage(reason)
             case .success(.failed(let reason)): self.destageFailed(reason)
             case .failure(let error): self.destageFailed("\(error)")
             }
@@ -45,6 +48,7 @@ extension OwnerLog {
     }
 
     private func batchWritten() {
+        mediumWatch.cleared()
         guard let head = destage.written(isValid: !isRevoked && authority.isValid()) else { return }
         let log = log
         let acknowledged = acknowledgedWriteEnd
@@ -59,8 +63,21 @@ extension OwnerLog {
             }
     }
 
-    /// Tried again for as long as it takes; reported when the reason changes.
+    /// What keeps batches from the medium at `now`, `nil` if nothing does. Asked on every tick.
+    func mediumTrouble(_ now: Nanos) -> MediumTrouble? {
+        let call = mediumCalls.current
+        mediumWatch.observe(call: call?.number, now: now)
+        return mediumWatch.trouble(callText: call?.text, isLogFull: isServing && !requests.isEmpty, now: now)
+    }
+
+    /// The batch was kept from the medium by something else.
     private func destageFailed(_ reason: String) {
+        mediumWatch.cleared()
+        retryDestage(reason)
+    }
+
+    /// Tried again for as long as it takes; reported when the reason changes.
+    private func retryDestage(_ reason: String) {
         destage.giveUp(until: BootClock.now + Self.destageRetry)
         guard !isRevoked, destageProblem != reason else { return }
         destageProblem = reason

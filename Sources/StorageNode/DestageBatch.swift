@@ -16,6 +16,8 @@ enum DestageOutcome: Sendable {
     /// On the medium, and flushed (S8).
     case written
     case damaged(DamagedRange)
+    case mediumFailed(String)
+    /// The medium is not to blame.
     case failed(String)
 }
 
@@ -44,7 +46,7 @@ enum DestageBatch {
             if let fault, fault != faultBefore { return .failed(fault) }
             return .written
         } catch {
-            return .failed(error.message)
+            return .mediumFailed(error.message)
         }
     }
 }

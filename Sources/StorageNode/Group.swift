@@ -110,6 +110,7 @@ final class Group {
         case .acknowledge: owner?.schedulePump()
         case .drain: owner?.drain(thenStop: true) { [weak self] _ in self?.handle(.drained) }
         case .releaseMedia: releaseMedia()
+        case .evacuate: node.evacuate(for: self) { self.handle(.evacuated) }
         case .stopped:
             onStopped?()
             onStopped = nil
@@ -148,10 +149,11 @@ final class Group {
     // MARK: Taking over, in S16's order
 
     private func fence(_ processes: [ProcessIdentity]) {
+        let kill = node.seams.kill
         step {
             for process in processes {
                 do throws(FenceError) {
-                    try ProcessFence.kill(process, timeoutMillis: Self.fenceTimeoutMillis)
+                    try kill(process, Self.fenceTimeoutMillis)
                 } catch {
                     return .stepFailed("the fence is not confirmed: \(error)")
                 }
@@ -189,7 +191,7 @@ final class Group {
     private func hold(_ locked: [FileMedium]) {
         media = locked
         for (volume, medium) in zip(configuration.volumes, locked) {
-            mediaByVolume[volume.id] = node.throughMedium(volume.id, medium)
+            mediaByVolume[volume.id] = node.seams.throughMedium(volume.id, medium)
         }
     }
 
@@ -263,8 +265,14 @@ final class Group {
     }
 
     private func makeOwnerLog(_ log: WriteLog, _ start: LSN) -> OwnerLog {
-        OwnerLog(
-            log: log, start: start, media: mediaByVolume, eventLoop: eventLoop, threads: threads,
+        let calls = MediumCalls()
+        var watched: [VolumeID: any Medium] = [:]
+        for volume in configuration.volumes {
+            guard let medium = mediaByVolume[volume.id] else { continue }
+            watched[volume.id] = WatchedMedium(medium, path: volume.mediumPath, calls: calls)
+        }
+        return OwnerLog(
+            log: log, start: start, media: watched, mediumCalls: calls, eventLoop: eventLoop, threads: threads,
             authority: OwnerLog.Authority(
                 isValid: { [unowned self] in machine.ownershipValid(BootClock.now) },
                 rule: { [unowned self] in machine.acknowledgementRule },
@@ -315,6 +323,7 @@ final class Group {
     // MARK: Ticks and service
 
     func tick() {
+        if let owner { handle(.medium(owner.mediumTrouble(BootClock.now))) }
         handle(.tick)
         reportMemoryFault()
         if let mirrorRail { send(.heartbeat, on: mirrorRail.queuePair) }

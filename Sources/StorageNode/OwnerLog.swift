@@ -40,6 +40,8 @@ final class OwnerLog {
 
     let log: WriteLog
     let media: [VolumeID: any Medium]
+    /// Those of `media` that batches are in.
+    let mediumCalls: MediumCalls
     let eventLoop: any EventLoop
     let threads: GroupThreads
     let authority: Authority
@@ -73,6 +75,7 @@ final class OwnerLog {
     var healing: Healing?
     var scrub = Scrub()
     var destageProblem: String?
+    var mediumWatch = MediumWatch()
     /// Nothing stored from now on may be called durable (see ``persistIfNeeded()``).
     var persistFailure: String?
     private var drains: [(id: UInt64, stops: Bool, done: (_ refusal: String?) -> Void)] = []
@@ -83,11 +86,13 @@ final class OwnerLog {
     private var lastWatermark = LSN.zero
 
     init(
-        log: WriteLog, start: LSN, media: [VolumeID: any Medium], eventLoop: any EventLoop, threads: GroupThreads,
+        log: WriteLog, start: LSN, media: [VolumeID: any Medium], mediumCalls: MediumCalls = MediumCalls(),
+        eventLoop: any EventLoop, threads: GroupThreads,
         authority: Authority
     ) {
         self.log = log
         self.media = media
+        self.mediumCalls = mediumCalls
         self.eventLoop = eventLoop
         self.threads = threads
         self.authority = authority

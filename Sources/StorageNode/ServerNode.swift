@@ -28,7 +28,7 @@ public final class ServerNode: VolumeService {
     let pool: Pool
     let coordinator: any Coordinator
     let process: ProcessIdentity
-    let throughMedium: (VolumeID, FileMedium) -> any Medium
+    let seams: Seams
     let registry = TCPRegionRegistry()
     /// For what makes pool memory durable; see ``GroupThreads``.
     let memoryThreads: NIOThreadPool
@@ -63,16 +63,27 @@ public final class ServerNode: VolumeService {
     ) throws {
         try self.init(
             configuration: configuration, node: id, pool: pool, eventLoop: eventLoop, logger: logger,
-            throughMedium: { _, medium in medium })
+            seams: Seams())
     }
 
-    /// The node reaches each medium through what `throughMedium` makes of it: a test puts its faults there.
+    /// Where a test puts its faults, and what it does instead of ending a process that is its own.
+    struct Seams {
+        /// What the node reaches a medium through.
+        var throughMedium: (VolumeID, FileMedium) -> any Medium = { _, medium in medium }
+        var kill: @Sendable (ProcessIdentity, _ timeoutMillis: Int) throws(FenceError) -> Void = {
+            process, millis throws(FenceError) in
+            try ProcessFence.kill(process, timeoutMillis: millis)
+        }
+        /// Limits that a test can wait for.
+        var settings: (inout GroupSettings) -> Void = { _ in }
+    }
+
     init(
         configuration: ClusterConfiguration, node id: NodeID, pool: OpenedPool, eventLoop: any EventLoop,
-        logger: Logger, throughMedium: @escaping (VolumeID, FileMedium) -> any Medium
+        logger: Logger, seams: Seams
     ) throws {
         eventLoop.preconditionInEventLoop()
-        self.throughMedium = throughMedium
+        self.seams = seams
         self.configuration = configuration
         self.id = id
         self.eventLoop = eventLoop
@@ -92,11 +103,12 @@ public final class ServerNode: VolumeService {
             throw NodeError(message: "\(pool.path): has no region for group \(group.id)")
         }
         let millis: UInt64 = 1_000_000
-        let settings = GroupSettings(
+        var settings = GroupSettings(
             group: group.id, node: id, peer: group.peer(of: id), home: group.home, process: process,
             pool: pool.identity.uuid, heartbeatInterval: configuration.heartbeatIntervalMillis * millis,
             heartbeatTimeout: configuration.heartbeatTimeoutMillis * millis, lease: configuration.leaseMillis * millis,
             degradeOnMirrorLoss: group.degradeOnMirrorLoss)
+        seams.settings(&settings)
         groups[group.id] = Group(
             node: self, configuration: group, region: region, threads: GroupThreads(memory: memoryThreads),
             machine: GroupMachine(settings: settings, freshLogUUID: .random(), now: BootClock.now))
@@ -154,6 +166,19 @@ public final class ServerNode: VolumeService {
         }
         if groups.isEmpty { done.succeed() }
         return done.futureResult
+    }
+
+    /// This process will be fenced because `group` cannot release its medium: what else it owns goes to the partners first.
+    func evacuate(for group: Group, _ done: @escaping () -> Void) {
+        let others = groups.values.filter { $0 !== group && $0.machine.isOwner }
+        guard !others.isEmpty else { return done() }
+        var waiting = others.count
+        for other in others {
+            other.command(.handOver) { _ in
+                waiting -= 1
+                if waiting == 0 { done() }
+            }
+        }
     }
 
     // MARK: Time

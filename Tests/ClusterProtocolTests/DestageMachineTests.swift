@@ -37,6 +37,13 @@ struct DestageMachineTests {
         #expect(many.undestagedWrites == 1)
     }
 
+    @Test("a batch has no more writes than a slow disk flushes in time")
+    func batchesOfFewWrites() {
+        var many = DestageMachine(start: LSN(100), batchBytes: 1000, batchWrites: 2)
+        for end in [200, 300, 400] as [UInt64] { many.acknowledged(writeTo: LSN(end)) }
+        #expect(next(&many, acknowledged: 400) == LSN(100)..<LSN(300))
+    }
+
     @Test("S8: nothing that is not acknowledged, and nothing without a lease")
     func onlyAcknowledged() {
         var idle = machine(writes: [])

@@ -36,11 +36,13 @@ final class Faults {
         case 47..<57: block([node.index])
         case 57..<61: block([0, 1])
         case 61..<72: troubleCoordinator(node)
-        case 72..<76: spell({ self.world.medium.fails = true }, { self.world.medium.fails = false })
-        case 76..<79: losePowerOfMedium()
-        case 79..<83: spell({ self.world.fenceFails = true }, { self.world.fenceFails = false })
-        case 83..<85: losePool(of: node)
-        case 85..<91: command(.handOver, to: node)
+        case 72..<74: spell({ self.world.medium.fails = true }, { self.world.medium.fails = false })
+        case 74..<77: failMedium(of: node)
+        case 77..<80: spell(longest: 5000, { node.isMediumHung = true }, { node.isMediumHung = false })
+        case 80..<82: losePowerOfMedium()
+        case 82..<84: spell({ self.world.fenceFails = true }, { self.world.fenceFails = false })
+        case 84..<86: losePool(of: node)
+        case 86..<91: command(.handOver, to: node)
         case 91..<96: command(.takeOver(force: false), to: node)
         default: command(.stop, to: node)
         }
@@ -91,6 +93,15 @@ final class Faults {
     private func hangMemory(of node: SimNode) {
         world.note("the mirror log of \(node.name) does not become durable")
         spell(longest: 3000, { node.isMemoryHung = true }, { node.isMemoryHung = false })
+    }
+
+    /// It fails one node, and then its partner.
+    private func failMedium(of node: SimNode) {
+        let other = world.nodes[1 - node.index]
+        spell(longest: 3000, { node.mediumFails = true }) { [self] in
+            node.mediumFails = false
+            spell(longest: 3000, { other.mediumFails = true }, { other.mediumFails = false })
+        }
     }
 
     private func losePowerOfMedium() {

@@ -24,6 +24,8 @@ extension World {
         oracle.checkBothInSync()
         clients.areDone = true
         run(until: now + second)
+        // What failed before may have moved the group once more.
+        run(until: now + Self.healsWithin) { self.servingOwner != nil }
         readEverything()
         drainEverything()
         oracle.checkMedium()

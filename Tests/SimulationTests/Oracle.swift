@@ -156,6 +156,13 @@ final class Oracle {
             world.faults.claimed(by: process)
         } else {
             world.coverage.givenAway += 1
+            if new.mustFence.contains(process.identity) {
+                world.coverage.givenAwayUnreleased += 1
+                claimedOver.append(process.identity)
+            } else {
+                expect(
+                    world.medium.holder !== process, "S16: \(process.name) gives the group away and holds the medium")
+            }
         }
     }
 
@@ -213,6 +220,10 @@ final class Oracle {
         case "tail-in-doubt": world.coverage.tailsInDoubt += 1
         case "left-to-partner": world.coverage.tailsLeftToPartner += 1
         case "decided-alone": world.coverage.tailsDecidedAlone += 1
+        case "medium-failed" where report.message.contains("moved because of its medium"):
+            world.coverage.keptThoughMediumFails += 1
+        case "medium-failed" where report.message.contains("gets the group"): world.coverage.leftForMedium += 1
+        case "release-hangs": world.coverage.releasesHung += 1
         case "not-taken": world.coverage.giftsTakenBack += 1
         case "log-corrupt": expect(false, "\(process.name): \(report.message)")
         case "handover-aborted": world.coverage.handoversAborted += 1

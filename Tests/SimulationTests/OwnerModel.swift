@@ -44,6 +44,10 @@ final class OwnerModel {
         }
     }
 
+    private var mediumWatch: MediumWatch
+    private var batches: UInt64 = 0
+    private var isAtMedium = false
+
     private var mirror: Attached?
     private var lastMirrorHead: LSN
     private var lastMirrorDurable: LSN
@@ -65,6 +69,7 @@ final class OwnerModel {
         destage = DestageMachine(start: start, batchBytes: Self.batchBytes)
         lastMirrorHead = start
         lastMirrorDurable = start
+        mediumWatch = MediumWatch(callLimit: process.world.mediumCallLimit)
     }
 
     private var world: World { process.world }
@@ -316,12 +321,22 @@ final class OwnerModel {
             now: process.clock)
         guard let range else { return }
         let batch = overlay.filter { $0.lsn >= range.lowerBound && $0.end <= range.upperBound }
+        batches += 1
+        isAtMedium = true
         process.writeToMedium(batch) { [self] isDurable in
+            isAtMedium = false
             if isDurable { batchWritten() } else { destageFailed() }
         }
     }
 
+    func mediumTrouble() -> MediumTrouble? {
+        mediumWatch.observe(call: isAtMedium ? batches : nil, now: process.clock)
+        return mediumWatch.trouble(
+            callText: isAtMedium ? "a batch" : nil, isLogFull: isServing && !waiting.isEmpty, now: process.clock)
+    }
+
     private func batchWritten() {
+        mediumWatch.cleared()
         guard let head = destage.written(isValid: !isRevoked && isValid) else { return }
         let known = acknowledgedWriteEnd
         process.later(world.random.between(10, 500) * microsecond) { [self] in
@@ -335,6 +350,7 @@ final class OwnerModel {
 
     private func destageFailed() {
         world.coverage.destageFailures += 1
+        mediumWatch.failed("a batch failed", now: process.clock)
         destage.giveUp(until: process.clock + second / 5)
     }
 

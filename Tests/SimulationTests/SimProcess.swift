@@ -48,6 +48,9 @@ final class SimProcess {
             heartbeatTimeout: World.heartbeatTimeout, lease: World.lease,
             degradeOnMirrorLoss: world.degradeOnMirrorLoss)
         settings.completionLimit = World.completionLimit
+        settings.mediumLimit = world.mediumCallLimit + 200 * millisecond
+        settings.releaseLimit = World.releaseLimit
+        settings.mediumRest = World.mediumRest
         machine = GroupMachine(settings: settings, freshLogUUID: freshLogUUID, now: node.clock(world.now))
     }
 
@@ -143,6 +146,7 @@ final class SimProcess {
         case .acknowledge: owner?.schedulePump()
         case .drain: owner?.drain(thenStop: true) { [weak self] in self?.handle(.drained) }
         case .releaseMedia: releaseMedia()
+        case .evacuate: handle(.evacuated)
         case .stopped: world.exit(self)
         case .report(let report):
             world.note("\(name) \(report.kind): \(report.message)")
@@ -232,8 +236,8 @@ final class SimProcess {
         var isWritten = true
         for write in writes {
             delay += world.random.between(10, 2 * world.mediumMicros) * microsecond
-            givenOut(delay) { [self] in
-                guard !world.medium.fails else {
+            callMedium(delay) { [self] in
+                guard !world.medium.fails, !node.mediumFails else {
                     isWritten = false
                     return
                 }
@@ -241,9 +245,17 @@ final class SimProcess {
                 world.medium.write(write.block, write.stamp)
             }
         }
-        givenOut(delay + world.random.between(10, 4 * world.mediumMicros) * microsecond) { [self] in
-            let isDurable = isWritten && world.medium.flush(since: powerCuts)
+        callMedium(delay + world.random.between(10, 4 * world.mediumMicros) * microsecond) { [self] in
+            let isDurable = isWritten && !node.mediumFails && world.medium.flush(since: powerCuts)
             perform { done(isDurable) }
+        }
+    }
+
+    /// One that hangs goes on in the end, if the process is not gone by then.
+    private func callMedium(_ delay: UInt64, _ body: @escaping () -> Void) {
+        givenOut(delay) { [self] in
+            guard node.isMediumHung else { return body() }
+            node.whenMediumGoesOn.append { [self] in callMedium(0, body) }
         }
     }
 
@@ -276,6 +288,7 @@ final class SimProcess {
     // MARK: Time
 
     private func tick() {
+        if let owner { handle(.medium(owner.mediumTrouble())) }
         handle(.tick)
         if let mirrorRail { mirrorRail.send(.heartbeat, from: self) }
         owner?.schedulePump()

@@ -27,6 +27,18 @@ final class SimNode {
         }
     }
     var whenMemoryGoesOn: [() -> Void] = []
+    /// The path from here to the medium fails.
+    var mediumFails = false
+    /// Calls of the medium do not return here; they go on in the end.
+    var isMediumHung = false {
+        didSet {
+            guard !isMediumHung else { return }
+            let waiting = whenMediumGoesOn
+            whenMediumGoesOn = []
+            for body in waiting { body() }
+        }
+    }
+    var whenMediumGoesOn: [() -> Void] = []
 
     func clock(_ now: UInt64) -> Nanos {
         clockStart + UInt64(Int64(now) + Int64(now) / 1_000_000 * driftPartsPerMillion)
@@ -48,6 +60,7 @@ struct Coverage: Sendable {
     var degrades = 0, catchUps = 0, farBehind = 0, amnesias = 0, leasesLost = 0
     var tailsInDoubt = 0, tailsLeftToPartner = 0, tailsDecidedAlone = 0, giftsTakenBack = 0
     var handovers = 0, handoversAborted = 0, givenAway = 0
+    var leftForMedium = 0, keptThoughMediumFails = 0, releasesHung = 0, givenAwayUnreleased = 0
     var kills = 0, killsOfClaimers = 0, poolsLost = 0, pauses = 0, mirrorsStuck = 0, backPressure = 0,
         destageFailures = 0,
         unknownOutcomes = 0
@@ -65,6 +78,8 @@ final class World {
     static let heartbeatTimeout = 200 * millisecond
     static let lease = 600 * millisecond
     static let completionLimit = 1000 * millisecond
+    static let releaseLimit = 300 * millisecond
+    static let mediumRest = 4000 * millisecond
 
     let seed: UInt64
     var random: SplitMix64
@@ -83,6 +98,10 @@ final class World {
     /// Memory that needs a call to become persistent, instead of a drain.
     let persistsLater: Bool
     let mediumMicros: UInt64
+    /// A batch is at most two calls of the medium for every block, and four for the flush. One that has ended is known a moment later.
+    var mediumCallLimit: UInt64 {
+        2 * World.heartbeatInterval + (2 * UInt64(World.blocks) + 4) * mediumMicros * microsecond
+    }
     let thinkMicros: UInt64
     private let largeRecordPercent: UInt64
     private(set) lazy var clients = Clients(self)
@@ -217,6 +236,8 @@ final class World {
         for node in nodes {
             node.isCutFromCoordinator = false
             node.isMemoryHung = false
+            node.mediumFails = false
+            node.isMediumHung = false
             setBlocked(from: node.index, false)
             node.process?.resume()
         }

@@ -64,7 +64,7 @@ struct DestageBatchTests {
 
     @Test("S8: what is not flushed is not written")
     func failedFlush() {
-        guard case .failed(let reason) = run(NotedMedium(failsToFlush: true)) else {
+        guard case .mediumFailed(let reason) = run(NotedMedium(failsToFlush: true)) else {
             Issue.record("it was written")
             return
         }

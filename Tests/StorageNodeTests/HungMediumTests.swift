@@ -4,7 +4,6 @@ import ClusterProtocol
 import LogModel
 import NIOCore
 import StorageMedium
-import Synchronization
 import Testing
 
 @testable import StorageNode
@@ -15,32 +14,14 @@ struct HungMediumTests {
           g1: {home: beta, mirror: alpha, log: 4MiB, volumes: {vol1: {medium: vol1.img, size: 1MiB}}}
         """
 
-    /// The media that the nodes hold, newest last.
-    private final class Media: Sendable {
-        private let all = Mutex<[(node: NodeID, volume: VolumeID, medium: FaultInjectingMedium)]>([])
-
-        @Sendable func put(_ node: NodeID, _ volume: VolumeID, _ medium: FileMedium) -> any Medium {
-            let faulty = FaultInjectingMedium(medium, seed: 1)
-            all.withLock { $0.append((node, volume, faulty)) }
-            return faulty
-        }
-
-        func medium(_ node: String, _ volume: String) throws -> FaultInjectingMedium {
-            try #require(
-                all.withLock { media in
-                    media.last { $0.node == NodeID(node) && $0.volume == VolumeID(name: volume) }?.medium
-                })
-        }
-    }
-
     /// More than there are threads for the reads of a group.
     private static let reads = 16
 
     @Test("claim 10: reads that hang hold up neither their group's destage nor any other group's writes and takeovers")
     func hungReads() async throws {
-        let media = Media()
+        let media = FaultyMedia()
         // On a disk: there it takes a thread to make something durable.
-        try await PairRig.run(groups: Self.groups, in: "/tmp", throughMedium: media.put) { on in
+        try await PairRig.run(groups: Self.groups, in: "/tmp", seams: media.seams) { on in
             try await on.eventually("mirrored") { $0.isMirrored($0.alpha, "g0") && $0.isMirrored($0.beta, "g1") }
             let hung = try media.medium("alpha", "vol0")
             defer {

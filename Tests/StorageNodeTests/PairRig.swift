@@ -10,6 +10,7 @@ import Logging
 import NIOCore
 import NIOPosix
 import StorageMedium
+import Synchronization
 import Testing
 
 @testable import StorageNode
@@ -22,21 +23,17 @@ final class PairRig {
     /// What the nodes did for a test, by its name for it.
     var done: [String: String] = [:]
 
-    typealias ThroughMedium = @Sendable (NodeID, VolumeID, FileMedium) -> any Medium
-
     private init(
         _ configuration: ClusterConfiguration, _ pools: [OpenedPool], _ eventLoop: any EventLoop,
-        _ throughMedium: @escaping ThroughMedium
+        _ seams: (NodeID) -> ServerNode.Seams
     ) throws {
         var logger = Logger(label: "pair")
         logger.logLevel = .critical
         self.eventLoop = eventLoop
         let nodes = try zip(["alpha", "beta"], pools).map { name, pool in
             try ServerNode(
-                configuration: configuration, node: NodeID(name), pool: pool, eventLoop: eventLoop, logger: logger
-            ) {
-                throughMedium(NodeID(name), $0, $1)
-            }
+                configuration: configuration, node: NodeID(name), pool: pool, eventLoop: eventLoop, logger: logger,
+                seams: seams(NodeID(name)))
         }
         (alpha, beta) = (nodes[0], nodes[1])
     }
@@ -44,7 +41,8 @@ final class PairRig {
     /// Starts both nodes with `groups`, runs `body`, stops them.
     static func run(
         groups: String, in parent: String = "/dev/shm",
-        throughMedium: @escaping ThroughMedium = { _, _, medium in medium }, _ body: (Runner) async throws -> Void
+        seams: @escaping @Sendable (NodeID) -> ServerNode.Seams = { _ in ServerNode.Seams() },
+        _ body: (Runner) async throws -> Void
     ) async throws {
         let folder = "\(parent)/twinlog-pair-\(UUID128.random())"
         try FileManager.default.createDirectory(atPath: folder, withIntermediateDirectories: false)
@@ -72,7 +70,7 @@ final class PairRig {
         }
         let eventLoop = MultiThreadedEventLoopGroup.singleton.next()
         let rig = try await eventLoop.submit {
-            NIOLoopBound(try PairRig(configuration, pools, eventLoop, throughMedium), eventLoop: eventLoop)
+            NIOLoopBound(try PairRig(configuration, pools, eventLoop, seams), eventLoop: eventLoop)
         }.get()
         try await eventLoop.flatSubmit { rig.value.alpha.start() }.get()
         try await eventLoop.flatSubmit { rig.value.beta.start() }.get()
@@ -122,4 +120,24 @@ final class PairRig {
     }
 
     struct NotYet: Error { var what: String }
+}
+
+/// The media that the nodes hold, newest last.
+final class FaultyMedia: Sendable {
+    private let all = Mutex<[(node: NodeID, volume: VolumeID, medium: FaultInjectingMedium)]>([])
+
+    @Sendable func seams(_ node: NodeID) -> ServerNode.Seams {
+        ServerNode.Seams(throughMedium: { volume, medium in
+            let faulty = FaultInjectingMedium(medium, seed: 1)
+            self.all.withLock { $0.append((node, volume, faulty)) }
+            return faulty
+        })
+    }
+
+    /// The one that `node` got last.
+    func find(_ node: String, _ volume: String) -> FaultInjectingMedium? {
+        all.withLock { media in media.last { $0.node == NodeID(node) && $0.volume == VolumeID(name: volume) }?.medium }
+    }
+
+    func medium(_ node: String, _ volume: String) throws -> FaultInjectingMedium { try #require(find(node, volume)) }
 }

@@ -1,0 +1,32 @@
+// Since when a medium takes nothing, and why. A slow medium is none of that: it is in trouble if a batch has failed and none
+// has come to its end since, or if one call does not return.
+
+public struct MediumWatch: Sendable {
+    /// A call that takes longer is told. A disk under load takes a second for one; the flush of a whole batch on a slow
+    /// one up to ten, which is worth saying too.
+    public static let usualCallLimit: Nanos = 5_000_000_000
+
+    private let callLimit: Nanos
+    private var failure: (since: Nanos, error: String)?
+    private var call: (number: UInt64, since: Nanos)?
+
+    public init(callLimit: Nanos = usualCallLimit) { self.callLimit = callLimit }
+
+    /// A batch did not reach the medium.
+    public mutating func failed(_ error: String, now: Nanos) { failure = (failure?.since ?? now, error) }
+
+    /// A batch is on the medium, or is kept from it by something else.
+    public mutating func cleared() { failure = nil }
+
+    /// The call of the medium that has not returned is `number`; `nil`: there is none. Looked at again and again.
+    public mutating func observe(call number: UInt64?, now: Nanos) {
+        if number != call?.number { call = number.map { ($0, now) } }
+    }
+
+    /// `callText` names the call that was observed.
+    public func trouble(callText: String?, isLogFull: Bool, now: Nanos) -> MediumTrouble? {
+        if let failure { return MediumTrouble(since: failure.since, reason: failure.error, isLogFull: isLogFull) }
+        guard let call, let callText, now >= call.since + callLimit else { return nil }
+        return MediumTrouble(since: call.since, reason: "\(callText) does not return", isLogFull: isLogFull)
+    }
+}
