@@ -10,6 +10,7 @@ import NBDServer
 import NIOCore
 import NIOPosix
 import StorageNode
+import Synchronization
 
 struct Daemon {
     let configuration: ClusterConfiguration
@@ -37,6 +38,7 @@ struct Daemon {
                     "there is no node '\(node)'; there are \(configuration.nodes.map(\.id.rawValue).joined(separator: ", "))"
             )
         }
+        let stopSignals = SignalQueue()
         let pool = try ServerNode.openPool(configuration: configuration, node: node, logger: logger)
         let group = MultiThreadedEventLoopGroup(numberOfThreads: 1)
         let eventLoop = group.next()
@@ -55,8 +57,7 @@ struct Daemon {
                 .flatMap { parts.value.nbd.start(on: nbdAddress) }
                 .flatMap { _ in parts.value.node.start() }
         }.wait()
-        // Until here a signal ends the process, as any does: nothing is owned yet.
-        let stopSignals = SignalQueue()
+        stopSignals.isReady()
         FileHandleOutput.standardOutput.write("ready\n")
         SystemdNotification.ready()
         logger.notice("ready: \(id) of \(configuration.cluster), \(pool.persistence) memory, NBD on \(entry.nbd)")
@@ -97,21 +98,27 @@ struct DaemonError: Error, CustomStringConvertible {
     var description: String { message }
 }
 
-/// SIGTERM and SIGINT, waited for.
+/// SIGTERM and SIGINT, waited for. Before the node is ready there is nothing to hand over, and one ends the process at once:
+/// whatever was begun can be cut there, as by a crash.
 final class SignalQueue {
     private let semaphore = DispatchSemaphore(value: 0)
-    private let sources: [any DispatchSourceSignal]
+    private let ready = Mutex(false)
+    private var sources: [any DispatchSourceSignal] = []
 
     init() {
-        let semaphore = semaphore
         sources = [SIGTERM, SIGINT].map { number in
             signal(number, SIG_IGN)
             let source = DispatchSource.makeSignalSource(signal: number, queue: .global())
-            source.setEventHandler { semaphore.signal() }
+            source.setEventHandler { [unowned self] in
+                guard ready.withLock({ $0 }) else { _exit(0) }
+                semaphore.signal()
+            }
             source.resume()
             return source
         }
     }
+
+    func isReady() { ready.withLock { $0 = true } }
 
     func wait() { semaphore.wait() }
 

@@ -26,6 +26,18 @@ extension Cluster {
             }
         }
 
+        @Test func aNodeThatIsNotReadyYetStopsInOrder() async throws {
+            try await withCluster(started: false) { cluster in
+                // The coordinator does not answer: its path is no directory.
+                let path = cluster.folder + "/run/coordinator"
+                try #require(FileManager.default.createFile(atPath: path, contents: nil))
+                try cluster.start("alpha")
+                try await cluster.wait("looking for the coordinator") { cluster.logs().contains("coordinator") }
+                #expect(cluster.stop("alpha") == 0)
+                #expect(!cluster.logs().contains("ready"))
+            }
+        }
+
         @Test func bothNodesStopInOrderAndStartAgain() async throws {  // S4, S19
             try await withCluster { cluster in
                 let (owner, mirror) = try cluster.roles()
