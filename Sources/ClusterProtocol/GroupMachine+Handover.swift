@@ -112,7 +112,7 @@ extension GroupMachine {
             }
             if handover.toPeer && now >= handover.since + Self.drainLimit {
                 let reason =
-                    "the medium does not take what is in the log; \(settings.peer) gets the group and replays its own"
+                    "not everything in the log is on the medium in time; \(settings.peer) gets the group and replays its own"
                 leaveUndrained(reason, now, &out)
             }
         case .releasing(let since):
@@ -131,7 +131,7 @@ extension GroupMachine {
     private mutating func leaveUndrained(_ reason: String, _ now: Nanos, _ out: inout [Directive]) {
         guard case .handingOver(var handover) = role else { return }
         handover.step = .releasing(since: now)
-        handover.mediumFails = handover.toPeer
+        handover.mediumFails = handover.toPeer && handover.owner.medium != nil
         role = .handingOver(handover)
         out += [.report(Report(handover.toPeer ? "handover-undrained" : "stopped-undrained", reason)), .releaseMedia]
     }
@@ -171,7 +171,7 @@ extension GroupMachine {
     }
 
     private func hangs(_ handover: Handover) -> String {
-        handover.owner.medium?.reason ?? "a call of the medium does not return"
+        handover.owner.medium?.reason ?? "what is under way for the medium does not end"
     }
 
     private mutating func giveAway(_ now: Nanos, _ out: inout [Directive]) {
@@ -248,6 +248,7 @@ extension GroupMachine {
                     + "has the group then; restart \(me)", &out)
         }
         role = .standby
+        mediumIsOut = !handover.isReleased
         peer = PeerView(since: now)
     }
 

@@ -259,7 +259,11 @@ extension GroupMachine {
                 out.append(.report(Report("attach-refused", "\(settings.peer) does not mirror: \(reason)")))
             }
             owner.refusal = reason
-            mirrorGone(&owner, now, &out)
+            if refusal == .lostLog, case .lost = owner.mirror {
+                countOut(&owner, &out)
+            } else {
+                mirrorGone(&owner, now, &out)
+            }
             role = .owner(owner)
             if refusal == .staleEpoch { read(&out) }
             return
@@ -271,6 +275,12 @@ extension GroupMachine {
         if case .joining = owner.mirror { join(now, &out) }
     }
 
+    /// The mirror's memory of what was acknowledged is gone: that comes before anything else (S13, S20).
+    private func countOut(_ owner: inout Owner, _ out: inout [Directive]) {
+        out += [.closeRail, .report(Report("mirror-amnesia", "\(settings.peer) came back without its log"))]
+        owner.mirror = .disqualifying
+    }
+
     private func attached(
         _ owner: inout Owner, durable: LSN, kept: MirrorContents, _ now: Nanos, _ out: inout [Directive]
     ) {
@@ -278,10 +288,7 @@ extension GroupMachine {
         case .attaching: owner.mirror = .catchingUp(from: durable)
         case .lost(_, .attaching):
             guard kept.isKept, kept.pool == record?.pools[settings.peer.rawValue] else {
-                // Its memory of what was acknowledged is gone: count it out before anything else (S13, S20).
-                out += [.closeRail, .report(Report("mirror-amnesia", "\(settings.peer) came back without its log"))]
-                owner.mirror = .disqualifying
-                return
+                return countOut(&owner, &out)
             }
             owner.mirror = .requiring(target: owner.localDurable)
         default: return

@@ -100,6 +100,7 @@ extension GroupMachine {
             return
         }
         if record.owner == me { return decideAgain(record, now, &out) }
+        guard !mediumIsOut else { return }
         if giftIsOverdue(now), holds(me, pool: settings.pool, in: record) { return takeBack(record, now, &out) }
         guard holds(me, pool: settings.pool, in: record), railSilent(now), presenceStale else { return }
         out.append(
@@ -218,7 +219,15 @@ extension GroupMachine {
         guard record.logUUID == request.logUUID, request.incarnation <= Incarnation(record.epoch) else {
             return out.append(.refuseAttach(request, .staleEpoch, "the log is not the one that the coordinator knows"))
         }
-        if let local, local.incarnation != request.incarnation, holds(me, pool: settings.pool, in: record) {
+        let counts = record.inSync.contains(me) && record.pools[me.rawValue] == settings.pool
+        if local == nil, counts {
+            return out.append(
+                .refuseAttach(
+                    request, .lostLog,
+                    "the log here is gone, though it counts as in sync: it must be counted out before it is begun anew")
+            )
+        }
+        if let local, local.incarnation != request.incarnation, counts {
             return out.append(
                 .refuseAttach(
                     request, .notReady,

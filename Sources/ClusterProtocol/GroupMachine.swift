@@ -28,6 +28,9 @@ public struct GroupMachine: Sendable {
     /// Not before this may the coordinator be asked again after a failure.
     var coordinatorRetryAt: Nanos = 0
     var coordinatorProblem: String?
+    /// The group was given away while a call of the medium had not returned: this node could not lock the medium for itself, and
+    /// would keep it from the partner, which can fence this process.
+    var mediumIsOut = false
     var peer: PeerView
     var lastRenewal: Nanos?
     /// Under way, one at a time.
@@ -136,6 +139,7 @@ public struct GroupMachine: Sendable {
         case .logFailed(let reason): logFailed(reason, now, &out)
         case .drained, .evacuated: handoverEvent(event, now, &out)
         case .mediaReleased:
+            mediumIsOut = false
             if case .recovering = role { recoveryEvent(event, now, &out) } else { handoverEvent(event, now, &out) }
         case .command(let command, let id): commanded(command, id, now, &out)
         }

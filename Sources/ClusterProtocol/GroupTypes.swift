@@ -126,6 +126,8 @@ public enum AttachRefusal: String, Hashable, Sendable, Codable {
     case staleEpoch
     /// Not now; ask again.
     case notReady
+    /// What counts here as in sync is gone: count it out, then ask again (S13, S20).
+    case lostLog
 }
 
 public enum Command: Hashable, Sendable {

@@ -87,11 +87,19 @@ public final class Region: Sendable {
         return head + (fileOffset - ringOffset + ringBytes - head.rawValue % ringBytes) % ringBytes
     }
 
-    /// Whether every byte of header and ring is zero, as in a region that was never used. Reads all of it.
+    /// Whether nothing was ever written here: every byte is zero, but for one identity slot, which a crash of the first format may
+    /// have left in any state. Reads all of it.
     public var isBlank: Bool {
-        let bytes = Int(ringOffset - offset + ringBytes)
-        let base = mapping.base + Int(offset)
-        return base.load(as: UInt8.self) == 0 && memcmp(base, base + 1, bytes - 1) == 0
+        let slots = RegionFormat.identityOffsets, slotBytes = UInt64(RegionFormat.slotBytes)
+        let end = ringOffset - offset + ringBytes
+        let others = [slots[0] + slotBytes..<slots[1], slots[1] + slotBytes..<end]
+        return others.allSatisfy(isZero) && slots.contains { isZero($0..<$0 + slotBytes) }
+    }
+
+    private func isZero(_ bytes: Range<UInt64>) -> Bool {
+        let first = mapping.base + Int(offset + bytes.lowerBound)
+        return first.load(as: UInt8.self) == 0
+            && memcmp(first, first + 1, Int(bytes.upperBound - bytes.lowerBound) - 1) == 0
     }
 
     // MARK: Opening

@@ -137,6 +137,29 @@ struct DoubtTests {
         #expect(rig.machine.state(rig.now) == .unavailable && !rig.machine.takeoverPossible(rig.now))
     }
 
+    @Test("S13, S20: such a mirror's log is begun anew when its owner has counted it out, and not before")
+    func emptiedMirrorIsAttached() throws {
+        let request = AttachRequest(
+            group: GroupID("g0"), from: Self.alpha, epoch: Epoch(5), logUUID: Rig.logUUID, incarnation: Incarnation(5),
+            head: LSN(640), acknowledged: LSN(640), ringBytes: 1 << 20)
+        let rig = Rig(Self.beta, pid: 2)
+        rig.start(local: nil, Rig.record())
+        rig.take(.railUp)
+        rig.take(.attachRequested(request))
+        #expect(rig.take(.recordRead(Rig.record())).attachRefusal == .lostLog)
+        rig.take(.attachRequested(request))
+        #expect(rig.take(.recordRead(Rig.record(inSync: [Self.alpha]))).contains(.acceptAttach(request)))
+
+        for degrades in [true, false] {
+            let owner = Rig.mirrored(degrades: degrades)
+            owner.take(.railDown)
+            #expect(owner.take(.tick).contains(.dial))
+            owner.take(.railUp)
+            #expect(owner.take(.attachRefused(.lostLog, "gone")).contains(.closeRail))
+            #expect(owner.take(.tick).swap?.inSync == [Self.alpha])
+        }
+    }
+
     @Test("a new group's owner may restart before it has published; from then on it is not new")
     func newGroup() throws {
         let first = Rig(Self.alpha)

@@ -126,6 +126,23 @@ struct RecoverToolTests {
         try fixture.mediaAreUntouched()
     }
 
+    @Test func aLogWhoseFirstFormatWasCutWasNeverUsed() throws {  // S4
+        let folder = try Folder()
+        let path = folder.file("pool")
+        let pool = try Pool.create(
+            path: path, sizeBytes: 256 << 10,
+            identity: PoolIdentity(uuid: .random(), cluster: "demo", node: NodeID("alpha")), persistence: .volatile)
+        let header = try pool.allocateRegion(group: Fixture.group, ringBytes: 64 << 10).ringOffset - 8192
+        pool.close()
+        // One slot, as a crash may leave it.
+        try overwrite(path, at: header + 16, with: [1, 2, 3])
+        let cut = try recover("scan", path)
+        #expect(cut.code == 0 && cut.output.contains("never used"), "\(cut)")
+        // Something else, which no crash explains.
+        try overwrite(path, at: header + 512, with: [1])
+        #expect(try recover("scan", path).code == 3)
+    }
+
     // MARK: What is not a pool
 
     @Test func whatIsNotAPoolIsExitFourWithFileAndReason() throws {  // S21
