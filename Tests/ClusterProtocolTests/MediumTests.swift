@@ -184,7 +184,8 @@ struct MediumTests {
         #expect(rig.take(.swapped(.won)).refusal?.contains("ends this process") == true)
     }
 
-    @Test("a group that was given away hanging, and is not taken, is claimed back when the call returns, and not before")
+    @Test(
+        "a group that was given away hanging, and is not taken, is claimed back when the call returns, and not before")
     func notTaken() throws {
         let rig = Rig.mirrored()
         fail(rig, for: limit + Rig.heartbeat)
