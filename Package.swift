@@ -132,6 +132,9 @@ let package = Package(
             ] + nio,
             path: "Perf/twinlog-perf"),
 
+        .target(
+            name: "RecordSupport", dependencies: ["LogModel", "Coordination"], path: "Tests/Support/RecordSupport",
+            swiftSettings: strict),
         tests("LogModelTests", ["LogModel"]),
         tests("PersistentMemoryTests", ["LogModel", "PersistentMemory"]),
         tests("WriteLogTests", ["LogModel", "PersistentMemory", "WriteLog", "CLogCore"]),
@@ -144,16 +147,19 @@ let package = Package(
                 "CLogCore", "CCrashStates",
             ] + nio),
         tests("StorageMediumTests", ["LogModel", "StorageMedium"]),
-        tests("CoordinationTests", ["LogModel", "Coordination"]),
+        tests("CoordinationTests", ["LogModel", "Coordination", "RecordSupport"]),
         tests("ClusterConfigurationTests", ["LogModel", "ClusterConfiguration"]),
         tests("RemoteMemoryTCPTests", ["LogModel", "RemoteMemory", "RemoteMemoryTCP"] + nio),
         tests("NBDTests", ["LogModel", "NBDServer", "NBDClient", "StorageNode", log] + nio),
         tests("AdminProtocolTests", ["AdminProtocol"] + nio),
-        tests("ClusterProtocolTests", ["LogModel", "Coordination", "ClusterProtocol"]),
+        tests("ClusterProtocolTests", ["LogModel", "Coordination", "ClusterProtocol", "RecordSupport"]),
         tests("SimulationTests", ["LogModel", "Coordination", "ClusterProtocol"]),
         tests(
             "RecoveryTests",
-            ["LogModel", "PersistentMemory", "WriteLog", "StorageMedium", "Recovery", "Coordination", "CLogCore"]),
+            [
+                "LogModel", "PersistentMemory", "WriteLog", "StorageMedium", "Recovery", "Coordination", "CLogCore",
+                "RecordSupport",
+            ]),
         tests(
             "StorageNodeTests",
             [

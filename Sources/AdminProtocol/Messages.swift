@@ -9,6 +9,8 @@ public enum AdminRequest: Codable, Hashable, Sendable {
     /// Destage up to the tail at the time of the call.
     case drain(group: String)
     case forgetCoordinator(group: String)
+    /// What ran on `node` is dead, by the word of `by`, where a takeover of the group waits for that.
+    case confirmDead(group: String, node: String, by: String, at: String)
     /// Events with a sequence number above `after`; waits a while for one if there is none and `wait` is true.
     case events(after: UInt64, wait: Bool)
 

@@ -12,6 +12,8 @@ public struct ClusterConfiguration: Sendable {
     public var heartbeatIntervalMillis: UInt64
     public var heartbeatTimeoutMillis: UInt64
     public var leaseMillis: UInt64
+    /// How long an owner that crashed waits for its in-sync partner before its log's end is decided alone.
+    public var doubtMillis: UInt64
     /// In order of name.
     public var nodes: [Node]
     /// In order of name.

@@ -69,7 +69,7 @@ struct ConfigurationReader {
 
     func read(_ root: YAMLSection) throws(ConfigurationError) -> ClusterConfiguration {
         try root.allow(
-            ["cluster", "coordinator", "heartbeat", "lease", "fence", "nodes", "groups"], later: ["security"])
+            ["cluster", "coordinator", "heartbeat", "lease", "fence", "doubt", "nodes", "groups"], later: ["security"])
         let heartbeat = try readHeartbeat(root)
         let lease = try root["lease"]?.millis() ?? 1000
         if lease < heartbeat.timeout, let value = root["lease"] {
@@ -89,6 +89,7 @@ struct ConfigurationReader {
             heartbeatIntervalMillis: heartbeat.interval,
             heartbeatTimeoutMillis: heartbeat.timeout,
             leaseMillis: lease,
+            doubtMillis: try root["doubt"]?.millis() ?? 30_000,
             nodes: try readNodes(root.required("nodes").section()),
             groups: try readGroups(root.required("groups").section()))
         try ConfigurationCheck(configuration: configuration, root: root).run()

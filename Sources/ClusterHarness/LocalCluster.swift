@@ -63,6 +63,7 @@ public final class LocalCluster: Sendable {
             coordinator: {type: file, path: run/coordinator}
             heartbeat: {interval: 100ms, timeout: 500ms}
             lease: 1s
+            doubt: 2s
             fence: {type: process}
             nodes:
 

@@ -34,6 +34,7 @@ extension GroupMachine {
         if command == .stop, let earlier = self.command, earlier != .stop {
             finishCommand(refusal: "the node is stopping", &out)
         }
+        if case .confirmDead = command { return confirmDead(command, id, now, &out) }
         if case .takeOver = command { endStrandedHandover(&out) }
         guard given == nil else {
             return out.append(.commandDone(command, id, refusal: "another command on this group is not done yet"))
@@ -44,6 +45,7 @@ extension GroupMachine {
         case .takeOver: tryTakeover(now, &out)
         case .forgetCoordinator: forgetCoordinator(now, &out)
         case .stop: beginStop(now, &out)
+        case .confirmDead: break
         }
     }
 
@@ -72,6 +74,9 @@ extension GroupMachine {
         guard case .inSync = owner.mirror, !owner.suspended else {
             return finishCommand(refusal: "\(settings.peer) is not in sync (\(state(now).rawValue))", &out)
         }
+        if let problem = peer.heartbeat.problem {
+            return finishCommand(refusal: "\(settings.peer) could not serve the group: \(problem)", &out)
+        }
         out.append(.report(Report("handing-over", "draining, then \(settings.peer) gets the group")))
         role = .handingOver(Handover(owner: owner, step: .draining, toPeer: true, since: now))
         out.append(.drain)
@@ -80,7 +85,7 @@ extension GroupMachine {
     private mutating func beginStop(_ now: Nanos, _ out: inout [Directive]) {
         switch role {
         case .owner(let owner):
-            let toPeer = owner.mirror == .inSync && !owner.suspended
+            let toPeer = owner.mirror == .inSync && !owner.suspended && peer.heartbeat.problem == nil
             role = .handingOver(Handover(owner: owner, step: .draining, toPeer: toPeer, since: now))
             out.append(.drain)
         case .recovering:
@@ -174,12 +179,12 @@ extension GroupMachine {
         handover.owner.medium?.reason ?? "what is under way for the medium does not end"
     }
 
-    private mutating func giveAway(_ now: Nanos, _ out: inout [Directive]) {
-        guard case .handingOver(let handover) = role, let record, call == nil else { return }
+    mutating func giveAway(_ now: Nanos, _ out: inout [Directive]) {
+        guard case .handingOver(let handover) = role, let record, !isCoordinating else { return }
         var given = givenAway(
             record, isSource: handover.isSource, fencing: handover.isReleased ? nil : settings.process)
         if handover.isDrained {
-            given.leftForMedium = nil
+            given.leftForMedium = false
         } else if handover.mediumFails {
             given.leftForMedium = true
         }
@@ -198,7 +203,7 @@ extension GroupMachine {
                 case .inSync, .requiring: true
                 default: false
                 }
-            guard isAttached, call == nil, record?.inSync.contains(settings.peer) == true else {
+            guard isAttached, !isCoordinating, record?.isHolder(settings.peer) == true else {
                 return stall(owner, reason, &out)
             }
             out.append(.report(Report("log-failed", "\(reason); \(settings.peer) holds everything and gets the group")))
@@ -225,16 +230,16 @@ extension GroupMachine {
         var owner = owner
         owner.failure = reason
         role = .owner(owner)
-        if record?.inSync.contains(settings.peer) != true { out.append(.closeRail) }
+        if record?.isHolder(settings.peer) != true { out.append(.closeRail) }
         out.append(.report(Report("log-failed", "\(reason); nothing is acknowledged any more")))
     }
 
     /// The peer is the owner now, by this node's swap.
     mutating func gaveAway(_ now: Nanos, _ out: inout [Directive]) {
         guard case .handingOver(let handover) = role else {
-            if case .recovering = role {
+            if case .recovering(let recovering) = role {
                 role = .standby
-                finishCommand(refusal: "the log here is in doubt, \(settings.peer)'s decides", &out)
+                finishCommand(refusal: recovering.leavingBecause ?? "\(settings.peer) gets the group", &out)
             }
             peer = PeerView(since: now)
             return
@@ -262,7 +267,9 @@ extension GroupMachine {
             return false
         case .stop:
             // A peer that died before it published claims anew when it returns, and so may this node (S16).
-            if record.phase == .published || (railSilent(now) && presenceStale) || giftIsOverdue(now) { stop(&out) }
+            if record.phase == .published || (railSilent(now) && presenceStale(now)) || giftIsOverdue(now) {
+                stop(&out)
+            }
             return true
         default: return false
         }
@@ -305,10 +312,10 @@ extension GroupMachine {
         guard let record else {
             return finishCommand(refusal: "the coordinator has no record of the group", &out)
         }
-        guard force || (!blocked && holds(me, pool: settings.pool, in: record)) else {
+        guard force || (!blocked && (holds(me, in: record) || canTakeBack(record))) else {
             // The owner may have put this node in sync a moment ago: nobody is refused by what this node remembers.
             if !blocked && given?.hasRead == false {
-                guard call == nil else { return }
+                guard !isCoordinating else { return }
                 given?.hasRead = true
                 return read(&out)
             }
@@ -316,24 +323,65 @@ extension GroupMachine {
                 refusal: "\(me) is not in sync: acknowledged writes that only \(record.owner) holds would be lost; "
                     + "--force takes over with the medium as it is, and sets the stale log here aside", &out)
         }
-        guard call == nil else { return }
+        guard !isCoordinating else { return }
         role = .standby
         claim(record, forced: force, now, &out)
     }
 
+    /// Only where the coordinator knows less than the pool. A pool that is not the one it knows is not made right by that (S9).
     private mutating func forgetCoordinator(_ now: Nanos, _ out: inout [Directive]) {
-        guard case .blocked = role, let local else {
+        guard case .blocked(let block) = role, block.coordinatorForgot, let local else {
+            if case .blocked(let block) = role {
+                return finishCommand(refusal: "not for this to decide: \(block.reason)", &out)
+            }
             return finishCommand(refusal: "nothing to decide: the coordinator and this node's pool agree", &out)
         }
-        let epoch = max(record?.epoch ?? .none, Epoch(local.incarnation.rawValue)).next
-        var fence = record?.mustFence ?? []
-        if let old = record?.ownerProcess, old != settings.process, !fence.contains(old) { fence.append(old) }
-        let decided = GroupRecord(
+        let epoch = max(record?.epoch ?? .none, Epoch(local.incarnation.rawValue), standing.epoch).next
+        var members = record?.members ?? [:]
+        members[me] = GroupRecord.Member(
+            role: .out, pool: settings.pool, generation: standing.generation, incarnation: local.incarnation)
+        var decided = GroupRecord(
             version: (record?.version ?? 0) + 1, group: settings.group, logUUID: local.logUUID, owner: me, epoch: epoch,
-            phase: .claimed, inSync: [me], sources: [me], mustFence: fence, ownerProcess: settings.process,
-            pools: [me.rawValue: settings.pool])
+            phase: .claimed, members: members, fences: record?.fences ?? [], ownerProcess: settings.process)
+        decided.setHolders([me])
+        decided.media = record?.media ?? [:]
+        if let old = record?.ownerProcess, old != settings.process { decided.fence(old) }
         if !swap(to: decided, .claim, now, &out) {
             finishCommand(refusal: "the coordinator is busy or does not answer; try again", &out)
         }
+    }
+
+    private mutating func confirmDead(_ command: Command, _ id: CommandID, _ now: Nanos, _ out: inout [Directive]) {
+        guard confirming == nil else {
+            return out.append(.commandDone(command, id, refusal: "another confirmation is not recorded yet"))
+        }
+        confirming = Given(command: command, id: id)
+        recordDeaths(now, &out)
+    }
+
+    /// Until the record has it.
+    mutating func recordDeaths(_ now: Nanos, _ out: inout [Directive]) {
+        guard let confirming, case .confirmDead(let node, let by, let at) = confirming.command, !isCoordinating else {
+            return
+        }
+        guard var next = record, next.mustFence.contains(where: { $0.node == node }) else {
+            self.confirming = nil
+            let refusal =
+                confirming.hasRead
+                ? nil : "nothing waits for the end of a process of \(node): a takeover that needs it says so"
+            return out.append(.commandDone(confirming.command, confirming.id, refusal: refusal))
+        }
+        let confirmation = GroupRecord.Fence.Confirmation(method: "operator", by: by, at: at)
+        for process in next.mustFence where process.node == node { next.confirm(process, confirmation) }
+        next.version += 1
+        // From now on its absence from the record is this command's success.
+        if swap(to: next, .confirm, now, &out) { self.confirming?.hasRead = true }
+    }
+
+    /// Processes are confirmed dead in the record: what waited for it goes on.
+    mutating func deathsConfirmed(_ now: Nanos, _ out: inout [Directive]) {
+        recordDeaths(now, &out)
+        out.append(.tellRecordChanged)
+        tickRecovering(now, &out)
     }
 }

@@ -30,12 +30,13 @@ extension GroupMachine {
         guard case .owner(var owner) = role, !owner.suspended, let trouble = owner.medium,
             now >= max(trouble.since, owner.servesSince) + settings.mediumLimit
         else { return }
-        if let obstacle = staysBecause(owner, now) {
+        if let obstacle = staysBecause(owner, trouble, now) {
             guard owner.staysBecause != obstacle else { return }
             owner.staysBecause = obstacle
             role = .owner(owner)
-            out.append(.report(Report("medium-failed", "\(describe(trouble, now)); \(obstacle)")))
-        } else if call == nil {
+            let kind = trouble.isFull ? "medium-full" : "medium-failed"
+            out.append(.report(Report(kind, "\(describe(trouble, now)); \(obstacle)")))
+        } else if !isCoordinating {
             role = .handingOver(
                 Handover(owner: owner, step: .releasing(since: now), toPeer: true, since: now, mediumFails: true))
             let reason = "\(describe(trouble, now)); \(settings.peer) holds everything and gets the group"
@@ -44,9 +45,14 @@ extension GroupMachine {
     }
 
     /// Why the partner cannot or shall not have the group because of the medium.
-    private func staysBecause(_ owner: Owner, _ now: Nanos) -> String? {
-        guard owner.mirror == .inSync, owner.failure == nil, record?.inSync.contains(settings.peer) == true else {
+    private func staysBecause(_ owner: Owner, _ trouble: MediumTrouble, _ now: Nanos) -> String? {
+        if trouble.isFull { return "it is full for whoever writes to it, so \(me) keeps the group and goes on trying" }
+        guard owner.mirror == .inSync, owner.failure == nil, record?.isHolder(settings.peer) == true else {
             return "\(settings.peer) is not in sync, so \(me) keeps the group and goes on trying"
+        }
+        if let problem = peer.heartbeat.problem {
+            return
+                "\(settings.peer) could not serve it either (\(problem)), so \(me) keeps the group and goes on trying"
         }
         guard record?.leftForMedium == true, now < owner.since + settings.mediumRest else { return nil }
         return "the group was moved because of its medium before, so \(me) keeps it and goes on trying"

@@ -29,11 +29,14 @@ struct Owner: Sendable {
     enum Redial: Sendable, Equatable { case at(Nanos), dialing(since: Nanos), attaching(since: Nanos) }
 
     var epoch: Epoch
+    /// Up to this one the pool knows what the coordinator does: with less, nothing is acknowledged with one copy (S20).
+    var notedEpoch: Epoch
     var incarnation: Incarnation
     var suspended: Bool
     var mirror: Mirror
     var lostSince: Nanos?
-    var mirrorPool = UUID128.zero
+    /// What the attached mirror said of its copy.
+    var mirrorCopy: MirrorContents?
     var localDurable = LSN.zero
     var mirrorDurable = LSN.zero
     /// The oldest request that the mirror has not completed, and since when it is the oldest.
@@ -93,19 +96,37 @@ extension GroupMachine {
         default: return (false, true)
         }
         if owner.suspended || owner.failure != nil { return (false, true) }
+        // Whom the record counts must hold it, whatever the link is like (S13).
+        let isCounted = record?.isHolder(settings.peer) == true
         return switch owner.mirror {
-        case .absent, .dialing, .attaching, .catchingUp: (settings.degradeOnMirrorLoss, false)
+        case .absent, .dialing, .attaching, .catchingUp:
+            isCounted ? (true, true) : (settings.degradeOnMirrorLoss && owner.notedEpoch >= owner.epoch, false)
         case .requiring, .joining, .inSync, .lost: (true, true)
         case .disqualifying: (false, true)
         }
+    }
+
+    mutating func epochNoted(_ epoch: Epoch, _ now: Nanos, _ out: inout [Directive]) {
+        standing.epoch = max(standing.epoch, epoch)
+        switch role {
+        case .owner(var owner):
+            owner.notedEpoch = max(owner.notedEpoch, epoch)
+            role = .owner(owner)
+        case .handingOver(var handover):
+            handover.owner.notedEpoch = max(handover.owner.notedEpoch, epoch)
+            role = .handingOver(handover)
+        default: return
+        }
+        out.append(.acknowledge)
     }
 
     mutating func becomeOwner(_ record: GroupRecord, _ now: Nanos, _ out: inout [Directive]) {
         let suspended = now >= leaseEnd()
         role = .owner(
             Owner(
-                epoch: record.epoch, incarnation: Incarnation(record.epoch), suspended: suspended,
-                mirror: .absent(dialAt: now), since: now, servesSince: now))
+                epoch: record.epoch, notedEpoch: record.epoch, incarnation: Incarnation(record.epoch),
+                suspended: suspended, mirror: .absent(dialAt: now), since: now, servesSince: now))
+        standing.epoch = max(standing.epoch, record.epoch)
         peer = PeerView(since: now)
         out.append(.report(Report("published", "owner in epoch \(record.epoch)")))
         if !suspended { out.append(.serve) }
@@ -132,15 +153,22 @@ extension GroupMachine {
             ]
         }
         tickMirror(&owner, now, &out)
+        if owner.notedEpoch < owner.epoch { out.append(.noteEpoch(owner.epoch)) }
         role = .owner(owner)
+        settleMirror(now, &out)
+        judgeMedium(now, &out)
+    }
+
+    /// The swap that the mirror's state asks for, if it is not on its way.
+    mutating func settleMirror(_ now: Nanos, _ out: inout [Directive]) {
+        guard case .owner(let owner) = role else { return }
         if case .disqualifying = owner.mirror { disqualify(now, &out) }
         if case .joining = owner.mirror { rejoin(now, &out) }
-        judgeMedium(now, &out)
     }
 
     /// A join that is not on its way: made again, or given up if the rail is gone meanwhile.
     private mutating func rejoin(_ now: Nanos, _ out: inout [Directive]) {
-        guard call == nil, case .owner(var owner) = role else { return }
+        guard !isCoordinating, case .owner(var owner) = role else { return }
         if peer.railUp { return join(now, &out) }
         owner.mirror = .absent(dialAt: now)
         role = .owner(owner)
@@ -152,7 +180,7 @@ extension GroupMachine {
     /// Time's part of the mirror's way. Does not make coordinator calls.
     mutating func tickMirror(_ owner: inout Owner, _ now: Nanos, _ out: inout [Directive]) {
         // With the log's memory failed, only a mirror that counts already is of use: it can get the group.
-        guard owner.failure == nil || record?.inSync.contains(settings.peer) == true else { return }
+        guard owner.failure == nil || record?.isHolder(settings.peer) == true else { return }
         switch owner.mirror {
         case .absent(let dialAt):
             guard now >= dialAt else { return }
@@ -208,7 +236,7 @@ extension GroupMachine {
         case .lost(let since, _):
             owner.mirror = .lost(since: since, redial: .at(now + settings.heartbeatInterval))
         default:
-            if record?.inSync.contains(settings.peer) == true {
+            if record?.isHolder(settings.peer) == true {
                 // A mirror that comes and goes without ever catching up is counted out from its first loss.
                 owner.lostSince = owner.lostSince ?? now
                 owner.mirror = .lost(since: owner.lostSince ?? now, redial: .at(now))
@@ -227,7 +255,7 @@ extension GroupMachine {
         case .lost(let since, .dialing): owner.mirror = .lost(since: since, redial: .attaching(since: now))
         default: return out.append(.closeRail)
         }
-        out.append(.sendAttach(epoch: owner.epoch))
+        out.append(.sendAttach(epoch: owner.epoch, counts: record?.isHolder(settings.peer) == true))
         role = .owner(owner)
     }
 
@@ -275,7 +303,7 @@ extension GroupMachine {
         if case .joining = owner.mirror { join(now, &out) }
     }
 
-    /// The mirror's memory of what was acknowledged is gone: that comes before anything else (S13, S20).
+    /// The mirror's memory of what was acknowledged is gone, or older: that comes before anything else (S13, S20).
     private func countOut(_ owner: inout Owner, _ out: inout [Directive]) {
         out += [.closeRail, .report(Report("mirror-amnesia", "\(settings.peer) came back without its log"))]
         owner.mirror = .disqualifying
@@ -287,14 +315,16 @@ extension GroupMachine {
         switch owner.mirror {
         case .attaching: owner.mirror = .catchingUp(from: durable)
         case .lost(_, .attaching):
-            guard kept.isKept, kept.pool == record?.pools[settings.peer.rawValue] else {
+            // A generation above the known one is counted: the mirror attaches only after that.
+            let known = record?.members[settings.peer]
+            guard kept.isKept, kept.pool == known?.pool, kept.generation >= known?.generation ?? 0 else {
                 return countOut(&owner, &out)
             }
             owner.mirror = .requiring(target: owner.localDurable)
         default: return
         }
         owner.refusal = nil
-        owner.mirrorPool = kept.pool
+        owner.mirrorCopy = kept
         owner.mirrorDurable = durable
         out.append(.report(Report("mirror-attached", "\(settings.peer) holds the log up to \(durable)")))
     }
@@ -309,7 +339,7 @@ extension GroupMachine {
             out.append(.acknowledge)
         }
         if case .requiring(let target) = owner.mirror, owner.mirrorDurable >= target {
-            if record?.inSync.contains(settings.peer) == true {
+            if record?.isHolder(settings.peer) == true {
                 owner.isInSync()
                 out.append(.report(Report("mirrored", "\(settings.peer) is in sync")))
             } else {
@@ -322,10 +352,15 @@ extension GroupMachine {
     // MARK: Swaps of the in-sync set
 
     private mutating func join(_ now: Nanos, _ out: inout [Directive]) {
-        guard case .owner(let owner) = role, var next = record, call == nil else { return }
+        guard case .owner(let owner) = role, var next = record, let copy = owner.mirrorCopy else { return }
         next.version += 1
-        next.inSync = [me, settings.peer].sorted()
-        next.pools[settings.peer.rawValue] = owner.mirrorPool
+        var member = next.members[settings.peer] ?? GroupRecord.Member(role: .out, pool: copy.pool)
+        let isKnown = member.pool == copy.pool
+        member.pool = copy.pool
+        member.generation = isKnown ? max(member.generation, copy.generation) : copy.generation
+        member.incarnation = owner.incarnation
+        next.members[settings.peer] = member
+        next.setHolders([me, settings.peer])
         swap(to: next, .join, now, &out)
     }
 
@@ -344,10 +379,10 @@ extension GroupMachine {
     }
 
     private mutating func disqualify(_ now: Nanos, _ out: inout [Directive]) {
-        guard case .owner = role, var next = record, call == nil else { return }
+        guard case .owner = role, var next = record else { return }
         next.version += 1
         next.epoch = next.epoch.next
-        next.inSync = [me]
+        next.setHolders([me])
         swap(to: next, .disqualify, now, &out)
     }
 
@@ -357,11 +392,11 @@ extension GroupMachine {
         owner.lostSince = nil
         owner.mirror = .absent(dialAt: now + settings.heartbeatInterval)
         role = .owner(owner)
-        out.append(
+        let consequence = settings.degradeOnMirrorLoss ? "acknowledging with one copy" : "nothing is acknowledged"
+        out += [
             .report(
-                Report(
-                    "degraded",
-                    "\(settings.peer) is out of sync since epoch \(record.epoch); acknowledging with one copy")))
-        out.append(.acknowledge)
+                Report("degraded", "\(settings.peer) is out of sync since epoch \(record.epoch); \(consequence)")),
+            .noteEpoch(record.epoch),
+        ]
     }
 }

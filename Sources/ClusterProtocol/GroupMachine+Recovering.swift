@@ -4,9 +4,11 @@
 //
 // A log that is in doubt is not what decides if there is another copy (S5), and a log that a crash ended always is: what it
 // has lost of its end it does not know. An owner that restarts asks its partner: if that one lives and holds everything
-// that was acknowledged, it gets the group, and its log is replayed; if it gives no sign of life within a lease, this log
+// that was acknowledged, it gets the group, and its log is replayed; if it gives no sign of life within `doubtLimit`, this log
 // decides, and a torn tail is discarded. A corrupt log leaves the group to a partner that holds everything, however long that
 // one takes to come.
+//
+// A claim has a bound: one that is held up for `claimLimit` leaves the group to a partner that lives and holds everything too.
 
 internal import Coordination
 internal import LogModel
@@ -37,23 +39,35 @@ struct Recovering: Sendable {
     var underWay = false
     var retryAt: Nanos = 0
     var problem: String?
+    /// Since when the present step fails.
+    var heldUpSince: Nanos?
+    let since: Nanos
     var end = LSN.zero
+    /// Confirmed dead by this node.
+    var confirmed: [GroupRecord.Fence] = []
+    /// Identities of the locked media.
+    var media: [String: UUID128] = [:]
+    /// Why the group is on its way to the partner, and whether that is for the partner to remember.
+    var leavingBecause: String?
+    var leavesForMedium = false
 }
 
 extension GroupMachine {
     mutating func beginRecovery(_ record: GroupRecord, _ now: Nanos, _ out: inout [Directive]) {
         out.append(.report(Report("claimed", "claimed epoch \(record.epoch)")))
-        let asksFirst = claimIsRestart && record.sources.contains(settings.peer)
-        role = .recovering(Recovering(epoch: record.epoch, step: .fencing, asksFirst: asksFirst))
+        let asksFirst = claimIsRestart && record.isHolder(settings.peer)
+        role = .recovering(Recovering(epoch: record.epoch, step: .fencing, asksFirst: asksFirst, since: now))
         perform(now, &out)
     }
 
     mutating func tickRecovering(_ now: Nanos, _ out: inout [Directive]) {
-        guard case .recovering(let recovering) = role, now >= recovering.retryAt else { return }
+        recordDeaths(now, &out)
+        saveConfirmations(now, &out)
+        guard !giveBack(now, &out), case .recovering(let recovering) = role, now >= recovering.retryAt else { return }
         switch recovering.step {
         case .asking(let since): return ask(since, now, &out)
         // Under way only while the swap is: one that was refused without a change is made again.
-        case .publishing, .givingAway: guard call == nil else { return }
+        case .publishing, .givingAway: guard !isCoordinating else { return }
         default: guard !recovering.underWay else { return }
         }
         perform(now, &out)
@@ -65,43 +79,92 @@ extension GroupMachine {
         recovering.underWay = true
         switch recovering.step {
         case .fencing: out.append(.fence(record.mustFence))
-        case .locking: out.append(.lockMedia)
+        case .locking: out.append(.lockMedia(expected: record.media))
         case .sealing: out.append(.sealRegion)
         case .replaying:
-            out.append(record.setsAsideLog == true ? .setLogAside : .recover(askingFirst: recovering.asksFirst))
+            let isSetAside = record.setsAsideLog || record.replayed != nil
+            out.append(isSetAside ? .setLogAside : .recover(askingFirst: recovering.asksFirst))
         case .asking: break
         case .opening:
+            let generation = record.members[me]?.generation ?? standing.generation
             out.append(
-                .openLog(Incarnation(recovering.epoch), logUUID: record.logUUID, start: recovering.end.alignedUp))
-        case .publishing: recovering.underWay = swap(to: published(record), .publish, now, &out)
+                .openLog(
+                    Incarnation(recovering.epoch), logUUID: record.logUUID, start: recovering.end.alignedUp,
+                    generation: generation))
+        case .publishing: recovering.underWay = swap(to: published(record, recovering), .publish, now, &out)
         case .releasing: out.append(.releaseMedia)
         case .givingAway:
-            let given = givenAway(record, isSource: recovering.isSource, fencing: nil)
+            var given = givenAway(record, isSource: recovering.isSource, fencing: nil)
+            if recovering.leavesForMedium { given.leftForMedium = true }
             recovering.underWay = swap(to: given, .giveAway, now, &out)
         }
         role = .recovering(recovering)
     }
 
-    private func published(_ record: GroupRecord) -> GroupRecord {
+    private func published(_ record: GroupRecord, _ recovering: Recovering) -> GroupRecord {
         var published = record
         published.version += 1
         published.phase = .published
-        published.inSync = [me]
-        published.sources = []
-        published.mustFence = []
-        published.setsAsideLog = nil
-        published.isNew = nil
+        for fence in recovering.confirmed { fence.confirmed.map { published.confirm(fence.target, $0) } }
+        published.setsAsideLog = false
+        published.isNew = false
+        published.replayed = nil
+        published.previousHolders = []
         published.ownerProcess = settings.process
-        published.pools[me.rawValue] = settings.pool
+        published.leaseMillis = settings.lease / 1_000_000
+        published.media.merge(recovering.media) { _, locked in locked }
+        published.members[me]?.incarnation = Incarnation(recovering.epoch)
+        published.setHolders([me])
         return published
+    }
+
+    /// What was confirmed stands in the record before this node can die of the next step: else each start of it would add one more
+    /// process to those that must be confirmed.
+    private mutating func saveConfirmations(_ now: Nanos, _ out: inout [Directive]) {
+        guard case .recovering(let recovering) = role, var next = record, !isCoordinating else { return }
+        let open = next.mustFence
+        guard recovering.confirmed.contains(where: { open.contains($0.target) }) else { return }
+        for fence in recovering.confirmed { fence.confirmed.map { next.confirm(fence.target, $0) } }
+        next.version += 1
+        swap(to: next, .confirm, now, &out)
+    }
+
+    /// A claim that cannot go on leaves the group to a partner that lives, holds everything and knows no reason against it; once, and
+    /// then not for `mediumRest`. Answers whether it does.
+    private mutating func giveBack(_ now: Nanos, _ out: inout [Directive]) -> Bool {
+        guard case .recovering(var recovering) = role, let since = recovering.heldUpSince, let record,
+            now >= since + settings.claimLimit, !recovering.underWay, !isCoordinating,
+            record.isHolder(settings.peer), peer.presence?.problems?[settings.group.rawValue] == nil,
+            let seen = peer.lastSignOfLife, now < seen + 2 * settings.lease,
+            !record.leftForMedium || now >= recovering.since + settings.mediumRest
+        else { return false }
+        let reason =
+            "\(recovering.problem ?? "the claim does not go on"); \(settings.peer) holds everything and gets the group"
+        out.append(.report(Report("claim-given-back", reason)))
+        recovering.leavingBecause = reason
+        recovering.leavesForMedium = true
+        recovering.heldUpSince = nil
+        recovering.step = .releasing
+        role = .recovering(recovering)
+        perform(now, &out)
+        return true
     }
 
     mutating func recoveryEvent(_ event: Event, _ now: Nanos, _ out: inout [Directive]) {
         guard case .recovering(var recovering) = role, recovering.underWay else { return }
         recovering.underWay = false
         switch (recovering.step, event) {
-        case (.fencing, .fenced): recovering.step = .locking
-        case (.locking, .mediaLocked): recovering.step = .sealing
+        case (.fencing, .fenced(let dead, let problem)):
+            recovering.confirmed += dead
+            if let problem {
+                role = .recovering(recovering)
+                heldUp(problem, now, &out)
+                return saveConfirmations(now, &out)
+            }
+            recovering.step = .locking
+        case (.locking, .mediaLocked(let media)):
+            recovering.media = media
+            recovering.step = .sealing
         case (.sealing, .sealed): recovering.step = .replaying
         case (.replaying, .recovered(let end)):
             recovering.end = end
@@ -114,33 +177,46 @@ extension GroupMachine {
         case (_, .recoveryRefused(let reason)):
             role = .recovering(recovering)
             out.append(.releaseMedia)
-            return block(reason, &out)
+            return block(Block(reason: reason), &out)
         case (.opening, .logOpened):
             if let record { local = LocalLog(logUUID: record.logUUID, incarnation: Incarnation(recovering.epoch)) }
             recovering.step = .publishing
         case (.releasing, .mediaReleased): recovering.step = .givingAway
         case (_, .stepFailed(let reason)):
-            if recovering.problem != reason { out.append(.report(Report("takeover-waits", reason))) }
-            recovering.problem = reason
-            recovering.retryAt = now + settings.heartbeatInterval
             role = .recovering(recovering)
-            return
+            return heldUp(reason, now, &out)
         default: return
         }
         recovering.problem = nil
+        recovering.heldUpSince = nil
         role = .recovering(recovering)
         perform(now, &out)
+        saveConfirmations(now, &out)
+    }
+
+    /// The step is tried again.
+    private mutating func heldUp(_ reason: String, _ now: Nanos, _ out: inout [Directive]) {
+        guard case .recovering(var recovering) = role else { return }
+        if recovering.problem != reason { out.append(.report(Report("takeover-waits", reason))) }
+        recovering.problem = reason
+        recovering.heldUpSince = recovering.heldUpSince ?? now
+        recovering.retryAt = now + settings.heartbeatInterval
+        role = .recovering(recovering)
     }
 
     /// Time passes after the partner was asked.
     private mutating func ask(_ since: Nanos, _ now: Nanos, _ out: inout [Directive]) {
         guard case .recovering(var recovering) = role else { return }
-        if let seen = peer.lastSignOfLife, seen >= since {
-            out.append(.report(Report("left-to-partner", "\(settings.peer) lives, and its log is replayed")))
+        let obstacle = peer.presence?.problems?[settings.group.rawValue]
+        if let seen = peer.lastSignOfLife, seen >= since, obstacle == nil {
+            let reason = "\(settings.peer) lives, and its log is replayed"
+            out.append(.report(Report("left-to-partner", reason)))
+            recovering.leavingBecause = "the log here is in doubt: \(reason)"
             recovering.step = .releasing
-        } else if now >= since + settings.lease {
+        } else if now >= since + settings.doubtLimit {
+            let absence = obstacle.map { "could not serve the group (\($0))" } ?? "gives no sign of life"
             let reason =
-                "\(settings.peer) gives no sign of life; the log here decides where it ends, and a torn tail is discarded"
+                "\(settings.peer) \(absence); the log here decides where it ends, and a torn tail is discarded"
             out.append(.report(Report("decided-alone", reason)))
             recovering.asksFirst = false
             recovering.step = .replaying
@@ -156,13 +232,15 @@ extension GroupMachine {
         _ reason: String, _ recovering: Recovering, _ now: Nanos, _ out: inout [Directive]
     ) {
         role = .recovering(recovering)
-        guard record?.sources.contains(settings.peer) == true else {
+        guard record?.isHolder(settings.peer) == true else {
             out.append(.releaseMedia)
-            return block(reason, &out)
+            return block(
+                Block(reason: "\(reason); `twinlog-recover heal` or `replay --salvage` bring out what is sound"), &out)
         }
         var recovering = recovering
         out.append(.report(Report("log-corrupt", "\(reason); \(settings.peer) holds everything and gets the group")))
         recovering.isSource = false
+        recovering.leavingBecause = reason
         recovering.step = .releasing
         role = .recovering(recovering)
         perform(now, &out)

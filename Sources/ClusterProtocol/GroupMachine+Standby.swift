@@ -5,110 +5,162 @@ internal import Coordination
 internal import LogModel
 
 extension GroupMachine {
-    /// Whether a node's log holds everything that was acknowledged, by the record (S13, S14) and, of this node, by its pool,
-    /// which is the one that is known, with a log in it (S20).
-    func holds(_ node: NodeID, pool: UUID128?, in record: GroupRecord) -> Bool {
-        let holders = record.phase == .published ? record.inSync : record.sources
-        guard holders.contains(node), let known = record.pools[node.rawValue] else { return false }
-        if node == me && local == nil && record.isNew != true { return false }
-        return pool == nil || known == pool
+    /// Whether a node's log holds everything that was acknowledged, by the record (S13, S14) and, of this node, by its pool.
+    func holds(_ node: NodeID, in record: GroupRecord) -> Bool {
+        if record.replayed != nil { return true }
+        return record.isHolder(node) && (node != me || isWhatIsKnown(in: record))
+    }
+
+    /// Whether this node's copy is the one that the record knows: this pool, no older state of it, and the log of the recorded opening
+    /// (S20).
+    func isWhatIsKnown(in record: GroupRecord) -> Bool {
+        guard let member = record.members[me] else { return false }
+        switch poolAge(in: record) {
+        case .current, .notCounted: break
+        case .unknownPool, .older, .coordinatorOlder: return false
+        }
+        guard let local else { return record.isNew || record.setsAsideLog }
+        if member.incarnation == .none || local.incarnation == member.incarnation { return true }
+        // Opened by a claim that was not published: what it took the place of is on the medium.
+        return record.phase == .claimed && local.incarnation > member.incarnation
+    }
+
+    /// A claim by force gave up what this node holds, and has not published anything: it can be taken back (S9).
+    func canTakeBack(_ record: GroupRecord) -> Bool {
+        record.phase == .claimed && record.previousHolders.contains(me) && isWhatIsKnown(in: record)
     }
 
     /// Called with a fresh record while this node does not own the group.
     mutating func decide(_ now: Nanos, _ out: inout [Directive]) {
         guard let record else { return decideWithoutRecord(now, &out) }
-        if let local, local.logUUID != record.logUUID {
-            return block(
-                "this node's pool holds another log of the group (\(local.logUUID)) than the coordinator knows "
-                    + "(\(record.logUUID)); `twinlog forget-coordinator` makes the pool right", &out)
-        }
-        if let local, local.incarnation > Incarnation(record.epoch) {
-            return block(
-                "this node's pool has seen epoch \(local.incarnation), the coordinator only \(record.epoch): the coordinator "
-                    + "has lost its memory; `twinlog forget-coordinator` makes the pool right", &out)
-        }
+        if let block = disagreement(record) { return self.block(block, &out) }
         role = .standby
         guard record.owner == me else { return watch(now, &out) }
-        if holds(me, pool: settings.pool, in: record) {
+        if holds(me, in: record) {
             claim(record, now, &out)
-        } else if holds(settings.peer, pool: nil, in: record) {
+        } else if holds(settings.peer, in: record) {
             out.append(
-                .report(
-                    Report(
-                        "amnesia",
-                        "\(whatIsMissing); its partner's log is complete and takes over")))
+                .report(Report("amnesia", "\(whatIsMissing(record)); its partner's log is complete and takes over")))
             let old = record.ownerProcess == settings.process ? nil : record.ownerProcess
             swap(to: givenAway(record, isSource: false, fencing: old), .giveAway, now, &out)
         } else {
             block(
-                "\(whatIsMissing), and no other log is complete; bring back the old pool, or decide with "
-                    + "`twinlog takeover --force`", &out)
+                Block(
+                    reason:
+                        "\(whatIsMissing(record)), and no other log is complete; bring back the right pool, or decide "
+                        + "with `twinlog takeover --force`"), &out)
         }
     }
 
-    private var whatIsMissing: String {
-        local == nil
-            ? "this node's pool (\(settings.pool)) has no log of the group, which it owned"
-            : "this node's pool (\(settings.pool)) is not the one that the coordinator knows"
+    /// Pool and coordinator cannot both be right.
+    private func disagreement(_ record: GroupRecord) -> Block? {
+        let advice = "the coordinator has lost its memory; `twinlog forget-coordinator` makes the pool right"
+        if let local, local.logUUID != record.logUUID {
+            return Block(
+                reason:
+                    "this node's pool holds another log of the group (\(local.logUUID)) than the coordinator knows "
+                    + "(\(record.logUUID)): it is another cluster's, or another coordinator's; start this node with its own pool, or with none"
+            )
+        }
+        let seen = max(local?.incarnation ?? .none, Incarnation(standing.epoch))
+        if seen > Incarnation(record.epoch) {
+            return Block(
+                reason: "this node's pool has seen epoch \(seen), the coordinator only \(record.epoch): \(advice)",
+                coordinatorForgot: true)
+        }
+        if case .coordinatorOlder = poolAge(in: record), let member = record.members[me] {
+            return Block(
+                reason: "this is start \(standing.generation) of this node's pool, the coordinator has counted only "
+                    + "\(member.generation): \(advice)", coordinatorForgot: true)
+        }
+        return nil
+    }
+
+    private func whatIsMissing(_ record: GroupRecord) -> String {
+        let member = record.members[me]
+        switch poolAge(in: record) {
+        case .unknownPool: return "this node's pool (\(settings.pool)) is not the one that the coordinator knows"
+        case .older:
+            return
+                "this node's pool is an older copy: it was begun with \(standing.generation) times, the coordinator has counted \(member?.generation ?? 0)"
+        default: break
+        }
+        guard let local else {
+            return "this node's pool (\(settings.pool)) has no log of the group, though it should"
+        }
+        if let member, local.incarnation != member.incarnation, member.incarnation != .none {
+            return
+                "this node's pool is an older copy: its log was opened in epoch \(local.incarnation), the group's in epoch \(member.incarnation)"
+        }
+        return "this node's log is out of sync"
     }
 
     private mutating func decideWithoutRecord(_ now: Nanos, _ out: inout [Directive]) {
         if let local {
-            return block(
+            let reason =
                 "the coordinator has no record of the group, but this node's pool has seen epoch \(local.incarnation); "
-                    + "check the coordinator's path, or make the pool right with `twinlog forget-coordinator`", &out)
+                + "check the coordinator's path, or make the pool right with `twinlog forget-coordinator`"
+            return block(Block(reason: reason, coordinatorForgot: true), &out)
+        }
+        guard standing.epoch == .none else {
+            let reason =
+                "the coordinator has no record of the group, and this node's pool, which has seen epoch \(standing.epoch), has lost "
+                + "its log; check the coordinator's path, or start with an empty pool to begin anew"
+            return block(Block(reason: reason), &out)
         }
         role = .standby
         guard me == settings.home else { return }
-        let record = GroupRecord(
+        let member = GroupRecord.Member(role: .owner, pool: settings.pool, generation: standing.generation)
+        var record = GroupRecord(
             version: 1, group: settings.group, logUUID: freshLogUUID, owner: me, epoch: Epoch(1), phase: .claimed,
-            inSync: [me], sources: [me], mustFence: [], ownerProcess: settings.process, isNew: true,
-            pools: [me.rawValue: settings.pool])
+            members: [me: member], ownerProcess: settings.process)
+        record.isNew = true
         swap(to: record, .claim, now, &out)
     }
 
-    mutating func block(_ reason: String, _ out: inout [Directive]) {
-        if case .blocked(reason) = role { return }
-        role = .blocked(reason)
-        out.append(.report(Report("blocked", reason)))
-        finishCommand(refusal: reason, &out)
+    mutating func block(_ block: Block, _ out: inout [Directive]) {
+        if case .blocked(block) = role { return }
+        role = .blocked(block)
+        out.append(.report(Report("blocked", block.reason)))
+        finishCommand(refusal: block.reason, &out)
     }
 
     // MARK: Watching the owner
 
-    /// Nothing was heard on the rail for the timeout; or the rail is down and the owner's process is known to be gone.
+    /// Nothing was heard on the rail for the timeout; or the owner says itself that it is of no use; or the rail is down and the owner's
+    /// process is known to be gone.
     func railSilent(_ now: Nanos) -> Bool {
-        if !peer.railUp && ownerProcessDead { return true }
+        if peer.railUp && peer.heartbeat.isSuspended { return true }
+        if !peer.railUp && ownerIsKnownDead(now) { return true }
         return now >= peer.lastHeard + settings.heartbeatTimeout
     }
 
     /// The coordinator has seen no sign of life for a whole lease, or the process is known to be gone. Not having heard from
     /// the coordinator itself says nothing about the peer.
-    var presenceStale: Bool {
+    func presenceStale(_ now: Nanos) -> Bool {
         let sameProcess = peer.presence == nil || peer.presence?.process == record?.ownerProcess
-        if sameProcess && ownerProcessDead { return true }
+        if sameProcess && ownerIsKnownDead(now) { return true }
         return peer.presenceAskedAt >= peer.presenceSince + settings.lease
     }
 
     /// On every tick and sign of life as standby.
     mutating func watch(_ now: Nanos, _ out: inout [Directive]) {
         guard !finishHandover(now, &out) else { return }
-        guard case .standby = role, call == nil else { return }
+        guard case .standby = role, !isCoordinating else { return }
         if case .takeOver = command { return tryTakeover(now, &out) }
         guard let record else {
             if now >= coordinatorRetryAt { read(&out) }
             return
         }
         if record.owner == me { return decideAgain(record, now, &out) }
-        guard !mediumIsOut else { return }
-        if giftIsOverdue(now), holds(me, pool: settings.pool, in: record) { return takeBack(record, now, &out) }
-        guard holds(me, pool: settings.pool, in: record), railSilent(now), presenceStale else { return }
-        out.append(
-            .report(
-                Report(
-                    "suspect",
-                    "\(record.owner) is silent on the rail and at the coordinator; claiming epoch \(record.epoch.next)")
-            ))
+        guard enlist(record, now, &out), !mediumIsOut else { return }
+        if giftIsOverdue(now), holds(me, in: record) { return takeBack(record, now, &out) }
+        guard holds(me, in: record), railSilent(now), presenceStale(now) else { return }
+        let why =
+            peer.railUp && peer.heartbeat.isSuspended
+            ? "\(record.owner) has lost its right to serve and is silent at the coordinator"
+            : "\(record.owner) is silent on the rail and at the coordinator"
+        out.append(.report(Report("suspect", "\(why); claiming epoch \(record.epoch.next)")))
         if case .handOver = command {
             finishCommand(
                 refusal: "\(record.owner) fell silent before it had taken the group; \(me) claims it back", &out)
@@ -141,23 +193,38 @@ extension GroupMachine {
     mutating func claim(_ record: GroupRecord, forced: Bool = false, _ now: Nanos, _ out: inout [Directive]) {
         var claim = record
         claim.version += 1
-        claim.owner = me
         // By force a claim is made over a record that knows less than the pool (S20): nothing begins below what is here (S4).
-        claim.epoch = max(record.epoch, Epoch(local?.incarnation.rawValue ?? 0)).next
+        claim.epoch = max(record.epoch, Epoch(local?.incarnation.rawValue ?? 0), standing.epoch).next
         claim.phase = .claimed
-        claim.sources = record.phase == .published ? record.inSync : record.sources
-        if forced, !holds(me, pool: settings.pool, in: record) {
-            claim.sources = [me]
+        claim.owner = me
+        var holders = record.holders
+        if canTakeBack(record) {
+            holders = record.previousHolders
+            claim.previousHolders = []
+            claim.setsAsideLog = false
+        } else if record.replayed != nil {
+            holders = [me]
+        } else if forced, !holds(me, in: record) {
+            if claim.previousHolders.isEmpty { claim.previousHolders = holders.filter { $0 != me } }
+            holders = [me]
             claim.setsAsideLog = true
+            claim.members[me] = GroupRecord.Member(
+                role: .out, pool: settings.pool, incarnation: local?.incarnation ?? .none)
         }
-        claim.inSync = [me]
-        if let old = record.ownerProcess, old != settings.process, !claim.mustFence.contains(old) {
-            claim.mustFence.append(old)
+        let generation = claim.members[me]?.pool == settings.pool ? freshGeneration(in: record) : standing.generation
+        claim.members[me, default: GroupRecord.Member(role: .out, pool: settings.pool)].generation = generation
+        claim.setHolders(holders)
+        if let old = record.ownerProcess, old != settings.process { claim.fence(old) }
+        // We are alive, so nobody fenced us: drop ourselves.
+        claim.fences.removeAll { $0.target == settings.process }
+        guard claim.fences.count <= GroupRecord.maximumFences else {
+            return block(
+                Block(
+                    reason:
+                        "\(claim.mustFence.count) processes would have to be confirmed dead; if they are, say so with "
+                        + "`twinlog confirm-dead NODE`"), &out)
         }
-        // Who claimed over this process did not come to fence it.
-        claim.mustFence.removeAll { $0 == settings.process }
         claim.ownerProcess = settings.process
-        claim.pools[me.rawValue] = settings.pool
         claimIsRestart = record.owner == me && record.ownerProcess?.node == me
         swap(to: claim, .claim, now, &out)
     }
@@ -170,19 +237,15 @@ extension GroupMachine {
         given.owner = settings.peer
         given.epoch = record.epoch.next
         given.phase = .claimed
-        given.sources = (record.phase == .published ? record.inSync : record.sources)
-            .filter { isSource || $0 != me }
-        given.inSync = [settings.peer]
+        given.setHolders(record.holders.filter { isSource || $0 != me })
         given.ownerProcess = nil
-        if let process, !given.mustFence.contains(process) { given.mustFence.append(process) }
+        if let process { given.fence(process) }
         return given
     }
 
     // MARK: The mirror's side of a session
 
     mutating func attachRequested(_ request: AttachRequest, _ now: Nanos, _ out: inout [Directive]) {
-        peer.railUp = true
-        peer.lastHeard = now
         guard case .standby = role else {
             let reason = "this node is not a standby of the group now (\(state(now).rawValue))"
             out.append(.refuseAttach(request, .notReady, reason))
@@ -195,16 +258,16 @@ extension GroupMachine {
         if let record,
             record.epoch > request.epoch || (record.epoch == request.epoch && record.phase == .published && isKept)
         {
-            answerWaitingAttach(&out)
+            answerWaitingAttach(now, &out)
         } else {
             read(&out)
         }
     }
 
-    /// A region is opened only to the published owner of the record's own epoch (S12, S15). What is in sync by the record is
-    /// what a takeover is made of: it is not begun anew before an owner has counted it out (S13).
-    mutating func answerWaitingAttach(_ out: inout [Directive]) {
-        guard let request = waitingAttach, call == nil else { return }
+    /// A region is opened only to the published owner of the record's own epoch (S12, S15), and only once this start is counted. What
+    /// is in sync by the record is what a takeover is made of: it is not begun anew before an owner has counted it out (S13).
+    mutating func answerWaitingAttach(_ now: Nanos, _ out: inout [Directive]) {
+        guard let request = waitingAttach, !isCoordinating else { return }
         waitingAttach = nil
         guard case .standby = role, let record else {
             return out.append(.refuseAttach(request, .notReady, "the coordinator has not answered yet"))
@@ -219,23 +282,29 @@ extension GroupMachine {
         guard record.logUUID == request.logUUID, request.incarnation <= Incarnation(record.epoch) else {
             return out.append(.refuseAttach(request, .staleEpoch, "the log is not the one that the coordinator knows"))
         }
-        let counts = record.inSync.contains(me) && record.pools[me.rawValue] == settings.pool
-        if local == nil, counts {
-            return out.append(
-                .refuseAttach(
-                    request, .lostLog,
-                    "the log here is gone, though it counts as in sync: it must be counted out before it is begun anew")
-            )
+        guard enlist(record, now, &out) else {
+            waitingAttach = request
+            return
         }
-        if let local, local.incarnation != request.incarnation, counts {
-            return out.append(
-                .refuseAttach(
-                    request, .notReady,
-                    "the log here is of incarnation \(local.incarnation) and counts as in sync; for incarnation "
-                        + "\(request.incarnation) it would be begun anew. If it may be lost, start \(me) with an empty pool"
-                ))
+        if let member = record.members[me], member.role != .out, member.pool == settings.pool {
+            guard isWhatIsKnown(in: record), local != nil else {
+                let reason =
+                    "\(whatIsMissing(record)), though it counts as in sync: it must be counted out before it is begun anew"
+                return out.append(.refuseAttach(request, .lostLog, reason))
+            }
+            guard local?.incarnation == request.incarnation else {
+                let reason =
+                    "the log here, of epoch \(member.incarnation), counts as in sync; for one of epoch \(request.incarnation) it would be begun anew"
+                return out.append(.refuseAttach(request, .notReady, reason))
+            }
         }
+        let generation = freshGeneration(in: record)
+        standing.generation = generation
+        standing.epoch = max(standing.epoch, request.epoch)
         local = LocalLog(logUUID: request.logUUID, incarnation: request.incarnation)
-        out.append(.acceptAttach(request))
+        peer.railUp = true
+        peer.lastHeard = now
+        peer.heartbeat = Heartbeat()
+        out.append(.acceptAttach(request, generation: generation))
     }
 }

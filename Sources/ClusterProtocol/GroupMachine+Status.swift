@@ -22,9 +22,9 @@ extension GroupMachine {
 
     private func standbyState(_ now: Nanos) -> GroupState {
         guard let record else { return .starting }
-        if record.phase == .claimed { return presenceStale ? .unavailable : .replaying }
-        guard presenceStale, railSilent(now) else { return record.inSync.contains(me) ? .mirrored : .degraded }
-        return holds(me, pool: settings.pool, in: record) ? .suspecting : .unavailable
+        if record.phase == .claimed { return presenceStale(now) ? .unavailable : .replaying }
+        guard presenceStale(now), railSilent(now) else { return record.isHolder(me) ? .mirrored : .degraded }
+        return holds(me, in: record) ? .suspecting : .unavailable
     }
 
     private func ownerState(_ owner: Owner) -> GroupState {
@@ -47,28 +47,34 @@ extension GroupMachine {
         if let coordinatorProblem { return "the coordinator does not answer: \(coordinatorProblem)" }
         switch role {
         case .starting: return "waiting for the coordinator"
-        case .blocked(let reason): return reason
+        case .blocked(let block): return block.reason
         case .recovering(let recovering): return recovering.problem ?? "taking over in epoch \(recovering.epoch)"
         case .handingOver: return "handing over to \(settings.peer)"
         case .stopped: return "stopped"
         case .standby:
             guard let record else { return "waiting for \(settings.home) to create the group" }
-            guard presenceStale else { return nil }
-            return holds(me, pool: settings.pool, in: record)
+            guard presenceStale(now) else { return record.isHolder(me) ? takeoverProblem : nil }
+            return holds(me, in: record)
                 ? "\(record.owner) gives no sign of life"
                 : "\(record.owner) gives no sign of life, and the log here is out of sync"
         case .owner(let owner):
             if let failure = owner.failure { return failure }
             if owner.suspended { return "the lease ran out and could not be renewed" }
             return switch owner.mirror {
-            case .inSync: nil
-            case .absent, .dialing, .attaching: "\(settings.peer) does not mirror: acknowledging with one copy"
+            case .inSync: peer.heartbeat.problem.map { "\(settings.peer) could not take over: \($0)" }
+            case .absent, .dialing, .attaching: absence(owner)
             case .catchingUp, .requiring, .joining:
                 "\(settings.peer) is catching up" + (owner.stuck.map { "; before, \($0)" } ?? "")
             case .lost: lossReason(owner)
             case .disqualifying: "\(settings.peer) is being counted out at the coordinator"
             }
         }
+    }
+
+    private func absence(_ owner: Owner) -> String {
+        let refused = owner.refusal.map { "does not mirror (\($0))" } ?? "does not mirror"
+        let consequence = settings.degradeOnMirrorLoss ? "acknowledging with one copy" : "nothing is acknowledged"
+        return "\(settings.peer) \(refused): \(consequence)"
     }
 
     /// Why the mirror is lost that the record counts as in sync.
@@ -80,7 +86,8 @@ extension GroupMachine {
     public func takeoverPossible(_ now: Nanos) -> Bool {
         // An owner whose lease could not be renewed has no coordinator either.
         if case .owner(let owner) = role, owner.suspended { return false }
-        return coordinatorProblem == nil && isHeldTwice(now)
+        let problem = isOwner ? peer.heartbeat.problem : takeoverProblem
+        return coordinatorProblem == nil && problem == nil && isHeldTwice(now)
     }
 
     /// Whether the partner holds everything that is acknowledged, so that nothing would be lost with the owner.
@@ -91,7 +98,7 @@ extension GroupMachine {
         case .handingOver(let handover): return handover.toPeer
         case .standby:
             guard let record, record.phase == .published else { return false }
-            return holds(me, pool: settings.pool, in: record) && !(presenceStale && railSilent(now))
+            return holds(me, in: record) && !(presenceStale(now) && railSilent(now))
         default: return false
         }
     }
@@ -107,6 +114,15 @@ extension GroupMachine {
     public var isServing: Bool { if case .owner(let owner) = role { !owner.suspended } else { false } }
 
     public var isStopped: Bool { if case .stopped = role { true } else { false } }
+
+    /// What this node says of itself to its peer.
+    public var heartbeat: Heartbeat {
+        let isSuspended = if case .owner(let owner) = role { owner.suspended } else { false }
+        return Heartbeat(isSuspended: isSuspended, problem: takeoverProblem)
+    }
+
+    /// Why this node could not take the group over, if it is to say so at the coordinator.
+    public var problemToAnnounce: String? { isOwner ? nil : takeoverProblem }
 
     /// The incarnation that this node writes, if it owns the group.
     public var incarnation: Incarnation? {

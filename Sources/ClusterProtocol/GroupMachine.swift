@@ -3,10 +3,13 @@
 // production, in the unit tests and in the simulator.
 //
 // Invariants:
-//  - at most one coordinator call is out; a swap whose outcome is unknown is followed by a read before anything else;
+//  - at most one coordinator call is out; while a swap's outcome is unknown nothing is done that would be wrong in either case, and
+//    a swap of the same version is won before it counts as failed (`Coordinator`);
 //  - `serve` is given only as published owner under a lease (S16, S17); after a `mediaReleased` nothing is written to the medium;
 //  - a group whose medium this process has not released is given away only with this process among those to fence (S16);
-//  - acknowledgements with one copy are allowed only while the coordinator's record has no other node in sync (S13);
+//  - acknowledgements with one copy are allowed only while the coordinator's record has no other node in sync, and that is
+//    durable in this node's pool (S13, S20);
+//  - a pool that has seen more than the coordinator, or less, is no source (S20);
 //  - the mirror is put in sync only after acknowledgements require it and everything is durable there (S14).
 //
 // The parts: this file holds the state and the coordinator calls; GroupMachine+Standby waits and claims;
@@ -24,7 +27,17 @@ public struct GroupMachine: Sendable {
     var recordSince: Nanos
     var role: Role = .starting
     var local: LocalLog?
+    var standing = LocalStanding(generation: 0, epoch: .none)
+    /// The coordinator has counted this start, and the pool is told so.
+    var isStartConfirmed = false
     var call: CoordinatorCall?
+    /// Swaps from the present record whose outcome is unknown.
+    var unresolved: [Attempt] = []
+    let startedAt: Nanos
+    /// When this machine last heard of anything at all, ticks included.
+    var lastEventAt: Nanos
+    /// Why this node could not take the group over: what it reaches of the media.
+    var takeoverProblem: String?
     /// Not before this may the coordinator be asked again after a failure.
     var coordinatorRetryAt: Nanos = 0
     var coordinatorProblem: String?
@@ -36,6 +49,8 @@ public struct GroupMachine: Sendable {
     /// Under way, one at a time.
     var given: Given?
     var command: Command? { given?.command }
+    /// An operator's word on a node's death, on its way into the record. Beside ``given``: a takeover may wait for just that.
+    var confirming: Given?
     var waitingAttach: AttachRequest?
     /// The claim on its way is by a node whose own earlier process owned the group or claimed it.
     var claimIsRestart = false
@@ -46,18 +61,27 @@ public struct GroupMachine: Sendable {
         self.settings = settings
         self.freshLogUUID = freshLogUUID
         recordSince = now
+        startedAt = now
+        lastEventAt = now
         peer = PeerView(since: now)
     }
 
     enum Role: Sendable {
         case starting
-        /// Nothing here can go on without an operator; the reason is for them.
-        case blocked(String)
+        /// Nothing here can go on without an operator.
+        case blocked(Block)
         case standby
         case recovering(Recovering)
         case owner(Owner)
         case handingOver(Handover)
         case stopped
+    }
+
+    /// What an operator has to decide.
+    struct Block: Sendable, Equatable {
+        var reason: String
+        /// The coordinator knows less than this node's pool does (S20): only then may it be told to forget what it knows.
+        var coordinatorForgot = false
     }
 
     struct Given: Sendable {
@@ -67,13 +91,24 @@ public struct GroupMachine: Sendable {
         var hasRead = false
     }
 
-    enum Purpose: Sendable { case claim, publish, disqualify, join, giveAway }
+    enum Purpose: Sendable {
+        case claim, publish, disqualify, join, giveAway
+        /// The start of this node is counted.
+        case enlist
+        /// Processes are confirmed dead.
+        case confirm
+        /// The record as it is, so that an unknown swap can come into effect no more.
+        case barrier
+    }
+
+    struct Attempt: Sendable {
+        var record: GroupRecord
+        var purpose: Purpose
+    }
 
     enum CoordinatorCall: Sendable {
         case read
-        case swap(GroupRecord, Purpose)
-        /// A swap failed without an answer; the record tells what became of it.
-        case verify(GroupRecord, Purpose, asked: Bool)
+        case swap(Attempt)
     }
 
     /// What is known of the peer's life, on this node's clock.
@@ -88,6 +123,8 @@ public struct GroupMachine: Sendable {
         var presenceAskedAt: Nanos
         /// A process of the peer that is known to be gone.
         var deadProcess: ProcessIdentity?
+        /// What it last said of itself, on the rail.
+        var heartbeat = Heartbeat()
 
         init(since now: Nanos) {
             lastHeard = now
@@ -98,19 +135,30 @@ public struct GroupMachine: Sendable {
 
     var me: NodeID { settings.node }
 
-    /// The process that owns the group by the record is known to be gone.
-    var ownerProcessDead: Bool { record?.ownerProcess != nil && record?.ownerProcess == peer.deadProcess }
+    /// A call is out, or what became of one is not known: no swap can be made now.
+    var isCoordinating: Bool { call != nil || !unresolved.isEmpty }
+
+    /// The process that owns the group by the record is known to be gone. For the first lease after a start that is not looked at:
+    /// when both nodes were down, its next process may be on its way, and may know what this one and the coordinator do not.
+    func ownerIsKnownDead(_ now: Nanos) -> Bool {
+        record?.ownerProcess != nil && record?.ownerProcess == peer.deadProcess && now >= startedAt + settings.lease
+    }
 
     /// Takes one event at time `now` and appends what is to be done, in order.
     public mutating func handle(_ event: Event, now: Nanos, into out: inout [Directive]) {
+        if now >= lastEventAt + settings.heartbeatTimeout { sleptUntil(now) }
+        lastEventAt = now
         switch event {
-        case .started(let local):
+        case .started(let local, let standing):
             self.local = local
+            self.standing = standing
             read(&out)
         case .tick: tick(now, &out)
         case .recordRead(let record): answered(read: record, now, &out)
         case .swapped(let outcome): answered(swap: outcome, now, &out)
-        case .coordinatorFailed(let reason): coordinatorFailed(reason, now)
+        case .coordinatorFailed(let reason):
+            call = nil
+            coordinatorFailed(reason, now)
         case .renewed(let startedAt, let record): renewed(startedAt, record, now, &out)
         case .recordChanged: read(&out)
         case .peerPresence(let presence, let deadProcess, let askedAt):
@@ -123,12 +171,24 @@ public struct GroupMachine: Sendable {
             if let deadProcess { peer.deadProcess = deadProcess }
             if case .standby = role { watch(now, &out) }
         case .heard: peer.lastHeard = now
+        case .peerSaid(let heartbeat):
+            peer.lastHeard = now
+            peer.heartbeat = heartbeat
+        case .takeoverProblem(let problem):
+            if let problem, problem != takeoverProblem { out.append(.report(Report("takeover-impossible", problem))) }
+            if problem == nil, takeoverProblem != nil {
+                out.append(.report(Report("takeover-possible", "this node reaches the media of the group")))
+            }
+            takeoverProblem = problem
+        case .epochNoted(let epoch): epochNoted(epoch, now, &out)
         case .railUp:
             peer.railUp = true
             peer.lastHeard = now
+            peer.heartbeat = Heartbeat()
             ownerRailUp(now, &out)
         case .railDown:
             peer.railUp = false
+            peer.heartbeat = Heartbeat()
             ownerRailDown(now, &out)
         case .attachRequested(let request): attachRequested(request, now, &out)
         case .attached, .attachRefused, .progress: mirrorEvent(event, now, &out)
@@ -145,11 +205,19 @@ public struct GroupMachine: Sendable {
         }
     }
 
+    /// Nothing came, not even ticks: this process, or the machine, was stopped. What the others were silent for meanwhile is its own
+    /// absence, not theirs.
+    private mutating func sleptUntil(_ now: Nanos) {
+        peer.lastHeard = now
+        peer.presenceSince = now
+        guard case .owner(var owner) = role else { return }
+        owner.servesSince = now
+        owner.pending?.since = now
+        role = .owner(owner)
+    }
+
     mutating func tick(_ now: Nanos, _ out: inout [Directive]) {
-        if case .verify(let record, let purpose, false) = call, now >= coordinatorRetryAt {
-            call = .verify(record, purpose, asked: true)
-            out.append(.readRecord)
-        }
+        if !unresolved.isEmpty, now >= coordinatorRetryAt { read(&out) }
         switch role {
         case .starting: if now >= coordinatorRetryAt { read(&out) }
         case .blocked: break
@@ -172,59 +240,76 @@ public struct GroupMachine: Sendable {
     /// Answers whether the call could be made now.
     @discardableResult
     mutating func swap(to record: GroupRecord, _ purpose: Purpose, _ now: Nanos, _ out: inout [Directive]) -> Bool {
-        guard call == nil, now >= coordinatorRetryAt else { return false }
-        call = .swap(record, purpose)
+        guard !isCoordinating, now >= coordinatorRetryAt else { return false }
+        call = .swap(Attempt(record: record, purpose: purpose))
         out.append(.swap(expecting: record.version - 1, to: record))
         return true
     }
 
     private mutating func answered(read record: GroupRecord?, _ now: Nanos, _ out: inout [Directive]) {
-        let answered = call
+        if case .swap = call { return }
         call = nil
         coordinatorProblem = nil
-        if case .verify(let wanted, let purpose, _) = answered, record == wanted {
-            won(wanted, purpose, now, &out)
-        } else {
-            consider(record, now, &out)
-        }
+        settle(record, now, &out)
     }
 
     private mutating func answered(swap outcome: SwapOutcome, _ now: Nanos, _ out: inout [Directive]) {
-        guard case .swap(let wanted, let purpose) = call else { return }
+        guard case .swap(let attempt) = call else { return }
         call = nil
         coordinatorProblem = nil
         switch outcome {
-        case .won: won(wanted, purpose, now, &out)
-        case .lost(let record): consider(record, now, &out)
+        case .won: settle(attempt.record, with: attempt, now, &out)
+        case .lost(let record): settle(record, now, &out)
+        case .unknown(let reason):
+            unresolved.append(attempt)
+            coordinatorFailed(reason, now)
         }
     }
 
     private mutating func coordinatorFailed(_ reason: String, _ now: Nanos) {
         coordinatorProblem = reason
         coordinatorRetryAt = now + settings.heartbeatInterval
-        switch call {
-        case .swap(let wanted, let purpose), .verify(let wanted, let purpose, _):
-            call = .verify(wanted, purpose, asked: false)
-        case .read, nil: call = nil
+    }
+
+    /// The record is this: does it settle what became of the swaps that are open? While it is still the one that they began with,
+    /// each may come into effect later; so one swap of the same version is won first, which changes nothing.
+    private mutating func settle(
+        _ record: GroupRecord?, with won: Attempt? = nil, _ now: Nanos, _ out: inout [Directive]
+    ) {
+        if let effective = won ?? unresolved.first(where: { $0.record == record }) {
+            unresolved = []
+            return inEffect(effective, now, &out)
         }
+        if let open = unresolved.first, open.record.version == (record?.version ?? 0) + 1 {
+            var barrier = record ?? open.record
+            if record != nil { barrier.version += 1 }
+            let attempt = Attempt(record: barrier, purpose: record == nil ? open.purpose : .barrier)
+            call = .swap(attempt)
+            return out.append(.swap(expecting: barrier.version - 1, to: barrier))
+        }
+        unresolved = []
+        consider(record, now, &out)
     }
 
     /// This node's swap is in effect.
-    private mutating func won(_ record: GroupRecord, _ purpose: Purpose, _ now: Nanos, _ out: inout [Directive]) {
-        know(record, now)
-        switch purpose {
+    private mutating func inEffect(_ attempt: Attempt, _ now: Nanos, _ out: inout [Directive]) {
+        let record = attempt.record
+        know(record, now, &out)
+        switch attempt.purpose {
         case .claim: beginRecovery(record, now, &out)
         case .publish: becomeOwner(record, now, &out)
         case .disqualify: mirrorDisqualified(record, now, &out)
         case .join: mirrorJoined(now, &out)
         case .giveAway: gaveAway(now, &out)
+        case .enlist, .barrier: consider(record, now, &out)
+        case .confirm: deathsConfirmed(now, &out)
         }
-        answerWaitingAttach(&out)
+        answerWaitingAttach(now, &out)
     }
 
     /// The record is this, by somebody else's doing or none.
     mutating func consider(_ record: GroupRecord?, _ now: Nanos, _ out: inout [Directive]) {
-        know(record, now)
+        know(record, now, &out)
         switch role {
         case .starting, .blocked, .standby: decide(now, &out)
         case .recovering(let recovering):
@@ -232,36 +317,45 @@ public struct GroupMachine: Sendable {
                 lostOwnership("another node claimed the group while this one was recovering it", now, &out)
                 return
             }
+            tickRecovering(now, &out)
         case .owner(let owner):
             guard record?.owner == me, record?.epoch == owner.epoch else {
                 lostOwnership("the coordinator's record names another owner or epoch", now, &out)
                 return
             }
+            settleMirror(now, &out)
         case .handingOver(let handover):
             guard record?.owner == me, record?.epoch == handover.owner.epoch else {
                 lostOwnership("the group was claimed during a handover", now, &out)
                 return
             }
+            if case .swapping = handover.step { giveAway(now, &out) }
         case .stopped: break
         }
-        answerWaitingAttach(&out)
+        answerWaitingAttach(now, &out)
     }
 
-    private mutating func know(_ record: GroupRecord?, _ now: Nanos) {
+    private mutating func know(_ record: GroupRecord?, _ now: Nanos, _ out: inout [Directive]) {
         if record != self.record { recordSince = now }
         self.record = record
+        guard !isStartConfirmed, let member = record?.members[me], member.pool == settings.pool,
+            member.generation == standing.generation
+        else { return }
+        isStartConfirmed = true
+        out.append(.confirmStart)
     }
 
     /// A renewal extends the lease only if the record, read after it, still says what this node believes (S17).
     private mutating func renewed(
         _ startedAt: Nanos, _ record: GroupRecord?, _ now: Nanos, _ out: inout [Directive]
     ) {
-        switch call {
-        case .swap(let wanted, _), .verify(let wanted, _, _):
+        var open = unresolved.map(\.record)
+        if case .swap(let attempt) = call { open.append(attempt.record) }
+        if !open.isEmpty {
             // Its own swap decides what this record means; until then only the unchanged record extends the lease.
-            guard record == self.record || record == wanted else { return }
+            guard record == self.record || open.contains(where: { $0 == record }) else { return }
             lastRenewal = startedAt
-        case .read, nil:
+        } else {
             lastRenewal = startedAt
             if record != self.record {
                 consider(record, now, &out)
@@ -280,6 +374,37 @@ public struct GroupMachine: Sendable {
         role = .standby
         peer = PeerView(since: now)
         decide(now, &out)
+    }
+
+    // MARK: What the pool and the coordinator know of each other (S20)
+
+    enum PoolAge: Sendable { case unknownPool, current, notCounted, older, coordinatorOlder }
+
+    /// This node's pool beside what the record knows of it.
+    func poolAge(in record: GroupRecord) -> PoolAge {
+        guard let member = record.members[me], member.pool == settings.pool else { return .unknownPool }
+        switch standing.generation {
+        case member.generation: return .current
+        case member.generation + 1: return .notCounted
+        case ..<member.generation: return .older
+        default: return .coordinatorOlder
+        }
+    }
+
+    /// The generation of this node's copy once it is begun anew: above everything that was counted for it.
+    func freshGeneration(in record: GroupRecord) -> UInt64 {
+        guard case .older = poolAge(in: record), let member = record.members[me] else { return standing.generation }
+        return member.generation + 1
+    }
+
+    /// Has this start counted at the coordinator, if nothing else does; answers whether it is.
+    mutating func enlist(_ record: GroupRecord, _ now: Nanos, _ out: inout [Directive]) -> Bool {
+        guard case .notCounted = poolAge(in: record) else { return true }
+        var next = record
+        next.version += 1
+        next.members[me]?.generation = standing.generation
+        swap(to: next, .enlist, now, &out)
+        return false
     }
 
     mutating func finishCommand(refusal: String?, _ out: inout [Directive]) {

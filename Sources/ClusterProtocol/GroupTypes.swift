@@ -35,6 +35,11 @@ public struct GroupSettings: Sendable {
     /// How long a group that was left because of its medium stays where it is: what both nodes cannot write to is not helped by
     /// moving it, and each move costs the clients their connections. Long beside a takeover, short beside a night.
     public var mediumRest: Nanos = 600_000_000_000
+    /// How long a claim may be held up before the group is left to a partner that holds everything too, as for a medium that fails.
+    public var claimLimit: Nanos = 15_000_000_000
+    /// How long a log whose end is in doubt waits for a partner that may hold more, before it decides alone: longer than a server
+    /// takes to boot, where that is to be waited for.
+    public var doubtLimit: Nanos = 30_000_000_000
 
     public init(
         group: GroupID, node: NodeID, peer: NodeID, home: NodeID, process: ProcessIdentity, pool: UUID128,
@@ -67,6 +72,18 @@ public struct LocalLog: Hashable, Sendable {
     }
 }
 
+/// What this node's region has seen of the coordinator, durably, whatever log it holds.
+public struct LocalStanding: Hashable, Sendable {
+    /// Which start of a node with this region the present one is. The coordinator has counted it, or the one before.
+    public var generation: UInt64
+    /// The highest epoch that was acted on.
+    public var epoch: Epoch
+    public init(generation: UInt64, epoch: Epoch) {
+        self.generation = generation
+        self.epoch = epoch
+    }
+}
+
 /// Why nothing reaches the medium though there is something to write.
 public struct MediumTrouble: Hashable, Sendable {
     /// The first failure, or the beginning of the call that does not return.
@@ -75,8 +92,11 @@ public struct MediumTrouble: Hashable, Sendable {
     public var reason: String
     /// Writers wait for space that only a working medium gives back.
     public var isLogFull: Bool
+    /// It is full, for whoever writes to it: moving the group helps nobody.
+    public var isFull: Bool
 
-    public init(since: Nanos, reason: String, isLogFull: Bool) {
+    public init(since: Nanos, reason: String, isLogFull: Bool, isFull: Bool = false) {
+        self.isFull = isFull
         self.since = since
         self.reason = reason
         self.isLogFull = isLogFull
@@ -93,11 +113,26 @@ public struct AttachRequest: Hashable, Sendable {
     public var head: LSN
     public var acknowledged: LSN
     public var ringBytes: UInt64
+    /// Where the incarnation began: everything of earlier ones is on the medium, up to here.
+    public var start: LSN
+    /// Where the owner's log ends, durably.
+    public var end: LSN
+    /// The owner's pool, and which start of the owner it is.
+    public var pool: UUID128
+    public var generation: UInt64
+    /// The record counts the asked node as in sync.
+    public var counts: Bool
 
     public init(
         group: GroupID, from: NodeID, epoch: Epoch, logUUID: UUID128, incarnation: Incarnation, head: LSN,
-        acknowledged: LSN, ringBytes: UInt64
+        acknowledged: LSN, ringBytes: UInt64, start: LSN = .zero, end: LSN = .zero, pool: UUID128 = .zero,
+        generation: UInt64 = 0, counts: Bool = false
     ) {
+        self.start = start
+        self.end = end
+        self.pool = pool
+        self.generation = generation
+        self.counts = counts
         self.group = group
         self.from = from
         self.epoch = epoch
@@ -113,21 +148,51 @@ public struct AttachRequest: Hashable, Sendable {
 public struct MirrorContents: Hashable, Sendable {
     /// The pool that the region is in.
     public var pool: UUID128
+    /// Which start of the mirror with this pool it is.
+    public var generation: UInt64
     /// The region already held this incarnation of the log, and its records were kept.
     public var isKept: Bool
-    public init(pool: UUID128, isKept: Bool) {
+    /// The highest acknowledged LSN that the region knows, and where its valid records end.
+    public var acknowledged: LSN
+    public var end: LSN
+
+    public init(
+        pool: UUID128, generation: UInt64 = 0, isKept: Bool, acknowledged: LSN = .zero, end: LSN = .zero
+    ) {
         self.pool = pool
+        self.generation = generation
         self.isKept = isKept
+        self.acknowledged = acknowledged
+        self.end = end
     }
 }
 
-public enum AttachRefusal: String, Hashable, Sendable, Codable {
+/// Why a mirror does not take an owner's log. The numbers stand on the wire.
+public enum AttachRefusal: UInt8, Hashable, Sendable, CaseIterable {
     /// The coordinator knows a newer epoch, or another owner: the asker must read the record (S15).
-    case staleEpoch
+    case staleEpoch = 1
     /// Not now; ask again.
-    case notReady
+    case notReady = 2
     /// What counts here as in sync is gone: count it out, then ask again (S13, S20).
-    case lostLog
+    case lostLog = 3
+    /// The log here holds acknowledged records that the owner's lacks.
+    case holdsMore = 4
+    /// The two nodes' configurations differ in what must be equal (S27).
+    case differentConfiguration = 5
+    /// The region here cannot be written to.
+    case damaged = 6
+}
+
+/// What a node says of itself with every heartbeat.
+public struct Heartbeat: Hashable, Sendable {
+    /// It owns the group and has lost its right to serve: it is alive, and of no use.
+    public var isSuspended: Bool
+    /// Why it could not take the group over; `nil` if it could, or does not know yet.
+    public var problem: String?
+    public init(isSuspended: Bool = false, problem: String? = nil) {
+        self.isSuspended = isSuspended
+        self.problem = problem
+    }
 }
 
 public enum Command: Hashable, Sendable {
@@ -135,6 +200,8 @@ public enum Command: Hashable, Sendable {
     case takeOver(force: Bool)
     /// The operator says that the pool is right and the coordinator is not (S20).
     case forgetCoordinator
+    /// An operator says that what ran on a node is dead, where no fence can confirm it (S18).
+    case confirmDead(NodeID, by: String, at: String)
     /// Stop for good: hand over if possible, destage.
     case stop
 }
@@ -146,8 +213,8 @@ public struct CommandID: RawRepresentable, Hashable, Sendable {
 }
 
 public enum Event: Sendable {
-    /// The pool is open; `local` is `nil` if the group's region was never written. First event.
-    case started(local: LocalLog?)
+    /// The pool is open, and this start is counted there; `local` is `nil` if the group's region was never written. First event.
+    case started(local: LocalLog?, LocalStanding)
     /// Time passes; at least every heartbeat interval.
     case tick
 
@@ -155,7 +222,7 @@ public enum Event: Sendable {
     case recordRead(GroupRecord?)
     /// The answer to `swap`.
     case swapped(SwapOutcome)
-    /// `readRecord` or `swap` failed. A failed swap's outcome is unknown.
+    /// `readRecord` or `swap` failed: nothing was changed, and nothing will be by that call.
     case coordinatorFailed(String)
     /// A renewal that began at `startedAt` has been announced, and *after that* the group's record was read.
     case renewed(startedAt: Nanos, record: GroupRecord?)
@@ -164,6 +231,10 @@ public enum Event: Sendable {
 
     /// Anything arrived from the peer on this group's rail.
     case heard
+    /// What the peer says of itself on this group's rail.
+    case peerSaid(Heartbeat)
+    /// Standby: why this node could not take the group over now, `nil` if it could. Said when it is known, and when it changes.
+    case takeoverProblem(String?)
     /// Owner: the rail that `dial` asked for is up. Mirror: an owner's rail was accepted.
     case railUp
     case railDown
@@ -178,9 +249,12 @@ public enum Event: Sendable {
     /// The partner says that the record has changed.
     case recordChanged
 
-    /// Every process that `fence` named is confirmed dead.
-    case fenced
-    case mediaLocked
+    /// Of the processes that `fence` named these are confirmed dead; `problem` is why others are not, and is to be tried again.
+    case fenced([GroupRecord.Fence], problem: String?)
+    /// The locked media's identities, by volume; of those that carry one.
+    case mediaLocked([String: UUID128])
+    /// The epoch that `noteEpoch` named is durable in this node's pool.
+    case epochNoted(Epoch)
     /// No copy into the region is in progress any more, and no key opens it.
     case sealed
     /// Everything in the region is on the medium and flushed. `end` is where the old log ended.
@@ -216,23 +290,29 @@ public enum Directive: Hashable, Sendable {
 
     case dial
     case closeRail
-    case sendAttach(epoch: Epoch)
-    /// Mirror: prepare the region, register it under a key for this epoch and tell the owner where it is.
-    case acceptAttach(AttachRequest)
+    case sendAttach(epoch: Epoch, counts: Bool)
+    /// Mirror: prepare the region, register it under a key for this epoch and tell the owner where it is. `generation` is noted in a
+    /// region that is begun anew.
+    case acceptAttach(AttachRequest, generation: UInt64)
     case refuseAttach(AttachRequest, AttachRefusal, String)
     case sendHeartbeat
+    /// The coordinator has counted this start: note so in the pool.
+    case confirmStart
+    /// Make it durable in this node's pool that this epoch was seen, then say `epochNoted` (S20).
+    case noteEpoch(Epoch)
     /// Tell the partner to read the record.
     case tellRecordChanged
 
     case fence([ProcessIdentity])
-    case lockMedia
+    /// `expected`: the identities that the record knows, by volume.
+    case lockMedia(expected: [String: UUID128])
     case sealRegion
     /// Replay all of the region and flush; or, with `askingFirst`, read it and say `tailInDoubt`.
     case recover(askingFirst: Bool)
     /// Archive the region's log and write nothing of it (S9). Then `recovered`, with where it ended.
     case setLogAside
-    /// Begin `incarnation` in this node's region as owner, from the recovered end on.
-    case openLog(Incarnation, logUUID: UUID128, start: LSN)
+    /// Begin `incarnation` in this node's region as owner, from the recovered end on, and note `generation` there.
+    case openLog(Incarnation, logUUID: UUID128, start: LSN, generation: UInt64)
 
     /// Accept requests, or go on after `suspend`.
     case serve

@@ -11,7 +11,8 @@
 // A reader makes the directory durable before it believes a version that it has not seen, since its writer may have died
 // between link and fsync.
 //
-// Presences are files replaced by `rename` without fsync: they say that a process is alive now, and mean nothing after a crash.
+// A presence is one small file that is overwritten in place, so that a full file system takes nobody's lease. It is not made
+// durable: it says that a process is alive now, and means nothing after a crash. Whoever reads half of a new one reads again.
 
 internal import Foundation
 internal import Glibc
@@ -21,9 +22,10 @@ internal import Synchronization
 public final class FileCoordinator: Coordinator {
     /// Far above any record; bounds what a damaged directory makes a reader load.
     static let maximumFileBytes = 64 << 10
+    /// What a presence file has from the beginning: a process, and a sentence for each of 32 groups.
+    static let presenceBytes = 16 << 10
     /// Versions kept for people who want to see what happened.
     static let keptVersions: UInt64 = 8
-    static let formatVersion = 1
 
     public let directory: String
     private let durableVersions = Mutex<[GroupID: UInt64]>([:])
@@ -36,12 +38,22 @@ public final class FileCoordinator: Coordinator {
         }
     }
 
-    private struct Body: Codable {
-        var format: Int
-        var record: GroupRecord
+    /// Whoever may write here can name any process as one to be fenced. Throws unless only this user, or root, may.
+    public func checkPermissions() throws(CoordinationError) {
+        var about = stat()
+        guard stat(directory, &about) == 0 else { throw Self.unreachable(directory, "has no status", errno) }
+        guard about.st_uid == geteuid() || about.st_uid == 0 else {
+            throw CoordinationError(
+                .unreachable,
+                "\(directory): belongs to user \(about.st_uid), who could make this node end any process: `chown` it to user \(geteuid())"
+            )
+        }
+        guard about.st_mode & 0o022 == 0 else {
+            throw CoordinationError(
+                .unreachable,
+                "\(directory): other users may write to it, and could make this node end any process: `chmod go-w` it")
+        }
     }
-
-    private struct FormatOnly: Codable { var format: Int }
 
     // MARK: Records
 
@@ -51,7 +63,7 @@ public final class FileCoordinator: Coordinator {
             guard let version = try highestVersion(of: group) else { return nil }
             let path = path(of: group, version)
             guard let bytes = try contents(of: path) else { continue }
-            let record = try decode(bytes, path: path)
+            let record = try GroupRecord(encoded: bytes, place: path)
             guard record.version == version, record.group == group else {
                 throw CoordinationError(
                     .invalidRecord, "\(path): holds version \(record.version) of group \(record.group)")
@@ -67,18 +79,34 @@ public final class FileCoordinator: Coordinator {
 
     public func swap(expecting expected: UInt64, to record: GroupRecord) throws(CoordinationError) -> SwapOutcome {
         precondition(record.version == expected + 1, "a swap raises the version by one")
+        let bytes = try record.encoded()
         guard try highestVersion(of: record.group) ?? 0 == expected else { return .lost(try read(record.group)) }
         let temporary = temporaryPath("swap")
         defer { unlink(temporary) }
-        try write(Body(format: Self.formatVersion, record: record), to: temporary, durable: true)
+        try write(bytes, to: temporary, durable: true)
         if link(temporary, path(of: record.group, record.version)) != 0 {
-            guard errno == EEXIST else {
-                throw Self.unreachable(directory, "a record cannot be linked into place", errno)
+            let number = errno
+            let error = Self.unreachable(directory, "a record cannot be linked into place", number)
+            switch number {
+            // A file server that repeats a request answers it so though its own link is there.
+            case EEXIST:
+                let present = try read(record.group)
+                return present == record ? .won : .lost(present)
+            case EACCES, EPERM, EROFS, ENOSPC, EDQUOT, ENOENT, ENOTDIR, EMLINK, EXDEV, ELOOP: throw error
+            default: return .unknown(error.message)
             }
-            return .lost(try read(record.group))
         }
-        try syncDirectory()
-        guard try highestVersion(of: record.group) == record.version else { return .lost(try read(record.group)) }
+        return confirm(record)
+    }
+
+    /// The link is made; what fails from here on leaves the outcome open.
+    private func confirm(_ record: GroupRecord) -> SwapOutcome {
+        do throws(CoordinationError) {
+            try syncDirectory()
+            guard try highestVersion(of: record.group) == record.version else { return .lost(try read(record.group)) }
+        } catch {
+            return .unknown(error.message)
+        }
         durableVersions.withLock { $0[record.group] = record.version }
         prune(record.group, below: record.version)
         return .won
@@ -121,52 +149,73 @@ public final class FileCoordinator: Coordinator {
         for old in versions where old <= version && version - old >= Self.keptVersions { unlink(path(of: group, old)) }
     }
 
-    private func decode(_ bytes: [UInt8], path: String) throws(CoordinationError) -> GroupRecord {
-        let data = Data(bytes)
-        do {
-            let format = try JSONDecoder().decode(FormatOnly.self, from: data).format
-            guard format == Self.formatVersion else {
-                throw CoordinationError(
-                    .invalidRecord,
-                    "\(path): format \(format) is not the one that this version reads (\(Self.formatVersion))")
-            }
-            let record = try JSONDecoder().decode(Body.self, from: data).record
-            if let problem = record.problem { throw CoordinationError(.invalidRecord, "\(path): \(problem)") }
-            return record
-        } catch let error as CoordinationError {
-            throw error
-        } catch {
-            throw CoordinationError(.invalidRecord, "\(path): is not a record: \(error)")
-        }
-    }
-
     // MARK: Presences
 
     private func presencePath(_ node: NodeID) -> String { "\(directory)/presence.\(node)" }
 
     public func announce(_ presence: Presence) throws(CoordinationError) {
+        let path = presencePath(presence.process.node)
+        let encoder = JSONEncoder()
+        encoder.outputFormatting = [.sortedKeys]
+        var bytes: [UInt8]
+        do {
+            bytes = Array(try encoder.encode(presence))
+        } catch {
+            throw CoordinationError(.invalidRecord, "\(path): cannot be encoded: \(error)")
+        }
+        guard bytes.count <= Self.presenceBytes else {
+            throw CoordinationError(.invalidRecord, "\(path): a presence of \(bytes.count) bytes")
+        }
+        bytes += [UInt8](repeating: UInt8(ascii: "\n"), count: Self.presenceBytes - bytes.count)
+        if try !overwrite(path, bytes) { try createPresence(path, bytes) }
+    }
+
+    /// Answers whether there is a presence file to write into: one of its full size, and of one name.
+    private func overwrite(_ path: String, _ bytes: [UInt8]) throws(CoordinationError) -> Bool {
+        let descriptor = open(path, O_WRONLY | O_CLOEXEC | O_NOFOLLOW)
+        guard descriptor >= 0 else {
+            if errno == ENOENT || errno == ELOOP { return false }
+            throw Self.unreachable(path, "cannot be opened", errno)
+        }
+        defer { close(descriptor) }
+        var about = stat()
+        guard fstat(descriptor, &about) == 0, about.st_size == off_t(bytes.count), about.st_nlink == 1 else {
+            return false
+        }
+        guard pwrite(descriptor, bytes, bytes.count, 0) == bytes.count else {
+            throw Self.unreachable(path, "cannot be written", errno)
+        }
+        return true
+    }
+
+    private func createPresence(_ path: String, _ bytes: [UInt8]) throws(CoordinationError) {
         let temporary = temporaryPath("presence")
         defer { unlink(temporary) }
-        try write(presence, to: temporary, durable: false)
-        guard rename(temporary, presencePath(presence.process.node)) == 0 else {
+        try write(bytes, to: temporary, durable: false)
+        guard rename(temporary, path) == 0 else {
             throw Self.unreachable(directory, "a presence cannot be put in place", errno)
         }
     }
 
+    /// A writer may be at it: what cannot be read is read again before it is called invalid.
     public func presence(of node: NodeID) throws(CoordinationError) -> Presence? {
         let path = presencePath(node)
-        guard let bytes = try contents(of: path) else { return nil }
-        do {
-            let presence = try JSONDecoder().decode(Presence.self, from: Data(bytes))
-            guard presence.process.node == node else {
-                throw CoordinationError(.invalidRecord, "\(path): is the presence of '\(presence.process.node)'")
+        var invalid: CoordinationError?
+        for _ in 0..<5 {
+            guard let bytes = try contents(of: path) else { return nil }
+            do {
+                let presence = try JSONDecoder().decode(Presence.self, from: Data(bytes))
+                guard presence.process.node == node else {
+                    throw CoordinationError(.invalidRecord, "\(path): is the presence of '\(presence.process.node)'")
+                }
+                return presence
+            } catch let error as CoordinationError {
+                throw error
+            } catch {
+                invalid = CoordinationError(.invalidRecord, "\(path): is not a presence: \(error)")
             }
-            return presence
-        } catch let error as CoordinationError {
-            throw error
-        } catch {
-            throw CoordinationError(.invalidRecord, "\(path): is not a presence: \(error)")
         }
+        throw invalid ?? CoordinationError(.invalidRecord, "\(path): is not a presence")
     }
 
     // MARK: Files
@@ -175,20 +224,12 @@ public final class FileCoordinator: Coordinator {
     /// record, and pids are equal across containers, hosts and restarts.
     private func temporaryPath(_ kind: String) -> String { "\(directory)/.\(kind).\(UUID128.random())" }
 
-    private func write(_ value: some Encodable, to path: String, durable: Bool) throws(CoordinationError) {
-        let encoder = JSONEncoder()
-        encoder.outputFormatting = [.sortedKeys, .prettyPrinted]
-        let data: Data
-        do {
-            data = try encoder.encode(value)
-        } catch {
-            throw CoordinationError(.invalidRecord, "\(path): cannot be encoded: \(error)")
-        }
+    private func write(_ bytes: [UInt8], to path: String, durable: Bool) throws(CoordinationError) {
         let descriptor = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0o600)
         guard descriptor >= 0 else { throw Self.unreachable(path, "cannot be created", errno) }
         defer { close(descriptor) }
-        let written = data.withUnsafeBytes { Glibc.write(descriptor, $0.baseAddress!, $0.count) }
-        guard written == data.count, !durable || fsync(descriptor) == 0 else {
+        let written = bytes.withUnsafeBytes { Glibc.write(descriptor, $0.baseAddress!, $0.count) }
+        guard written == bytes.count, !durable || fsync(descriptor) == 0 else {
             throw Self.unreachable(path, "cannot be written", errno)
         }
     }
@@ -227,27 +268,5 @@ public final class FileCoordinator: Coordinator {
 
     private static func unreachable(_ path: String, _ what: String, _ number: CInt) -> CoordinationError {
         CoordinationError(.unreachable, "\(path): \(what): \(String(cString: strerror(number)))")
-    }
-}
-
-extension GroupRecord {
-    /// Swaps that no cluster ever makes; what is below can be raised without overflow.
-    static let maximumCount: UInt64 = 1 << 62
-
-    /// Why the record cannot be true, or `nil` (S21).
-    var problem: String? {
-        let nodes = [owner] + inSync + sources + mustFence.map(\.node)
-        if !Name.isValid(group.rawValue) || nodes.contains(where: { !Name.isValid($0.rawValue) }) {
-            return "a name is not valid"
-        }
-        if version == 0 || epoch == .none { return "version and epoch begin at 1" }
-        if version > Self.maximumCount || epoch.rawValue > Self.maximumCount {
-            return "version or epoch is beyond counting"
-        }
-        if inSync.isEmpty || !inSync.contains(owner) { return "the owner is not in the in-sync set" }
-        if phase == .claimed && sources.isEmpty { return "claimed from nobody" }
-        if phase == .published && !(sources.isEmpty && mustFence.isEmpty) { return "published, but not recovered" }
-        if nodes.count > 64 || pools.count > 64 { return "more nodes than a group can have" }
-        return nil
     }
 }

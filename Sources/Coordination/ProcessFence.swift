@@ -20,14 +20,14 @@ extension ProcessIdentity {
         }
         return ProcessIdentity(
             node: node, pid: getpid(), startTicks: status.startTicks, bootID: try ProcessFence.bootID(),
-            hostID: try ProcessFence.hostID())
+            hostID: try ProcessFence.hostID(), pidNamespace: ProcessFence.pidNamespace())
     }
 }
 
 public enum ProcessFence {
     public enum Liveness: Hashable, Sendable {
         case alive, gone
-        /// It ran on another host, where it may do anything.
+        /// It ran on another host, or where pids count otherwise: it cannot be seen from here and may do anything.
         case elsewhere
     }
 
@@ -45,8 +45,12 @@ public enum ProcessFence {
     public static func kill(_ process: ProcessIdentity, timeoutMillis: Int) throws(FenceError) {
         guard try !isElsewhere(process) else {
             throw FenceError(
-                "process \(process.pid) of \(process.node) runs on another host: `fence: {type: process}` reaches this one only"
-            )
+                "process \(process.pid) of \(process.node) runs on another host or in another PID namespace, where `fence: {type: process}` "
+                    + "reaches nothing; if it is known to be dead, say so with `twinlog confirm-dead \(process.node)`")
+        }
+        guard try ProcessIdentity.current(node: process.node) != process else {
+            throw FenceError(
+                "process \(process.pid) of \(process.node) is this process itself, which does not fence itself")
         }
         guard try bootID() == process.bootID else { return }
         let descriptor = tl_host_pidfd_open(process.pid)
@@ -70,9 +74,21 @@ public enum ProcessFence {
         FenceError("process \(process.pid) of \(process.node) \(what): \(String(cString: strerror(number)))")
     }
 
+    /// Another boot of this host has ended whatever ran before. In the present one a pid means something only in its own namespace.
     private static func isElsewhere(_ process: ProcessIdentity) throws(FenceError) -> Bool {
-        guard let host = process.hostID, try bootID() != process.bootID else { return false }
+        guard try bootID() != process.bootID else {
+            guard let namespace = process.pidNamespace, let here = pidNamespace() else { return false }
+            return namespace != here
+        }
+        guard let host = process.hostID else { return false }
         return try hostID() != host
+    }
+
+    /// `nil` where the kernel has none.
+    static func pidNamespace() -> String? {
+        var bytes = [UInt8](repeating: 0, count: 64)
+        let count = readlink("/proc/self/ns/pid", &bytes, bytes.count)
+        return count > 0 ? String(decoding: bytes.prefix(count), as: UTF8.self) : nil
     }
 
     static func hostID() throws(FenceError) -> String {

@@ -141,6 +141,6 @@ extension Pool {
         for (offset, page) in wanted where !mapping.holds(page, at: offset) {
             try mapping.store(page, at: offset)
         }
-        for region in regions { try region.healIdentity() }
+        for region in regions { try region.healSlots() }
     }
 }

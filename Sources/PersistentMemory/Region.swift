@@ -29,14 +29,18 @@ public final class Region: Sendable {
         var identityTurn: Int
         var head = HeadSlot(sequence: 0, head: .zero, acknowledged: .zero)
         var headTurn = 0
+        var standing = StandingSlot(sequence: 0, standing: RegionStanding())
+        var standingTurn = 0
     }
 
     private struct Visible {
         var identity: RegionIdentity?
         var head: LSN
         var acknowledged: LSN
+        var standing: RegionStanding
 
         init(_ state: State) {
+            standing = state.standing.standing
             identity = state.identity?.identity
             head = state.head.head
             acknowledged = state.head.acknowledged
@@ -52,6 +56,9 @@ public final class Region: Sendable {
     public var head: LSN { visible.withLock { $0.head } }
     /// The highest acknowledged LSN that the head slots know (S5).
     public var acknowledged: LSN { visible.withLock { $0.acknowledged } }
+
+    /// What this region has seen of the coordinator, durably.
+    public var standing: RegionStanding { visible.withLock { $0.standing } }
 
     /// What of this region's memory has failed since the pool was opened (S26); `nil` on a good day, which costs one load.
     /// There the region reads as zeros, and what is stored does not reach the file: nothing of it may be called durable.
@@ -87,13 +94,14 @@ public final class Region: Sendable {
         return head + (fileOffset - ringOffset + ringBytes - head.rawValue % ringBytes) % ringBytes
     }
 
-    /// Whether nothing was ever written here: every byte is zero, but for one identity slot, which a crash of the first format may
-    /// have left in any state. Reads all of it.
+    /// Whether no log was ever here: every byte is zero, but for the standing, and for one identity slot, which a crash of the first
+    /// format may have left in any state. Reads all of it.
     public var isBlank: Bool {
-        let slots = RegionFormat.identityOffsets, slotBytes = UInt64(RegionFormat.slotBytes)
-        let end = ringOffset - offset + ringBytes
-        let others = [slots[0] + slotBytes..<slots[1], slots[1] + slotBytes..<end]
-        return others.allSatisfy(isZero) && slots.contains { isZero($0..<$0 + slotBytes) }
+        let identities = RegionFormat.identityOffsets, slotBytes = UInt64(RegionFormat.slotBytes)
+        let slots = (identities + RegionFormat.standingOffsets).sorted()
+        let ends = slots.dropFirst() + [ringOffset - offset + ringBytes]
+        let others = zip(slots, ends).map { $0 + slotBytes..<$1 }
+        return others.allSatisfy(isZero) && identities.contains { isZero($0..<$0 + slotBytes) }
     }
 
     private func isZero(_ bytes: Range<UInt64>) -> Bool {
@@ -126,6 +134,13 @@ public final class Region: Sendable {
         let newest = (slots[1]?.sequence ?? 0) > (slots[0]?.sequence ?? 0) ? 1 : 0
         var state = State(identity: slots[newest], identityTurn: 1 - newest)
         if let identity = state.identity?.identity { loadHead(of: identity, into: &state, offset, mapping) }
+        for (turn, place) in RegionFormat.standingOffsets.enumerated() {
+            guard let slot = StandingSlot.decode(mapping.block(at: offset + place, count: RegionFormat.slotBytes)),
+                slot.sequence > state.standing.sequence
+            else { continue }
+            state.standing = slot
+            state.standingTurn = 1 - turn
+        }
         return state
     }
 
@@ -147,9 +162,14 @@ public final class Region: Sendable {
         }
     }
 
-    /// Writes the twin of an identity slot that a crash or rot has taken.
-    func healIdentity() throws(PoolError) {
+    /// Writes the twins of slots that a crash or rot has taken.
+    func healSlots() throws(PoolError) {
         try state.withLock { state throws(PoolError) in
+            if state.standing.sequence > 0 {
+                let twin = offset + RegionFormat.standingOffsets[state.standingTurn]
+                let block = state.standing.encoded()
+                if !mapping.holds(block, at: twin) { try mapping.store(block, at: twin) }
+            }
             guard let slot = state.identity else { return }
             let twin = offset + RegionFormat.identityOffsets[state.identityTurn]
             if IdentitySlot.decode(mapping.block(at: twin, count: RegionFormat.slotBytes)) == slot { return }
@@ -158,6 +178,36 @@ public final class Region: Sendable {
     }
 
     // MARK: Identity and head
+
+    /// Notes durably what was seen of the coordinator; a generation or an epoch below the one that is known is passed over.
+    public func note(_ standing: RegionStanding) throws(PoolError) {
+        try state.withLock { state throws(PoolError) in
+            let known = state.standing.standing
+            var next = standing.generation >= known.generation ? standing : known
+            next.epoch = max(standing.epoch, known.epoch)
+            guard next != known else { return }
+            let slot = StandingSlot(sequence: state.standing.sequence + 1, standing: next)
+            guard max(slot.sequence, next.generation, next.epoch.rawValue) <= PoolFormat.maximumSequence else {
+                throw beyondFormat("generation \(next.generation) of the region")
+            }
+            // The older slot first; then its twin, so that one rotten slot never brings an older standing back.
+            let first = state.standingTurn
+            try mapping.store(slot.encoded(), at: offset + RegionFormat.standingOffsets[first])
+            state.standing = slot
+            state.standingTurn = 1 - first
+            try mapping.store(slot.encoded(), at: offset + RegionFormat.standingOffsets[1 - first])
+            show(state)
+        }
+    }
+
+    /// Counts a start durably, unless the one before was never confirmed: then it is still the one that is being made.
+    public func countStart() throws(PoolError) {
+        var next = standing
+        guard next.isConfirmed else { return }
+        next.generation += 1
+        next.isConfirmed = false
+        try note(next)
+    }
 
     /// Begins an incarnation: identity and head are durable when it returns. A crash on the way leaves the region as
     /// it was or as it shall be. Throws `invalidValue` for an incarnation above 2^62, `corrupt` if what is there cannot be

@@ -28,11 +28,29 @@ public struct RegionIdentity: Hashable, Sendable {
     }
 }
 
+/// What a region has seen of the coordinator, in whatever incarnation: by it an older copy of the pool, or an older coordinator, is
+/// known (S20).
+public struct RegionStanding: Hashable, Sendable {
+    /// How often a node has begun with this region.
+    public var generation: UInt64
+    /// The coordinator is known to have counted this generation too.
+    public var isConfirmed: Bool
+    /// The highest epoch that this node has acted on.
+    public var epoch: Epoch
+
+    public init(generation: UInt64 = 0, isConfirmed: Bool = true, epoch: Epoch = .none) {
+        self.generation = generation
+        self.isConfirmed = isConfirmed
+        self.epoch = epoch
+    }
+}
+
 enum RegionFormat {
     static let headerBytes: UInt64 = 8192
     /// Relative to the region. One slot of a kind per page, so that no torn or lost sector takes both.
     static let identityOffsets: [UInt64] = [0, 4096]
     static let headOffsets: [UInt64] = [512, 4608]
+    static let standingOffsets: [UInt64] = [1024, 5120]
     static let slotBytes = 64
     static let maximumLSN = LSN.maximum.rawValue
 }
@@ -97,5 +115,35 @@ struct HeadSlot: Equatable {
             slot.get(UInt64.self, at: 0) <= PoolFormat.maximumSequence
         else { return nil }
         return HeadSlot(sequence: slot.get(UInt64.self, at: 0), head: LSN(head), acknowledged: LSN(acknowledged))
+    }
+}
+
+struct StandingSlot: Equatable {
+    static let magic: StaticString = "TWINSTND"
+
+    var sequence: UInt64
+    var standing: RegionStanding
+
+    func encoded() -> ByteBlock {
+        var slot = ByteBlock(count: RegionFormat.slotBytes)
+        slot.put(magic: Self.magic)
+        slot.put(sequence, at: 8)
+        slot.put(standing.generation, at: 16)
+        slot.put(standing.epoch.rawValue, at: 24)
+        slot.put(UInt32(standing.isConfirmed ? 1 : 0), at: 32)
+        slot.put(slot.checksum(of: RegionFormat.slotBytes, without: 56), at: 56)
+        return slot
+    }
+
+    static func decode(_ slot: ByteBlock) -> StandingSlot? {
+        let sequence = slot.get(UInt64.self, at: 8), flags = slot.get(UInt32.self, at: 32)
+        let generation = slot.get(UInt64.self, at: 16), epoch = slot.get(UInt64.self, at: 24)
+        guard slot.starts(with: magic),
+            slot.get(UInt32.self, at: 56) == slot.checksum(of: RegionFormat.slotBytes, without: 56), flags <= 1,
+            max(sequence, generation, epoch) <= PoolFormat.maximumSequence
+        else { return nil }
+        return StandingSlot(
+            sequence: sequence,
+            standing: RegionStanding(generation: generation, isConfirmed: flags == 1, epoch: Epoch(epoch)))
     }
 }

@@ -4,7 +4,9 @@
 internal import ClusterConfiguration
 internal import ClusterProtocol
 internal import Coordination
+internal import Foundation
 internal import LogModel
+internal import Logging
 internal import NIOCore
 internal import NIOPosix
 internal import PersistentMemory
@@ -51,6 +53,7 @@ final class Group {
     private var lastCommand = CommandID(rawValue: 0)
     private var commands: [CommandID: (_ refusal: String?) -> Void] = [:]
     private var onStopped: (() -> Void)?
+    private var isNotingEpoch = false
 
     init(
         node: ServerNode, configuration: ClusterConfiguration.Group, region: Region, threads: GroupThreads,
@@ -93,17 +96,20 @@ final class Group {
         case .swap(let expected, let record): node.swapRecord(of: self, expected, record)
         case .dial: dial()
         case .closeRail: closeRail()
-        case .sendAttach(let epoch): sendAttach(epoch)
-        case .acceptAttach(let request): acceptAttach(request)
+        case .sendAttach(let epoch, let counts): sendAttach(epoch, counts: counts)
+        case .acceptAttach(let request, let generation): acceptAttach(request, generation: generation)
         case .refuseAttach(let request, let refusal, let reason): refuseAttach(request, refusal, reason)
         case .sendHeartbeat: send(.heartbeat, on: rail)
-        case .tellRecordChanged: send(.recordChanged, on: rail)
+        case .confirmStart: confirmStart()
+        case .noteEpoch(let epoch): noteEpoch(epoch)
+        case .tellRecordChanged: send(.recordChanged, on: rail ?? mirrorRail?.queuePair)
         case .fence(let processes): fence(processes)
-        case .lockMedia: lockMedia()
+        case .lockMedia(let expected): lockMedia(expected)
         case .sealRegion: sealRegion { self.handle(.sealed) }
         case .recover(let askingFirst): recover(askingFirst: askingFirst)
         case .setLogAside: setLogAside()
-        case .openLog(let incarnation, let logUUID, let start): openLog(incarnation, logUUID, start)
+        case .openLog(let incarnation, let logUUID, let start, let generation):
+            openLog(incarnation, logUUID, start, generation)
         case .serve: owner?.serve()
         case .suspend: owner?.suspend()
         case .stopServing: owner?.revoke()
@@ -148,22 +154,61 @@ final class Group {
 
     // MARK: Taking over, in S16's order
 
+    /// Each for itself: what is confirmed stays so, whatever becomes of the others.
     private func fence(_ processes: [ProcessIdentity]) {
         let kill = node.seams.kill
+        let me = node.id.rawValue
         step {
+            var dead: [GroupRecord.Fence] = []
+            var problem: String?
             for process in processes {
                 do throws(FenceError) {
                     try kill(process, Self.fenceTimeoutMillis)
+                    let confirmation = GroupRecord.Fence.Confirmation(
+                        method: "process", by: me, at: Date.now.formatted(.iso8601))
+                    dead.append(GroupRecord.Fence(target: process, confirmed: confirmation))
                 } catch {
-                    return .stepFailed("the fence is not confirmed: \(error)")
+                    problem = problem ?? "the fence is not confirmed: \(error)"
                 }
             }
-            return .fenced
+            return .fenced(dead, problem: problem)
+        }
+    }
+
+    // MARK: What the pool knows of the coordinator (S20)
+
+    /// If that fails, the next start is the same one for the coordinator, which has counted it already.
+    private func confirmStart() {
+        let region = region
+        threads.memory.runIfActive(eventLoop: eventLoop) {
+            var standing = region.standing
+            standing.isConfirmed = true
+            try region.note(standing)
+        }.assumeIsolated().whenFailure { [self] error in
+            node.logger.warning("the start of \(configuration.id) could not be confirmed in the pool: \(error)")
+        }
+    }
+
+    private func noteEpoch(_ epoch: Epoch) {
+        guard !isNotingEpoch else { return }
+        isNotingEpoch = true
+        let region = region
+        threads.memory.runIfActive(eventLoop: eventLoop) {
+            let known = region.standing
+            try region.note(
+                RegionStanding(generation: known.generation, isConfirmed: known.isConfirmed, epoch: epoch))
+        }.assumeIsolated().whenComplete { [self] result in
+            isNotingEpoch = false
+            switch result {
+            case .success: handle(.epochNoted(epoch))
+            // Asked again with the next tick.
+            case .failure(let error): node.logger.warning("epoch \(epoch) could not be noted in the pool: \(error)")
+            }
         }
     }
 
     /// Acquiring the exclusive lock is what confirms that no other writer is left (S18).
-    private func lockMedia() {
+    private func lockMedia(_ expected: [String: UUID128]) {
         guard media.isEmpty, !isReleasing else { return handle(.stepFailed("the medium is not released yet")) }
         let volumes = configuration.volumes
         // Later on a missing file is one whose file system is not there: an empty one in its place would lose everything.
@@ -182,7 +227,7 @@ final class Group {
             switch result {
             case .success(let media):
                 self.hold(media)
-                self.handle(.mediaLocked)
+                self.handle(.mediaLocked([:]))
             case .failure(let error): self.handle(.stepFailed("\(error)"))
             }
         }
@@ -246,9 +291,12 @@ final class Group {
         }
     }
 
-    private func openLog(_ incarnation: Incarnation, _ logUUID: UUID128, _ start: LSN) {
+    private func openLog(_ incarnation: Incarnation, _ logUUID: UUID128, _ start: LSN, _ generation: UInt64) {
         let region = region
         onThread {
+            // The claim that was won has counted it.
+            try region.note(
+                RegionStanding(generation: generation, isConfirmed: true, epoch: Epoch(incarnation.rawValue)))
             try region.format(role: .owner, logUUID: logUUID, incarnation: incarnation, start: start)
             if let fault = region.memoryFault { throw NodeError(message: fault.description) }
             return try WriteLog(region: region)

@@ -11,7 +11,11 @@ enum MirrorRegion {
     static let keptArchives = 2
 
     /// Makes the region ready for the owner that asks; answers whether its records of this incarnation were kept. Blocks.
-    static func prepare(_ region: Region, for request: AttachRequest, pool: Pool) throws -> Bool {
+    static func prepare(
+        _ region: Region, for request: AttachRequest, generation: UInt64, pool: Pool
+    ) throws -> Bool {
+        // Only an accepted request is of a counted start; a generation above the counted one belongs to what is begun anew.
+        try region.note(RegionStanding(generation: generation, isConfirmed: true, epoch: request.epoch))
         if let identity = region.identity, identity.role == .mirror, identity.logUUID == request.logUUID,
             identity.incarnation == request.incarnation
         {

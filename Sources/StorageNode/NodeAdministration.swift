@@ -42,6 +42,10 @@ extension ServerNode {
         case .drain(let group): withGroup(group, answer) { group, done in group.drain(done) }
         case .forgetCoordinator(let group):
             withGroup(group, answer) { group, done in group.command(.forgetCoordinator, done: done) }
+        case .confirmDead(let group, let node, let by, let at):
+            withGroup(group, answer) { group, done in
+                group.command(.confirmDead(NodeID(node), by: by, at: at), done: done)
+            }
         }
     }
 

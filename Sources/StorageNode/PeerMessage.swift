@@ -41,7 +41,7 @@ enum PeerMessage: Equatable {
             out.put(3 as UInt8)
             out.put(text: group.rawValue)
             out.put(epoch.rawValue)
-            out.put((refusal == .staleEpoch ? 1 : 2) as UInt8)
+            out.put(refusal.rawValue)
             out.put(text: reason)
         case .heartbeat: out.put(4 as UInt8)
         case .recordChanged: out.put(5 as UInt8)
@@ -64,8 +64,8 @@ enum PeerMessage: Equatable {
                 durable: LSN(input.word()), contents: MirrorContents(pool: input.uuid(), isKept: input.byte() == 1))
         case 3:
             self = .refused(
-                group: GroupID(input.text()), epoch: Epoch(input.word()), input.byte() == 1 ? .staleEpoch : .notReady,
-                input.text())
+                group: GroupID(input.text()), epoch: Epoch(input.word()),
+                AttachRefusal(rawValue: input.byte()) ?? .notReady, input.text())
         case 4: self = .heartbeat
         case 5: self = .recordChanged
         case 6:

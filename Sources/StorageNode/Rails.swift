@@ -157,14 +157,15 @@ extension Group {
         rail.close()
     }
 
-    func sendAttach(_ epoch: Epoch) {
+    func sendAttach(_ epoch: Epoch, counts: Bool) {
         guard let owner, let identity = region.identity else { return }
         send(
             .attach(
                 AttachRequest(
                     group: configuration.id, from: node.id, epoch: epoch, logUUID: identity.logUUID,
                     incarnation: identity.incarnation, head: owner.destage.head, acknowledged: owner.acknowledged,
-                    ringBytes: region.ringBytes)), on: rail)
+                    ringBytes: region.ringBytes, start: identity.startLSN, end: owner.log.durable,
+                    pool: node.pool.identity.uuid, generation: region.standing.generation, counts: counts)), on: rail)
     }
 
     func ownerReceived(_ bytes: [UInt8]) {
@@ -208,7 +209,7 @@ extension Group {
     }
 
     /// Seals what an earlier owner may still write, prepares the region, and opens it under a fresh key (S12).
-    func acceptAttach(_ request: AttachRequest) {
+    func acceptAttach(_ request: AttachRequest, generation: UInt64) {
         guard let rail = candidateRail else { return }
         guard request.ringBytes == region.ringBytes else {
             return refuseAttach(
@@ -230,7 +231,7 @@ extension Group {
             // What this process saw become durable is known to be there; after a restart only the head is.
             let known = earlier?.incarnation == request.incarnation ? earlier?.target.durable : nil
             threads.memory.runIfActive(eventLoop: eventLoop) {
-                try MirrorRegion.prepare(region, for: request, pool: pool)
+                try MirrorRegion.prepare(region, for: request, generation: generation, pool: pool)
             }.assumeIsolated().whenComplete { [self] result in
                 isPreparingRegion = false
                 if let sealed = onRegionPrepared {
@@ -259,7 +260,9 @@ extension Group {
         send(
             .attached(
                 group: configuration.id, epoch: request.epoch, key: key, durable: durable,
-                contents: MirrorContents(pool: node.pool.identity.uuid, isKept: kept)), on: rail.queuePair)
+                contents: MirrorContents(
+                    pool: node.pool.identity.uuid, generation: region.standing.generation, isKept: kept,
+                    acknowledged: region.acknowledged, end: durable)), on: rail.queuePair)
         node.report(
             Report("mirroring", "mirroring \(request.from)'s log of epoch \(request.epoch) from LSN \(durable)"),
             group: configuration.id)

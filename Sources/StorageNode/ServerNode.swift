@@ -89,7 +89,9 @@ public final class ServerNode: VolumeService {
         self.eventLoop = eventLoop
         self.logger = logger
         self.pool = pool.pool
-        coordinator = try FileCoordinator(directory: configuration.coordinatorPath)
+        let coordinator = try FileCoordinator(directory: configuration.coordinatorPath)
+        try coordinator.checkPermissions()
+        self.coordinator = coordinator
         process = try ProcessIdentity.current(node: id)
         let groups = configuration.groups(of: id)
         memoryThreads = NIOThreadPool(numberOfThreads: GroupThreads.memoryThreadCount(groups: groups.count))
@@ -108,6 +110,7 @@ public final class ServerNode: VolumeService {
             pool: pool.identity.uuid, heartbeatInterval: configuration.heartbeatIntervalMillis * millis,
             heartbeatTimeout: configuration.heartbeatTimeoutMillis * millis, lease: configuration.leaseMillis * millis,
             degradeOnMirrorLoss: group.degradeOnMirrorLoss)
+        settings.doubtLimit = configuration.doubtMillis * millis
         seams.settings(&settings)
         groups[group.id] = Group(
             node: self, configuration: group, region: region, threads: GroupThreads(memory: memoryThreads),
@@ -141,7 +144,9 @@ public final class ServerNode: VolumeService {
             let local = identity.flatMap {
                 $0.role == .empty ? nil : LocalLog(logUUID: $0.logUUID, incarnation: $0.incarnation)
             }
-            group.handle(.started(local: local))
+            let standing = group.region.standing
+            group.handle(
+                .started(local: local, LocalStanding(generation: standing.generation, epoch: standing.epoch)))
         }
         let interval = TimeAmount.milliseconds(Int64(configuration.heartbeatIntervalMillis))
         let bound = NIOLoopBound(self, eventLoop: eventLoop)
@@ -196,7 +201,12 @@ public final class ServerNode: VolumeService {
         isAnnouncing = true
         nextAnnouncement = .now() + .milliseconds(Int64(configuration.leaseMillis / 3))
         presenceCounter += 1
-        let presence = Presence(process: process, counter: presenceCounter, pool: pool.identity.uuid)
+        let problems = groups.values.compactMap { group in
+            group.machine.problemToAnnounce.map { (group.configuration.id.rawValue, String($0.prefix(200))) }
+        }
+        let presence = Presence(
+            process: process, counter: presenceCounter, pool: pool.identity.uuid,
+            problems: problems.isEmpty ? nil : Dictionary(uniqueKeysWithValues: problems))
         let coordinator = coordinator
         let ids = Array(groups.keys)
         coordinatorThread.runIfActive(eventLoop: eventLoop) {
@@ -368,7 +378,7 @@ public struct OpenedPool: Sendable {
         }
         do throws(PoolError) {
             pool = try Self.openOrCreate(configuration.cluster, node, request, logger)
-            for group in configuration.groups(of: id) { try Self.ensureRegion(group, in: pool) }
+            for group in configuration.groups(of: id) { try Self.ensureRegion(group, in: pool).countStart() }
             if node.pool.isPrefaulted { try pool.prefault() }
         } catch {
             throw NodeError(message: error.description)
@@ -392,10 +402,9 @@ public struct OpenedPool: Sendable {
             identity: PoolIdentity(uuid: .random(), cluster: cluster, node: node.id), persistence: request)
     }
 
-    private static func ensureRegion(_ group: ClusterConfiguration.Group, in pool: Pool) throws(PoolError) {
+    private static func ensureRegion(_ group: ClusterConfiguration.Group, in pool: Pool) throws(PoolError) -> Region {
         guard let region = pool.region(of: group.id) else {
-            _ = try pool.allocateRegion(group: group.id, ringBytes: group.logBytes)
-            return
+            return try pool.allocateRegion(group: group.id, ringBytes: group.logBytes)
         }
         guard region.ringBytes == group.logBytes else {
             throw PoolError(
@@ -403,5 +412,6 @@ public struct OpenedPool: Sendable {
                 "the log of \(group.id) has \(region.ringBytes) bytes, the configuration says \(group.logBytes); a log's size cannot be changed"
             )
         }
+        return region
     }
 }

@@ -29,7 +29,7 @@ struct InSync {
                 .usage, "\(pool.path): node \(node) takes no part in group \(region.group) by the configuration")
         }
         let record = try read(group.id, configuration.coordinatorPath)
-        if let problem = problem(record, pool.identity, region.identity) {
+        if let problem = problem(record, pool.identity, region.identity, region.standing) {
             throw Failure(.refused, "\(pool.path): \(problem)")
         }
         return InSync(warnings: try checkWritersGone(record))
@@ -50,25 +50,59 @@ struct InSync {
     }
 
     /// Why the pool's log may lack something that was acknowledged, or belongs to another time; `nil` if it is in sync.
-    static func problem(_ record: GroupRecord, _ pool: PoolIdentity, _ log: RegionIdentity?) -> String? {
+    static func problem(
+        _ record: GroupRecord, _ pool: PoolIdentity, _ log: RegionIdentity?, _ standing: RegionStanding
+    ) -> String? {
         guard let log, log.role != .empty else { return "the log of \(record.group) was never used" }
-        if record.pools[pool.node.rawValue] != pool.uuid {
+        guard let member = record.members[pool.node], member.pool == pool.uuid else {
             return "the coordinator knows another pool of node \(pool.node) (S20): this one is a copy, or older"
         }
         if record.logUUID != log.logUUID { return "the coordinator knows another log of group \(record.group) (S20)" }
-        if log.incarnation > Incarnation(record.epoch) {
-            return
-                "the pool is of epoch \(log.incarnation), the coordinator knows only epoch \(record.epoch) (S20): it lost something"
-        }
-        if record.setsAsideLog == true {
+        if let problem = disagreement(record, member, log, standing) { return problem }
+        if record.setsAsideLog {
             return
                 "a takeover by force of epoch \(record.epoch) gave this log up: what is on the medium may be newer (S9)"
         }
-        let complete = record.phase == .published ? record.inSync : record.sources
-        guard complete.contains(pool.node) else {
+        if let replayed = record.replayed {
+            return
+                "the log of \(replayed.node) was replayed at \(replayed.at) and marked so: what is on the medium may be newer (S9)"
+        }
+        guard member.role != .out else {
+            let holders = record.holders.map(\.rawValue).joined(separator: " or ")
             return
                 "node \(pool.node) is out of sync since epoch \(record.epoch) or before: acknowledged writes are missing in its log "
-                + "(S13); replay the pool of \(complete.map(\.rawValue).joined(separator: " or ")) instead"
+                + "(S13); replay the pool of \(holders) instead"
+        }
+        return nil
+    }
+
+    /// One of pool and coordinator is an older state (S20).
+    private static func disagreement(
+        _ record: GroupRecord, _ member: GroupRecord.Member, _ log: RegionIdentity, _ standing: RegionStanding
+    ) -> String? {
+        let seen = max(log.incarnation, Incarnation(standing.epoch))
+        if seen > Incarnation(record.epoch) {
+            return
+                "the pool has seen epoch \(seen), the coordinator knows only epoch \(record.epoch) (S20): it lost something"
+        }
+        // A start that is not confirmed may be counted already, or not.
+        let generations =
+            standing.isConfirmed
+            ? standing.generation...standing.generation : max(standing.generation, 1) - 1...standing.generation
+        if member.generation < generations.lowerBound, member.generation > 0 {
+            return
+                "this is start \(standing.generation) of the pool, the coordinator has counted only \(member.generation) (S20): it lost something"
+        }
+        if member.generation > generations.upperBound {
+            return
+                "this is a copy of start \(standing.generation) of the pool, the coordinator has counted \(member.generation) (S20): it is "
+                + "older than the medium"
+        }
+        let isOpenedByUnpublishedClaim = record.phase == .claimed && log.incarnation > member.incarnation
+        if member.incarnation != .none, log.incarnation != member.incarnation, !isOpenedByUnpublishedClaim {
+            return
+                "this pool's log was opened in epoch \(log.incarnation), the group's in epoch \(member.incarnation) (S20): it is older than "
+                + "the medium"
         }
         return nil
     }

@@ -73,6 +73,25 @@ struct ClusterView {
         return node
     }
 
+    /// What a decision that nobody can take back may cost, in numbers as far as a node that answers knows them.
+    func lossOfForcing(_ group: ClusterConfiguration.Group, on node: ClusterConfiguration.Node) -> String {
+        let told = answers.flatMap { answer in
+            answer.groups.filter { $0.status.name == group.id.rawValue }.map { (answer.name, $0) }
+        }
+        let record = told.map(\.1.status).max { $0.epoch < $1.epoch }
+        let others = configuration.nodes.filter { group.includes($0.id) && $0.id != node.id }.map(\.id.rawValue)
+        guard let (name, owner) = told.first(where: { $0.1.isOwner }), name != node.id.rawValue else {
+            let silent = others.filter { other in !told.contains { $0.0 == other } }
+            let who = silent.isEmpty ? others : silent
+            return
+                "\(group.id), epoch \(record.map { String($0.epoch) } ?? "unknown"): acknowledged writes that only "
+                + "\(who.joined(separator: " or ")) holds will be lost; how many is unknown"
+        }
+        let count = owner.status.ifOwnerDiedNow.lostAcknowledgedWrites.map(String.init) ?? "an unknown number of"
+        return
+            "\(group.id), epoch \(owner.status.epoch): \(count) acknowledged writes are in \(name)'s log only and will be lost"
+    }
+
     func blockedNode(of group: ClusterConfiguration.Group) throws -> ClusterConfiguration.Node {
         let blocked = answers.filter { answer in
             answer.groups.contains { $0.status.name == group.id.rawValue && $0.status.state == "unavailable" }

@@ -13,7 +13,7 @@ struct Twinlog: ParsableCommand {
         commandName: "twinlog", abstract: "Watch and steer a TwinLog cluster.", version: TwinLogVersion.current,
         subcommands: [
             Status.self, Handover.self, Takeover.self, Drain.self, Events.self, CheckConfig.self,
-            ForgetCoordinator.self,
+            ForgetCoordinator.self, ConfirmDead.self,
         ])
 
     @OptionGroup var global: GlobalOptions
@@ -127,8 +127,10 @@ struct Takeover: ParsableCommand {
 
     func run() throws {
         let configuration = try global.load()
-        _ = try configuration.checked(group: group)
-        try carryOut(.takeover(group: group, on: on, force: force), on: try configuration.checked(node: on))
+        let target = try configuration.checked(group: group)
+        let node = try configuration.checked(node: on)
+        if force { print(ClusterView(configuration).lossOfForcing(target, on: node)) }
+        try carryOut(.takeover(group: group, on: on, force: force), on: node)
         print("\(group): taken over by \(on)")
     }
 }
@@ -172,6 +174,7 @@ struct ForgetCoordinator: ParsableCommand {
         let target = try configuration.checked(group: group)
         let node =
             try on.map { try configuration.checked(node: $0) } ?? ClusterView(configuration).blockedNode(of: target)
+        print(ClusterView(configuration).lossOfForcing(target, on: node))
         if !yes {
             print(
                 "The log in \(node.id)'s pool becomes the truth of \(group); what another copy or the coordinator knows beyond it is lost. Type yes to go on: ",
@@ -180,5 +183,59 @@ struct ForgetCoordinator: ParsableCommand {
         }
         try carryOut(.forgetCoordinator(group: group), on: node)
         print("\(group): \(node.id)'s pool is the truth now")
+    }
+}
+
+struct ConfirmDead: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "confirm-dead",
+        abstract:
+            "Say that what ran on a node is dead, where no fence can confirm it; the record keeps who said so and when."
+    )
+    @OptionGroup var global: GlobalOptions
+    @Argument(help: "The node whose processes have ended.") var node: String
+    @Flag(help: "Do not ask.") var yes = false
+
+    func run() throws {
+        let configuration = try global.load()
+        let dead = try configuration.checked(node: node).id
+        let groups = configuration.groups(of: dead)
+        if !yes {
+            print(
+                "If a process of \(dead) still runs anywhere and reaches a medium of \(groups.map(\.id.rawValue).joined(separator: ", ")), acknowledged data will be overwritten. "
+                    + "Make sure that the machine is off, or that its processes have ended. Type yes to go on: ",
+                terminator: "")
+            guard readLine() == "yes" else { throw Failure(message: "nothing was changed") }
+        }
+        let by = "\(NSUserName())@\(ProcessInfo.processInfo.hostName)"
+        let at = Date.now.formatted(.iso8601)
+        var refusals: [String] = []
+        var recorded: [String] = []
+        for group in groups {
+            let request = AdminRequest.confirmDead(group: group.id.rawValue, node: node, by: by, at: at)
+            do {
+                try confirm(request, of: group, configuration)
+                recorded.append(group.id.rawValue)
+            } catch let failure as Failure {
+                refusals.append("\(group.id): \(failure.message)")
+            }
+        }
+        guard !recorded.isEmpty else { throw Failure(message: refusals.joined(separator: "\n")) }
+        print("\(recorded.joined(separator: ", ")): recorded that \(dead) is dead, by \(by)")
+    }
+
+    /// Whichever node of the group answers first and takes it.
+    private func confirm(
+        _ request: AdminRequest, of group: ClusterConfiguration.Group, _ configuration: ClusterConfiguration
+    ) throws {
+        var failures: [String] = []
+        for member in configuration.nodes where group.includes(member.id) {
+            do {
+                return try carryOut(request, on: member)
+            } catch let failure as Failure {
+                failures.append(failure.message)
+            }
+        }
+        throw Failure(message: failures.joined(separator: "; "))
     }
 }

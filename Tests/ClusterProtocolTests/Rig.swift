@@ -3,6 +3,7 @@
 import ClusterProtocol
 import Coordination
 import LogModel
+import RecordSupport
 
 let millis: Nanos = 1_000_000
 
@@ -18,19 +19,28 @@ final class Rig {
         ProcessIdentity(node: node, pid: pid, startTicks: UInt64(pid), bootID: "boot")
     }
 
+    static let standing = LocalStanding(generation: 1, epoch: .none)
+
     static func pool(_ node: NodeID) -> UUID128 { UUID128(high: 1, low: node == alpha ? 1 : 2) }
 
     /// Published by alpha unless told otherwise.
     static func record(
         owner: NodeID = alpha, epoch: UInt64 = 5, phase: GroupRecord.Phase = .published,
-        inSync: [NodeID] = [alpha, beta],
-        sources: [NodeID] = [], mustFence: [ProcessIdentity] = [], version: UInt64 = 10
+        holders: [NodeID] = [alpha, beta], mustFence: [ProcessIdentity] = [], version: UInt64 = 10,
+        incarnation: UInt64? = nil
     ) -> GroupRecord {
         GroupRecord(
             version: version, group: GroupID("g0"), logUUID: logUUID, owner: owner, epoch: Epoch(epoch), phase: phase,
-            inSync: inSync, sources: sources, mustFence: mustFence, ownerProcess: process(owner),
-            pools: ["alpha": pool(alpha), "beta": pool(beta)])
+            holders: holders, mustFence: mustFence, ownerProcess: process(owner),
+            pools: ["alpha": pool(alpha), "beta": pool(beta)], incarnation: Incarnation(incarnation ?? epoch))
     }
+
+    /// Whatever had to be fenced is confirmed dead.
+    static let fenced: Event = {
+        let confirmation = GroupRecord.Fence.Confirmation(method: "process", by: "test", at: "now")
+        let processes = [alpha, beta].flatMap { node in (1...9).map { process(node, $0) } }
+        return .fenced(processes.map { GroupRecord.Fence(target: $0, confirmed: confirmation) }, problem: nil)
+    }()
 
     var machine: GroupMachine
     var now: Nanos = 1_000_000 * millis
@@ -51,7 +61,15 @@ final class Rig {
         now += delay
         var out: [Directive] = []
         machine.handle(event, now: now, into: &out)
-        return out.filter { if case .report = $0 { false } else { true } }
+        if case .fenced = event, out.swap != nil {
+            // The confirmations are recorded at once, beside what follows.
+            out.removeAll { if case .swap = $0 { true } else { false } }
+            var recorded: [Directive] = []
+            machine.handle(.swapped(.won), now: now, into: &recorded)
+            precondition(recorded.filter { $0 != .tellRecordChanged } == [])
+        }
+        // That this start is counted is said once, whenever it becomes known.
+        return out.filter { if case .report = $0 { false } else { $0 != .confirmStart } }
     }
 
     @discardableResult
@@ -79,21 +97,27 @@ final class Rig {
 
     /// Started with `record` at the coordinator.
     @discardableResult
-    func start(local: LocalLog? = nil, _ record: GroupRecord?) -> [Directive] {
-        precondition(take(.started(local: local)) == [.readRecord])
+    func start(
+        local: LocalLog? = nil, generation: UInt64 = 1, seen epoch: UInt64 = 0, _ record: GroupRecord?
+    ) -> [Directive] {
+        let standing = LocalStanding(generation: generation, epoch: Epoch(epoch))
+        precondition(take(.started(local: local, standing)) == [.readRecord])
         return take(.recordRead(record))
     }
 
     static func standby(_ record: GroupRecord = record(), degrades: Bool = true) -> Rig {
         let rig = Rig(beta, degrades: degrades)
         rig.start(local: LocalLog(logUUID: logUUID, incarnation: Incarnation(5)), record)
+        // Past its first lease, in which a dead owner's next process may be on its way.
+        rig.now += lease
+        rig.take(.heard)
         return rig
     }
 
     /// A published owner, alpha, that serves alone; the record is at version 3 and epoch 2.
     static func owner(degrades: Bool = true) -> Rig {
         let rig = Rig(alpha, degrades: degrades)
-        let first = record(epoch: 1, inSync: [alpha], version: 1)
+        let first = record(epoch: 1, holders: [alpha], version: 1)
         rig.start(local: LocalLog(logUUID: logUUID, incarnation: Incarnation(1)), first)
         rig.take(.swapped(.won))
         rig.take(.renewed(startedAt: rig.now, record: rig.machine.record))
@@ -103,7 +127,7 @@ final class Rig {
 
     /// The steps from a won claim to publication.
     func takeOver(end: UInt64 = 640) {
-        for event in [Event.fenced, .mediaLocked, .sealed, .recovered(end: LSN(end)), .logOpened, .swapped(.won)] {
+        for event in [Self.fenced, .mediaLocked([:]), .sealed, .recovered(end: LSN(end)), .logOpened, .swapped(.won)] {
             take(event)
         }
         precondition(machine.isOwner)
@@ -118,9 +142,12 @@ final class Rig {
         return rig
     }
 
-    func attach(durable: UInt64 = 640, kept: Bool = false, pool: UUID128? = nil) {
+    func attach(durable: UInt64 = 640, kept: Bool = false, pool: UUID128? = nil, generation: UInt64 = 1) {
         take(.railUp)
-        take(.attached(durable: LSN(durable), MirrorContents(pool: pool ?? Self.pool(Self.beta), isKept: kept)))
+        take(
+            .attached(
+                durable: LSN(durable),
+                MirrorContents(pool: pool ?? Self.pool(Self.beta), generation: generation, isKept: kept)))
     }
 }
 

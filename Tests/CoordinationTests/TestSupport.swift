@@ -3,6 +3,7 @@
 import Coordination
 import Glibc
 import LogModel
+import RecordSupport
 import Testing
 
 /// Removed with everything in it when it goes.
@@ -85,7 +86,7 @@ let group = GroupID("g0")
 func record(_ version: UInt64, by owner: String = "alpha", group: GroupID = group) -> GroupRecord {
     GroupRecord(
         version: version, group: group, logUUID: UUID128(high: 1, low: 2), owner: NodeID(owner), epoch: Epoch(version),
-        phase: .published, inSync: [NodeID(owner)], sources: [], mustFence: [], ownerProcess: nil,
+        phase: .published, holders: [NodeID(owner)], ownerProcess: nil,
         pools: [owner: UUID128(high: 3, low: version)])
 }
 

@@ -4,6 +4,7 @@ import Coordination
 import Foundation
 import LogModel
 import PersistentMemory
+import RecordSupport
 import Testing
 
 struct InSyncTests {
@@ -19,8 +20,8 @@ struct InSyncTests {
 
     private static let sound = GroupRecord(
         version: 1, group: GroupID("g0"), logUUID: logUUID, owner: NodeID("beta"), epoch: Epoch(6), phase: .published,
-        inSync: [NodeID("alpha"), NodeID("beta")], sources: [], mustFence: [], ownerProcess: nil,
-        pools: ["alpha": poolUUID])
+        holders: [NodeID("alpha"), NodeID("beta")], ownerProcess: nil,
+        pools: ["alpha": poolUUID, "beta": UUID128(high: 9, low: 9)], generation: 0)
 
     /// Replays alpha's pool with the coordinator in the state of `record`; refused or done, the media tell.
     private func replay(
@@ -56,28 +57,27 @@ struct InSyncTests {
     }
 
     @Test func aPoolOutOfSyncIsRefused() throws {  // S13
-        let run = try replay(changed { $0.inSync = [NodeID("beta")] })
+        let run = try replay(changed { $0.setHolders([NodeID("beta")]) })
         #expect(run.code == 6 && run.errors.contains("out of sync") && run.errors.contains("replay the pool of beta"))
     }
 
     @Test func whileClaimedTheSourcesCount() throws {  // S16
         let claimed = changed {
             $0.phase = .claimed
-            $0.inSync = [NodeID("beta")]
-            $0.sources = [NodeID("alpha"), NodeID("beta")]
+            $0.setHolders([NodeID("alpha"), NodeID("beta")])
         }
         #expect(try replay(claimed).code == 0)
         #expect(
             try replay(
                 changed {
-                    $0.phase = .claimed; $0.sources = [NodeID("beta")]
+                    $0.phase = .claimed; $0.setHolders([NodeID("beta")])
                 }
             ).code == 6)
     }
 
     @Test func aPoolThatTheCoordinatorDoesNotKnowIsRefused() throws {  // S20
-        #expect(try replay(changed { $0.pools = ["alpha": .zero] }).code == 6)
-        #expect(try replay(changed { $0.pools = [:] }).code == 6)
+        #expect(try replay(changed { $0.members[NodeID("alpha")]?.pool = .zero }).code == 6)
+        #expect(try replay(changed { $0.members[NodeID("alpha")] = nil }).code == 6)
         #expect(try replay(changed { $0.logUUID = .zero }).code == 6)
     }
 
@@ -95,8 +95,8 @@ struct InSyncTests {
         #expect(run.code == 5 && run.errors.contains("process \(me.pid)"))
         let fenced = changed {
             $0.phase = .claimed
-            $0.sources = [NodeID("alpha")]
-            $0.mustFence = [me]
+            $0.setHolders([NodeID("alpha")])
+            $0.fence(me)
         }
         #expect(try replay(fenced).code == 5)
     }

@@ -126,12 +126,14 @@ final class Faults {
             let other = world.nodes[1 - node.index]
             let isSafe =
                 node.process == nil && world.coordinator.holders().contains(other.name)
-                && world.coordinator.record?.pools[other.name.rawValue] == other.pool
+                && world.coordinator.record?.members[other.name]?.pool == other.pool
             if isSafe {
                 world.note("\(node.name) loses its pool")
                 world.coverage.poolsLost += 1
                 node.pool = UUID128.random(using: &world.random)
                 node.region = nil
+                node.standing = LocalStanding(generation: 0, epoch: .none)
+                node.isStartConfirmed = true
             }
             restart(node)
         }

@@ -126,6 +126,6 @@ struct CoordinatorModel {
 
     func holders() -> [NodeID] {
         guard let record else { return [] }
-        return record.phase == .published ? record.inSync : record.sources
+        return record.holders
     }
 }

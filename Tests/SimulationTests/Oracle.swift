@@ -107,7 +107,7 @@ final class Oracle {
     func checkCopies(_ occasion: @autoclosure () -> String) {
         for holder in world.coordinator.holders() {
             guard let node = world.nodes.first(where: { $0.name == holder }),
-                world.coordinator.record?.pools[holder.rawValue] == node.pool
+                world.coordinator.record?.members[holder]?.pool == node.pool
             else { continue }
             expectHolds(node, "after \(occasion())")
         }
@@ -128,6 +128,10 @@ final class Oracle {
 
     func swapped(from old: GroupRecord?, to new: GroupRecord, by process: SimProcess) {
         expect(new.epoch >= old?.epoch ?? .none && new.version == (old?.version ?? 0) + 1, "S15: the epoch fell")
+        // A start is counted, a death is recorded, or nothing is changed.
+        if let old, old.owner == new.owner, old.epoch == new.epoch, old.phase == new.phase, old.holders == new.holders {
+            return
+        }
         if let old, new.owner != old.owner || new.phase == .claimed || !Set(old.inSync).isSubset(of: new.inSync) {
             expect(
                 new.epoch > old.epoch || new.phase == .published && old.phase == .claimed, "S15: the epoch did not grow"
@@ -147,9 +151,8 @@ final class Oracle {
         if new.owner == process.node.name {
             expect(!new.mustFence.contains(process.identity), "S16: \(process.name) is to fence itself")
             expectSuspect(old, process)
-            let holders = old.phase == .published ? old.inSync : old.sources
             expect(
-                holders.contains(process.node.name) && old.pools[process.node.name.rawValue] == process.node.pool,
+                old.isHolder(process.node.name) && old.members[process.node.name]?.pool == process.node.pool,
                 "S13: \(process.name) claims with a stale copy")
             if old.phase == .published, old.owner != new.owner { world.coverage.takeovers += 1 }
             if old.phase == .claimed { world.coverage.claimsAnew += 1 }
@@ -251,7 +254,7 @@ final class Oracle {
         for node in world.nodes {
             expect(
                 world.coordinator.holders().contains(node.name)
-                    && world.coordinator.record?.pools[node.name.rawValue] == node.pool,
+                    && world.coordinator.record?.members[node.name]?.pool == node.pool,
                 "the group says that it is mirrored, but \(node.name) could not take over")
         }
     }

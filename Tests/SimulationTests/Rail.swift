@@ -8,7 +8,7 @@ enum Message {
     case attach(AttachRequest)
     case attached(key: UInt64, durable: LSN, MirrorContents)
     case refused(AttachRefusal, String)
-    case heartbeat
+    case heartbeat(Heartbeat)
     case recordChanged
     case write(key: UInt64, Range<LSN>, [Record], id: UInt64)
     case atomicWrite(key: UInt64, LSN, id: UInt64)

@@ -161,14 +161,15 @@ extension SimProcess {
         rail.close(by: self)
     }
 
-    func sendAttach(_ epoch: Epoch) {
+    func sendAttach(_ epoch: Epoch, counts: Bool) {
         guard let owner, let region = node.region else { return }
         rail?.send(
             .attach(
                 AttachRequest(
                     group: World.group, from: node.name, epoch: epoch, logUUID: region.logUUID,
                     incarnation: region.incarnation, head: region.head, acknowledged: owner.acknowledged,
-                    ringBytes: RegionModel.ringBytes)), from: self)
+                    ringBytes: RegionModel.ringBytes, pool: node.pool, generation: node.standing.generation,
+                    counts: counts)), from: self)
     }
 
     private func ownerReceived(_ message: Message, on rail: Rail) {
@@ -178,6 +179,7 @@ extension SimProcess {
             owner.attach(rail, key: key, durable: durable)
             handle(.attached(durable: durable, contents))
         case .refused(let refusal, let reason): handle(.attachRefused(refusal, reason))
+        case .heartbeat(let heartbeat): handle(.peerSaid(heartbeat))
         case .recordChanged: handle(.recordChanged)
         case .completed(let id): owner?.mirrorCompleted(through: id)
         default: break
@@ -193,6 +195,7 @@ extension SimProcess {
             if let mirrorRail, mirrorRail !== rail { mirrorRail.close(by: self) }
             mirrorRail = rail
             handle(.attachRequested(request))
+        case .heartbeat(let heartbeat): if rail === mirrorRail { handle(.peerSaid(heartbeat)) }
         case .recordChanged: if rail === mirrorRail { handle(.recordChanged) }
         case .write(let key, let range, let records, let id):
             verb(rail, key) { target, done in
@@ -232,7 +235,7 @@ extension SimProcess {
     }
 
     /// Seals what an earlier owner may still write, prepares the region, and opens it under a fresh key (S12).
-    func acceptAttach(_ request: AttachRequest) {
+    func acceptAttach(_ request: AttachRequest, generation: UInt64) {
         guard let rail = mirrorRail else { return }
         guard !isPreparingRegion else { return refuseAttach(.notReady, "the region is still being prepared") }
         isPreparingRegion = true
@@ -245,6 +248,7 @@ extension SimProcess {
                 world.random.chance(5)
                 ? world.random.between(10, 800) * millisecond : world.random.between(50, 500) * microsecond
             later(delay) { [self] in
+                node.note(generation: generation, epoch: request.epoch)
                 let isKept = prepareRegion(for: request)
                 isPreparingRegion = false
                 if let sealed = onRegionPrepared {
@@ -277,8 +281,9 @@ extension SimProcess {
             self, key: world.nextKey, incarnation: request.incarnation, durable: durable, head: head)
         world.note("\(name) mirrors epoch \(request.epoch) from LSN \(durable), head \(head), kept \(isKept)")
         rail.send(
-            .attached(key: world.nextKey, durable: durable, MirrorContents(pool: node.pool, isKept: isKept)), from: self
-        )
+            .attached(
+                key: world.nextKey, durable: durable,
+                MirrorContents(pool: node.pool, generation: node.standing.generation, isKept: isKept)), from: self)
     }
 
     /// Revokes the region's key and waits until no copy and no preparation is in progress (S12).

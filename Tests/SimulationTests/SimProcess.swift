@@ -51,6 +51,8 @@ final class SimProcess {
         settings.mediumLimit = world.mediumCallLimit + 200 * millisecond
         settings.releaseLimit = World.releaseLimit
         settings.mediumRest = World.mediumRest
+        settings.claimLimit = settings.mediumLimit
+        settings.doubtLimit = World.doubtLimit
         machine = GroupMachine(settings: settings, freshLogUUID: freshLogUUID, now: node.clock(world.now))
     }
 
@@ -61,7 +63,12 @@ final class SimProcess {
     // MARK: Life
 
     func begin() {
-        handle(.started(local: node.region.map { LocalLog(logUUID: $0.logUUID, incarnation: $0.incarnation) }))
+        if node.isStartConfirmed {
+            node.standing.generation += 1
+            node.isStartConfirmed = false
+        }
+        let local = node.region.map { LocalLog(logUUID: $0.logUUID, incarnation: $0.incarnation) }
+        handle(.started(local: local, node.standing))
         tick()
     }
 
@@ -129,17 +136,20 @@ final class SimProcess {
         case .swap(let expected, let record): swapRecord(expected, record)
         case .dial: dial()
         case .closeRail: closeRail()
-        case .sendAttach(let epoch): sendAttach(epoch)
-        case .acceptAttach(let request): acceptAttach(request)
+        case .sendAttach(let epoch, let counts): sendAttach(epoch, counts: counts)
+        case .acceptAttach(let request, let generation): acceptAttach(request, generation: generation)
         case .refuseAttach(_, let refusal, let reason): refuseAttach(refusal, reason)
-        case .sendHeartbeat: rail?.send(.heartbeat, from: self)
-        case .tellRecordChanged: rail?.send(.recordChanged, from: self)
+        case .sendHeartbeat: rail?.send(.heartbeat(machine.heartbeat), from: self)
+        case .confirmStart: later(world.random.between(0, 2) * millisecond) { self.node.isStartConfirmed = true }
+        case .noteEpoch(let epoch): noteEpoch(epoch)
+        case .tellRecordChanged: (rail ?? mirrorRail)?.send(.recordChanged, from: self)
         case .fence(let processes): fence(processes)
         case .lockMedia: lockMedia()
         case .sealRegion: sealRegion { self.handle(.sealed) }
         case .recover(let askingFirst): recover(askingFirst: askingFirst)
         case .setLogAside: world.oracle.expect(false, "\(name) sets its log aside, and nobody forced it")
-        case .openLog(let incarnation, let logUUID, let start): openLog(incarnation, logUUID, start)
+        case .openLog(let incarnation, let logUUID, let start, let generation):
+            openLog(incarnation, logUUID, start, generation)
         case .serve: owner?.serve()
         case .suspend: owner?.suspend()
         case .stopServing: owner?.revoke()
@@ -154,6 +164,13 @@ final class SimProcess {
         case .commandDone(let command, _, let refusal):
             world.note("\(name) \(command) \(refusal.map { "refused: \($0)" } ?? "done")")
             world.oracle.commandDone(command, refusal, by: self)
+        }
+    }
+
+    private func noteEpoch(_ epoch: Epoch) {
+        later(world.random.between(0, 3) * millisecond) { [self] in
+            node.standing.epoch = max(node.standing.epoch, epoch)
+            handle(.epochNoted(epoch))
         }
     }
 
@@ -178,7 +195,7 @@ final class SimProcess {
         let processes = identities.compactMap { world.process($0) }
         step(world.random.between(0, 2) * millisecond) { [self] done in
             guard !world.fenceFails || processes.allSatisfy(\.isDead) else {
-                return done(.stepFailed("the fence is not confirmed"))
+                return done(.fenced([], problem: "the fence is not confirmed"))
             }
             for process in processes where !process.isDead {
                 world.coverage.fences += 1
@@ -189,8 +206,10 @@ final class SimProcess {
     }
 
     private func waitUntilDead(_ processes: [SimProcess], until deadline: UInt64, _ done: @escaping (Event) -> Void) {
-        if processes.allSatisfy(\.isDead) { return done(.fenced) }
-        guard world.now < deadline else { return done(.stepFailed("killed, but not gone")) }
+        let confirmation = GroupRecord.Fence.Confirmation(method: "process", by: name, at: "\(world.now)")
+        let dead = processes.filter(\.isDead).map { GroupRecord.Fence(target: $0.identity, confirmed: confirmation) }
+        if dead.count == processes.count { return done(.fenced(dead, problem: nil)) }
+        guard world.now < deadline else { return done(.fenced(dead, problem: "killed, but not gone")) }
         later(millisecond) { self.waitUntilDead(processes, until: deadline, done) }
     }
 
@@ -202,7 +221,7 @@ final class SimProcess {
             }
             world.medium.holder = self
             holdsMedia = true
-            handle(.mediaLocked)
+            handle(.mediaLocked([:]))
         }
     }
 
@@ -259,8 +278,9 @@ final class SimProcess {
         }
     }
 
-    private func openLog(_ incarnation: Incarnation, _ logUUID: UUID128, _ start: LSN) {
+    private func openLog(_ incarnation: Incarnation, _ logUUID: UUID128, _ start: LSN, _ generation: UInt64) {
         step(world.random.between(1, 10) * millisecond) { [self] done in
+            node.note(generation: generation, epoch: Epoch(incarnation.rawValue))
             node.region = RegionModel(role: .owner, logUUID: logUUID, incarnation: incarnation, start: start)
             mirrorTarget = nil
             owner = OwnerModel(self, incarnation: incarnation, start: start)
@@ -290,7 +310,7 @@ final class SimProcess {
     private func tick() {
         if let owner { handle(.medium(owner.mediumTrouble())) }
         handle(.tick)
-        if let mirrorRail { mirrorRail.send(.heartbeat, from: self) }
+        if let mirrorRail { mirrorRail.send(.heartbeat(machine.heartbeat), from: self) }
         owner?.schedulePump()
         announceIfDue()
         watchPeer()
@@ -354,15 +374,16 @@ final class SimProcess {
     }
 
     private func swapRecord(_ expected: UInt64, _ record: GroupRecord) {
-        call(
-            { [self] in { [self] in world.swapRecord(expecting: expected, to: record, by: self) } },
-            { [self] (answer: SwapOutcome?) in
-                if let answer {
-                    handle(.swapped(answer))
-                } else {
-                    handle(.coordinatorFailed("no answer"))
-                }
-            })
+        coordinatorCalls.append { [self] in
+            world.coordinateSwap(self) { [self] in
+                world.swapRecord(expecting: expected, to: record, by: self)
+            } _: { [self] answer in
+                isCalling = false
+                callNext()
+                handle(answer.map { .swapped($0) } ?? .coordinatorFailed("no answer"))
+            }
+        }
+        callNext()
     }
 
     /// One thread: calls happen in the order in which they were made. `begin` runs when a call's turn comes and gives

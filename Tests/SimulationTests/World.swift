@@ -11,6 +11,9 @@ final class SimNode {
     let name: NodeID
     var pool: UUID128
     var region: RegionModel?
+    /// What the region has seen of the coordinator, and whether this start is known to be counted there.
+    var standing = LocalStanding(generation: 0, epoch: .none)
+    var isStartConfirmed = true
     var process: SimProcess?
     var starts: Int32 = 0
     /// How much faster than true time this node's clock runs.
@@ -44,6 +47,13 @@ final class SimNode {
         clockStart + UInt64(Int64(now) + Int64(now) / 1_000_000 * driftPartsPerMillion)
     }
 
+    /// As the region does: a generation or an epoch below the one that is known is passed over.
+    func note(generation: UInt64, epoch: Epoch) {
+        if generation >= standing.generation { isStartConfirmed = true }
+        standing.generation = max(standing.generation, generation)
+        standing.epoch = max(standing.epoch, epoch)
+    }
+
     init(index: Int, name: NodeID, pool: UUID128, drift: Int64, clockStart: UInt64) {
         self.index = index
         self.name = name
@@ -63,7 +73,7 @@ struct Coverage: Sendable {
     var leftForMedium = 0, keptThoughMediumFails = 0, releasesHung = 0, givenAwayUnreleased = 0
     var kills = 0, killsOfClaimers = 0, poolsLost = 0, pauses = 0, mirrorsStuck = 0, backPressure = 0,
         destageFailures = 0,
-        unknownOutcomes = 0
+        unknownOutcomes = 0, lateSwaps = 0
 
     /// Every counter with its name.
     var all: [(String, Int)] {
@@ -80,6 +90,7 @@ final class World {
     static let completionLimit = 1000 * millisecond
     static let releaseLimit = 300 * millisecond
     static let mediumRest = 4000 * millisecond
+    static let doubtLimit = 1200 * millisecond
 
     let seed: UInt64
     var random: SplitMix64
@@ -276,6 +287,29 @@ final class World {
             let result = effect()
             if failsAfter { coverage.unknownOutcomes += 1 }
             process.later(back) { answer(failsAfter ? nil : result) }
+        }
+    }
+
+    /// A swap by `process`, which may also be answered by nothing and come into effect later, if nobody else was quicker.
+    func coordinateSwap(
+        _ process: SimProcess, _ effect: @escaping () -> SwapOutcome, _ answer: @escaping (SwapOutcome?) -> Void
+    ) {
+        let back = coordinatorDelay()
+        let failsBefore = random.chance(coordinator.failPercent)
+        let failsAfter = random.chance(coordinator.failPercent)
+        let isLate = random.chance(coordinator.failPercent / 2)
+        process.givenOut(coordinatorDelay()) { [self] in
+            guard !coordinator.isDown, !process.node.isCutFromCoordinator, !failsBefore else {
+                return process.later(back) { answer(nil) }
+            }
+            if isLate {
+                coverage.lateSwaps += 1
+                after(random.between(1, 3000) * millisecond) { _ = effect() }
+                return process.later(back) { answer(.unknown("no answer")) }
+            }
+            let result = effect()
+            if failsAfter { coverage.unknownOutcomes += 1 }
+            process.later(back) { answer(failsAfter ? .unknown("no answer") : result) }
         }
     }
 

@@ -57,6 +57,7 @@ final class PairRig {
             coordinator: {type: file, path: coordinator}
             heartbeat: {interval: 20ms, timeout: 400ms}
             lease: 1s
+            doubt: 2s
             nodes:
             \(try node("alpha"))
             \(try node("beta"))

@@ -1,0 +1,261 @@
+// How a group's record is written down: JSON, format 2. A record of format 1 is read and raised; the next swap writes it anew.
+//
+// What a later version adds survives: keys that are not known here are kept and written back. What must not be passed over
+// is named in `critical`, and refused here if it is not known.
+//
+// `inSync`, `sources` and `mustFence` repeat what `members` and `fences` say, for people and scripts; they are not read.
+
+internal import Foundation
+internal import LogModel
+
+/// A value of JSON that this version does not understand.
+enum JSONValue: Hashable, Sendable, Codable {
+    case null
+    case bool(Bool)
+    case unsigned(UInt64)
+    case signed(Int64)
+    case number(Double)
+    case text(String)
+    case list([JSONValue])
+    case object([String: JSONValue])
+
+    init(from decoder: any Decoder) throws {
+        let container = try decoder.singleValueContainer()
+        if container.decodeNil() {
+            self = .null
+        } else if let value = try? container.decode(Bool.self) {
+            self = .bool(value)
+        } else if let value = try? container.decode(UInt64.self) {
+            self = .unsigned(value)
+        } else if let value = try? container.decode(Int64.self) {
+            self = .signed(value)
+        } else if let value = try? container.decode(Double.self) {
+            self = .number(value)
+        } else if let value = try? container.decode(String.self) {
+            self = .text(value)
+        } else if let value = try? container.decode([JSONValue].self) {
+            self = .list(value)
+        } else {
+            self = .object(try container.decode([String: JSONValue].self))
+        }
+    }
+
+    func encode(to encoder: any Encoder) throws {
+        var container = encoder.singleValueContainer()
+        switch self {
+        case .null: try container.encodeNil()
+        case .bool(let value): try container.encode(value)
+        case .unsigned(let value): try container.encode(value)
+        case .signed(let value): try container.encode(value)
+        case .number(let value): try container.encode(value)
+        case .text(let value): try container.encode(value)
+        case .list(let value): try container.encode(value)
+        case .object(let value): try container.encode(value)
+        }
+    }
+}
+
+/// Any key of an object.
+private struct Key: CodingKey, ExpressibleByStringLiteral {
+    var stringValue: String
+    var intValue: Int? { nil }
+    init(stringValue: String) { self.stringValue = stringValue }
+    init(stringLiteral: String) { stringValue = stringLiteral }
+    init?(intValue: Int) { nil }
+}
+
+/// The keys of an object that were not asked for, with their values.
+struct UnknownKeys: Hashable, Sendable {
+    private var values: [String: JSONValue] = [:]
+    init() {}
+
+    fileprivate init(in container: KeyedDecodingContainer<Key>, beside known: Set<String>) throws {
+        for key in container.allKeys where !known.contains(key.stringValue) {
+            values[key.stringValue] = try container.decode(JSONValue.self, forKey: key)
+        }
+    }
+
+    fileprivate func encode(into container: inout KeyedEncodingContainer<Key>) throws {
+        for (key, value) in values { try container.encode(value, forKey: Key(stringValue: key)) }
+    }
+}
+
+extension GroupRecord.Member: Codable {
+    public init(from decoder: any Decoder) throws {
+        let container = try decoder.container(keyedBy: Key.self)
+        role = try container.decode(Role.self, forKey: "role")
+        pool = try container.decode(UUID128.self, forKey: "pool")
+        generation = try container.decode(UInt64.self, forKey: "generation")
+        incarnation = try container.decode(Incarnation.self, forKey: "incarnation")
+        unknown = try UnknownKeys(in: container, beside: ["role", "pool", "generation", "incarnation"])
+    }
+
+    public func encode(to encoder: any Encoder) throws {
+        var container = encoder.container(keyedBy: Key.self)
+        try unknown.encode(into: &container)
+        try container.encode(role, forKey: "role")
+        try container.encode(pool, forKey: "pool")
+        try container.encode(generation, forKey: "generation")
+        try container.encode(incarnation, forKey: "incarnation")
+    }
+}
+
+extension GroupRecord.Fence: Codable {
+    public init(from decoder: any Decoder) throws {
+        let container = try decoder.container(keyedBy: Key.self)
+        target = try container.decode(ProcessIdentity.self, forKey: "target")
+        confirmed = try container.decodeIfPresent(Confirmation.self, forKey: "confirmed")
+        unknown = try UnknownKeys(in: container, beside: ["target", "confirmed"])
+    }
+
+    public func encode(to encoder: any Encoder) throws {
+        var container = encoder.container(keyedBy: Key.self)
+        try unknown.encode(into: &container)
+        try container.encode(target, forKey: "target")
+        try container.encodeIfPresent(confirmed, forKey: "confirmed")
+    }
+}
+
+extension GroupRecord: Codable {
+    private static let known: Set<String> = [
+        "version", "group", "logUUID", "owner", "epoch", "phase", "members", "previousHolders", "fences",
+        "ownerProcess", "setsAsideLog", "isNew", "leftForMedium", "replayed", "media", "leaseMillis", "critical",
+        "features", "inSync", "sources", "mustFence",
+    ]
+
+    public init(from decoder: any Decoder) throws {
+        let container = try decoder.container(keyedBy: Key.self)
+        version = try container.decode(UInt64.self, forKey: "version")
+        group = try container.decode(GroupID.self, forKey: "group")
+        logUUID = try container.decode(UUID128.self, forKey: "logUUID")
+        owner = try container.decode(NodeID.self, forKey: "owner")
+        epoch = try container.decode(Epoch.self, forKey: "epoch")
+        phase = try container.decode(Phase.self, forKey: "phase")
+        let byName = try container.decode([String: Member].self, forKey: "members")
+        members = Dictionary(uniqueKeysWithValues: byName.map { (NodeID($0.key), $0.value) })
+        previousHolders = try container.decodeIfPresent([NodeID].self, forKey: "previousHolders") ?? []
+        fences = try container.decodeIfPresent([Fence].self, forKey: "fences") ?? []
+        ownerProcess = try container.decodeIfPresent(ProcessIdentity.self, forKey: "ownerProcess")
+        setsAsideLog = try container.decodeIfPresent(Bool.self, forKey: "setsAsideLog") ?? false
+        isNew = try container.decodeIfPresent(Bool.self, forKey: "isNew") ?? false
+        leftForMedium = try container.decodeIfPresent(Bool.self, forKey: "leftForMedium") ?? false
+        replayed = try container.decodeIfPresent(Replayed.self, forKey: "replayed")
+        media = try container.decodeIfPresent([String: UUID128].self, forKey: "media") ?? [:]
+        leaseMillis = try container.decodeIfPresent(UInt64.self, forKey: "leaseMillis")
+        criticalFeatures = try container.decodeIfPresent([String].self, forKey: "critical") ?? []
+        features = try container.decodeIfPresent([String].self, forKey: "features") ?? []
+        unknown = try UnknownKeys(in: container, beside: Self.known)
+    }
+
+    public func encode(to encoder: any Encoder) throws {
+        var container = encoder.container(keyedBy: Key.self)
+        try unknown.encode(into: &container)
+        try container.encode(version, forKey: "version")
+        try container.encode(group, forKey: "group")
+        try container.encode(logUUID, forKey: "logUUID")
+        try container.encode(owner, forKey: "owner")
+        try container.encode(epoch, forKey: "epoch")
+        try container.encode(phase, forKey: "phase")
+        let byName = Dictionary(uniqueKeysWithValues: members.map { ($0.key.rawValue, $0.value) })
+        try container.encode(byName, forKey: "members")
+        if !previousHolders.isEmpty { try container.encode(previousHolders, forKey: "previousHolders") }
+        try container.encode(fences, forKey: "fences")
+        try container.encodeIfPresent(ownerProcess, forKey: "ownerProcess")
+        if setsAsideLog { try container.encode(true, forKey: "setsAsideLog") }
+        if isNew { try container.encode(true, forKey: "isNew") }
+        if leftForMedium { try container.encode(true, forKey: "leftForMedium") }
+        try container.encodeIfPresent(replayed, forKey: "replayed")
+        try container.encode(media, forKey: "media")
+        try container.encodeIfPresent(leaseMillis, forKey: "leaseMillis")
+        if !criticalFeatures.isEmpty { try container.encode(criticalFeatures, forKey: "critical") }
+        if !features.isEmpty { try container.encode(features, forKey: "features") }
+        try container.encode(inSync, forKey: "inSync")
+        try container.encode(sources, forKey: "sources")
+        try container.encode(mustFence, forKey: "mustFence")
+    }
+}
+
+/// A record of format 1. What it does not tell is not known: generations, incarnations, media.
+private struct RecordOfFormat1: Codable {
+    var version: UInt64
+    var group: GroupID
+    var logUUID: UUID128
+    var owner: NodeID
+    var epoch: Epoch
+    var phase: GroupRecord.Phase
+    var inSync: [NodeID]
+    var sources: [NodeID]
+    var mustFence: [ProcessIdentity]
+    var ownerProcess: ProcessIdentity?
+    var setsAsideLog: Bool?
+    var isNew: Bool?
+    var leftForMedium: Bool?
+    var pools: [String: UUID128]
+
+    var raised: GroupRecord {
+        let holders = phase == .published ? inSync : sources
+        var members: [NodeID: GroupRecord.Member] = [:]
+        for (name, pool) in pools { members[NodeID(name)] = GroupRecord.Member(role: .out, pool: pool) }
+        // One whose pool is not told has none that could be right.
+        for node in holders + [owner] where members[node] == nil {
+            members[node] = GroupRecord.Member(role: .out, pool: .zero)
+        }
+        var record = GroupRecord(
+            version: version, group: group, logUUID: logUUID, owner: owner, epoch: epoch, phase: phase,
+            members: members, fences: mustFence.map { GroupRecord.Fence(target: $0) }, ownerProcess: ownerProcess)
+        record.setHolders(holders)
+        record.setsAsideLog = setsAsideLog ?? false
+        record.isNew = isNew ?? false
+        record.leftForMedium = leftForMedium ?? false
+        return record
+    }
+}
+
+extension GroupRecord {
+    static let format = 2
+    /// Features of records that this version understands.
+    static let understood: Set<String> = []
+
+    private struct FormatOnly: Codable { var format: Int }
+    private struct Body<Record: Codable>: Codable {
+        var format: Int
+        var record: Record
+    }
+
+    /// The record's bytes; throws `invalidRecord` for one that no reader would take.
+    func encoded() throws(CoordinationError) -> [UInt8] {
+        if let problem { throw CoordinationError(.invalidRecord, "the record of \(group) is not written: \(problem)") }
+        let encoder = JSONEncoder()
+        encoder.outputFormatting = [.sortedKeys, .prettyPrinted]
+        do {
+            return Array(try encoder.encode(Body(format: Self.format, record: self)))
+        } catch {
+            throw CoordinationError(.invalidRecord, "the record of \(group) cannot be encoded: \(error)")
+        }
+    }
+
+    /// Throws `invalidRecord`, with `place` as the record's name.
+    init(encoded bytes: [UInt8], place: String) throws(CoordinationError) {
+        let data = Data(bytes)
+        do {
+            let format = try JSONDecoder().decode(FormatOnly.self, from: data).format
+            switch format {
+            case 1: self = try JSONDecoder().decode(Body<RecordOfFormat1>.self, from: data).record.raised
+            case Self.format: self = try JSONDecoder().decode(Body<GroupRecord>.self, from: data).record
+            default:
+                throw CoordinationError(
+                    .invalidRecord,
+                    "\(place): format \(format) is not one that this version reads (1 to \(Self.format))")
+            }
+        } catch let error as CoordinationError {
+            throw error
+        } catch {
+            throw CoordinationError(.invalidRecord, "\(place): is not a record: \(error)")
+        }
+        if let unknown = criticalFeatures.first(where: { !Self.understood.contains($0) }) {
+            throw CoordinationError(
+                .invalidRecord, "\(place): needs the feature '\(unknown)', which this version does not have")
+        }
+        if let problem { throw CoordinationError(.invalidRecord, "\(place): \(problem)") }
+    }
+}

@@ -1,0 +1,196 @@
+import ClusterProtocol
+import Coordination
+import LogModel
+import Testing
+
+/// What pool and coordinator know of each other: an older copy of either is not believed (S20).
+struct KnownCopyTests {
+    private static let alpha = Rig.alpha
+    private static let beta = Rig.beta
+    private static let local = LocalLog(logUUID: Rig.logUUID, incarnation: Incarnation(5))
+
+    /// `member`'s copy as the record knows it.
+    private func record(
+        of node: NodeID = Rig.alpha, generation: UInt64, owner: NodeID = Rig.alpha, holders: [NodeID]? = nil
+    ) -> GroupRecord {
+        var record = Rig.record(owner: owner, holders: holders ?? [Self.alpha, Self.beta])
+        record.members[node]?.generation = generation
+        return record
+    }
+
+    // MARK: Every start counts
+
+    @Test("S20: a standby's start is counted at the coordinator, and then confirmed in its pool")
+    func counted() throws {
+        let rig = Rig(Self.beta)
+        let out = rig.start(local: Self.local, generation: 4, record(of: Self.beta, generation: 3))
+        let swap = try #require(out.swap)
+        #expect(swap.version == 11 && swap.epoch == Epoch(5) && swap.members[Self.beta]?.generation == 4)
+        #expect(swap.holders == [Self.alpha, Self.beta] && swap.owner == Self.alpha)
+        var directives: [Directive] = []
+        rig.machine.handle(.swapped(.won), now: rig.now, into: &directives)
+        #expect(directives.contains(.confirmStart))
+        #expect(rig.pass(Rig.lease, heard: true).swap == nil, "once")
+    }
+
+    @Test("S20: an owner's restart is counted by its claim")
+    func countedByClaim() throws {
+        let rig = Rig(Self.alpha, pid: 2)
+        let claim = try #require(rig.start(local: Self.local, generation: 4, record(generation: 3)).swap)
+        #expect(claim.members[Self.alpha]?.generation == 4 && claim.phase == .claimed)
+    }
+
+    @Test("S20: a mirror answers an owner only when its start is counted")
+    func countedBeforeItMirrors() {
+        let rig = Rig(Self.beta)
+        let record = record(of: Self.beta, generation: 3)
+        let enlisting = rig.start(local: Self.local, generation: 4, record)
+        let request = AttachRequest(
+            group: GroupID("g0"), from: Self.alpha, epoch: Epoch(5), logUUID: Rig.logUUID, incarnation: Incarnation(5),
+            head: .zero, acknowledged: .zero, ringBytes: 1 << 20)
+        #expect(rig.take(.attachRequested(request)) == [])
+        #expect(enlisting.swap != nil)
+        #expect(rig.take(.swapped(.won)) == [.acceptAttach(request, generation: 4)])
+    }
+
+    // MARK: An older copy of a pool
+
+    @Test("S20, A6, O15: an owner with an older copy of its pool leaves the group to its partner")
+    func olderPoolOfTheOwner() throws {
+        let rig = Rig(Self.alpha, pid: 2)
+        let out = rig.start(local: Self.local, generation: 4, record(generation: 7))
+        let given = try #require(out.swap)
+        #expect(given.owner == Self.beta && given.holders == [Self.beta])
+    }
+
+    @Test("S20, O15: alone it serves nothing, and says what it is")
+    func olderPoolAlone() {
+        let rig = Rig(Self.alpha, pid: 2)
+        #expect(rig.start(local: Self.local, generation: 4, record(generation: 7, holders: [Self.alpha])).swap == nil)
+        #expect(rig.machine.state(rig.now) == .unavailable)
+        let reason = rig.machine.reason(rig.now) ?? ""
+        #expect(reason.contains("older copy") && reason.contains("4 times") && reason.contains("counted 7"))
+        #expect(rig.command(.forgetCoordinator).refusal?.contains("older copy") == true, "A11, S9")
+    }
+
+    @Test(
+        "S20, A6: a standby with an older copy of its pool, or of its log, takes nothing over",
+        arguments: [true, false])
+    func olderPoolOfTheMirror(isOfAnOlderOpening: Bool) {
+        let rig = Rig(Self.beta)
+        let known = record(of: Self.beta, generation: isOfAnOlderOpening ? 4 : 7)
+        let log = LocalLog(logUUID: Rig.logUUID, incarnation: Incarnation(isOfAnOlderOpening ? 3 : 5))
+        rig.start(local: log, generation: 4, known)
+        #expect(rig.pass(5 * Rig.lease).swap == nil)
+        #expect(!rig.machine.takeoverPossible(rig.now) && rig.machine.state(rig.now) == .unavailable)
+    }
+
+    @Test(
+        "S13, S20, A6: an older copy that counts as in sync is counted out before it is begun anew, above what was counted"
+    )
+    func olderCopyIsBegunAnew() throws {
+        let rig = Rig(Self.beta)
+        let known = record(of: Self.beta, generation: 7)
+        rig.start(local: Self.local, generation: 4, known)
+        let request = AttachRequest(
+            group: GroupID("g0"), from: Self.alpha, epoch: Epoch(5), logUUID: Rig.logUUID, incarnation: Incarnation(5),
+            head: .zero, acknowledged: .zero, ringBytes: 1 << 20)
+        #expect(rig.take(.attachRequested(request)).attachRefusal == .lostLog)
+        var out = known
+        out.version += 1
+        out.epoch = out.epoch.next
+        out.setHolders([Self.alpha])
+        var again = request
+        again.epoch = out.epoch
+        rig.take(.attachRequested(again))
+        #expect(rig.take(.recordRead(out)) == [.acceptAttach(again, generation: 8)])
+    }
+
+    @Test("S14, S20: a mirror joins with its pool, its generation and the log's opening")
+    func joinsWithAll() throws {
+        let rig = Rig.owner()
+        rig.take(.railUp)
+        let copy = MirrorContents(pool: Rig.pool(Self.beta), generation: 6, isKept: false)
+        let swap = try #require(rig.take(.attached(durable: LSN(640), copy)).swap)
+        let member = try #require(swap.members[Self.beta])
+        #expect(member.role == .inSync && member.generation == 6 && member.incarnation == Incarnation(2))
+    }
+
+    @Test(
+        "S20: a mirror that comes back as an older start of its pool is counted out",
+        arguments: [(6, false), (7, true), (8, true)])
+    func comesBackOlder(generation: UInt64, isKnown: Bool) throws {
+        let rig = Rig.owner()
+        rig.take(.railUp)
+        let copy = MirrorContents(pool: Rig.pool(Self.beta), generation: 7, isKept: false)
+        rig.take(.attached(durable: LSN(640), copy))
+        rig.take(.swapped(.won))
+        rig.take(.renewed(startedAt: rig.now, record: rig.machine.record))
+        rig.take(.railDown)
+        rig.take(.tick)
+        rig.attach(kept: true, generation: generation)
+        rig.take(.tick)
+        #expect((rig.machine.state(rig.now) == .mirrored) == isKnown)
+    }
+
+    // MARK: An older coordinator
+
+    @Test(
+        "S20, A5: a pool that has seen a later epoch, or a later start, refuses the coordinator",
+        arguments: [(6, 3), (5, 9)])
+    func olderCoordinator(epoch: UInt64, generation: UInt64) throws {
+        let rig = Rig(Self.alpha, pid: 2)
+        let out = rig.start(local: Self.local, generation: generation, seen: epoch, record(generation: 3))
+        #expect(out.swap == nil && rig.machine.state(rig.now) == .unavailable)
+        #expect(rig.machine.reason(rig.now)?.contains("lost its memory") == true)
+        let decided = try #require(rig.command(.forgetCoordinator).swap)
+        #expect(decided.epoch > Epoch(epoch) && decided.holders == [Self.alpha])
+        #expect(decided.members[Self.alpha]?.generation == generation)
+        #expect(decided.mustFence == [Rig.process(Self.alpha, 1)])
+    }
+
+    @Test("A11: what is blocked for another reason is not decided by forgetting the coordinator")
+    func forgetOnlyWhatWasForgotten() {
+        let rig = Rig(Self.alpha, pid: 2, pool: UUID128(high: 9, low: 9))
+        #expect(rig.start(local: Self.local, record(generation: 1, holders: [Self.alpha])).swap == nil)
+        #expect(rig.command(.forgetCoordinator).refusal?.contains("not the one that the coordinator knows") == true)
+    }
+
+    // MARK: A claim by force
+
+    @Test("A7: who was complete takes back without force what a forced claim has not published, and replays its log")
+    func takenBack() throws {
+        let stale = Rig(Self.beta)
+        stale.start(local: Self.local, record(generation: 1, holders: [Self.alpha]))
+        let forced = try #require(stale.command(.takeOver(force: true)).swap)
+        #expect(forced.setsAsideLog && forced.previousHolders == [Self.alpha] && forced.holders == [Self.beta])
+        for force in [false, true] {
+            let complete = Rig(Self.alpha, pid: 2)
+            complete.start(local: Self.local, forced)
+            let back = try #require(complete.command(.takeOver(force: force)).swap)
+            #expect(!back.setsAsideLog && back.holders == [Self.alpha] && back.previousHolders.isEmpty)
+            for event in [Event.swapped(.won), Rig.fenced, .mediaLocked([:])] { complete.take(event) }
+            #expect(complete.take(.sealed) == [.recover(askingFirst: false)])
+        }
+    }
+
+    @Test("A4: of a log that the recovery tool wrote to the medium no copy counts: whoever claims sets its own aside")
+    func replayed() throws {
+        var record = record(generation: 1)
+        record.phase = .claimed
+        record.setHolders([])
+        record.ownerProcess = nil
+        record.replayed = GroupRecord.Replayed(node: Self.alpha, end: LSN(640), at: "now")
+        for node in [Self.alpha, Self.beta] {
+            let rig = Rig(node)
+            var out = rig.start(local: Self.local, record)
+            if out.swap == nil { out = rig.pass(3 * Rig.lease) }
+            let claim = try #require(out.swap)
+            #expect(claim.owner == node && claim.holders == [node])
+            for event in [Event.swapped(.won), Rig.fenced, .mediaLocked([:])] { rig.take(event) }
+            #expect(rig.take(.sealed) == [.setLogAside])
+            rig.take(.recovered(end: LSN(640)))
+            #expect(rig.take(.logOpened).swap?.replayed == nil)
+        }
+    }
+}

@@ -1,0 +1,205 @@
+import ClusterProtocol
+import Coordination
+import LogModel
+import Testing
+
+/// Alive but of no use is not alive: claims that do not end, owners that may not serve, observers that slept (S16, S17).
+struct UselessTests {
+    private static let alpha = Rig.alpha
+    private static let beta = Rig.beta
+    private static let dead = Rig.process(Rig.alpha)
+
+    private func presence(_ counter: UInt64, problems: [String: String]? = nil) -> Presence {
+        Presence(
+            process: Rig.process(Self.beta), counter: counter, pool: Rig.pool(Self.beta), problems: problems)
+    }
+
+    /// Alpha, restarted, has claimed and cannot lock its medium; its partner lives for so long.
+    private func stuck(for time: Nanos, leftBefore: Bool = false, problems: [String: String]? = nil) -> (
+        Rig, [Directive]
+    ) {
+        let rig = Rig(Self.alpha, pid: 2)
+        var record = Rig.record()
+        record.leftForMedium = leftBefore
+        rig.start(local: LocalLog(logUUID: Rig.logUUID, incarnation: Incarnation(5)), record)
+        rig.take(.swapped(.won))
+        rig.take(Rig.fenced)
+        var out: [Directive] = []
+        let end = rig.now + time
+        var counter: UInt64 = 0
+        while rig.now < end {
+            counter += 1
+            rig.presence = presence(counter, problems: problems)
+            rig.take(.stepFailed("vol0.img: does not exist"))
+            out += rig.pass(Rig.heartbeat)
+        }
+        return (rig, out)
+    }
+
+    @Test("C3: a claim that does not go on is given back to a partner that holds everything; once")
+    func givenBack() throws {
+        let limit: Nanos = 15_000 * millis
+        #expect(!stuck(for: limit - 2 * Rig.heartbeat).1.contains(.releaseMedia))
+        let (rig, out) = stuck(for: limit + 3 * Rig.heartbeat)
+        #expect(out.contains(.releaseMedia))
+        let given = try #require(rig.take(.mediaReleased).swap)
+        #expect(given.owner == Self.beta && given.holders == [Self.alpha, Self.beta] && given.leftForMedium)
+        #expect(given.phase == .claimed && given.ownerProcess == nil)
+        #expect(!stuck(for: 4 * limit, leftBefore: true).1.contains(.releaseMedia))
+        #expect(stuck(for: 605_000 * millis, leftBefore: true).1.contains(.releaseMedia))
+    }
+
+    @Test("C3: not to one that says that it could not serve it either")
+    func notToAnEquallyBlindPartner() {
+        #expect(!stuck(for: 60_000 * millis, problems: ["g0": "vol0.img: does not exist"]).1.contains(.releaseMedia))
+        #expect(stuck(for: 60_000 * millis, problems: ["g1": "vol1.img: does not exist"]).1.contains(.releaseMedia))
+    }
+
+    @Test("C3: a log in doubt is not left to a partner that could not serve it; it decides alone in the end")
+    func doubtBesideABlindPartner() {
+        let rig = Rig(Self.alpha, pid: 2)
+        rig.start(local: LocalLog(logUUID: Rig.logUUID, incarnation: Incarnation(5)), Rig.record())
+        for event in [Event.swapped(.won), Rig.fenced, .mediaLocked([:]), .sealed, .tailInDoubt("ends at 640")] {
+            rig.take(event)
+        }
+        var out: [Directive] = []
+        for counter in 1...UInt64(400) where !out.contains(.recover(askingFirst: false)) {
+            rig.presence = presence(counter, problems: ["g0": "vol0.img: does not exist"])
+            out += rig.pass(Rig.heartbeat)
+            #expect(!out.contains(.releaseMedia))
+        }
+        #expect(out.contains(.recover(askingFirst: false)))
+    }
+
+    @Test("C3: what a standby could not take over is no possible takeover, on both nodes, and no handover")
+    func problemIsSaid() {
+        let standby = Rig.standby()
+        standby.take(.takeoverProblem("vol0.img: does not exist"))
+        #expect(!standby.machine.takeoverPossible(standby.now))
+        #expect(standby.machine.heartbeat.problem == "vol0.img: does not exist")
+        #expect(standby.machine.reason(standby.now) == "vol0.img: does not exist")
+        let owner = Rig.mirrored()
+        #expect(owner.machine.takeoverPossible(owner.now))
+        owner.take(.peerSaid(standby.machine.heartbeat))
+        #expect(!owner.machine.takeoverPossible(owner.now) && owner.machine.isHeldTwice(owner.now))
+        #expect(owner.machine.reason(owner.now)?.contains("beta could not take over: vol0.img") == true)
+        #expect(owner.command(.handOver).refusal?.contains("vol0.img") == true)
+        owner.take(.peerSaid(Heartbeat()))
+        #expect(owner.machine.takeoverPossible(owner.now))
+    }
+
+    @Test(
+        "C4: an owner that says that it lost its right to serve is as good as silent, once the coordinator has not seen it"
+    )
+    func suspendedOwner() {
+        let rig = Rig.standby()
+        rig.take(.railUp)
+        var out: [Directive] = []
+        for _ in 0..<50 {
+            rig.take(.peerSaid(Heartbeat(isSuspended: true)))
+            out += rig.pass(Rig.heartbeat, heard: true)
+        }
+        #expect(out.swap?.owner == Self.beta)
+        let served = Rig.standby()
+        served.take(.railUp)
+        for _ in 0..<50 {
+            served.take(.peerSaid(Heartbeat()))
+            #expect(served.pass(Rig.heartbeat, heard: true).swap == nil)
+        }
+    }
+
+    @Test("C4: a suspended owner says so")
+    func saysSo() {
+        let rig = Rig.mirrored()
+        #expect(!rig.machine.heartbeat.isSuspended)
+        rig.pass(2 * Rig.lease, heard: true)
+        #expect(rig.machine.heartbeat.isSuspended && !rig.machine.isServing)
+    }
+
+    @Test("C7, S16: who slept takes its own gap for its own, not for the owner's silence")
+    func ownSleep() {
+        let rig = Rig.standby()
+        rig.take(.railUp)
+        rig.pass(Rig.timeout, heard: true)
+        rig.now += 10 * Rig.lease
+        // What it asks the coordinator when it wakes is answered before its first tick.
+        #expect(rig.take(.peerPresence(nil, deadProcess: nil, askedAt: rig.now)).swap == nil)
+        #expect(rig.take(.tick).swap == nil)
+        #expect(rig.pass(Rig.lease - 2 * Rig.heartbeat).swap == nil)
+        #expect(rig.pass(Rig.lease).swap?.owner == Self.beta, "then the owner's own silence")
+    }
+
+    @Test("C7: an owner that slept does not take its mirror for silent, nor its medium for stuck")
+    func ownersSleep() {
+        let rig = Rig.mirrored()
+        rig.take(.medium(MediumTrouble(since: rig.now, reason: "a write failed", isLogFull: false)))
+        rig.now += 60_000 * millis
+        rig.take(.renewed(startedAt: rig.now, record: rig.machine.record))
+        let out = rig.take(.tick)
+        #expect(!out.contains(.closeRail) && !out.contains(.releaseMedia))
+    }
+
+    @Test("C5: a full medium keeps the group where it is, and its reads with it")
+    func fullMedium() {
+        let rig = Rig.mirrored()
+        let trouble = MediumTrouble(since: rig.now, reason: "vol0.img: no space", isLogFull: false, isFull: true)
+        rig.take(.medium(trouble))
+        let out = rig.pass(60_000 * millis, heard: true, renewing: rig.machine.record)
+        #expect(!out.contains(.releaseMedia) && rig.machine.isServing)
+        #expect(rig.machine.reason(rig.now)?.contains("full for whoever writes") == true)
+    }
+
+    // MARK: Fences
+
+    @Test("C1: what was confirmed dead stands in the record before anything else can fail, and is not fenced again")
+    func confirmationsAreRecorded() throws {
+        var record = Rig.record()
+        for pid in Int32(2)...200 {
+            let rig = Rig(Self.alpha, pid: pid)
+            let local = LocalLog(logUUID: Rig.logUUID, incarnation: Incarnation(5))
+            let claim = try #require(rig.start(local: local, record).swap)
+            #expect(claim.mustFence == [Rig.process(Self.alpha, pid - 1)] && claim.fences.count <= 10)
+            rig.take(.swapped(.won))
+            let confirmation = GroupRecord.Fence.Confirmation(method: "process", by: "alpha", at: "now")
+            let dead = GroupRecord.Fence(target: Rig.process(Self.alpha, pid - 1), confirmed: confirmation)
+            var out: [Directive] = []
+            rig.machine.handle(.fenced([dead], problem: nil), now: rig.now, into: &out)
+            #expect(out.contains(.lockMedia(expected: [:])), "the takeover does not wait for it")
+            record = try #require(out.swap)
+            #expect(record.mustFence.isEmpty && record.fences.last?.confirmed == confirmation)
+        }
+    }
+
+    @Test("C2: of several processes each is confirmed for itself")
+    func confirmedApart() throws {
+        let rig = Rig(Self.alpha, pid: 2)
+        let record = Rig.record(phase: .claimed, mustFence: [Rig.process(Self.beta, 7)])
+        rig.start(local: LocalLog(logUUID: Rig.logUUID, incarnation: Incarnation(5)), record)
+        rig.take(.swapped(.won))
+        let confirmation = GroupRecord.Fence.Confirmation(method: "process", by: "alpha", at: "now")
+        var out: [Directive] = []
+        rig.machine.handle(
+            .fenced([GroupRecord.Fence(target: Self.dead, confirmed: confirmation)], problem: "runs elsewhere"),
+            now: rig.now, into: &out)
+        #expect(out.swap?.mustFence == [Rig.process(Self.beta, 7)])
+        rig.take(.swapped(.won))
+        #expect(rig.pass(2 * Rig.heartbeat).contains(.fence([Rig.process(Self.beta, 7)])))
+    }
+
+    @Test("C2, S18: an operator's word confirms what no fence can, and stands in the record with who and when")
+    func confirmDead() throws {
+        let rig = Rig.standby()
+        rig.take(.peerPresence(nil, deadProcess: Self.dead, askedAt: rig.now))
+        rig.take(.swapped(.won))
+        rig.take(.fenced([], problem: "runs elsewhere"))
+        #expect(rig.command(.confirmDead(Self.beta, by: "ann", at: "noon"), id: 7).refusal != nil)
+        let swap = try #require(rig.command(.confirmDead(Self.alpha, by: "ann", at: "noon"), id: 8).swap)
+        #expect(swap.mustFence.isEmpty)
+        #expect(
+            swap.fences.last?.confirmed == GroupRecord.Fence.Confirmation(method: "operator", by: "ann", at: "noon"))
+        let done = rig.take(.swapped(.won), after: Rig.heartbeat)
+        let command = Command.confirmDead(Self.alpha, by: "ann", at: "noon")
+        #expect(done.contains(.commandDone(command, CommandID(rawValue: 8), refusal: nil)))
+        #expect(done.contains(.fence([])), "the takeover goes on at once")
+    }
+}
