@@ -44,11 +44,12 @@ extension GroupMachine {
             let old = record.ownerProcess == settings.process ? nil : record.ownerProcess
             swap(to: givenAway(record, isSource: false, fencing: old), .giveAway, now, &out)
         } else {
-            block(
-                Block(
-                    reason:
-                        "\(whatIsMissing(record)), and no other log is complete; bring back the right pool, or decide "
-                        + "with `twinlog takeover --force`"), &out)
+            let way = record.previousHolders.first { $0 != me }
+                .map { "go back to \($0)'s log with `twinlog takeover --on \($0)`" }
+            let reason =
+                "\(whatIsMissing(record)), and no other log is complete; bring back the right pool, or "
+                + (way ?? "decide with `twinlog takeover --force`")
+            block(Block(reason: reason), &out)
         }
     }
 
@@ -68,7 +69,8 @@ extension GroupMachine {
                 reason: "this node's pool has seen epoch \(seen), the coordinator only \(record.epoch): \(advice)",
                 coordinatorForgot: true)
         }
-        if case .coordinatorOlder = poolAge(in: record), let member = record.members[me] {
+        // Of a copy that does not count, nothing is lost with its count.
+        if case .coordinatorOlder = poolAge(in: record), let member = record.members[me], member.role != .out {
             return Block(
                 reason: "this is start \(standing.generation) of this node's pool, the coordinator has counted only "
                     + "\(member.generation): \(advice)", coordinatorForgot: true)
@@ -238,6 +240,8 @@ extension GroupMachine {
         given.epoch = record.epoch.next
         given.phase = .claimed
         given.setHolders(record.holders.filter { isSource || $0 != me })
+        // If the partner's log turns out to be worse, an operator can come back to this one: it is judged anew then.
+        if !isSource, record.isHolder(me) { given.previousHolders = [me] }
         given.ownerProcess = nil
         if let process { given.fence(process) }
         return given

@@ -399,7 +399,10 @@ public struct GroupMachine: Sendable {
 
     /// Has this start counted at the coordinator, if nothing else does; answers whether it is.
     mutating func enlist(_ record: GroupRecord, _ now: Nanos, _ out: inout [Directive]) -> Bool {
-        guard case .notCounted = poolAge(in: record) else { return true }
+        switch poolAge(in: record) {
+        case .notCounted, .coordinatorOlder: break
+        case .unknownPool, .current, .older: return true
+        }
         var next = record
         next.version += 1
         next.members[me]?.generation = standing.generation

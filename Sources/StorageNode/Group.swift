@@ -274,8 +274,10 @@ final class Group {
         }
     }
 
+    /// What an earlier owner wrote and did not flush is read from now on, so it must not be lost any more (S23).
     private func setLogAside() {
         let region = region
+        let media = mediaByVolume
         let pool = node.pool
         node.report(
             Report(
@@ -284,6 +286,7 @@ final class Group {
             ), group: configuration.id)
         step {
             do {
+                for medium in media.values { try medium.flush() }
                 return .recovered(end: try MirrorRegion.archive(region, pool: pool))
             } catch {
                 return .stepFailed("\(error)")

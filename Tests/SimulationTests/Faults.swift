@@ -9,6 +9,9 @@ final class Faults {
     private let meanPause: UInt64
     private var isOver = false
     private var poolLost = false
+    /// Faults that come one after another need the time to be seen through.
+    private var restsUntil: UInt64 = 0
+    private var imageOfRecord: GroupRecord?
 
     init(_ world: World) {
         self.world = world
@@ -20,14 +23,21 @@ final class Faults {
     private func next() {
         world.after(world.random.between(1, 2 * meanPause)) { [self] in
             guard !isOver else { return }
-            inject()
+            if world.now >= restsUntil { inject() }
             next()
         }
     }
 
     private func inject() {
         let node = world.nodes[Int(world.random.between(0, 1))]
-        switch world.random.between(0, 99) {
+        switch world.random.between(0, 119) {
+        case 100..<104: pauseBoth()
+        case 104..<108: node.image = node.contents
+        case 108..<111: rollBack(node)
+        case 111..<113: imageOfRecord = world.coordinator.record
+        case 113..<116: rollBackCoordinator()
+        case 116..<118: failMemory(of: node)
+        case 118: force(node)
         case 0..<13: kill(node)
         case 13..<16: hangMemory(of: node)
         case 16..<19: world.nodes.forEach(kill)
@@ -71,6 +81,42 @@ final class Faults {
         spell({ process.pause() }, { process.resume() })
     }
 
+    /// The machine that both run on sleeps; each wakes a little later than the other.
+    private func pauseBoth() {
+        let processes = world.nodes.compactMap(\.process).filter { !$0.isPaused && !$0.isDying }
+        guard processes.count == 2 else { return }
+        world.coverage.pausesOfBoth += 1
+        let length = world.random.between(300, 5000) * millisecond
+        for process in processes {
+            process.pause()
+            world.after(length + world.random.between(0, 80) * millisecond) { process.resume() }
+        }
+    }
+
+    /// By mistake: soon after, the operator tells the other node to take the group back.
+    private func force(_ node: SimNode) {
+        command(.takeOver(force: true), to: node)
+        let other = world.nodes[1 - node.index]
+        if other.process == nil { world.start(other) }
+        world.after(world.random.between(1, 1500) * millisecond) { [self] in
+            if !isOver { command(.takeOver(force: false), to: other) }
+        }
+    }
+
+    /// While the other copy is what the record takes it for.
+    private func failMemory(of node: SimNode) {
+        let other = world.nodes[1 - node.index]
+        guard let process = node.process, !process.isDying, let record = world.coordinator.record,
+            !record.isHolder(other.name) || record.members[other.name]?.pool == other.pool
+        else { return }
+        world.coverage.memoriesFailed += 1
+        world.note("memory of \(process.name) fails")
+        process.hasMemoryFailed = true
+        world.after(world.random.between(500, 4000) * millisecond) { [self] in
+            if !isOver, node.process === process { kill(node) }
+        }
+    }
+
     private func block(_ senders: [Int]) {
         spell(
             { for sender in senders { world.setBlocked(from: sender, true) } },
@@ -112,22 +158,78 @@ final class Faults {
     private func command(_ command: Command, to node: SimNode) {
         guard let process = node.process else { return }
         world.note("command \(command) to \(process.name)")
-        if case .takeOver = command { world.oracle.willTakeOver(process) }
+        if case .takeOver(let force) = command { world.oracle.willTakeOver(process, byForce: force) }
         process.perform { process.handle(.command(command, CommandID(rawValue: 1))) }
         if command == .stop { restart(node) }
     }
 
-    /// Once in a run, and only while another copy is complete: the node comes back with an empty pool (S20).
+    /// Whether a node's copy may go: it is down, and the other one is complete.
+    private func isSpare(_ node: SimNode) -> Bool {
+        let other = world.nodes[1 - node.index]
+        guard node.process == nil, let record = world.coordinator.record, record.isHolder(other.name),
+            let member = record.members[other.name], member.pool == other.pool, !record.setsAsideLog
+        else { return false }
+        return member.generation <= other.standing.generation && other.process?.hasMemoryFailed != true
+    }
+
+    /// An older copy of the node's pool takes its place (S20). One of the same start has no mark of its age.
+    private func rollBack(_ node: SimNode) {
+        guard let image = node.image, image.pool == node.pool, let record = world.coordinator.record,
+            image.standing.generation < record.members[node.name]?.generation ?? 0
+        else { return }
+        if let process = node.process { world.kill(process) }
+        world.after(world.random.between(20, 400) * millisecond) { [self] in
+            if isSpare(node), !isOver {
+                world.note("\(node.name) gets an older copy of its pool, of start \(image.standing.generation)")
+                world.coverage.poolsRolledBack += 1
+                node.contents = image
+            }
+            restart(node)
+        }
+    }
+
+    /// The coordinator forgets that a mirror was counted out (S13, S20). Both nodes were down; the operator makes the pool right
+    /// that refuses it.
+    private func rollBackCoordinator() {
+        guard let image = imageOfRecord, let record = world.coordinator.record, record.phase == .published,
+            image.phase == .published, image.owner == record.owner, image.epoch < record.epoch,
+            image.members[image.owner]?.incarnation == record.members[record.owner]?.incarnation,
+            record.holders == [record.owner], image.holders.count == 2,
+            let owner = world.nodes.first(where: { $0.name == record.owner }),
+            owner.process?.hasMemoryFailed != true, owner.pool == record.members[record.owner]?.pool
+        else { return }
+        restsUntil = world.now + 6 * second
+        for process in world.nodes.compactMap(\.process) { world.kill(process) }
+        world.after(500 * millisecond) { [self] in
+            guard world.nodes.allSatisfy({ $0.process == nil }), world.coordinator.record == record else { return }
+            world.note("the coordinator is an older copy: version \(image.version)")
+            world.coverage.coordinatorsRolledBack += 1
+            world.coordinator.record = image
+            for node in world.nodes {
+                world.after(world.random.between(0, 200) * millisecond) { [self] in
+                    if node.process == nil { world.start(node) }
+                }
+            }
+            decide(by: owner, until: world.now + 4 * second)
+        }
+    }
+
+    private func decide(by owner: SimNode, until deadline: UInt64) {
+        guard world.now < deadline else { return }
+        if let process = owner.process, process.isBlocked {
+            world.coverage.coordinatorsForgotten += 1
+            return process.perform { process.handle(.command(.forgetCoordinator, CommandID(rawValue: 2))) }
+        }
+        world.after(50 * millisecond) { self.decide(by: owner, until: deadline) }
+    }
+
+    /// The node comes back with an empty pool (S20): in some runs once, in others again and again.
     private func losePool(of node: SimNode) {
-        guard !poolLost else { return }
+        guard !poolLost || world.losesPoolsAgain else { return }
         poolLost = true
         if let process = node.process { world.kill(process) }
         world.after(world.random.between(20, 400) * millisecond) { [self] in
-            let other = world.nodes[1 - node.index]
-            let isSafe =
-                node.process == nil && world.coordinator.holders().contains(other.name)
-                && world.coordinator.record?.members[other.name]?.pool == other.pool
-            if isSafe {
+            if isSpare(node) {
                 world.note("\(node.name) loses its pool")
                 world.coverage.poolsLost += 1
                 node.pool = UUID128.random(using: &world.random)

@@ -32,17 +32,17 @@ extension World {
     }
 
     /// The one process that serves.
-    private var servingOwner: SimProcess? {
+    var servingOwner: SimProcess? {
         let serving = nodes.compactMap(\.process).filter { $0.machine.isServing && $0.owner?.isServing == true }
         oracle.expect(serving.count < 2, "S15: two processes serve")
         return serving.first
     }
 
-    private func isMirrored(_ node: SimNode) -> Bool {
+    func isMirrored(_ node: SimNode) -> Bool {
         node.process.map { $0.machine.state($0.clock) == .mirrored } ?? false
     }
 
-    private func describe(_ node: SimNode) -> String {
+    func describe(_ node: SimNode) -> String {
         guard let process = node.process else { return "\(node.name) is down" }
         let state = process.machine.state(process.clock)
         return "\(process.name) is \(state.rawValue) (\(process.machine.reason(process.clock) ?? "no reason"))"

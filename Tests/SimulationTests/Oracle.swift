@@ -21,6 +21,7 @@ final class Oracle {
     /// Owners and claimers that were claimed over since the last publication.
     private var claimedOver: [ProcessIdentity] = []
     private var commandedToTakeOver: Set<ProcessIdentity> = []
+    private var commandedByForce: Set<ProcessIdentity> = []
 
     init(_ world: World) {
         self.world = world
@@ -105,9 +106,12 @@ final class Oracle {
 
     /// Every node that may take over holds everything that is promised: in its log, or on the medium (S1, S13, S14).
     func checkCopies(_ occasion: @autoclosure () -> String) {
+        // What was forced is given up, and what was complete before is not any more.
+        guard world.coordinator.record?.setsAsideLog != true else { return }
         for holder in world.coordinator.holders() {
             guard let node = world.nodes.first(where: { $0.name == holder }),
-                world.coordinator.record?.members[holder]?.pool == node.pool
+                let member = world.coordinator.record?.members[holder], member.pool == node.pool,
+                member.generation <= node.standing.generation
             else { continue }
             expectHolds(node, "after \(occasion())")
         }
@@ -151,8 +155,13 @@ final class Oracle {
         if new.owner == process.node.name {
             expect(!new.mustFence.contains(process.identity), "S16: \(process.name) is to fence itself")
             expectSuspect(old, process)
+            if new.setsAsideLog {
+                return expect(isForced(process), "S13: \(process.name) gives logs up, and nobody forced it")
+            }
+            if old.previousHolders.contains(process.node.name) { world.coverage.forcedTakenBack += 1 }
             expect(
-                old.isHolder(process.node.name) && old.members[process.node.name]?.pool == process.node.pool,
+                (old.isHolder(process.node.name) || old.previousHolders.contains(process.node.name))
+                    && old.members[process.node.name]?.pool == process.node.pool,
                 "S13: \(process.name) claims with a stale copy")
             if old.phase == .published, old.owner != new.owner { world.coverage.takeovers += 1 }
             if old.phase == .claimed { world.coverage.claimsAnew += 1 }
@@ -177,6 +186,7 @@ final class Oracle {
             let alive = claimedOver.filter { $0 != process.identity && world.process($0)?.isDead == false }
             expect(alive.isEmpty, "S16: \(process.name) publishes while \(alive) may still write to the medium")
             claimedOver = []
+            if old?.setsAsideLog == true { giveUp() }
             for block in 0..<World.blocks {
                 expect(
                     world.medium.durable[block] >= floor[block],
@@ -190,6 +200,12 @@ final class Oracle {
         }
     }
 
+    /// What is not on the medium when a forced takeover is published is lost, by an operator's decision.
+    private func giveUp() {
+        world.coverage.forcedPublications += 1
+        for block in 0..<World.blocks { floor[block] = min(floor[block], world.medium.durable[block]) }
+    }
+
     func announced(_ process: SimProcess) {
         let isLate = world.now > (lastAnnounced[process.identity] ?? 0) + World.lease / 2
         if isLate { announcesSince[process.identity] = world.now }
@@ -197,7 +213,27 @@ final class Oracle {
     }
 
     /// An operator says so, which needs no suspicion.
-    func willTakeOver(_ process: SimProcess) { commandedToTakeOver.insert(process.identity) }
+    func willTakeOver(_ process: SimProcess, byForce: Bool) {
+        commandedToTakeOver.insert(process.identity)
+        if byForce { commandedByForce.insert(process.identity) }
+    }
+
+    /// What its claim sets aside, an operator gave up: this process', or one that the claim goes back to.
+    func isForced(_ process: SimProcess) -> Bool {
+        commandedByForce.contains { $0.node == process.identity.node }
+    }
+
+    /// One copy is enough only while the record counts no other (S13), whatever the link is like.
+    func checkRule(of process: SimProcess) {
+        let rule = process.machine.acknowledgementRule
+        guard rule.allowed, !rule.needsMirror, process.owner?.isServing == true,
+            process.machine.ownershipValid(process.clock), let record = world.coordinator.record,
+            record.ownerProcess == process.identity
+        else { return }
+        expect(
+            record.holders == [process.node.name],
+            "S13: \(process.name) would acknowledge with one copy while \(record.holders) are in sync by the record")
+    }
 
     /// Nobody takes the group from an owner that has given its signs of life in time for a while (S16).
     private func expectSuspect(_ old: GroupRecord, _ process: SimProcess) {
@@ -228,9 +264,12 @@ final class Oracle {
         case "medium-failed" where report.message.contains("gets the group"): world.coverage.leftForMedium += 1
         case "release-hangs": world.coverage.releasesHung += 1
         case "not-taken": world.coverage.giftsTakenBack += 1
-        case "log-corrupt": expect(false, "\(process.name): \(report.message)")
+        case "log-corrupt": expect(process.hasMemoryFailed, "\(process.name): \(report.message)")
         case "handover-aborted": world.coverage.handoversAborted += 1
-        case "blocked": expect(false, "\(process.name) is blocked: \(report.message)")
+        case "claim-given-back": world.coverage.claimsGivenBack += 1
+        case "blocked":
+            let isExpected = report.message.contains("has lost its memory") && world.coverage.coordinatorsRolledBack > 0
+            expect(isExpected || process.hasMemoryFailed, "\(process.name) is blocked: \(report.message)")
         default: break
         }
     }

@@ -50,7 +50,9 @@ final class OwnerModel {
 
     private var mirror: Attached?
     private var lastMirrorHead: LSN
+    /// What the copy that `lastCopy` names holds at least, while it is not attached.
     private var lastMirrorDurable: LSN
+    private var lastCopy: MirrorContents?
     private(set) var isServing = false
     private(set) var isRevoked = false
     private var isPersisting = false
@@ -115,7 +117,12 @@ final class OwnerModel {
         onQuiet = body
     }
 
-    func attach(_ rail: Rail, key: UInt64, durable: LSN) {
+    func attach(_ rail: Rail, key: UInt64, durable: LSN, _ contents: MirrorContents) {
+        // What is known of another copy is not true of this one.
+        if !contents.isKept || contents.pool != lastCopy?.pool || contents.generation != lastCopy?.generation {
+            lastMirrorDurable = durable
+        }
+        lastCopy = contents
         let session = MirrorSession(durable: durable, mirrorHead: lastMirrorHead, head: head)
         mirror = Attached(rail: rail, key: key, session: session)
         schedulePump()
@@ -189,16 +196,21 @@ final class OwnerModel {
     }
 
     private func persistIfNeeded() {
-        guard !isPersisting, localDurable < tail else { return }
+        guard !isPersisting, localDurable < tail, !process.hasMemoryFailed else { return }
         guard world.persistsLater else { return persist(to: tail) }
         isPersisting = true
         let reached = tail
-        process.later(world.random.between(0, 4) * millisecond) { [self] in
-            isPersisting = false
-            guard process.owner === self else { return }
-            persist(to: reached)
-            pump()
+        process.later(world.random.between(0, 4) * millisecond) { self.persistLater(to: reached) }
+    }
+
+    private func persistLater(to reached: LSN) {
+        guard !process.node.isMemoryHung else {
+            return process.node.whenMemoryGoesOn.append { [self] in process.perform { self.persistLater(to: reached) } }
         }
+        isPersisting = false
+        guard process.owner === self, !process.hasMemoryFailed else { return }
+        persist(to: reached)
+        pump()
     }
 
     private func persist(to reached: LSN) {

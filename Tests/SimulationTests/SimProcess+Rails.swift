@@ -53,6 +53,8 @@ final class MirrorTargetModel {
 
     /// Completes only when the bytes are durable (S11).
     private func persist(_ done: @escaping () -> Void, _ persist: @escaping () -> Void) {
+        // What it stores is not in the memory that failed, and is never completed (S11, S26).
+        guard !process.hasMemoryFailed else { return }
         let reached = stored
         underWay.append(
             (
@@ -176,7 +178,7 @@ extension SimProcess {
         switch message {
         case .attached(let key, let durable, let contents):
             guard let owner, durable <= owner.tail else { return closeRail() }
-            owner.attach(rail, key: key, durable: durable)
+            owner.attach(rail, key: key, durable: durable, contents)
             handle(.attached(durable: durable, contents))
         case .refused(let refusal, let reason): handle(.attachRefused(refusal, reason))
         case .heartbeat(let heartbeat): handle(.peerSaid(heartbeat))
@@ -238,6 +240,7 @@ extension SimProcess {
     func acceptAttach(_ request: AttachRequest, generation: UInt64) {
         guard let rail = mirrorRail else { return }
         guard !isPreparingRegion else { return refuseAttach(.notReady, "the region is still being prepared") }
+        guard !hasMemoryFailed else { return refuseAttach(.damaged, "memory has failed") }
         isPreparingRegion = true
         let earlier = mirrorTarget
         mirrorTarget = nil

@@ -28,6 +28,8 @@ final class SimProcess {
     private var isHandling = false
 
     private(set) var isPaused = false
+    /// What this process stores from now on does not become durable (S26).
+    var hasMemoryFailed = false
     var isDying = false
     private(set) var isDead = false
     private var inbox: [() -> Void] = []
@@ -55,6 +57,8 @@ final class SimProcess {
         settings.doubtLimit = World.doubtLimit
         machine = GroupMachine(settings: settings, freshLogUUID: freshLogUUID, now: node.clock(world.now))
     }
+
+    var isBlocked: Bool { machine.state(clock) == .unavailable && machine.record?.owner == node.name }
 
     var clock: Nanos { node.clock(world.now) }
     var name: String { "\(node.name).\(identity.pid)" }
@@ -126,6 +130,7 @@ final class SimProcess {
             var directives: [Directive] = []
             machine.handle(events.removeFirst(), now: clock, into: &directives)
             for directive in directives { carryOut(directive) }
+            world.oracle.checkRule(of: self)
         }
         isHandling = false
     }
@@ -147,7 +152,7 @@ final class SimProcess {
         case .lockMedia: lockMedia()
         case .sealRegion: sealRegion { self.handle(.sealed) }
         case .recover(let askingFirst): recover(askingFirst: askingFirst)
-        case .setLogAside: world.oracle.expect(false, "\(name) sets its log aside, and nobody forced it")
+        case .setLogAside: setLogAside()
         case .openLog(let incarnation, let logUUID, let start, let generation):
             openLog(incarnation, logUUID, start, generation)
         case .serve: owner?.serve()
@@ -216,7 +221,7 @@ final class SimProcess {
     private func lockMedia() {
         guard !holdsMedia else { return handle(.stepFailed("the medium is not released yet")) }
         later(world.random.between(50, 3000) * microsecond) { [self] in
-            guard world.medium.holder == nil, !world.medium.fails else {
+            guard world.medium.holder == nil, !world.medium.fails, !node.mediumFails || !world.isLasting else {
                 return handle(.stepFailed("the medium is locked by \(world.medium.holder?.name ?? "nobody, it fails")"))
             }
             world.medium.holder = self
@@ -278,6 +283,14 @@ final class SimProcess {
         }
     }
 
+    private func setLogAside() {
+        world.oracle.expect(world.oracle.isForced(self), "\(name) sets its log aside, and nobody forced it")
+        step(world.random.between(1, 20) * millisecond) { [self] done in
+            let end = node.region?.scan().end ?? .zero
+            writeToMedium([]) { done($0 ? .recovered(end: end) : .stepFailed("the medium failed")) }
+        }
+    }
+
     private func openLog(_ incarnation: Incarnation, _ logUUID: UUID128, _ start: LSN, _ generation: UInt64) {
         step(world.random.between(1, 10) * millisecond) { [self] done in
             node.note(generation: generation, epoch: Epoch(incarnation.rawValue))
@@ -310,12 +323,21 @@ final class SimProcess {
     private func tick() {
         if let owner { handle(.medium(owner.mediumTrouble())) }
         handle(.tick)
+        if hasMemoryFailed { handle(.logFailed("memory has failed")) }
         if let mirrorRail { mirrorRail.send(.heartbeat(machine.heartbeat), from: self) }
         owner?.schedulePump()
+        probeMedium()
         announceIfDue()
         watchPeer()
         world.oracle.ticked(self)
         later(World.heartbeatInterval) { self.tick() }
+    }
+
+    /// Whether this node could take the group over, where that is looked at.
+    private func probeMedium() {
+        guard world.probesMedia, !machine.isOwner else { return }
+        let problem = node.mediumFails || world.medium.fails ? "the medium is not there" : nil
+        if problem != machine.heartbeat.problem { handle(.takeoverProblem(problem)) }
     }
 
     /// Announce, *then* read the record (S17).
@@ -324,7 +346,8 @@ final class SimProcess {
         isAnnouncing = true
         nextAnnouncement = clock + World.lease / 3
         presenceCounter += 1
-        let presence = Presence(process: identity, counter: presenceCounter, pool: node.pool)
+        let problems = machine.problemToAnnounce.map { [World.group.rawValue: $0] }
+        let presence = Presence(process: identity, counter: presenceCounter, pool: node.pool, problems: problems)
         call(
             { [self] in
                 let startedAt = clock

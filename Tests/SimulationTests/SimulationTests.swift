@@ -60,6 +60,22 @@ struct SimulationTests {
         for (name, count) in total { #expect(count > 0, "no seed has met this: \(name)") }
     }
 
+    @Test("a usable copy is served in time beside one fault that stays", arguments: World.LastingFault.allCases)
+    func served(beside fault: World.LastingFault) {
+        let seeds = 1..<(1 + (Self.number("TWINLOG_SEEDS") ?? 1000) / 20)
+        for seed in seeds {
+            let world = World(seed: seed, lasting: true)
+            world.live(under: fault)
+            defer { world.dismantle() }
+            guard let violation = world.oracle.violation else { continue }
+            Issue.record("seed \(seed), \(fault): \(violation)")
+            let again = World(seed: seed, traced: true, lasting: true)
+            again.live(under: fault)
+            for line in again.trace.suffix(200) { print(line) }
+            return again.dismantle()
+        }
+    }
+
     @Test func aSeedAlwaysGivesTheSameRun() {
         for seed in UInt64(1)...5 {
             let first = Self.run(seed, traced: true).trace

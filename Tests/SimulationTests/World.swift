@@ -3,7 +3,16 @@
 
 import ClusterProtocol
 import Coordination
+import Foundation
 import LogModel
+
+/// All that a pool holds.
+struct PoolImage {
+    var pool: UUID128
+    var region: RegionModel?
+    var standing: LocalStanding
+    var isStartConfirmed: Bool
+}
 
 /// A server: what stays when its process dies.
 final class SimNode {
@@ -14,13 +23,15 @@ final class SimNode {
     /// What the region has seen of the coordinator, and whether this start is known to be counted there.
     var standing = LocalStanding(generation: 0, epoch: .none)
     var isStartConfirmed = true
+    /// A copy of the pool as it was at some time.
+    var image: PoolImage?
     var process: SimProcess?
     var starts: Int32 = 0
     /// How much faster than true time this node's clock runs.
     let driftPartsPerMillion: Int64
     let clockStart: UInt64
     var isCutFromCoordinator = false
-    /// What makes a mirror log durable here does not return; it goes on in the end.
+    /// What makes a log durable here does not return; it goes on in the end.
     var isMemoryHung = false {
         didSet {
             guard !isMemoryHung else { return }
@@ -45,6 +56,18 @@ final class SimNode {
 
     func clock(_ now: UInt64) -> Nanos {
         clockStart + UInt64(Int64(now) + Int64(now) / 1_000_000 * driftPartsPerMillion)
+    }
+
+    var contents: PoolImage {
+        get {
+            PoolImage(pool: pool, region: region, standing: standing, isStartConfirmed: isStartConfirmed)
+        }
+        set {
+            pool = newValue.pool
+            region = newValue.region
+            standing = newValue.standing
+            isStartConfirmed = newValue.isStartConfirmed
+        }
     }
 
     /// As the region does: a generation or an epoch below the one that is known is passed over.
@@ -73,7 +96,9 @@ struct Coverage: Sendable {
     var leftForMedium = 0, keptThoughMediumFails = 0, releasesHung = 0, givenAwayUnreleased = 0
     var kills = 0, killsOfClaimers = 0, poolsLost = 0, pauses = 0, mirrorsStuck = 0, backPressure = 0,
         destageFailures = 0,
-        unknownOutcomes = 0, lateSwaps = 0
+        unknownOutcomes = 0, lateSwaps = 0, pausesOfBoth = 0, poolsRolledBack = 0, coordinatorsRolledBack = 0,
+        coordinatorsForgotten = 0, memoriesFailed = 0, forcedPublications = 0, forcedTakenBack = 0, claimsGivenBack = 0,
+        barriers = 0
 
     /// Every counter with its name.
     var all: [(String, Int)] {
@@ -108,6 +133,9 @@ final class World {
     let seesDeath: Bool
     /// Memory that needs a call to become persistent, instead of a drain.
     let persistsLater: Bool
+    let losesPoolsAgain: Bool
+    /// Standbys look whether they reach the medium; else they find out when they have claimed.
+    let probesMedia: Bool
     let mediumMicros: UInt64
     /// A batch is at most two calls of the medium for every block, and four for the flush. One that has ended is known a moment later.
     var mediumCallLimit: UInt64 {
@@ -122,16 +150,21 @@ final class World {
     var nextKey: UInt64 = 0
     private var lastStamp: UInt64 = 0
 
+    /// One fault stays for ever, and a usable copy must be served all the same.
+    let isLasting: Bool
     let isTraced: Bool
     private(set) var trace: [String] = []
 
-    init(seed: UInt64, traced: Bool = false) {
+    init(seed: UInt64, traced: Bool = false, lasting: Bool = false) {
         self.seed = seed
+        isLasting = lasting
         isTraced = traced
         random = SplitMix64(seed: seed)
-        degradeOnMirrorLoss = random.chance(85)
+        degradeOnMirrorLoss = random.chance(lasting ? 100 : 85)
         seesDeath = random.chance(70)
         persistsLater = random.chance(30)
+        losesPoolsAgain = random.chance(50)
+        probesMedia = random.chance(50)
         mediumMicros = random.chance(40) ? random.between(2000, 60_000) : random.between(50, 1000)
         thinkMicros = random.between(30_000, 300_000)
         largeRecordPercent = random.between(0, 60)
@@ -247,6 +280,8 @@ final class World {
         for node in nodes {
             node.isCutFromCoordinator = false
             node.isMemoryHung = false
+            // Failed memory is replaced, and the node started again.
+            if let process = node.process, process.hasMemoryFailed { kill(process) }
             node.mediumFails = false
             node.isMediumHung = false
             setBlocked(from: node.index, false)
@@ -256,7 +291,7 @@ final class World {
     }
 
     /// A supervisor that starts what is not running.
-    private func keepUp() {
+    func keepUp() {
         for node in nodes where node.process == nil { start(node) }
         after(100 * millisecond) { self.keepUp() }
     }
@@ -317,10 +352,26 @@ final class World {
         coordinator.isSlow ? random.between(1, 250) * millisecond : random.between(50, 2000) * microsecond
     }
 
+    /// As it comes back from where records are kept.
+    private func reread(_ record: GroupRecord) -> GroupRecord {
+        do {
+            let copy = try JSONDecoder().decode(GroupRecord.self, from: JSONEncoder().encode(record))
+            oracle.expect(copy == record, "the record of version \(record.version) does not come back as it was")
+            return copy
+        } catch {
+            oracle.expect(false, "the record of version \(record.version) does not come back: \(error)")
+            return record
+        }
+    }
+
     func swapRecord(expecting expected: UInt64, to wanted: GroupRecord, by process: SimProcess) -> SwapOutcome {
         guard (coordinator.record?.version ?? 0) == expected else { return .lost(coordinator.record) }
         let old = coordinator.record
-        coordinator.record = wanted
+        if var same = old {
+            same.version += 1
+            if same == wanted { coverage.barriers += 1 }
+        }
+        coordinator.record = reread(wanted)
         note(
             "\(process.name) swaps version \(wanted.version): \(wanted.owner) \(wanted.phase) epoch \(wanted.epoch), in sync "
                 + "\(wanted.inSync), sources \(wanted.sources), fence \(wanted.mustFence.map { "\($0.node).\($0.pid)" })"
