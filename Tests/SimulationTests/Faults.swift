@@ -243,7 +243,7 @@ final class Faults {
 
     /// A claim was won: now and then its process dies before it publishes.
     func claimed(by process: SimProcess) {
-        guard !isOver, world.random.chance(20) else { return }
+        guard !isOver, !world.isLasting, world.random.chance(20) else { return }
         world.after(world.random.between(0, 40) * millisecond) { [self] in
             guard !isOver, let record = world.coordinator.record, record.phase == .claimed,
                 record.ownerProcess == process.identity

@@ -62,7 +62,7 @@ struct SimulationTests {
 
     @Test("a usable copy is served in time beside one fault that stays", arguments: World.LastingFault.allCases)
     func served(beside fault: World.LastingFault) {
-        let seeds = 1..<(1 + (Self.number("TWINLOG_SEEDS") ?? 1000) / 20)
+        let seeds = 1..<(1 + (Self.number("TWINLOG_SEEDS") ?? 1000) / 50)
         for seed in seeds {
             let world = World(seed: seed, lasting: true)
             world.live(under: fault)

@@ -166,7 +166,7 @@ final class World {
         losesPoolsAgain = random.chance(50)
         probesMedia = random.chance(50)
         mediumMicros = random.chance(40) ? random.between(2000, 60_000) : random.between(50, 1000)
-        thinkMicros = random.between(30_000, 300_000)
+        thinkMicros = random.between(30_000, 300_000) * (lasting ? 10 : 1)
         largeRecordPercent = random.between(0, 60)
         for (index, name) in ["alpha", "beta"].enumerated() {
             nodes.append(
