@@ -48,6 +48,7 @@ final class Group {
     private var onStepsDone: (() -> Void)?
 
     private var reportedFault: MemoryFault?
+    var reportedConflict: LSN?
     private var events: [Event] = []
     private var isHandling = false
     private var lastCommand = CommandID(rawValue: 0)
