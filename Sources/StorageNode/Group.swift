@@ -331,7 +331,8 @@ final class Group {
                 progress: { [unowned self] local, mirror, pending in
                     handle(.progress(local: local, mirror: mirror, pending: pending))
                 },
-                report: { [unowned self] in node.report($0, group: configuration.id) }))
+                report: { [unowned self] in node.report($0, group: configuration.id) },
+                cannotShip: { [unowned self] in handle(.attachRefused(.notReady, $0)) }))
     }
 
     /// After this nothing of this node writes to the medium.

@@ -120,6 +120,7 @@ extension Group {
 
     /// Dials the peer's rails in turn.
     func dial() {
+        guard owner?.mayDialMirror != false else { return handle(.railDown) }
         guard let addresses = node.configuration.node(peer)?.mirror, !addresses.isEmpty,
             let address = RailAddress(addresses[nextRail % addresses.count])
         else { return }
@@ -175,11 +176,11 @@ extension Group {
         }
         switch message {
         case .attached(configuration.id, _, let key, let durable, let contents):
-            guard let rail, let owner, durable <= owner.log.published else {
+            guard let rail, let owner, durable.isPlaceOfRecord, durable <= owner.log.published else {
                 rail?.close()
                 return
             }
-            owner.attach(rail, key: key, durable: durable)
+            owner.attach(rail, key: key, durable: durable, isKept: contents.isKept)
             handle(.attached(durable: durable, contents))
         case .refused(configuration.id, _, let refusal, let reason): handle(.attachRefused(refusal, reason))
         case .heartbeat: break
