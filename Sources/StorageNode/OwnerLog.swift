@@ -73,8 +73,8 @@ final class OwnerLog {
     var issued = CircularBuffer<Issued>()
     let requests = RequestQueue()
     var mirror: Attached?
-    /// Of the mirror that is not attached now. True of the one copy that it had, so it ends with the next attachment, whatever pool that
-    /// brings, and as soon as the record does not count that copy (S13).
+    /// Of the mirror that is not attached now. True of the one copy that its last session was with: it ends with the next session, whatever
+    /// pool that is with, and as soon as the record does not count that copy (S13).
     private var detached: Detached?
     var attachments: UInt64 = 0
     var stoppedCatchUp: StoppedCatchUp?
@@ -156,7 +156,6 @@ final class OwnerLog {
     /// The mirror says that it holds everything below `durable`. Of its head nothing is known before it is told one: whatever an
     /// earlier session knew was true of another region, perhaps of another pool.
     func attach(_ queuePair: any QueuePair, key: RegionKey, durable: LSN, isKept: Bool) {
-        detached = nil
         let session = MirrorSession(durable: durable, mirrorHead: start, head: destage.head)
         mirror = Attached(
             queuePair: queuePair, key: key, isKept: isKept, session: session, catchUp: beginCatchUp(from: durable))

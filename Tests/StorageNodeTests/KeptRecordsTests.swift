@@ -1,3 +1,4 @@
+import ClusterProtocol
 import Glibc
 import LogModel
 import NIOCore
@@ -15,6 +16,7 @@ struct KeptRecordsTests {
 
     /// An owner's log and a mirror's region with the same records. Bound to its event loop.
     private final class Pair {
+        let pool: Pool
         let owner: Region
         let log: WriteLog
         let mirror: Region
@@ -24,6 +26,7 @@ struct KeptRecordsTests {
 
         init(_ pool: Pool, _ eventLoop: any EventLoop) throws {
             self.eventLoop = eventLoop
+            self.pool = pool
             let uuid = UUID128(high: 7, low: 7), start = LSN(ringBytes - (64 << 10))
             owner = try pool.allocateRegion(group: GroupID("owner"), ringBytes: ringBytes)
             mirror = try pool.allocateRegion(group: GroupID("mirror"), ringBytes: ringBytes)
@@ -162,6 +165,24 @@ struct KeptRecordsTests {
             try pair.attach(from: starts[2] + 6400)
             #expect(throws: RemoteMemoryError.self) { try pair.ship(from: starts[2] + 6400) }
             #expect(pair.conflicts == [starts[2]])
+        }
+    }
+
+    @Test("S14, A3: what this process saw become durable is compared all the same, unless the record counts it")
+    func countedOrCompared() async throws {
+        try await withPair { pair in
+            let starts = try Self.fill(pair)
+            let identity = try #require(pair.mirror.identity)
+            for (counts, durable) in [(true, starts[5]), (false, starts[1])] {
+                let request = AttachRequest(
+                    group: GroupID("mirror"), from: NodeID("alpha"), epoch: Epoch(3), logUUID: identity.logUUID,
+                    incarnation: identity.incarnation, head: starts[1], acknowledged: starts[1],
+                    ringBytes: Self.ringBytes, counts: counts)
+                let prepared = try MirrorRegion.prepare(
+                    pair.mirror, for: request, generation: 1, known: starts[5], pool: pair.pool)
+                #expect(prepared.durable == durable && prepared.head == starts[1])
+                #expect(prepared.kept?.end == pair.log.published)
+            }
         }
     }
 

@@ -111,6 +111,38 @@ struct OwnerLogTests {
         }
     }
 
+    @Test(
+        "S6, S26: what was on the medium before the mirror answered is stored nowhere: its space may be another record's"
+    )
+    func healedTooLate() async throws {
+        try await OwnerRig.run { rig in
+            try rig.write(5, bytes: 3000)
+            rig.flip(at: 200)
+            var outcome: HealOutcome?
+            rig.owner.heal(DamagedRange(from: .zero, to: LSN(3072))) { outcome = $0 }
+            try rig.beginBatch()
+            try rig.finishBatch()
+            try rig.mirror.answerReads(rig)
+            guard case .interrupted = outcome else {
+                Issue.record("\(String(describing: outcome))")
+                return
+            }
+            #expect(rig.byte(at: 200) == 5 ^ 0x20)
+        }
+    }
+
+    @Test("S8: nothing is acknowledged once the log could not be made durable, whatever another persist says")
+    func persistFailed() async throws {
+        try await OwnerRig.run { rig in
+            try rig.write(5, bytes: 3000)
+            rig.owner.persistFailure = "as if an msync had failed"
+            rig.session().submit(.write(offset: 0, payload: ByteBuffer(repeating: 6, count: 3000))) { _ in }
+            rig.owner.pump()
+            rig.mirror.completeAll(rig)
+            #expect(rig.log.durable == LSN(6144) && rig.owner.acknowledged == LSN(3072))
+        }
+    }
+
     @Test("a handover that was given up leaves no drain behind to end the next one early")
     func abortedDrain() async throws {
         try await OwnerRig.run { rig in
