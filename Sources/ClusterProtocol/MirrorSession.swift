@@ -43,8 +43,8 @@ public struct MirrorSession: Sendable {
         firstShipped = head
     }
 
-    /// The range to post as one WRITE now, or `nil`. It may span the end of the ring: the shell splits it there. A trim
-    /// that is due goes first.
+    /// The range to post now, or `nil`: as one WRITE, or as two where it spans the end of the ring. `published` is the end of what
+    /// may be shipped. A trim that is due goes first.
     public func next(published: LSN, creditBytes: UInt64) -> Range<LSN>? {
         guard shipped < published, shipped >= firstShipped else { return nil }
         let waiting = published - shipped
@@ -55,7 +55,7 @@ public struct MirrorSession: Sendable {
         return shipped..<(shipped + length)
     }
 
-    /// The shell posted `range`, as work requests of which `id` is the last.
+    /// The shell posted `range` as the WRITE `id`. Each is told by itself: what was posted is never posted again.
     public mutating func didPost(_ range: Range<LSN>, id: UInt64) {
         precondition(range.lowerBound == shipped, "shipped \(range) out of order, expected \(shipped)")
         shipped = range.upperBound

@@ -7,22 +7,12 @@ internal import LogModel
 internal import NIOCore
 internal import NIOPosix
 internal import PersistentMemory
-internal import RemoteMemory
 internal import StorageMedium
 internal import WriteLog
 
-/// What is being fetched from the mirror. An answer counts only if it answers the READ that is due: those of an attempt
-/// that was given up may still arrive.
-struct Healing {
-    let range: DamagedRange
-    /// Not answered yet, in order.
-    var reads: [WorkRequestID] = []
-    var bytes: [UInt8] = []
-}
-
 extension OwnerLog {
     static let destageRetry: Nanos = 1_000_000_000
-    /// Bounds the work if the mirror's copy turns out to be damaged too.
+    /// Bounds the work where memory loses again what was healed.
     static let healRetry: Nanos = 100_000_000
 
     func kickDestage() {
@@ -37,7 +27,7 @@ extension OwnerLog {
         }.assumeIsolated().whenComplete { result in
             switch result {
             case .success(.written): self.batchWritten()
-            case .success(.damaged(let record)): self.heal(record)
+            case .success(.damaged(let range)): self.healBatch(range)
             case .success(.mediumFailed(let reason)):
                 self.mediumWatch.failed(reason, now: BootClock.now)
                 self.retryDestage(reason)
@@ -76,6 +66,17 @@ extension OwnerLog {
         retryDestage(reason)
     }
 
+    /// The batch is done anew with the healed record, which verifies it.
+    private func healBatch(_ damaged: DamagedRange) {
+        heal(damaged) { [self] outcome in
+            switch outcome {
+            case .healed: destage.giveUp(until: BootClock.now + Self.healRetry)
+            case .interrupted(let reason), .lost(let reason): destageFailed(reason)
+            }
+            schedulePump()
+        }
+    }
+
     /// Tried again for as long as it takes; reported when the reason changes.
     private func retryDestage(_ reason: String) {
         destage.giveUp(until: BootClock.now + Self.destageRetry)
@@ -84,64 +85,5 @@ extension OwnerLog {
         authority.report(
             Report(
                 "destage-failed", "a batch did not reach the medium and will be written anew from the log: \(reason)"))
-    }
-
-    /// Bytes fail their checksum on this side: they come from the mirror, which has them durably (S26).
-    func heal(_ damaged: DamagedRange) {
-        authority.report(
-            Report(
-                "record-damaged",
-                "the log is damaged at LSN \(damaged.from); asking the mirror for \(damaged.to - damaged.from) bytes"))
-        guard let mirror, mirror.session.durable >= damaged.to else {
-            return destageFailed("the log is damaged at LSN \(damaged.from) and there is no mirror to heal it from")
-        }
-        do throws(RemoteMemoryError) {
-            healing = Healing(range: damaged, reads: try postReads(of: damaged.from..<damaged.to, from: mirror))
-        } catch {
-            // What was asked for already is answered, and belongs to nothing then.
-            destageFailed("the mirror could not be asked for LSN \(damaged.from): \(error)")
-        }
-    }
-
-    /// A READ came back. When all that ``heal(_:)`` posted have, the batch is done anew, which verifies what was healed.
-    func healed(by read: WorkRequestID, with bytes: [UInt8]) {
-        guard healing?.reads.first == read else { return }
-        healing?.reads.removeFirst()
-        healing?.bytes += bytes
-        guard let done = healing, done.reads.isEmpty else { return }
-        healing = nil
-        guard storeGood(done) else {
-            destageFailed("the log is damaged at LSN \(done.range.from), and the mirror's copy of it too")
-            return schedulePump()
-        }
-        drainHealed { [self] failure in
-            if let failure {
-                destageFailed("the healed bytes at LSN \(done.range.from) could not be made durable: \(failure)")
-            } else {
-                authority.report(Report("record-healed", "the log at LSN \(done.range.from) is healed from the mirror"))
-                destage.giveUp(until: BootClock.now + Self.healRetry)
-            }
-            schedulePump()
-        }
-    }
-
-    /// Stores the mirror's records of the range that pass their checks; answers whether all of it does.
-    private func storeGood(_ fetched: Healing) -> Bool {
-        fetched.bytes.withUnsafeBytes { bytes in
-            let from = fetched.range.from
-            guard var comparison = PartComparison(log.region, from: from, other: bytes, endsInRecord: false) else {
-                return false
-            }
-            var isGood = true
-            while let difference = comparison.next() {
-                guard difference.kind == .damagedHere else {
-                    isGood = false
-                    continue
-                }
-                let range = Int(difference.range.lowerBound - from)..<Int(difference.range.upperBound - from)
-                log.region.store(UnsafeRawBufferPointer(rebasing: bytes[range]), at: difference.range.lowerBound)
-            }
-            return isGood
-        }
     }
 }

@@ -48,6 +48,7 @@ final class Group {
     private var onStepsDone: (() -> Void)?
 
     private var reportedFault: MemoryFault?
+    var reportedConflict: LSN?
     private var events: [Event] = []
     private var isHandling = false
     private var lastCommand = CommandID(rawValue: 0)
@@ -330,7 +331,8 @@ final class Group {
                 progress: { [unowned self] local, mirror, pending in
                     handle(.progress(local: local, mirror: mirror, pending: pending))
                 },
-                report: { [unowned self] in node.report($0, group: configuration.id) }))
+                report: { [unowned self] in node.report($0, group: configuration.id) },
+                cannotShip: { [unowned self] in handle(.attachRefused(.notReady, $0)) }))
     }
 
     /// After this nothing of this node writes to the medium.

@@ -83,6 +83,7 @@ final class GroupSession: VolumeSession {
             return log.requests.hold(self) { [weak self] in self?.read(range, completion) }
         }
         guard range.length > 0 else { return completion(.success(ByteBuffer())) }
+        guard isSound(range, completion) else { return }
         if log.overlay.covers(volume, range) {
             var buffer = ByteBuffer()
             buffer.writeRepeatingByte(0, count: Int(range.length))
@@ -90,6 +91,29 @@ final class GroupSession: VolumeSession {
             return answer(range, buffer, completion)
         }
         readMedium(range, completion)
+    }
+
+    /// Whether what the log has of `range` passes its checks (S26). If not, or if more is to be checked than one turn of the loop
+    /// bears, the read begins anew when that has changed, or fails.
+    private func isSound(_ range: ByteRange, _ completion: @escaping VolumeCompletion) -> Bool {
+        let again = { [weak self] in
+            guard let self, !self.isClosed, !self.log.isRevoked else { return }
+            self.read(range, completion)
+        }
+        switch log.checkOverlay(volume, range) {
+        case .sound: return true
+        case .unfinished: log.eventLoop.assumeIsolated().execute(again)
+        case .damaged(let damaged):
+            log.heal(damaged) { [weak self] outcome in
+                guard let self, !self.isClosed, !self.log.isRevoked else { return }
+                switch outcome {
+                case .healed: again()
+                case .interrupted: self.log.requests.hold(self, again)
+                case .lost(let reason): completion(.failure(.readFailed(reason)))
+                }
+            }
+        }
+        return false
     }
 
     /// Memory that failed reads as zeros, which nobody is told (S26). The partner has the bytes and will have the group;
@@ -122,6 +146,7 @@ final class GroupSession: VolumeSession {
             }
             switch result {
             case .success(var buffer):
+                guard isSound(range, completion) else { return }
                 log.copyOverlay(volume, range, into: &buffer)
                 answer(range, buffer, completion)
             case .failure(let error): completion(.failure(.readFailed("\(error)")))
@@ -130,7 +155,34 @@ final class GroupSession: VolumeSession {
     }
 }
 
+enum OverlayCheck {
+    case sound
+    /// There is more to check.
+    case unfinished
+    case damaged(DamagedRange)
+}
+
 extension OwnerLog {
+    /// One record of the greatest size: a fraction of a millisecond of the loop.
+    private static let checkedBytesPerTurn: UInt64 = 1 << 20
+
+    /// Checks the records of which the overlay has bytes of `range`, each once: later rot is found by the scrub and the destager. Failed
+    /// memory is not looked at; whoever answers asks for that.
+    func checkOverlay(_ volume: VolumeID, _ range: ByteRange) -> OverlayCheck {
+        guard log.region.memoryFault == nil else { return .sound }
+        var checkedBytes: UInt64 = 0
+        for record in overlay.unchecked(volume, range) {
+            guard checkedBytes < Self.checkedBytesPerTurn else { return .unfinished }
+            switch log.check(at: record) {
+            case .damaged(let end): return .damaged(DamagedRange(from: record, to: end))
+            case .sound(let end):
+                overlay.didCheck(record)
+                checkedBytes += end - record
+            }
+        }
+        return .sound
+    }
+
     /// Puts what the log has of `range` over what `buffer` holds of it.
     func copyOverlay(_ volume: VolumeID, _ range: ByteRange, into buffer: inout ByteBuffer) {
         let base = buffer.readerIndex

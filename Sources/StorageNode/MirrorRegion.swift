@@ -10,22 +10,34 @@ internal import WriteLog
 enum MirrorRegion {
     static let keptArchives = 2
 
-    /// Makes the region ready for the owner that asks; answers whether its records of this incarnation were kept. Blocks.
+    /// What an owner finds.
+    struct Prepared: Sendable {
+        var head: LSN
+        /// Where the owner begins to ship.
+        var durable: LSN
+        /// The records of this incarnation from there on; `nil` if there were none to keep.
+        var kept: KeptRecords?
+    }
+
+    /// Makes the region ready for the owner that asks. `known` is what this process saw become durable of the incarnation; without it,
+    /// or where the record does not count what is here, the owner ships everything above the head, which compares it (S14). Blocks.
     static func prepare(
-        _ region: Region, for request: AttachRequest, generation: UInt64, pool: Pool
-    ) throws -> Bool {
+        _ region: Region, for request: AttachRequest, generation: UInt64, known: LSN?, pool: Pool
+    ) throws -> Prepared {
         // Only an accepted request is of a counted start; a generation above the counted one belongs to what is begun anew.
         try region.note(RegionStanding(generation: generation, isConfirmed: true, epoch: request.epoch))
         if let identity = region.identity, identity.role == .mirror, identity.logUUID == request.logUUID,
             identity.incarnation == request.incarnation
         {
             try region.advanceHead(to: request.head)
-            return true
+            let head = region.head
+            let durable = request.counts ? max(known ?? head, head) : head
+            return Prepared(head: head, durable: durable, kept: KeptRecords(region: region, from: durable))
         }
         try archiveIfNotEmpty(region, pool: pool)
         try region.format(
             role: .mirror, logUUID: request.logUUID, incarnation: request.incarnation, start: request.head)
-        return false
+        return Prepared(head: region.head, durable: region.head, kept: nil)
     }
 
     /// A mirror's records are also the owner's.

@@ -2,13 +2,15 @@
 // the ring; the word right behind it is the head, written by ATOMIC WRITE. Lives on the node's event loop.
 //
 // Keeps S11: a completion is answered only after the drain. What is stored over a trimmed place, or behind a gap, is
-// stored only when the head that allows it is durable.
+// stored only when the head that allows it is durable. A record that is good here is never replaced by another (S5). The same bytes
+// are stored again all the same: what an earlier process stored may never have been drained.
 
 internal import LogModel
 internal import NIOCore
 internal import NIOPosix
 internal import PersistentMemory
 internal import RemoteMemory
+internal import WriteLog
 
 final class MirrorTarget: RegionTarget {
     let region: Region
@@ -23,12 +25,25 @@ final class MirrorTarget: RegionTarget {
     /// Nothing is durable here any more: what one `msync` could not write, the next would not say (S11).
     private var persistFailure: String?
     /// What the owner has announced to store anew, because it is damaged here.
-    private var repairing: Range<LSN>?
+    private var repairing: Repair?
+    /// What the region held when this owner attached, until all of it is passed.
+    private var kept: KeptRecords?
     /// Told when `durable` moves.
     var onProgress: (() -> Void)?
+    /// Told of the good record that the owner sent other bytes for.
+    var onConflict: ((LSN) -> Void)?
 
-    /// `durable` is where the owner begins to ship.
-    init(region: Region, durable: LSN, head: LSN, eventLoop: any EventLoop, threads: NIOThreadPool) {
+    private struct Repair {
+        var left: Range<LSN>
+        var present: KeptRecords
+    }
+
+    /// `durable` is where the owner begins to ship, and `kept` what the region holds from there on.
+    init(
+        region: Region, durable: LSN, head: LSN, kept: KeptRecords? = nil, eventLoop: any EventLoop,
+        threads: NIOThreadPool
+    ) {
+        self.kept = kept
         self.region = region
         stored = durable
         self.durable = durable
@@ -44,13 +59,10 @@ final class MirrorTarget: RegionTarget {
         guard offset < ring, UInt64(bytes.count) <= ring - offset, offset % LSN.alignment == 0 else {
             throw RemoteMemoryError(.access, "a WRITE of \(bytes.count) bytes at \(offset) is not inside of the ring")
         }
-        if let repair = repairing, offset == repair.lowerBound.rawValue % ring,
-            UInt64(bytes.count) <= repair.upperBound - repair.lowerBound
+        if let repair = repairing, offset == repair.left.lowerBound.rawValue % ring,
+            UInt64(bytes.count) <= repair.left.upperBound - repair.left.lowerBound
         {
-            region.store(bytes, at: repair.lowerBound)
-            let next = repair.lowerBound + UInt64(bytes.count)
-            repairing = next < repair.upperBound ? next..<repair.upperBound : nil
-            return
+            return try store(bytes, as: repair)
         }
         // The owner ships in order; a gap is announced by a head.
         guard offset == stored.rawValue % ring else {
@@ -60,16 +72,40 @@ final class MirrorTarget: RegionTarget {
         guard end <= head + ring else {
             throw RemoteMemoryError(.access, "a WRITE at LSN \(stored) would overwrite records that are not trimmed")
         }
+        try refuse(bytes, at: stored, where: kept)
         if end > region.head + ring { try persistHead() }
         region.store(bytes, at: stored)
         stored = end
+        kept?.didStore(upTo: end)
+        if let kept, end >= kept.end { self.kept = nil }
+    }
+
+    /// Throws if `bytes` would replace one of `records`.
+    private func refuse(
+        _ bytes: UnsafeRawBufferPointer, at lsn: LSN, where records: KeptRecords?
+    ) throws(RemoteMemoryError) {
+        guard let conflict = records?.conflict(with: bytes, at: lsn) else { return }
+        onConflict?(conflict)
+        throw RemoteMemoryError(.access, "a WRITE at LSN \(lsn) would replace the good record at LSN \(conflict)")
+    }
+
+    private func store(_ bytes: UnsafeRawBufferPointer, as repair: Repair) throws(RemoteMemoryError) {
+        let next = repair.left.lowerBound + UInt64(bytes.count)
+        try refuse(bytes, at: repair.left.lowerBound, where: repair.present)
+        region.store(bytes, at: repair.left.lowerBound)
+        var rest = repair
+        rest.left = next..<repair.left.upperBound
+        rest.present.didStore(upTo: next)
+        repairing = rest.left.isEmpty ? nil : rest
     }
 
     /// Without it a WRITE below what is stored is an error: it would come from an owner that is a lap ahead of its mirror.
     func expectRepair(of range: Range<LSN>) {
         let isHere = range.lowerBound >= head && range.upperBound <= stored
         let isAligned = range.lowerBound.rawValue % LSN.alignment == 0 && range.upperBound.rawValue % LSN.alignment == 0
-        repairing = isHere && isAligned ? range : nil
+        repairing =
+            isHere && isAligned
+            ? KeptRecords(region: region, in: range).map { Repair(left: range, present: $0) } : nil
     }
 
     func atomicWrite(_ value: UInt64, at offset: UInt64) throws(RemoteMemoryError) {
@@ -84,8 +120,9 @@ final class MirrorTarget: RegionTarget {
             // behind a hole, which is corruption (S5). Once in a catch-up.
             try persistHead()
             stored = head
+            kept?.skip(to: head)
         }
-        if let repair = repairing, repair.lowerBound < head { repairing = nil }
+        if let repair = repairing, repair.left.lowerBound < head { repairing = nil }
     }
 
     /// At once; in msync mode it waits for the disk.

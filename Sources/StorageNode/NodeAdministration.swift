@@ -76,7 +76,7 @@ extension ServerNode {
             log.headLSN = owner.destage.head.rawValue
             log.tailLSN = owner.log.tail.rawValue
             log.durableLSN = owner.log.durable.rawValue
-            log.mirroredLSN = owner.mirrorDurable.rawValue
+            log.mirroredLSN = (owner.mirrorDurable ?? .zero).rawValue
             log.acknowledgedLSN = owner.acknowledged.rawValue
             log.usedBytes = owner.log.tail - owner.destage.head
             if lost == nil { lost = UInt64(owner.destage.undestagedWrites) }
@@ -93,8 +93,14 @@ extension ServerNode {
             name: group.configuration.id.rawValue, owner: machine.record?.owner.rawValue,
             home: group.configuration.home.rawValue, mirror: group.configuration.mirror.rawValue,
             epoch: machine.record?.epoch.rawValue ?? 0, state: machine.state(now).rawValue,
-            takeoverPossible: machine.takeoverPossible(now), reason: machine.reason(now), log: log,
+            takeoverPossible: machine.takeoverPossible(now), reason: reason(of: group, now), log: log,
             ifOwnerDiedNow: GroupStatus.Loss(lostAcknowledgedWrites: lost, estimatedTakeoverSeconds: takeover),
             volumes: group.configuration.volumes.map { GroupStatus.Volume(name: $0.name, sizeBytes: $0.sizeBytes) })
+    }
+
+    /// The machine's, and what keeps a mirror from getting the log.
+    private func reason(of group: Group, _ now: Nanos) -> String? {
+        let reasons = [group.machine.reason(now), group.owner?.catchUpProblem].compactMap(\.self)
+        return reasons.isEmpty ? nil : reasons.joined(separator: "; ")
     }
 }

@@ -26,6 +26,8 @@ struct Overlay {
     private var maps: [VolumeID: ByteRangeMap<LogSource>] = [:]
     /// Nothing of an older record is left.
     private var forgottenBelow = LSN.zero
+    /// Records that passed their checks when a read first touched them, by MiB of the log, so that they are forgotten with it.
+    private var checked: [UInt64: Set<LSN>] = [:]
 
     mutating func insert(_ entry: OverlaidRange) {
         maps[entry.volume, default: ByteRangeMap()].insert(entry.range, entry.source)
@@ -37,10 +39,25 @@ struct Overlay {
         maps[volume]?.forEach(in: range, body)
     }
 
+    /// The records with bytes of `range` that no read has checked yet.
+    func unchecked(_ volume: VolumeID, _ range: ByteRange) -> [LSN] {
+        var records: [LSN] = []
+        forEach(volume, range) { _, source in
+            guard source.payload != nil, checked[source.record.rawValue >> 20]?.contains(source.record) != true,
+                records.last != source.record
+            else { return }
+            records.append(source.record)
+        }
+        return records
+    }
+
+    mutating func didCheck(_ record: LSN) { checked[record.rawValue >> 20, default: []].insert(record) }
+
     /// Forgets the writes that end at or below `end`, a boundary of writes (S7).
     mutating func forget(below end: LSN) {
         guard end > forgottenBelow else { return }
         forgottenBelow = end
         for volume in Array(maps.keys) { maps[volume]?.remove(below: end) }
+        if !checked.isEmpty { checked = checked.filter { $0.key >= end.rawValue >> 20 } }
     }
 }

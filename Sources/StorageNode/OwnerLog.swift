@@ -23,6 +23,8 @@ final class OwnerLog {
         var rule: () -> (allowed: Bool, needsMirror: Bool)
         var progress: (_ local: LSN, _ mirror: LSN, _ pending: WorkRequestID?) -> Void
         var report: (Report) -> Void
+        /// What the mirror lacks cannot be shipped to it.
+        var cannotShip: (_ reason: String) -> Void = { _ in }
     }
 
     struct Issued {
@@ -35,7 +37,16 @@ final class OwnerLog {
     struct Attached {
         let queuePair: any QueuePair
         let key: RegionKey
+        /// The mirror's region held records of this incarnation when it attached, and still does.
+        let isKept: Bool
         var session: MirrorSession
+        var catchUp: CatchUp?
+    }
+
+    /// What the last session knew of its mirror's copy.
+    private struct Detached {
+        var durable: LSN
+        var head: LSN
     }
 
     let log: WriteLog
@@ -62,17 +73,19 @@ final class OwnerLog {
     var issued = CircularBuffer<Issued>()
     let requests = RequestQueue()
     var mirror: Attached?
-    /// The mirror's head when it was last attached; space is not reused past it while the mirror still counts (S6).
-    var lastMirrorHead: LSN
-    var lastMirrorDurable: LSN
+    /// Of the mirror that is not attached now. True of the one copy that its last session was with: it ends with the next session, whatever
+    /// pool that is with, and as soon as the record does not count that copy (S13).
+    private var detached: Detached?
+    var attachments: UInt64 = 0
+    var stoppedCatchUp: StoppedCatchUp?
+    private let start: LSN
 
     /// Requests are carried out; otherwise they wait.
     var isServing = false
     var isRevoked = false
     private var onQuiet: (() -> Void)?
     var isPersisting = false
-    /// Bytes asked from the mirror, and what has come of them.
-    var healing: Healing?
+    var healer = Healer()
     var scrub = Scrub()
     var destageProblem: String?
     var mediumWatch = MediumWatch()
@@ -99,8 +112,7 @@ final class OwnerLog {
         acknowledgement = Acknowledgement(start)
         acknowledgedWriteEnd = start
         destage = DestageMachine(start: start)
-        lastMirrorHead = start
-        lastMirrorDurable = start
+        self.start = start
     }
 
     var acknowledged: LSN { acknowledgement.acknowledged }
@@ -141,20 +153,21 @@ final class OwnerLog {
         onQuiet = body
     }
 
-    func attach(_ queuePair: any QueuePair, key: RegionKey, durable: LSN) {
-        // The head may have moved since it was told with the request to attach; `lastMirrorHead` is never above it.
-        let session = MirrorSession(durable: durable, mirrorHead: lastMirrorHead, head: destage.head)
-        mirror = Attached(queuePair: queuePair, key: key, session: session)
+    /// The mirror says that it holds everything below `durable`. Of its head nothing is known before it is told one: whatever an
+    /// earlier session knew was true of another region, perhaps of another pool.
+    func attach(_ queuePair: any QueuePair, key: RegionKey, durable: LSN, isKept: Bool) {
+        let session = MirrorSession(durable: durable, mirrorHead: start, head: destage.head)
+        mirror = Attached(
+            queuePair: queuePair, key: key, isKept: isKept, session: session, catchUp: beginCatchUp(from: durable))
         schedulePump()
     }
 
     func detachMirror() {
+        if let session = mirror?.session { detached = Detached(durable: session.durable, head: session.mirrorHead) }
         mirror = nil
         scrub.asked = nil
         scrub.repairs = []
-        guard healing != nil else { return }
-        healing = nil
-        destage.giveUp(until: BootClock.now)
+        interruptHealing()
     }
 
     func mirrorCompleted(through id: WorkRequestID) {
@@ -180,10 +193,11 @@ final class OwnerLog {
         guard !isRevoked else { return }
         issueWaiting()
         persistIfNeeded()
+        continueCatchUp()
         ship()
         // Read once: what is acknowledged is what the machine was told, or a mirror could join without it (S14).
         let durable = log.durable
-        authority.progress(durable, mirrorDurable, mirror?.session.pending)
+        authority.progress(durable, mirrorDurable ?? .zero, mirror?.session.pending)
         guard !isRevoked else { return }
         acknowledge(durable)
         requests.startHeld(of: self)
@@ -191,52 +205,43 @@ final class OwnerLog {
         finishDrains()
     }
 
-    var mirrorDurable: LSN { mirror?.session.durable ?? lastMirrorDurable }
+    /// `nil` while nothing is known of a copy that the record counts: what needs the mirror waits then.
+    var mirrorDurable: LSN? { mirror?.session.durable ?? detached?.durable }
 
     private func ship() {
         guard var attached = mirror else { return }
         defer {
-            if mirror != nil {
-                mirror = attached
-                lastMirrorHead = attached.session.mirrorHead
-                lastMirrorDurable = max(lastMirrorDurable, attached.session.durable)
-            }
+            if mirror != nil { mirror = attached }
             reclaim()
         }
-        do {
+        do throws(RemoteMemoryError) {
             let head = destage.head
             if attached.session.needsTrim(to: head) {
                 let id = try attached.queuePair.postAtomicWrite(head.rawValue, key: attached.key, offset: log.ringBytes)
                 attached.session.didPostTrim(to: head, id: id)
             }
             while let range = attached.session.next(
-                published: log.published, creditBytes: UInt64(attached.queuePair.creditBytes))
+                published: shippable, creditBytes: UInt64(attached.queuePair.creditBytes))
             {
                 // Zeros in the place of what was acknowledged must never reach the mirror (S26).
                 guard log.isReadable(from: range.lowerBound, to: range.upperBound) else { break }
-                let id = try post(range, to: attached)
-                attached.session.didPost(range, id: id)
+                try post(range, to: &attached)
             }
         } catch {
             // No credit: the next completion pumps again. Anything else: the queue pair tells its delegate.
         }
     }
 
-    private func post(_ range: Range<LSN>, to attached: Attached) throws(RemoteMemoryError) -> WorkRequestID {
-        var id: WorkRequestID = 0
-        var offset = range.lowerBound.rawValue % log.ringBytes
-        var failure: RemoteMemoryError?
-        log.withBytes(from: range.lowerBound, to: range.upperBound) { bytes in
-            guard failure == nil else { return }
-            do throws(RemoteMemoryError) {
-                id = try attached.queuePair.postWrite(bytes, key: attached.key, offset: offset)
-            } catch {
-                failure = error
-            }
-            offset = (offset + UInt64(bytes.count)) % log.ringBytes
+    /// Two WRITEs where the range spans the end of the ring. The second may meet the end of the window: the session knows of the first then.
+    private func post(_ range: Range<LSN>, to attached: inout Attached) throws(RemoteMemoryError) {
+        var from = range.lowerBound
+        try log.withBytes(from: range.lowerBound, to: range.upperBound) { (bytes) throws(RemoteMemoryError) in
+            let id = try attached.queuePair.postWrite(
+                bytes, key: attached.key, offset: from.rawValue % log.ringBytes)
+            let end = from + UInt64(bytes.count)
+            attached.session.didPost(from..<end, id: id)
+            from = end
         }
-        if let failure { throw failure }
-        return id
     }
 
     /// Group persist for memory that needs msync: one call covers everything published when it begins. One that failed is not
@@ -258,9 +263,12 @@ final class OwnerLog {
 
     private func acknowledge(_ durable: LSN) {
         let rule = authority.rule()
+        if !rule.needsMirror { detached = nil }
+        // A persist that was on its way when another failed may have been told nothing of it (S8).
+        let isSound = log.region.memoryFault == nil && persistFailure == nil
         let moved = acknowledgement.update(
-            local: durable, mirror: rule.needsMirror ? mirrorDurable : nil,
-            allowed: rule.allowed && authority.isValid() && log.region.memoryFault == nil)
+            local: durable, mirror: rule.needsMirror ? mirrorDurable ?? .zero : nil,
+            allowed: rule.allowed && authority.isValid() && isSound)
         guard moved else { return }
         while let first = issued.first, first.end <= acknowledged {
             issued.removeFirst()
@@ -273,7 +281,7 @@ final class OwnerLog {
     }
 
     func reclaim() {
-        let mirrorHead = mirror?.session.mirrorHead ?? lastMirrorHead
+        let mirrorHead = mirror?.session.mirrorHead ?? detached?.head ?? start
         let mirrorCounts = mirror != nil || authority.rule().needsMirror
         log.setReclaimLimit(destage.reclaimLimit(mirrorHead: mirrorHead, mirrorCounts: mirrorCounts))
     }

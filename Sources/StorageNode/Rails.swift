@@ -120,6 +120,7 @@ extension Group {
 
     /// Dials the peer's rails in turn.
     func dial() {
+        guard owner?.mayDialMirror != false else { return handle(.railDown) }
         guard let addresses = node.configuration.node(peer)?.mirror, !addresses.isEmpty,
             let address = RailAddress(addresses[nextRail % addresses.count])
         else { return }
@@ -175,11 +176,11 @@ extension Group {
         }
         switch message {
         case .attached(configuration.id, _, let key, let durable, let contents):
-            guard let rail, let owner, durable <= owner.log.published else {
+            guard let rail, let owner, durable.isPlaceOfRecord, durable <= owner.log.published else {
                 rail?.close()
                 return
             }
-            owner.attach(rail, key: key, durable: durable)
+            owner.attach(rail, key: key, durable: durable, isKept: contents.isKept)
             handle(.attached(durable: durable, contents))
         case .refused(configuration.id, _, let refusal, let reason): handle(.attachRefused(refusal, reason))
         case .heartbeat: break
@@ -228,10 +229,9 @@ extension Group {
         let prepare = { [self] in
             let region = region
             let pool = node.pool
-            // What this process saw become durable is known to be there; after a restart only the head is.
             let known = earlier?.incarnation == request.incarnation ? earlier?.target.durable : nil
             threads.memory.runIfActive(eventLoop: eventLoop) {
-                try MirrorRegion.prepare(region, for: request, generation: generation, pool: pool)
+                try MirrorRegion.prepare(region, for: request, generation: generation, known: known, pool: pool)
             }.assumeIsolated().whenComplete { [self] result in
                 isPreparingRegion = false
                 if let sealed = onRegionPrepared {
@@ -242,29 +242,43 @@ extension Group {
                 switch result {
                 case .failure(let error):
                     refuse(rail, .notReady, "the mirror region cannot be prepared: \(error)")
-                case .success(let kept):
-                    let head = region.head
-                    let durable = max(kept ? known ?? head : head, head)
-                    open(request, rail, durable: durable, head: head, kept: kept)
+                case .success(let prepared): open(request, rail, prepared)
                 }
             }
         }
         if let earlier { node.registry.revoke(earlier.key, sealed: prepare) } else { prepare() }
     }
 
-    private func open(_ request: AttachRequest, _ rail: AcceptedRail, durable: LSN, head: LSN, kept: Bool) {
+    private func open(_ request: AttachRequest, _ rail: AcceptedRail, _ prepared: MirrorRegion.Prepared) {
         let target = MirrorTarget(
-            region: region, durable: durable, head: head, eventLoop: eventLoop, threads: threads.memory)
+            region: region, durable: prepared.durable, head: prepared.head, kept: prepared.kept, eventLoop: eventLoop,
+            threads: threads.memory)
+        target.onConflict = { [weak self] in self?.reportConflict(at: $0, with: request.from) }
         let key = node.registry.register(target, lengthBytes: MirrorTarget.lengthBytes(ring: region.ringBytes))
         mirrorTarget = (target, key, request.incarnation)
         send(
             .attached(
-                group: configuration.id, epoch: request.epoch, key: key, durable: durable,
+                group: configuration.id, epoch: request.epoch, key: key, durable: prepared.durable,
                 contents: MirrorContents(
-                    pool: node.pool.identity.uuid, generation: region.standing.generation, isKept: kept,
-                    acknowledged: region.acknowledged, end: durable)), on: rail.queuePair)
+                    pool: node.pool.identity.uuid, generation: region.standing.generation, isKept: prepared.kept != nil,
+                    acknowledged: region.acknowledged, end: prepared.kept?.end ?? prepared.durable)),
+            on: rail.queuePair)
         node.report(
-            Report("mirroring", "mirroring \(request.from)'s log of epoch \(request.epoch) from LSN \(durable)"),
+            Report(
+                "mirroring",
+                "mirroring \(request.from)'s log of epoch \(request.epoch) from LSN \(prepared.durable)"),
+            group: configuration.id)
+    }
+
+    /// Once a record: the owner asks again and again.
+    private func reportConflict(at lsn: LSN, with owner: NodeID) {
+        guard reportedConflict != lsn else { return }
+        reportedConflict = lsn
+        node.report(
+            Report(
+                "mirror-conflict",
+                "\(owner) sent other bytes for LSN \(lsn), where the mirror log holds a good record: they are not stored"
+            ),
             group: configuration.id)
     }
 }

@@ -43,7 +43,7 @@ struct Scrub {
 extension OwnerLog {
     /// Asks for the next part, if it is time and nothing else is to be done on the rail.
     func scrubIfIdle() {
-        guard scrub.asked == nil, scrub.repairs.isEmpty, healing == nil, authority.isValid(), let mirror,
+        guard scrub.asked == nil, scrub.repairs.isEmpty, healer.current == nil, authority.isValid(), let mirror,
             authority.rule().needsMirror, mirror.session.shipped == log.published,
             mirror.queuePair.creditBytes >= RemoteMemoryLimits.windowBytes / 2, NIODeadline.now() >= scrub.nextPass
         else { return }

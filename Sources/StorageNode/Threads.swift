@@ -37,6 +37,7 @@ struct GroupThreads {
     }
 
     /// What makes pool memory durable, for all groups: the pool is one file, so what hangs for one hangs for all. A region has
-    /// at once at most the persist of its log, that of its head, and a preparation for an owner or the drain of a healing.
-    static func memoryThreadCount(groups: Int) -> Int { 3 * max(1, groups) }
+    /// at once at most the persist of its log, that of its head, the drain of a healing, and the check of a catch-up or a
+    /// preparation for an owner.
+    static func memoryThreadCount(groups: Int) -> Int { 4 * max(1, groups) }
 }

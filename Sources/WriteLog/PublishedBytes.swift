@@ -27,6 +27,42 @@ extension WriteLog {
         precondition(reclaimLimit <= from && from <= to && to <= published)
         return PublishedRecords(ring: ring, position: from, end: to)
     }
+
+    /// Of the published record that `lsn` lies in, or `lsn` if one begins there; `nil` if the headers do not tell. The same guarantee as
+    /// ``withBytes(from:to:_:)`` from the reclaim limit on.
+    public func startOfRecord(with lsn: LSN) -> LSN? {
+        let lowest = reclaimLimit, published = published
+        precondition(lowest <= lsn && lsn < published)
+        var record = tl_record()
+        var start = lsn
+        while tl_record_read_header([ring], start.rawValue, published.rawValue, &record) != TL_VALID {
+            guard start > lowest, lsn - start < PartComparison.maximumRecordBytes else { return nil }
+            start = LSN(start.rawValue - LSN.alignment)
+        }
+        let end = start + tl_record_bytes(UInt64(record.payload_bytes))
+        return end > lsn ? start : end == lsn ? lsn : nil
+    }
+
+    /// The record that was published at `lsn`, or what to fetch from the other copy if it fails its checks (S26). The caller
+    /// guarantees that it is not reclaimed meanwhile. Looks no further than for two records of the greatest size, which a
+    /// damaged header may hide.
+    public func check(at lsn: LSN) -> RecordCheck {
+        let published = published
+        precondition(reclaimLimit <= lsn && lsn < published)
+        var record = tl_record()
+        if tl_record_read([ring], lsn.rawValue, published.rawValue, &record) == TL_VALID {
+            return .sound(end: lsn + tl_record_bytes(UInt64(record.payload_bytes)))
+        }
+        let end = min(published, lsn + 2 * PartComparison.maximumRecordBytes)
+        var records = PublishedRecords(ring: ring, position: lsn, end: end)
+        guard case .damaged(_, let next) = records.next() else { return .damaged(to: end) }
+        return .damaged(to: next)
+    }
+}
+
+public enum RecordCheck: Hashable, Sendable {
+    case sound(end: LSN)
+    case damaged(to: LSN)
 }
 
 /// A cursor over published records.

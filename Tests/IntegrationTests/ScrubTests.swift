@@ -127,6 +127,73 @@ extension Cluster {
             }
         }
 
+        @Test(
+            "S5, S14, A3: a mirror that comes back heals its owner's log, and is sent no rot",
+            .enabled(if: whyNot == nil, whyNot ?? ""), arguments: ["/dev/shm", NSTemporaryDirectory()])
+        func rotWhileTheMirrorIsAway(_ parent: String) async throws {
+            try await withResidentLog(in: parent) { cluster, owner, mirror in
+                // Of write 20 the owner's copy rots, of write 17 the mirror's.
+                var places: [(node: String, number: Int, place: UInt64)] = []
+                for number in [17, 20] {
+                    for node in [owner, mirror] {
+                        places.append((node, number, try place(of: number, cluster, node) + 777))
+                    }
+                }
+                cluster.kill(mirror)
+                try await cluster.wait("counted out") { cluster.state()?.state == "degraded" }
+                try poke(cluster, mirror, [0xEE], at: places[1].place)
+                try poke(cluster, owner, [0xEE], at: places[2].place)
+                try cluster.start(mirror)
+                try await cluster.waitUntilMirrored()
+                for (node, number, place) in places {
+                    #expect(try byte(cluster, node, at: place) == UInt8(number + 1), "\(number) at \(node)")
+                }
+                #expect(try reports(cluster, owner, "record-healed") == 1)
+                #expect(try reports(cluster, mirror, "mirror-conflict") == 0)
+            }
+        }
+
+        @Test(
+            "S5, A3: what rotted in both copies is said, kept from the mirror, and no takeover is promised",
+            .enabled(if: whyNot == nil, whyNot ?? ""))
+        func rotInBothWhileTheMirrorIsAway() async throws {
+            try await withResidentLog(in: "/dev/shm") { cluster, owner, mirror in
+                let places = try [owner, mirror].map { ($0, try place(of: 21, cluster, $0)) }
+                cluster.kill(mirror)
+                try await cluster.wait("counted out") { cluster.state()?.state == "degraded" }
+                for (node, place) in places { try poke(cluster, node, [0xEE], at: place + (node == owner ? 50 : 60)) }
+                try cluster.start(mirror)
+                try await cluster.wait("said") { cluster.state()?.reason?.contains("catch-up stops") == true }
+                #expect(cluster.state()?.takeoverPossible == false)
+                #expect(try byte(cluster, mirror, at: places[1].1 + 50) == 22)
+                #expect(try byte(cluster, mirror, at: places[1].1 + 60) == 0xEE)
+                #expect(try reports(cluster, owner, "catch-up-stopped") == 1)
+                for (node, place) in places { try poke(cluster, node, [22], at: place + (node == owner ? 50 : 60)) }
+                try await cluster.waitUntilMirrored()
+            }
+        }
+
+        @Test(
+            "S26, B1: a read that meets rot fails while there is no other copy",
+            .enabled(if: whyNot == nil, whyNot ?? ""))
+        func readOfRot() async throws {
+            try await withResidentLog(in: "/dev/shm") { cluster, owner, mirror in
+                let place = try place(of: 21, cluster, owner) + 50
+                cluster.kill(mirror)
+                try await cluster.wait("counted out") { cluster.state()?.state == "degraded" }
+                try poke(cluster, owner, [0xEE], at: place)
+                let client = try await cluster.connect(to: owner)
+                await #expect(throws: (any Error).self) {
+                    try await client.read(offset: UInt64(21 * Self.writeBytes), length: 4096)
+                }
+                let other = try await client.read(offset: UInt64(20 * Self.writeBytes), length: 4096)
+                #expect(other == ByteBuffer(repeating: 21, count: 4096))
+                #expect(try reports(cluster, owner, "record-damaged") == 1)
+                try poke(cluster, owner, [22], at: place)
+                await client.disconnect()
+            }
+        }
+
         @Test(.enabled(if: whyNot == nil, whyNot ?? ""))
         func aHandoverOverAFailingMediumIsMadeAllTheSame() async throws {
             try await withResidentLog(in: "/dev/shm") { cluster, owner, mirror in

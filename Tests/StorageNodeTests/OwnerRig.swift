@@ -31,7 +31,11 @@ final class FakeMirror: QueuePair {
 
     weak var delegate: (any QueuePairDelegate)?
     let creditBytes = RemoteMemoryLimits.windowBytes
+    /// Requests that the window has room for still; `nil` for any number.
+    var room: Int?
     var bytes: [UInt8]
+    /// Places of the ring that were written to, in order.
+    var written: [Range<UInt64>] = []
     var messages: [[UInt8]] = []
     var reads: [Read] = []
     private(set) var posted: WorkRequestID = 0
@@ -41,8 +45,11 @@ final class FakeMirror: QueuePair {
     func postWrite(
         _ source: UnsafeRawBufferPointer, key: RegionKey, offset: UInt64
     ) throws(RemoteMemoryError) -> WorkRequestID {
+        if room == 0 { throw RemoteMemoryError(.noCredit, "the window is full") }
+        room = room.map { $0 - 1 }
         posted += 1
         bytes.replaceSubrange(Int(offset)..<Int(offset) + source.count, with: source)
+        written.append(offset..<offset + UInt64(source.count))
         return posted
     }
 
@@ -95,27 +102,41 @@ final class OwnerRig {
     let mirror: FakeMirror
     let owner: OwnerLog
     private let reports: Reports
+    private let rules: Rules
 
     final class Reports: Sendable {
         let kinds = Mutex<[String]>([])
     }
 
-    var kinds: [String] { reports.kinds.withLock { $0 } }
+    /// What the group's machine would say.
+    private final class Rules {
+        var needsMirror = true
+    }
 
-    private init(_ pool: Pool, ringBytes: UInt64, _ eventLoop: any EventLoop) throws {
+    var kinds: [String] { reports.kinds.withLock { $0 } }
+    /// Whether the record counts the mirror.
+    var needsMirror: Bool {
+        get { rules.needsMirror }
+        set { rules.needsMirror = newValue }
+    }
+
+    private init(
+        _ pool: Pool, ringBytes: UInt64, _ eventLoop: any EventLoop, threads: GroupThreads = .singleton
+    ) throws {
         mirror = FakeMirror(ringBytes: ringBytes)
         region = try pool.allocateRegion(group: GroupID("g0"), ringBytes: ringBytes)
         try region.format(role: .owner, logUUID: .zero, incarnation: Incarnation(1), start: .zero)
         log = try WriteLog(region: region)
-        let reports = Reports()
+        let reports = Reports(), rules = Rules()
         self.reports = reports
+        self.rules = rules
         // No medium: nothing is destaged, and everything stays in the log.
         owner = OwnerLog(
-            log: log, start: .zero, media: [:], eventLoop: eventLoop, threads: .singleton,
+            log: log, start: .zero, media: [:], eventLoop: eventLoop, threads: threads,
             authority: OwnerLog.Authority(
-                isValid: { true }, rule: { (true, true) }, progress: { _, _, _ in },
+                isValid: { true }, rule: { (true, rules.needsMirror) }, progress: { _, _, _ in },
                 report: { report in reports.kinds.withLock { $0.append(report.kind) } }))
-        owner.attach(mirror, key: RegionKey(rawValue: 1), durable: .zero)
+        owner.attach(mirror, key: RegionKey(rawValue: 1), durable: .zero, isKept: false)
         owner.serve()
         // The destager finds no medium for what is written; these tests do without it.
         owner.destage.giveUp(until: .max)
@@ -136,6 +157,58 @@ final class OwnerRig {
             try body(rig)
             rig.owner.revoke()
         }.get()
+    }
+
+    /// Runs `body` with the same over many turns of the loop, the log in a pool in `folder`.
+    static func overTurns(
+        ringBytes: UInt64 = ringBytes, in folder: String = "/dev/shm", threads: GroupThreads = .singleton,
+        _ body: (Runner) async throws -> Void
+    ) async throws {
+        let path = "\(folder)/twinlog-owner-\(UUID128.random())"
+        defer { unlink(path) }
+        let pool = try Pool.create(
+            path: path, sizeBytes: ringBytes + 192 * 1024,
+            identity: PoolIdentity(uuid: .zero, cluster: "demo", node: NodeID("alpha")), persistence: .auto)
+        let eventLoop = MultiThreadedEventLoopGroup.singleton.next()
+        let rig = try await eventLoop.submit {
+            NIOLoopBound(
+                try OwnerRig(pool, ringBytes: ringBytes, eventLoop, threads: threads), eventLoop: eventLoop)
+        }.get()
+        try await body(Runner(rig: rig, eventLoop: eventLoop))
+        try await eventLoop.submit { rig.value.owner.revoke() }.get()
+    }
+
+    struct Runner {
+        let rig: NIOLoopBound<OwnerRig>
+        let eventLoop: any EventLoop
+
+        func callAsFunction<Value: Sendable>(
+            _ body: @escaping @Sendable (OwnerRig) throws -> Value
+        ) async throws -> Value {
+            try await eventLoop.submit { try body(rig.value) }.get()
+        }
+
+        func eventually(_ what: String, _ holds: @escaping @Sendable (OwnerRig) throws -> Bool) async throws {
+            for _ in 0..<4000 {
+                if try await self(holds) { return }
+                try await Task.sleep(for: .milliseconds(5))
+            }
+            throw PairRig.NotYet(what: what)
+        }
+    }
+
+    /// The mirror answers and completes what it was asked.
+    func serveMirror() throws {
+        if !mirror.reads.isEmpty { try mirror.answerReads(self) }
+        mirror.completeAll(self)
+    }
+
+    /// The rail ends, and the mirror attaches anew, as after a restart: everything above the head is shipped to it again.
+    func reattach(isKept: Bool) {
+        owner.detachMirror()
+        mirror.reads = []
+        mirror.written = []
+        owner.attach(mirror, key: RegionKey(rawValue: 2), durable: owner.destage.head, isKept: isKept)
     }
 
     func session() -> GroupSession { GroupSession(log: owner, volume: VolumeID(name: "vol0"), medium: NoMedium()) }
