@@ -86,14 +86,20 @@ extension ServerNode {
             log.mirroredLSN = max(head, group.mirrorTarget?.target.durable.rawValue ?? head)
             log.usedBytes = log.mirroredLSN - head
         }
+        let difference = knownDifference(from: group.peer)
+        let isTakeoverPossible = machine.takeoverPossible(now) && difference == nil
+        // An owner's reason has it already, as its mirror's refusal.
+        let reason = machine.reason(now)
+        let reasons = [difference, reason].compactMap(\.self).filter { $0 == reason || reason?.contains($0) != true }
         let detection = Double(configuration.leaseMillis) / 1000
         let takeover =
-            machine.takeoverPossible(now) ? detection + Double(log.usedBytes) / Self.replayBytesPerSecond : nil
+            isTakeoverPossible ? detection + Double(log.usedBytes) / Self.replayBytesPerSecond : nil
         return GroupStatus(
             name: group.configuration.id.rawValue, owner: machine.record?.owner.rawValue,
             home: group.configuration.home.rawValue, mirror: group.configuration.mirror.rawValue,
             epoch: machine.record?.epoch.rawValue ?? 0, state: machine.state(now).rawValue,
-            takeoverPossible: machine.takeoverPossible(now), reason: machine.reason(now), log: log,
+            takeoverPossible: isTakeoverPossible, reason: reasons.isEmpty ? nil : reasons.joined(separator: "; "),
+            log: log,
             ifOwnerDiedNow: GroupStatus.Loss(lostAcknowledgedWrites: lost, estimatedTakeoverSeconds: takeover),
             volumes: group.configuration.volumes.map { GroupStatus.Volume(name: $0.name, sizeBytes: $0.sizeBytes) })
     }

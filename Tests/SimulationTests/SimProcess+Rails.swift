@@ -238,6 +238,7 @@ extension SimProcess {
     func acceptAttach(_ request: AttachRequest, generation: UInt64) {
         guard let rail = mirrorRail else { return }
         guard !isPreparingRegion else { return refuseAttach(.notReady, "the region is still being prepared") }
+        handle(.railUp)
         isPreparingRegion = true
         let earlier = mirrorTarget
         mirrorTarget = nil
