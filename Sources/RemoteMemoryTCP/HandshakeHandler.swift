@@ -33,8 +33,9 @@ final class HandshakeHandler: ChannelInboundHandler, RemovableChannelHandler {
         self.failed = failed
     }
 
+    func handlerAdded(context: ChannelHandlerContext) { channel = context.channel }
+
     func channelActive(context: ChannelHandlerContext) {
-        channel = context.channel
         timer = context.eventLoop.assumeIsolated().scheduleTask(in: limit) {
             self.fail(HandshakeFailure(.tooSlow, "no greeting within \(self.limit.nanoseconds / 1_000_000) ms"))
         }

@@ -194,6 +194,24 @@ struct HandshakeTests {
         }
     }
 
+    @Test("a listener of version 1 refuses in its own form, and the dialer says so")
+    func refusedByVersionOne() async throws {
+        try await withRig { rig in
+            let listener = try RawListener()
+            try await rig.on { [port = listener.port] in $0.dial(port: port) }
+            let peer = try await listener.accept()
+            try #require(try await peer.eventually { !peer.take() && peer.kinds == [Kind.hello] })
+            // Where version 1 looks for the version stands one that it names.
+            #expect(peer.frames[0].payload.prefix(2) == [2, 0])
+            try await peer.send(frame(Kind.refuse, Array("the peer speaks mirror protocol 2".utf8)))
+            #expect(try await peer.ends())
+            #expect(
+                try await rig.eventually {
+                    $0.dialError?.message == "refused by the peer: the peer speaks mirror protocol 2"
+                })
+        }
+    }
+
     @Test("S22: the secret stands in no description")
     func secretIsNotShown() {
         let identity = Rig.identity("alpha")

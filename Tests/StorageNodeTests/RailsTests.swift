@@ -9,9 +9,10 @@ import NIOCore
 import NIOPosix
 import PersistentMemory
 import RemoteMemory
-import RemoteMemoryTCP
 import Testing
 
+@testable import ClusterProtocol
+@testable import RemoteMemoryTCP
 @testable import StorageNode
 
 struct RailsTests {
@@ -153,6 +154,38 @@ struct RailsTests {
         try await expectRefused { rig in
             try [1, LSN.maximum.rawValue + 64, UInt64.max].flatMap { head in
                 try [nil, Incarnation.none].map { try Self.request(rig, head: head, incarnation: $0) }
+            }
+        }
+    }
+
+    @Test("D1: only the rail that was accepted for the group is a sign of life; another is neither heard nor missed")
+    func candidatesAreNoSignOfLife() async throws {
+        try await withIntruder { on, _ in
+            try await on { rig in
+                let mirror = try #require(rig.mirrorGroup)
+                let peer = RailPeer(node: rig.alpha.id, version: 2, features: 0, hasSameConfiguration: true)
+                let queuePair = TCPQueuePair(eventLoop: rig.eventLoop, registry: rig.beta.registry)
+                let rail = AcceptedRail(queuePair: queuePair, peer: peer, node: rig.beta)
+                let known = mirror.machine.peer
+                // In one turn of the loop nothing arrives from alpha itself.
+                let stale = AttachRequest(
+                    group: GroupID("g0"), from: rig.alpha.id, epoch: .none, logUUID: .zero, incarnation: .none,
+                    head: .zero, acknowledged: .zero, ringBytes: 4 << 20)
+                rail.queuePairHeard(queuePair)
+                rail.queuePair(queuePair, received: PeerMessage.attach(stale).encoded)
+                rail.queuePairHeard(queuePair)
+                let suspended = Heartbeat(isSuspended: true, problem: "none")
+                rail.queuePair(queuePair, received: PeerMessage.heartbeat(suspended).encoded)
+                #expect(mirror.machine.peer.lastHeard == known.lastHeard)
+                #expect(mirror.machine.peer.heartbeat == known.heartbeat)
+                rail.queuePair(queuePair, failed: RemoteMemoryError(.disconnected, "gone"))
+                #expect(mirror.machine.peer.railUp && mirror.mirrorRail != nil)
+            }
+            try await on.eventually("a write that is mirrored") { rig in
+                if rig.done.isEmpty {
+                    rig.submit(.write(offset: 0, payload: ByteBuffer(string: "x")), to: "vol0", at: rig.alpha, as: "w")
+                }
+                return rig.done["w"] == "done" && rig.isMirrored(rig.alpha, "g0")
             }
         }
     }
