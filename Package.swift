@@ -24,6 +24,7 @@ let arguments: Target.Dependency = .product(name: "ArgumentParser", package: "sw
 let system: Target.Dependency = .product(name: "SystemPackage", package: "swift-system")
 let histogram: Target.Dependency = .product(name: "Histogram", package: "hdrhistogram-swift")
 let deque: Target.Dependency = .product(name: "DequeModule", package: "swift-collections")
+let crypto: Target.Dependency = .product(name: "Crypto", package: "swift-crypto")
 let yams: Target.Dependency = .product(name: "Yams", package: "Yams")
 
 func library(_ name: String, _ dependencies: [Target.Dependency] = []) -> Target {
@@ -42,8 +43,8 @@ func tests(_ name: String, _ dependencies: [Target.Dependency]) -> Target {
 // that replays the corpus.
 let isFuzzing = Context.environment["TWINLOG_FUZZ"] != nil
 let fuzzed: [Target.Dependency] = [
-    "LogModel", "PersistentMemory", "WriteLog", "Recovery", "CLogCore", "NBDProtocol", "RemoteMemoryTCP", "StorageNode",
-    "AdminProtocol", "ClusterConfiguration", nioCore,
+    "LogModel", "PersistentMemory", "WriteLog", "Recovery", "CLogCore", "NBDProtocol", "RemoteMemoryTCP",
+    "ClusterProtocol", "AdminProtocol", "ClusterConfiguration", nioCore,
 ]
 let fuzzing: Target =
     isFuzzing
@@ -71,6 +72,7 @@ let package = Package(
         .package(url: "https://github.com/apple/swift-collections", from: "1.6.0"),
         .package(url: "https://github.com/HdrHistogram/hdrhistogram-swift", from: "0.2.0"),
         .package(url: "https://github.com/jpsim/Yams", from: "6.2.2"),
+        .package(url: "https://github.com/apple/swift-crypto", from: "4.5.2"),
     ],
     targets: [
         // C: persistent memory
@@ -88,9 +90,9 @@ let package = Package(
         library("RemoteMemory", ["LogModel"]),
         library("NBDProtocol", [nioCore]),
         library("Coordination", ["LogModel", "CHostSupport"]),
-        library("ClusterConfiguration", ["LogModel", yams]),
+        library("ClusterConfiguration", ["LogModel", yams, crypto]),
 
-        library("RemoteMemoryTCP", ["LogModel", "RemoteMemory", "CLogCore"] + nio),
+        library("RemoteMemoryTCP", ["LogModel", "RemoteMemory", "CLogCore", crypto] + nio),
         library("WriteLog", ["LogModel", "PersistentMemory", "CLogCore"]),
         library("ClusterProtocol", ["LogModel", "Coordination", deque]),
         library("NBDClient", ["NBDProtocol"] + nio),
@@ -116,7 +118,7 @@ let package = Package(
         executable(
             "twinlogd",
             ["LogModel", "ClusterConfiguration", "StorageNode", "NBDServer", "AdminProtocol", arguments, log] + nio),
-        executable("twinlog", ["LogModel", "ClusterConfiguration", "AdminProtocol", arguments]),
+        executable("twinlog", ["LogModel", "Coordination", "ClusterConfiguration", "AdminProtocol", arguments]),
         executable(
             "twinlog-recover",
             [
@@ -149,7 +151,7 @@ let package = Package(
         tests("StorageMediumTests", ["LogModel", "StorageMedium"]),
         tests("CoordinationTests", ["LogModel", "Coordination", "RecordSupport"]),
         tests("ClusterConfigurationTests", ["LogModel", "ClusterConfiguration"]),
-        tests("RemoteMemoryTCPTests", ["LogModel", "RemoteMemory", "RemoteMemoryTCP"] + nio),
+        tests("RemoteMemoryTCPTests", ["LogModel", "RemoteMemory", "RemoteMemoryTCP", crypto] + nio),
         tests("NBDTests", ["LogModel", "NBDServer", "NBDClient", "StorageNode", log] + nio),
         tests("AdminProtocolTests", ["AdminProtocol"] + nio),
         tests("ClusterProtocolTests", ["LogModel", "Coordination", "ClusterProtocol", "RecordSupport"]),
@@ -174,6 +176,7 @@ let package = Package(
             "IntegrationTests",
             [
                 "LogModel", "ClusterHarness", "AdminProtocol", "Coordination", "StorageMedium", "NBDClient",
+                "ClusterConfiguration", "ClusterProtocol", "RemoteMemory", "RemoteMemoryTCP",
             ] + nio),
     ]
 )

@@ -12,12 +12,23 @@ import PersistentMemory
 import RemoteMemory
 import RemoteMemoryTCP
 
-let perfRailIdentity = RailIdentity(cluster: "perf", node: NodeID("perf"))
+/// Both ends of the rail have one secret, which the partner makes and tells.
+enum PerfRail {
+    static let owner = NodeID("owner"), partner = NodeID("partner")
+
+    static func identity(of node: NodeID, secret: ClusterSecret) -> RailIdentity {
+        RailIdentity(
+            cluster: "perf", node: node, secret: secret,
+            configurationDigest: [UInt8](repeating: 0, count: RailIdentity.digestByteCount))
+    }
+}
 
 /// What the partner tells on its standard output, as one line of JSON.
 struct PartnerAnnouncement: Codable {
     var railPort: Int
     var key: UInt64
+    /// The rail's, in hexadecimal digits.
+    var secret: String
     var floorPort: UInt16
     var memory: String
 }
@@ -33,22 +44,26 @@ struct MirrorPartnerCommand: ParsableCommand {
         let region = pool.regions[0]
         try region.format(role: .mirror, logUUID: .random(), incarnation: Incarnation(1), start: .zero)
         let floor = try FloorServer.start()
-        let (port, key) = try startRail(region)
-        let announcement = PartnerAnnouncement(railPort: port, key: key, floorPort: floor.port, memory: pool.memory)
+        let secret = ClusterSecret.random()
+        let (port, key) = try startRail(region, secret)
+        let announcement = PartnerAnnouncement(
+            railPort: port, key: key, secret: secret.hexadecimal, floorPort: floor.port, memory: pool.memory)
         FileHandle.standardOutput.write(try JSONEncoder().encode(announcement) + Data("\n".utf8))
         while try FileHandle.standardInput.read(upToCount: 1)?.isEmpty == false {}
         // Whatever is still open ends with the process.
         Foundation.exit(0)
     }
 
-    private func startRail(_ region: Region) throws -> (port: Int, key: UInt64) {
+    private func startRail(_ region: Region, _ secret: ClusterSecret) throws -> (port: Int, key: UInt64) {
         let eventLoop = MultiThreadedEventLoopGroup(numberOfThreads: 1).next()
         return try eventLoop.flatSubmit {
             let registry = TCPRegionRegistry()
             let key = registry.register(PerfMirrorTarget(region), lengthBytes: region.ringBytes + 8)
             let silent = SilentDelegate()
-            let listener = TCPMirrorListener(identity: perfRailIdentity, registry: registry, eventLoop: eventLoop) {
-                rail, _ in
+            let listener = TCPMirrorListener(
+                identity: PerfRail.identity(of: PerfRail.partner, secret: secret), registry: registry,
+                eventLoop: eventLoop
+            ) { rail, _ in
                 rail.delegate = silent
             }
             // They live as long as the process.

@@ -164,13 +164,17 @@ final class MirrorShipper: QueuePairDelegate {
         _ announcement: PartnerAnnouncement, log: WriteLog, eventLoop: any EventLoop
     ) -> EventLoopFuture<NIOLoopBound<MirrorShipper>> {
         let promise = eventLoop.makePromise(of: NIOLoopBound<MirrorShipper>.self)
+        guard let secret = ClusterSecret(hexadecimal: announcement.secret) else {
+            return eventLoop.makeFailedFuture(PerfError("the partner told no secret"))
+        }
         TCPMirrorDialer.dial(
-            RailAddress("127.0.0.1:\(announcement.railPort)")!, as: perfRailIdentity, expecting: perfRailIdentity.node,
+            RailAddress("127.0.0.1:\(announcement.railPort)")!,
+            as: PerfRail.identity(of: PerfRail.owner, secret: secret), expecting: PerfRail.partner,
             registry: TCPRegionRegistry(), timeout: .seconds(5), on: eventLoop
         ) { result in
             switch result {
             case .failure(let error): promise.fail(PerfError("the rail: \(error)"))
-            case .success(let queuePair):
+            case .success(let (queuePair, _)):
                 let shipper = MirrorShipper(queuePair, announcement, log, eventLoop)
                 queuePair.delegate = shipper
                 // The queue pair is in the pipeline when this turn of the loop is over.

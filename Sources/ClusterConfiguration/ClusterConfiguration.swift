@@ -14,6 +14,8 @@ public struct ClusterConfiguration: Sendable {
     public var leaseMillis: UInt64
     /// How long an owner that crashed waits for its in-sync partner before its log's end is decided alone.
     public var doubtMillis: UInt64
+    /// The file with the cluster's secret; `nil`: the one that the nodes keep at the coordinator.
+    public var secretPath: String?
     /// In order of name.
     public var nodes: [Node]
     /// In order of name.
@@ -54,6 +56,8 @@ public struct ClusterConfiguration: Sendable {
     public struct Volume: Sendable {
         public var name: String
         public var mediumPath: String
+        /// As the file has it, before it was resolved against the file's folder.
+        public var mediumText: String
         public var sizeBytes: UInt64
         public var id: VolumeID { VolumeID(name: name) }
     }

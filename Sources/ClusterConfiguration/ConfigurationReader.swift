@@ -69,7 +69,7 @@ struct ConfigurationReader {
 
     func read(_ root: YAMLSection) throws(ConfigurationError) -> ClusterConfiguration {
         try root.allow(
-            ["cluster", "coordinator", "heartbeat", "lease", "fence", "doubt", "nodes", "groups"], later: ["security"])
+            ["cluster", "coordinator", "heartbeat", "lease", "fence", "security", "doubt", "nodes", "groups"])
         let heartbeat = try readHeartbeat(root)
         let lease = try root["lease"]?.millis() ?? 1000
         if lease < heartbeat.timeout, let value = root["lease"] {
@@ -90,6 +90,7 @@ struct ConfigurationReader {
             heartbeatTimeoutMillis: heartbeat.timeout,
             leaseMillis: lease,
             doubtMillis: try root["doubt"]?.millis() ?? 30_000,
+            secretPath: try readSecurity(root["security"]),
             nodes: try readNodes(root.required("nodes").section()),
             groups: try readGroups(root.required("groups").section()))
         try ConfigurationCheck(configuration: configuration, root: root).run()
@@ -112,6 +113,13 @@ struct ConfigurationReader {
         _ = try section.required("type").choice(["file"], later: ["etcd"])
         try section.allow(["type", "path"], later: ["endpoints", "prefix"])
         return resolve(try section.required("path").text())
+    }
+
+    private func readSecurity(_ value: YAMLValue?) throws(ConfigurationError) -> String? {
+        guard let value else { return nil }
+        let section = try value.section()
+        try section.allow(["psk-file"], later: ["ca", "certificate", "key", "insecure"])
+        return resolve(try section.required("psk-file").text())
     }
 
     private func readNodes(_ section: YAMLSection) throws(ConfigurationError) -> [ClusterConfiguration.Node] {
@@ -155,7 +163,7 @@ struct ConfigurationReader {
         let host = text[..<colon]
         guard isLoopback(host) else {
             throw value.error(
-                "\(host) is not a loopback address: other networks need 'security', which this version does not support"
+                "\(host) is not a loopback address: other networks need encryption, which this version does not support"
             )
         }
         return text
@@ -202,9 +210,10 @@ struct ConfigurationReader {
             guard Name.isValid(key) else { throw value.error("'\(key)' is not a name for a volume") }
             let entry = try value.section()
             try entry.allow(["medium", "size"])
+            let medium = try entry.required("medium").text()
             volumes.append(
                 ClusterConfiguration.Volume(
-                    name: key, mediumPath: resolve(try entry.required("medium").text()),
+                    name: key, mediumPath: resolve(medium), mediumText: medium,
                     sizeBytes: try entry.required("size").size(atLeast: 4096, multipleOf: 512)))
         }
         guard !volumes.isEmpty else { throw section.value.error("a group has at least one volume") }

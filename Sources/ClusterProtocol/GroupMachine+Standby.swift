@@ -306,9 +306,6 @@ extension GroupMachine {
         standing.generation = generation
         standing.epoch = max(standing.epoch, request.epoch)
         local = LocalLog(logUUID: request.logUUID, incarnation: request.incarnation)
-        peer.railUp = true
-        peer.lastHeard = now
-        peer.heartbeat = Heartbeat()
         out.append(.acceptAttach(request, generation: generation))
     }
 }

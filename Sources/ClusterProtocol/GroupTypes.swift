@@ -141,12 +141,16 @@ public struct AttachRequest: Hashable, Sendable {
         self.head = head
         self.acknowledged = acknowledged
         self.ringBytes = ringBytes
+        self.pool = pool
+        self.generation = generation
+        self.end = end
+        self.counts = counts
     }
 }
 
 /// What an attached mirror says of its region.
 public struct MirrorContents: Hashable, Sendable {
-    /// The pool that the region is in.
+    /// The pool that the region is in, and how often it was started.
     public var pool: UUID128
     /// Which start of the mirror with this pool it is.
     public var generation: UInt64
@@ -235,7 +239,7 @@ public enum Event: Sendable {
     case peerSaid(Heartbeat)
     /// Standby: why this node could not take the group over now, `nil` if it could. Said when it is known, and when it changes.
     case takeoverProblem(String?)
-    /// Owner: the rail that `dial` asked for is up. Mirror: an owner's rail was accepted.
+    /// Owner: the rail that `dial` asked for is up. Mirror: what `acceptAttach` accepted is the group's rail from now on.
     case railUp
     case railDown
     /// Mirror: an owner asks to attach.

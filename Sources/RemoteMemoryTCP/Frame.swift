@@ -21,6 +21,7 @@ enum FrameKind: UInt8 {
     case hello = 1, welcome, refuse
     case write, atomicWrite, read, flush, message
     case complete, readData, error
+    case proof, accept
 }
 
 struct FrameHeader: Equatable {
@@ -98,52 +99,4 @@ struct FrameHeader: Equatable {
 
 func frameChecksum(_ bytes: UnsafeRawBufferPointer) -> UInt32 {
     tl_crc32c(0, bytes.baseAddress, bytes.count)
-}
-
-/// What the two sides say to each other first: who they are and which protocol they speak.
-struct Greeting: Equatable {
-    static let protocolVersion: UInt16 = 1
-    static let maximumNameBytes = 63
-
-    var version = Greeting.protocolVersion
-    var cluster: String
-    var node: String
-
-    var encoded: [UInt8] {
-        var out: [UInt8] = [UInt8(version & 0xff), UInt8(version >> 8)]
-        for text in [cluster, node] {
-            out.append(UInt8(text.utf8.count))
-            out += text.utf8
-        }
-        return out
-    }
-
-    init(cluster: String, node: String) {
-        precondition(cluster.utf8.count <= Self.maximumNameBytes && node.utf8.count <= Self.maximumNameBytes)
-        self.cluster = cluster
-        self.node = node
-    }
-
-    /// Only the version is read from a greeting of another version.
-    init(_ bytes: [UInt8]) throws(RemoteMemoryError) {
-        let malformed = RemoteMemoryError(.protocolViolation, "the greeting is malformed")
-        guard bytes.count >= 2 else { throw malformed }
-        version = UInt16(bytes[0]) | UInt16(bytes[1]) << 8
-        guard version == Self.protocolVersion else {
-            throw RemoteMemoryError(
-                .protocolViolation,
-                "the peer speaks mirror protocol \(version), this node speaks \(Self.protocolVersion)")
-        }
-        var rest = bytes[2...]
-        func text() throws(RemoteMemoryError) -> String {
-            guard let count = rest.popFirst(), count <= Self.maximumNameBytes, rest.count >= Int(count),
-                let text = String(validating: rest.prefix(Int(count)), as: UTF8.self)
-            else { throw malformed }
-            rest = rest.dropFirst(Int(count))
-            return text
-        }
-        cluster = try text()
-        node = try text()
-        guard rest.isEmpty else { throw malformed }
-    }
 }

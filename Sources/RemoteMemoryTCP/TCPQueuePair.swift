@@ -225,7 +225,7 @@ public final class TCPQueuePair: QueuePair, ChannelInboundHandler {
             fail(
                 RemoteMemoryError(
                     header.key == 1 ? .access : .remoteOperation, "the partner refused a request: \(text)"))
-        case .hello, .welcome, .refuse:
+        case .hello, .welcome, .refuse, .proof, .accept:
             throw RemoteMemoryError(.protocolViolation, "a greeting in the middle of a connection")
         }
     }

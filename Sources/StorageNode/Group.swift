@@ -31,6 +31,8 @@ final class Group {
     var rail: TCPQueuePair?
     var railDelegate: OwnerRail?
     var nextRail = 0
+    /// Why the last rail that was dialled did not come about, as it was reported, and when.
+    var railProblem: (text: String, reportedAt: NIODeadline)?
     /// As mirror: the rail that the owner made, and the region that it writes.
     var mirrorRail: AcceptedRail?
     /// The rail whose request to attach is not decided yet. One that is refused changes nothing for the one that counts.
@@ -100,7 +102,7 @@ final class Group {
         case .sendAttach(let epoch, let counts): sendAttach(epoch, counts: counts)
         case .acceptAttach(let request, let generation): acceptAttach(request, generation: generation)
         case .refuseAttach(let request, let refusal, let reason): refuseAttach(request, refusal, reason)
-        case .sendHeartbeat: send(.heartbeat, on: rail)
+        case .sendHeartbeat: send(heartbeat, on: rail)
         case .confirmStart: confirmStart()
         case .noteEpoch(let epoch): noteEpoch(epoch)
         case .tellRecordChanged: send(.recordChanged, on: rail ?? mirrorRail?.queuePair)
@@ -379,7 +381,7 @@ final class Group {
         if let owner { handle(.medium(owner.mediumTrouble(BootClock.now))) }
         handle(.tick)
         reportMemoryFault()
-        if let mirrorRail { send(.heartbeat, on: mirrorRail.queuePair) }
+        if let mirrorRail { send(heartbeat, on: mirrorRail.queuePair) }
         owner?.tick()
     }
 
@@ -393,6 +395,8 @@ final class Group {
         }
         handle(.logFailed("\(fault); replace the memory, then restart \(node.id)"))
     }
+
+    private var heartbeat: PeerMessage { .heartbeat(machine.heartbeat) }
 
     func send(_ message: PeerMessage, on queuePair: TCPQueuePair?) {
         do throws(RemoteMemoryError) {

@@ -86,21 +86,26 @@ extension ServerNode {
             log.mirroredLSN = max(head, group.mirrorTarget?.target.durable.rawValue ?? head)
             log.usedBytes = log.mirroredLSN - head
         }
+        let difference = knownDifference(from: group.peer)
+        let isTakeoverPossible = machine.takeoverPossible(now) && difference == nil
         let detection = Double(configuration.leaseMillis) / 1000
         let takeover =
-            machine.takeoverPossible(now) ? detection + Double(log.usedBytes) / Self.replayBytesPerSecond : nil
+            isTakeoverPossible ? detection + Double(log.usedBytes) / Self.replayBytesPerSecond : nil
         return GroupStatus(
             name: group.configuration.id.rawValue, owner: machine.record?.owner.rawValue,
             home: group.configuration.home.rawValue, mirror: group.configuration.mirror.rawValue,
             epoch: machine.record?.epoch.rawValue ?? 0, state: machine.state(now).rawValue,
-            takeoverPossible: machine.takeoverPossible(now), reason: reason(of: group, now), log: log,
+            takeoverPossible: isTakeoverPossible, reason: reason(of: group, difference, now), log: log,
             ifOwnerDiedNow: GroupStatus.Loss(lostAcknowledgedWrites: lost, estimatedTakeoverSeconds: takeover),
             volumes: group.configuration.volumes.map { GroupStatus.Volume(name: $0.name, sizeBytes: $0.sizeBytes) })
     }
 
-    /// The machine's, and what keeps a mirror from getting the log.
-    private func reason(of group: Group, _ now: Nanos) -> String? {
-        let reasons = [group.machine.reason(now), group.owner?.catchUpProblem].compactMap(\.self)
+    /// The machine's, what the two configurations differ in, and what keeps a mirror from getting the log. An owner's reason may have the
+    /// difference already, as its mirror's refusal.
+    private func reason(of group: Group, _ difference: String?, _ now: Nanos) -> String? {
+        let machine = group.machine.reason(now)
+        let told = difference.flatMap { machine?.contains($0) == true ? nil : $0 }
+        let reasons = [told, machine, group.owner?.catchUpProblem].compactMap(\.self)
         return reasons.isEmpty ? nil : reasons.joined(separator: "; ")
     }
 }

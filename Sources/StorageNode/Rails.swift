@@ -15,7 +15,12 @@ internal import WriteLog
 /// The owner's end of a rail.
 final class OwnerRail: QueuePairDelegate {
     private unowned let group: Group
-    init(group: Group) { self.group = group }
+    let peer: RailPeer
+
+    init(group: Group, peer: RailPeer) {
+        self.group = group
+        self.peer = peer
+    }
 
     private func isCurrent(_ queuePair: any QueuePair) -> Bool { group.rail === queuePair }
 
@@ -50,13 +55,13 @@ final class OwnerRail: QueuePairDelegate {
 /// The mirror's end of a rail: nobody's until its first message says which group it is for.
 final class AcceptedRail: QueuePairDelegate {
     let queuePair: TCPQueuePair
-    let peer: NodeID
+    let peer: RailPeer
     private unowned let node: ServerNode
     private weak var group: Group?
     /// One that is not a group's rail by then is closed: a dialer gives an attempt up after one heartbeat timeout.
     private let mustCountBy: NIODeadline
 
-    init(queuePair: TCPQueuePair, peer: NodeID, node: ServerNode) {
+    init(queuePair: TCPQueuePair, peer: RailPeer, node: ServerNode) {
         mustCountBy = .now() + .milliseconds(Int64(3 * node.configuration.heartbeatTimeoutMillis))
         self.queuePair = queuePair
         self.peer = peer
@@ -77,25 +82,61 @@ final class AcceptedRail: QueuePairDelegate {
     }
 
     func queuePair(_ queuePair: any QueuePair, received bytes: [UInt8]) {
-        guard let message = PeerMessage(bytes) else { return close() }
+        do throws(PeerMessageError) {
+            try received(PeerMessage(bytes))
+        } catch .unknownType(let type) {
+            node.logger.debug("\(peer.node) sent a message of type \(type), which this version does not know")
+        } catch {
+            node.logger.debug("the rail from \(peer.node) is closed: \(error)")
+            end()
+        }
+    }
+
+    private func received(_ message: PeerMessage) {
         switch message {
-        case .attach(let request):
-            guard request.from == peer, let group = node.groups[request.group], group.peer == peer,
-                self.group == nil || self.group === group
-            else { return close() }
-            self.group = group
-            guard request.head.isPlaceOfRecord else {
-                return group.refuse(
-                    self, .notReady, "no log begins at LSN \(request.head), which is said to be its head")
-            }
-            group.candidateRail = self
-            group.handle(.attachRequested(request))
-        case .heartbeat: break
-        case .recordChanged: group?.handle(.recordChanged)
+        case .attach(let request): attach(request)
+        case .heartbeat(let heartbeat): if let group, group.mirrorRail === self { group.handle(.peerSaid(heartbeat)) }
+        case .recordChanged: if let group, group.mirrorRail === self { group.handle(.recordChanged) }
         case .repair(let range):
             if let group, group.mirrorRail === self { group.mirrorTarget?.target.expectRepair(of: range) }
-        case .attached, .refused: close()
+        case .configuration(let entries):
+            guard !peer.hasSameConfiguration else { return end() }
+            node.configurationDiffers(from: peer.node, entries)
+        case .mediumQuestion, .mediumProof: break
+        case .attached, .refused, .mediumAnswer: end()
         }
+    }
+
+    private func attach(_ request: AttachRequest) {
+        guard request.from == peer.node, let group = node.groups[request.group], group.peer == peer.node,
+            self.group == nil || self.group === group
+        else { return end() }
+        self.group = group
+        guard peer.hasSameConfiguration else {
+            return group.refuse(self, .differentConfiguration, node.difference(from: peer.node))
+        }
+        guard request.head.isPlaceOfRecord else {
+            return group.refuse(
+                self, .notReady, "no log begins at LSN \(request.head), which is said to be its head")
+        }
+        group.candidateRail = self
+        group.handle(.attachRequested(request))
+    }
+
+    /// For a peer whose digest differs, and for no other.
+    func sendConfiguration(_ entries: ConfigurationEntries) {
+        do throws(RemoteMemoryError) {
+            try queuePair.send(PeerMessage.configuration(entries).encoded)
+        } catch {
+            // The queue pair has failed; its delegate hears of it in this turn of the loop.
+        }
+    }
+
+    /// Closes the rail for what the peer did on it.
+    private func end() {
+        let error = RemoteMemoryError(.protocolViolation, "the peer broke the protocol")
+        close()
+        ended(error)
     }
 
     func queuePairHeard(_ queuePair: any QueuePair) {
@@ -104,10 +145,14 @@ final class AcceptedRail: QueuePairDelegate {
 
     func queuePair(_ queuePair: any QueuePair, failed error: RemoteMemoryError) {
         node.forget(self)
+        ended(error)
+    }
+
+    private func ended(_ error: RemoteMemoryError) {
         guard let group else { return }
         guard group.mirrorRail === self else { return group.candidateEnded(self) }
         group.mirrorRail = nil
-        node.logger.debug("rail of \(group.configuration.id) from \(peer) ended: \(error)")
+        node.logger.debug("rail of \(group.configuration.id) from \(peer.node) ended: \(error)")
         group.handle(.railDown)
     }
 
@@ -121,32 +166,55 @@ extension Group {
     /// Dials the peer's rails in turn.
     func dial() {
         guard owner?.mayDialMirror != false else { return handle(.railDown) }
-        guard let addresses = node.configuration.node(peer)?.mirror, !addresses.isEmpty,
-            let address = RailAddress(addresses[nextRail % addresses.count])
+        guard let identity = node.railIdentity, let addresses = node.configuration.node(peer)?.mirror,
+            !addresses.isEmpty, let address = RailAddress(addresses[nextRail % addresses.count])
         else { return }
         nextRail += 1
         let attempt = nextRail
         TCPMirrorDialer.dial(
-            address, as: node.railIdentity, expecting: peer, registry: node.registry,
+            address, as: identity, expecting: peer, registry: node.registry,
             timeout: .milliseconds(Int64(node.configuration.heartbeatTimeoutMillis)), on: eventLoop
         ) { [weak self] result in
             guard let self else { return }
             switch result {
             case .failure(let error):
-                node.logger.debug("rail of \(configuration.id): \(error)")
+                notDialed(error)
                 if attempt == nextRail, rail == nil { handle(.railDown) }
-            case .success(let queuePair):
+            case .success(let (queuePair, peer)):
                 guard attempt == nextRail else { return queuePair.close() }
-                closeRail()
-                let delegate = OwnerRail(group: self)
-                rail = queuePair
-                railDelegate = delegate
-                queuePair.delegate = delegate
-                // The greeting handler puts the queue pair into the pipeline when this returns.
-                eventLoop.assumeIsolated().execute {
-                    if self.rail === queuePair { self.handle(.railUp) }
-                }
+                railProblem = nil
+                use(queuePair, peer)
             }
+        }
+    }
+
+    /// What a stranger who listens in the peer's place can make this node report is bounded.
+    private static let railReportInterval = TimeAmount.seconds(10)
+
+    /// A peer that is not there is its silence, which the machine sees. One that refuses, or is none, is an event.
+    private func notDialed(_ error: RemoteMemoryError) {
+        node.logger.debug("rail of \(configuration.id): \(error)")
+        guard error.code == .protocolViolation else { return }
+        if let railProblem {
+            let isOld = NIODeadline.now() > railProblem.reportedAt + Self.railReportInterval
+            guard isOld, error.message != railProblem.text else { return }
+        }
+        railProblem = (error.message, .now())
+        node.report(Report("rail-refused", "no rail to \(peer): \(error)"), group: configuration.id)
+    }
+
+    private func use(_ queuePair: TCPQueuePair, _ peer: RailPeer) {
+        closeRail()
+        let delegate = OwnerRail(group: self, peer: peer)
+        rail = queuePair
+        railDelegate = delegate
+        queuePair.delegate = delegate
+        // Where the digests differ, the mirror says first what it has.
+        guard peer.hasSameConfiguration else { return }
+        node.configurationAgrees(with: peer.node)
+        // The queue pair gets its place in the pipeline when this returns.
+        eventLoop.assumeIsolated().execute {
+            if self.rail === queuePair { self.handle(.railUp) }
         }
     }
 
@@ -170,22 +238,38 @@ extension Group {
     }
 
     func ownerReceived(_ bytes: [UInt8]) {
-        guard let message = PeerMessage(bytes) else {
+        do throws(PeerMessageError) {
+            try ownerReceived(PeerMessage(bytes))
+        } catch .unknownType(let type) {
+            node.logger.debug("\(peer) sent a message of type \(type), which this version does not know")
+        } catch {
+            node.logger.debug("the rail of \(configuration.id) to \(peer) is closed: \(error)")
             rail?.close()
-            return
         }
+    }
+
+    private func ownerReceived(_ message: PeerMessage) {
         switch message {
         case .attached(configuration.id, _, let key, let durable, let contents):
             guard let rail, let owner, durable.isPlaceOfRecord, durable <= owner.log.published else {
                 rail?.close()
                 return
             }
-            owner.attach(rail, key: key, durable: durable, isKept: contents.isKept)
+            owner.attach(rail, key: RegionKey(rawValue: key), durable: durable, isKept: contents.isKept)
             handle(.attached(durable: durable, contents))
         case .refused(configuration.id, _, let refusal, let reason): handle(.attachRefused(refusal, reason))
-        case .heartbeat: break
+        case .heartbeat(let heartbeat): handle(.peerSaid(heartbeat))
         case .recordChanged: handle(.recordChanged)
-        case .attach, .attached, .refused, .repair: rail?.close()
+        case .configuration(let entries):
+            guard railDelegate?.peer.hasSameConfiguration == false else {
+                rail?.close()
+                return
+            }
+            send(.configuration(node.configurationEntries), on: rail)
+            node.configurationDiffers(from: peer, entries)
+            handle(.attachRefused(.differentConfiguration, node.difference(from: peer)))
+        case .mediumAnswer: break
+        case .attach, .attached, .refused, .repair, .mediumQuestion, .mediumProof: rail?.close()
         }
     }
 
@@ -202,11 +286,9 @@ extension Group {
             on: rail?.queuePair)
     }
 
-    /// A rail ended before it counted.
+    /// A rail ended before it counted: the machine has not heard of it.
     func candidateEnded(_ rail: AcceptedRail) {
-        guard candidateRail === rail else { return }
-        candidateRail = nil
-        if mirrorRail == nil { handle(.railDown) }
+        if candidateRail === rail { candidateRail = nil }
     }
 
     /// Seals what an earlier owner may still write, prepares the region, and opens it under a fresh key (S12).
@@ -223,6 +305,8 @@ extension Group {
         candidateRail = nil
         if let current = mirrorRail, current !== rail { current.close() }
         mirrorRail = rail
+        // Only now is what arrives there a sign of the owner's life.
+        handle(.railUp)
         isPreparingRegion = true
         let earlier = mirrorTarget
         mirrorTarget = nil
@@ -258,7 +342,7 @@ extension Group {
         mirrorTarget = (target, key, request.incarnation)
         send(
             .attached(
-                group: configuration.id, epoch: request.epoch, key: key, durable: prepared.durable,
+                group: configuration.id, epoch: request.epoch, key: key.rawValue, durable: prepared.durable,
                 contents: MirrorContents(
                     pool: node.pool.identity.uuid, generation: region.standing.generation, isKept: prepared.kept != nil,
                     acknowledged: region.acknowledged, end: prepared.kept?.end ?? prepared.durable)),

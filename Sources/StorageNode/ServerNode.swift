@@ -27,6 +27,7 @@ public final class ServerNode: VolumeService {
     let logger: Logger
     let pool: Pool
     let coordinator: any Coordinator
+    private let readSecret: @Sendable () throws(SecretError) -> ClusterSecret
     let process: ProcessIdentity
     let seams: Seams
     let registry = TCPRegionRegistry()
@@ -48,7 +49,11 @@ public final class ServerNode: VolumeService {
     private var whenCoordinatorAnswers: EventLoopPromise<Void>?
     private var isStopping = false
 
-    var railIdentity: RailIdentity { RailIdentity(cluster: configuration.cluster, node: id) }
+    /// With the cluster's secret, once that is read.
+    private(set) var railIdentity: RailIdentity?
+    let configurationEntries: ConfigurationEntries
+    /// How the configurations of partners differ from this node's, in words.
+    private var differences: [NodeID: String] = [:]
 
     /// Opens or creates the pool, with a region for each group of this node. Blocks. Throws ``NodeError``.
     public static func openPool(
@@ -92,6 +97,12 @@ public final class ServerNode: VolumeService {
         let coordinator = try FileCoordinator(directory: configuration.coordinatorPath)
         try coordinator.checkPermissions()
         self.coordinator = coordinator
+        let secretPath = configuration.secretPath
+        readSecret = { () throws(SecretError) in
+            if let secretPath { try SecretFile.read(secretPath) } else { try coordinator.clusterSecret() }
+        }
+        configurationEntries = ConfigurationEntries(
+            configuration.sharedEntries.map { ConfigurationEntries.Entry(key: $0.key, value: $0.value) })
         process = try ProcessIdentity.current(node: id)
         let groups = configuration.groups(of: id)
         memoryThreads = NIOThreadPool(numberOfThreads: GroupThreads.memoryThreadCount(groups: groups.count))
@@ -123,19 +134,43 @@ public final class ServerNode: VolumeService {
         memoryThreads.start()
         for group in groups.values { group.threads.start() }
         coordinatorThread.start()
-        let listener = TCPMirrorListener(identity: railIdentity, registry: registry, eventLoop: eventLoop) {
+        let answered = eventLoop.makePromise(of: Void.self)
+        whenCoordinatorAnswers = answered
+        let bound = NIOLoopBound(self, eventLoop: eventLoop)
+        return learnSecret()
+            .flatMap { secret in bound.value.listen(secret) }
+            .flatMap {
+                bound.value.begin()
+                return answered.futureResult
+            }
+    }
+
+    /// A coordinator that does not answer is asked again; a secret that is not to be trusted ends the start.
+    private func learnSecret() -> EventLoopFuture<ClusterSecret> {
+        let bound = NIOLoopBound(self, eventLoop: eventLoop)
+        let readSecret = readSecret
+        return coordinatorThread.runIfActive(eventLoop: eventLoop) { try readSecret() }.flatMapError { error in
+            guard let error = error as? SecretError, error.code == .unreachable else {
+                return bound.eventLoop.makeFailedFuture(error)
+            }
+            bound.value.logger.warning("the cluster's secret cannot be read yet: \(error)")
+            return bound.eventLoop.flatScheduleTask(in: Self.secretRetry) { bound.value.learnSecret() }.futureResult
+        }
+    }
+
+    private static let secretRetry = TimeAmount.seconds(1)
+
+    private func listen(_ secret: ClusterSecret) -> EventLoopFuture<Void> {
+        let identity = RailIdentity(
+            cluster: configuration.cluster, node: id, secret: secret, configurationDigest: configuration.sharedDigest)
+        railIdentity = identity
+        let listener = TCPMirrorListener(identity: identity, registry: registry, eventLoop: eventLoop) {
             [unowned self] queuePair, peer in accept(queuePair, peer)
         }
         self.listener = listener
-        let answered = eventLoop.makePromise(of: Void.self)
-        whenCoordinatorAnswers = answered
         let addresses = (configuration.node(id)?.mirror ?? []).compactMap { RailAddress($0) }
         let listening = addresses.map { listener.listen(on: $0).map { _ in } }
-        let bound = NIOLoopBound(self, eventLoop: eventLoop)
-        return EventLoopFuture.andAllSucceed(listening, on: eventLoop).flatMap {
-            bound.value.begin()
-            return answered.futureResult
-        }
+        return EventLoopFuture.andAllSucceed(listening, on: eventLoop)
     }
 
     private func begin() {
@@ -310,13 +345,48 @@ public final class ServerNode: VolumeService {
 
     // MARK: Rails
 
-    private func accept(_ queuePair: TCPQueuePair, _ peer: NodeID) {
+    private func accept(_ queuePair: TCPQueuePair, _ peer: RailPeer) {
         let rail = AcceptedRail(queuePair: queuePair, peer: peer, node: self)
         accepted[ObjectIdentifier(rail)] = rail
         queuePair.delegate = rail
+        guard !peer.hasSameConfiguration else { return configurationAgrees(with: peer.node) }
+        // The queue pair gets its place in the pipeline when this returns.
+        eventLoop.assumeIsolated().execute { rail.sendConfiguration(self.configurationEntries) }
     }
 
     func forget(_ rail: AcceptedRail) { accepted[ObjectIdentifier(rail)] = nil }
+
+    // MARK: The configurations of partners
+
+    /// How the configuration of `peer` differs, in words, as far as it has said; `nil` if it does not.
+    func knownDifference(from peer: NodeID) -> String? { differences[peer] }
+
+    func difference(from peer: NodeID) -> String {
+        differences[peer] ?? "the configurations of \(id) and \(peer) differ"
+    }
+
+    func configurationDiffers(from peer: NodeID, _ theirs: ConfigurationEntries) {
+        func shared(_ entries: [ConfigurationEntries.Entry]) -> [ClusterConfiguration.SharedEntry] {
+            entries.map { ClusterConfiguration.SharedEntry(key: $0.key, value: $0.value) }
+        }
+        var sides = [
+            (id, shared(configurationEntries.comparable(with: theirs))),
+            (peer, shared(theirs.comparable(with: configurationEntries))),
+        ]
+        // Both nodes say it in the same words.
+        sides.sort { $0.0 < $1.0 }
+        let difference =
+            ClusterConfiguration.difference(
+                sides[0].1, of: sides[0].0.rawValue, sides[1].1, of: sides[1].0.rawValue)
+            ?? "the configurations of \(sides[0].0) and \(sides[1].0) differ beyond what they can tell each other"
+        guard differences.updateValue(difference, forKey: peer) != difference else { return }
+        report(Report("configuration-differs", difference), group: nil)
+    }
+
+    func configurationAgrees(with peer: NodeID) {
+        guard differences.removeValue(forKey: peer) != nil else { return }
+        report(Report("configuration-agrees", "\(peer) has the configuration of \(id) now"), group: nil)
+    }
 
     // MARK: Volumes
 

@@ -4,6 +4,7 @@
 import AdminProtocol
 import ArgumentParser
 import ClusterConfiguration
+import Coordination
 import Foundation
 import LogModel
 
@@ -13,7 +14,7 @@ struct Twinlog: ParsableCommand {
         commandName: "twinlog", abstract: "Watch and steer a TwinLog cluster.", version: TwinLogVersion.current,
         subcommands: [
             Status.self, Handover.self, Takeover.self, Drain.self, Events.self, CheckConfig.self,
-            ForgetCoordinator.self, ConfirmDead.self,
+            ForgetCoordinator.self, ConfirmDead.self, InitKeys.self,
         ])
 
     @OptionGroup var global: GlobalOptions
@@ -237,5 +238,21 @@ struct ConfirmDead: ParsableCommand {
             }
         }
         throw Failure(message: failures.joined(separator: "; "))
+    }
+}
+
+struct InitKeys: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "init-keys",
+        abstract: "Make the secret that the nodes of a cluster prove themselves with (security: {psk-file: FILE}).")
+    @Argument(help: "The file to make, mode 0600; one that is there is not overwritten.") var file: String
+
+    func run() throws {
+        do throws(SecretError) {
+            try SecretFile.create(file)
+        } catch {
+            throw Failure(message: error.description)
+        }
+        print("\(file): made; every node of the cluster needs a copy")
     }
 }

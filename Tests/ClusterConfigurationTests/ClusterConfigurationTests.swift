@@ -129,7 +129,10 @@ struct ClusterConfigurationTests {
             "'command' is not supported"),
         Refusal("{type: process}", "{type: process, run: [./fence]}", line: 5, key: "fence.run", "not supported"),
         Refusal(
-            "lease: 1s", "security: {psk-file: run/psk}", line: 4, key: "security", "not supported by this version"),
+            "lease: 1s", "security: {ca: run/ca.pem}", line: 4, key: "security.ca", "not supported by this version"),
+        Refusal("lease: 1s", "security: {insecure: true}", line: 4, key: "security.insecure", "not supported"),
+        Refusal("lease: 1s", "security: {}", line: 4, key: "security", "'psk-file' is missing"),
+        Refusal("lease: 1s", "security: psk", line: 4, key: "security", "must be a section"),
         Refusal("admin: run/alpha.sock", "http: 127.0.0.1:9101", line: 10, key: "nodes.alpha.http", "not supported"),
         Refusal("ack: mirrored", "ack: received", line: 22, key: "groups.g0.ack", "'received' is not supported"),
         Refusal("ack: mirrored", "ack: local", line: 22, key: "groups.g0.ack", "'local' is not supported"),

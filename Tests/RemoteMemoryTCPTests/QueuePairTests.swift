@@ -11,7 +11,7 @@ struct QueuePairTests {
         try await withRig { rig in
             try await rig.connect()
             try await rig.on { rig in
-                #expect(rig.accepted[0].peer == NodeID("alpha"))
+                #expect(rig.accepted[0].peer.node == NodeID("alpha"))
                 let posted = [
                     try rig.write([1, 2, 3, 4], at: 100), try rig.write([9, 9], at: 101),
                     try rig.rail!.postAtomicWrite(0x0807_0605_0403_0201, key: rig.key, offset: 4096),

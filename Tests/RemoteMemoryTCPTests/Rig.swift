@@ -1,6 +1,7 @@
 // Two nodes on one event loop: a target with a region whose durable bytes can be looked at, and an initiator; and a peer
 // that says what it likes, with an encoder of its own.
 
+import Crypto
 import Glibc
 import LogModel
 import NIOCore
@@ -82,7 +83,7 @@ final class Rig {
     private var listener: TCPMirrorListener?
     var port = 0
     /// The target's ends of its rails.
-    var accepted: [(queuePair: TCPQueuePair, peer: NodeID, recorder: Recorder)] = []
+    var accepted: [(queuePair: TCPQueuePair, peer: RailPeer, recorder: Recorder)] = []
     /// The initiator's end of its rail.
     var rail: TCPQueuePair?
     let recorder = Recorder()
@@ -93,10 +94,19 @@ final class Rig {
         key = registry.register(region, lengthBytes: UInt64(region.bytes.count))
     }
 
-    func listen(greetingLimit: TimeAmount) -> EventLoopFuture<SocketAddress> {
+    /// Who dials, and whom the dialer met.
+    static func identity(_ node: String, cluster: String = "demo") -> RailIdentity {
+        RailIdentity(
+            cluster: cluster, node: NodeID(node), secret: secret,
+            configurationDigest: [UInt8](repeating: 7, count: RailIdentity.digestByteCount))
+    }
+
+    static let secret = ClusterSecret(bytes: Array(1...32))!
+    var met: RailPeer?
+
+    func listen(as identity: RailIdentity, greetingLimit: TimeAmount) -> EventLoopFuture<SocketAddress> {
         let listener = TCPMirrorListener(
-            identity: RailIdentity(cluster: "demo", node: NodeID("beta")), registry: registry, eventLoop: loop,
-            greetingLimit: greetingLimit
+            identity: identity, registry: registry, eventLoop: loop, greetingLimit: greetingLimit
         ) { [unowned self] queuePair, peer in
             let recorder = Recorder()
             queuePair.delegate = recorder
@@ -106,15 +116,22 @@ final class Rig {
         return listener.listen(on: RailAddress("127.0.0.1:0")!)
     }
 
-    func dial(cluster: String = "demo", expecting peer: String = "beta") {
+    /// A rail that is up is closed first.
+    func dial(
+        as identity: RailIdentity = Rig.identity("alpha"), expecting peer: String = "beta", port: Int? = nil
+    ) {
+        rail?.delegate = nil
+        rail?.close()
+        rail = nil
         TCPMirrorDialer.dial(
-            RailAddress("127.0.0.1:\(port)")!, as: RailIdentity(cluster: cluster, node: NodeID("alpha")),
-            expecting: NodeID(peer), registry: TCPRegionRegistry(), timeout: .seconds(30), on: loop
+            RailAddress("127.0.0.1:\(port ?? self.port)")!, as: identity, expecting: NodeID(peer),
+            registry: TCPRegionRegistry(), timeout: .seconds(30), on: loop
         ) { [self] result in
             switch result {
-            case .success(let queuePair):
+            case .success(let (queuePair, peer)):
                 queuePair.delegate = recorder
                 rail = queuePair
+                met = peer
             case .failure(let error): dialError = error
             }
         }
@@ -141,13 +158,13 @@ struct RemoteRig: Sendable {
     let group: MultiThreadedEventLoopGroup
     let port: Int
 
-    init(greetingLimit: TimeAmount) async throws {
+    init(_ identity: RailIdentity, greetingLimit: TimeAmount) async throws {
         let group = MultiThreadedEventLoopGroup(numberOfThreads: 1)
         let loop = group.next()
         (rig, port) = try await loop.flatSubmit {
             let rig = Rig(loop)
             let bound = NIOLoopBound(rig, eventLoop: loop)
-            return rig.listen(greetingLimit: greetingLimit).map { address in
+            return rig.listen(as: identity, greetingLimit: greetingLimit).map { address in
                 bound.value.port = address.port ?? 0
                 return (bound, address.port ?? 0)
             }
@@ -184,8 +201,11 @@ struct RemoteRig: Sendable {
     }
 }
 
-func withRig(greetingLimit: TimeAmount = .seconds(60), _ body: (RemoteRig) async throws -> Void) async throws {
-    let rig = try await RemoteRig(greetingLimit: greetingLimit)
+func withRig(
+    as identity: RailIdentity = Rig.identity("beta"), greetingLimit: TimeAmount = .seconds(60),
+    _ body: (RemoteRig) async throws -> Void
+) async throws {
+    let rig = try await RemoteRig(identity, greetingLimit: greetingLimit)
     var failure: (any Error)?
     do { try await body(rig) } catch { failure = error }
     try await rig.on { $0.stop() }
@@ -198,7 +218,7 @@ func withRig(greetingLimit: TimeAmount = .seconds(60), _ body: (RemoteRig) async
 enum Kind {
     static let hello: UInt8 = 1, welcome: UInt8 = 2, refuse: UInt8 = 3
     static let write: UInt8 = 4, atomicWrite: UInt8 = 5, read: UInt8 = 6, flush: UInt8 = 7, message: UInt8 = 8
-    static let complete: UInt8 = 9, readData: UInt8 = 10, error: UInt8 = 11
+    static let complete: UInt8 = 9, readData: UInt8 = 10, error: UInt8 = 11, proof: UInt8 = 12, accept: UInt8 = 13
 }
 
 /// CRC32C, one bit at a time: shares nothing with the library's.
@@ -226,9 +246,36 @@ func frame(
     return bytes + little(bitwiseCRC32C(bytes)) + payload
 }
 
-func greeting(cluster: String = "demo", node: String = "alpha", version: UInt16 = 1) -> [UInt8] {
-    frame(
-        Kind.hello, little(version) + [UInt8(cluster.utf8.count)] + cluster.utf8 + [UInt8(node.utf8.count)] + node.utf8)
+/// A greeting as Greeting.swift draws it, with any of its fields changed, left out (`nil`) or added.
+func greeting(layout: UInt16 = 2, _ changes: [UInt8: [UInt8]?] = [:]) -> [UInt8] {
+    let fields: [UInt8: [UInt8]] = [
+        1: little(UInt16(2)), 2: little(UInt16(2)), 3: little(UInt64(0)), 4: little(UInt64(0)), 5: Array("demo".utf8),
+        6: Array("alpha".utf8), 7: [UInt8](repeating: 9, count: 32), 8: [UInt8](repeating: 7, count: 32),
+    ]
+    var bytes = little(layout)
+    for (tag, value) in fields.merging(changes.compactMapValues { $0 }, uniquingKeysWith: { $1 }).sorted(by: {
+        $0.key < $1.key
+    })
+    where !(changes.keys.contains(tag) && changes[tag]! == nil) {
+        bytes += [tag] + little(UInt16(value.count)) + value
+    }
+    return bytes
+}
+
+func hello(layout: UInt16 = 2, _ changes: [UInt8: [UInt8]?] = [:]) -> [UInt8] {
+    frame(Kind.hello, greeting(layout: layout, changes))
+}
+
+/// What a peer of version 1 says first.
+func versionOneHello() -> [UInt8] {
+    frame(Kind.hello, little(UInt16(1)) + [4] + Array("demo".utf8) + [5] + Array("alpha".utf8))
+}
+
+/// The proof that RailProof.swift describes, made here once more.
+func proof(of role: String, hello: [UInt8], welcome: [UInt8], secret: ClusterSecret = Rig.secret) -> [UInt8] {
+    let label = Array("TwinLog rail proof, \(role)".utf8)
+    let text = [label, hello, welcome].flatMap { little(UInt32($0.count)) + $0 }
+    return Array(HMAC<SHA256>.authenticationCode(for: text, using: SymmetricKey(data: secret.bytes)))
 }
 
 final class RawPeer {
@@ -248,6 +295,12 @@ final class RawPeer {
             }
         }
         try #require(result == 0)
+        try #require(fcntl(descriptor, F_SETFL, O_NONBLOCK) == 0)
+    }
+
+    /// The other end of a connection that a ``RawListener`` accepted.
+    init(accepted descriptor: CInt) throws {
+        self.descriptor = descriptor
         try #require(fcntl(descriptor, F_SETFL, O_NONBLOCK) == 0)
     }
 
@@ -295,24 +348,73 @@ final class RawPeer {
 
     func ends() async throws -> Bool { try await eventually { take() } }
 
-    /// The kinds of the frames that arrived whole.
-    var kinds: [UInt8] {
-        var kinds: [UInt8] = []
+    /// The frames that arrived whole.
+    var frames: [(kind: UInt8, key: UInt64, payload: [UInt8])] {
+        var frames: [(kind: UInt8, key: UInt64, payload: [UInt8])] = []
         var place = 0
-        while received.count >= place + 48 {
-            let payload = (0..<4).reduce(0) { $0 | Int(received[place + 8 + $1]) << (8 * $1) }
-            guard received.count >= place + 48 + payload else { break }
-            kinds.append(received[place + 4])
-            place += 48 + payload
+        func number(_ at: Int, _ count: Int) -> UInt64 {
+            (0..<count).reduce(0) { $0 | UInt64(received[place + at + $1]) << UInt64(8 * $1) }
         }
-        return kinds
+        while received.count >= place + 48 {
+            let end = place + 48 + Int(number(8, 4))
+            guard received.count >= end else { break }
+            frames.append((received[place + 4], number(24, 8), Array(received[place + 48..<end])))
+            place = end
+        }
+        return frames
     }
 
-    /// Greets and is welcomed.
+    var kinds: [UInt8] { frames.map(\.kind) }
+
+    /// Greets, is welcomed, proves itself, and is accepted.
     static func greeted(_ port: Int) async throws -> RawPeer {
         let peer = try RawPeer(port)
-        try await peer.send(greeting())
+        try await peer.send(hello())
         try #require(try await peer.eventually { !peer.take() && peer.kinds == [Kind.welcome] })
+        try await peer.send(frame(Kind.proof, peer.proofOfDialer(greeting())))
+        try #require(try await peer.eventually { !peer.take() && peer.kinds == [Kind.welcome, Kind.accept] })
+        peer.received = []
         return peer
+    }
+
+    /// The dialer's answer to the WELCOME that arrived.
+    func proofOfDialer(_ hello: [UInt8], secret: ClusterSecret = Rig.secret) -> [UInt8] {
+        proof(of: "dialer", hello: hello, welcome: Array(frames[0].payload.dropLast(32)), secret: secret)
+    }
+}
+
+/// Listens where a node should, and says what a test likes.
+final class RawListener {
+    private let descriptor: CInt
+    let port: Int
+
+    init() throws {
+        let descriptor = socket(AF_INET, Int32(SOCK_STREAM.rawValue) | Int32(SOCK_CLOEXEC.rawValue), 0)
+        try #require(descriptor >= 0)
+        self.descriptor = descriptor
+        var address = sockaddr_in()
+        address.sin_family = sa_family_t(AF_INET)
+        address.sin_addr.s_addr = UInt32(0x7f00_0001).bigEndian
+        var length = socklen_t(MemoryLayout<sockaddr_in>.size)
+        let isBound = withUnsafeMutablePointer(to: &address) { pointer in
+            pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) {
+                bind(descriptor, $0, length) == 0 && listen(descriptor, 8) == 0
+                    && getsockname(descriptor, $0, &length) == 0
+            }
+        }
+        try #require(isBound)
+        try #require(fcntl(descriptor, F_SETFL, O_NONBLOCK) == 0)
+        port = Int(UInt16(bigEndian: address.sin_port))
+    }
+
+    deinit { close(descriptor) }
+
+    func accept() async throws -> RawPeer {
+        for _ in 0..<15000 {
+            let accepted = Glibc.accept(descriptor, nil, nil)
+            if accepted >= 0 { return try RawPeer(accepted: accepted) }
+            try await Task.sleep(for: .milliseconds(2))
+        }
+        throw RemoteMemoryError(.disconnected, "nobody dials")
     }
 }

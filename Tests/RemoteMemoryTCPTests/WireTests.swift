@@ -62,7 +62,7 @@ struct WireTests {
                 try await peer.send(Array(whole[..<count]))
                 shutdown(peer.descriptor, Int32(SHUT_WR))
                 #expect(try await peer.ends())
-                #expect(peer.kinds == [Kind.welcome])
+                #expect(peer.kinds.isEmpty)
             }
             try await rig.on { #expect($0.region.bytes.allSatisfy { $0 == 0 }) }
             #expect(try await rig.serves())
@@ -88,7 +88,8 @@ struct WireTests {
                 frame(Kind.atomicWrite, [UInt8](repeating: 1, count: 8), request: 1, key: key, offset: 4),
                 frame(Kind.complete, request: 1), frame(Kind.complete, request: .max),
                 frame(Kind.readData, [1], request: 1), frame(Kind.error, [UInt8](repeating: 0xff, count: 5000)),
-                frame(0), frame(12), frame(255), greeting(), frame(Kind.welcome), frame(Kind.refuse),
+                frame(0), frame(14), frame(255), hello(), frame(Kind.welcome), frame(Kind.refuse), frame(Kind.proof),
+                frame(Kind.accept),
             ]
             for (index, bytes) in hostile.enumerated() {
                 let peer = try await RawPeer.greeted(rig.port)
@@ -185,88 +186,7 @@ struct WireTests {
         #expect(completed == 0)
     }
 
-    // MARK: Greetings
-
-    @Test func garbageIntoThePortHoldsNobodyUp() async throws {
-        try await withRig { rig in
-            var random = SeededGenerator(seed: 11)
-            let garbage: [[UInt8]] = [
-                Array("GET / HTTP/1.1\r\nHost: x\r\n\r\n".utf8) + [UInt8](repeating: 10, count: 100),
-                [UInt8](repeating: 0, count: 100_000), (0..<5000).map { _ in UInt8(truncatingIfNeeded: random.next()) },
-                frame(Kind.hello, claiming: 1 << 20), frame(Kind.hello, [UInt8](repeating: 1, count: 2000)),
-                frame(Kind.hello), frame(Kind.hello, [1]), frame(Kind.hello, [1, 0]), frame(Kind.hello, [1, 0, 200]),
-                frame(Kind.hello, [1, 0, 4] + Array("demo".utf8) + [64]), frame(Kind.hello, [1, 0, 2, 0xff, 0xfe, 0]),
-                greeting().dropLast() + [0], frame(Kind.write, [1], request: 1), frame(Kind.complete, request: 1),
-            ]
-            for (index, bytes) in garbage.enumerated() {
-                let peer = try RawPeer(rig.port)
-                try await peer.send(bytes)
-                #expect(try await peer.ends(), "garbage \(index)")
-                #expect(!peer.kinds.contains(Kind.welcome))
-            }
-            try await rig.on { #expect($0.accepted.isEmpty) }
-            #expect(try await rig.serves())
-        }
-    }
-
-    @Test func aStrangerIsToldWhy() async throws {
-        try await withRig { rig in
-            for (bytes, reason) in [
-                (greeting(cluster: "other"), "not 'other'"), (greeting(version: 2), "mirror protocol 2"),
-            ] {
-                let peer = try RawPeer(rig.port)
-                try await peer.send(bytes)
-                #expect(try await peer.ends())
-                #expect(peer.kinds == [Kind.refuse])
-                #expect(String(decoding: peer.received, as: UTF8.self).contains(reason))
-            }
-            try await rig.on { $0.dial(cluster: "other") }
-            #expect(try await rig.eventually { $0.dialError != nil })
-            try await rig.on { rig in
-                #expect(rig.dialError?.code == .protocolViolation)
-                #expect(rig.dialError?.message.contains("not 'other'") == true)
-                rig.dialError = nil
-                rig.dial(expecting: "gamma")
-            }
-            #expect(
-                try await rig.eventually { $0.dialError?.message.contains("expected node 'gamma', met 'beta'") == true }
-            )
-        }
-    }
-
-    @Test func whoSaysNothingIsNotWaitedFor() async throws {
-        try await withRig(greetingLimit: .milliseconds(20)) { rig in
-            let silent = try RawPeer(rig.port)
-            let half = try RawPeer(rig.port)
-            try await half.send(Array(greeting().dropLast()))
-            #expect(try await silent.ends())
-            #expect(try await half.ends())
-            #expect(try await rig.serves())
-        }
-    }
-
-    @Test func requestsRightBehindTheGreetingAreCarriedOut() async throws {
-        try await withRig { rig in
-            let key = try await rig.on { $0.key.rawValue }
-            let peer = try RawPeer(rig.port)
-            try await peer.send(greeting() + frame(Kind.write, [5], request: 1, key: key))
-            #expect(try await peer.eventually { !peer.take() && peer.kinds == [Kind.welcome, Kind.complete] })
-            try await rig.on { #expect($0.region.durable[0] == 5) }
-        }
-    }
-
-    @Test func connectionsAreBounded() async throws {
-        try await withRig { rig in
-            var peers: [RawPeer] = []
-            for _ in 0..<TCPMirrorListener.maximumConnections { peers.append(try await RawPeer.greeted(rig.port)) }
-            let surplus = try RawPeer(rig.port)
-            #expect(try await surplus.ends())
-            #expect(surplus.kinds.isEmpty)
-            peers.removeLast(2)
-            #expect(try await rig.eventually { $0.accepted.count { $0.recorder.failure != nil } == 2 })
-            #expect(try await rig.serves())
-        }
-    }
+    // MARK: Nobody there
 
     @Test func nobodyThereIsDisconnected() async throws {
         try await withRig { rig in

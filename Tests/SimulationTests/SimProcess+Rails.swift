@@ -241,6 +241,7 @@ extension SimProcess {
         guard let rail = mirrorRail else { return }
         guard !isPreparingRegion else { return refuseAttach(.notReady, "the region is still being prepared") }
         guard !hasMemoryFailed else { return refuseAttach(.damaged, "memory has failed") }
+        handle(.railUp)
         isPreparingRegion = true
         let earlier = mirrorTarget
         mirrorTarget = nil

@@ -23,24 +23,27 @@ final class PairRig {
     /// What the nodes did for a test, by its name for it.
     var done: [String: String] = [:]
 
+    private static let names = ["alpha", "beta"]
+
     private init(
-        _ configuration: ClusterConfiguration, _ pools: [OpenedPool], _ eventLoop: any EventLoop,
+        _ configurations: [ClusterConfiguration], _ pools: [OpenedPool], _ eventLoop: any EventLoop,
         _ seams: (NodeID) -> ServerNode.Seams
     ) throws {
         var logger = Logger(label: "pair")
         logger.logLevel = .critical
         self.eventLoop = eventLoop
-        let nodes = try zip(["alpha", "beta"], pools).map { name, pool in
-            try ServerNode(
-                configuration: configuration, node: NodeID(name), pool: pool, eventLoop: eventLoop, logger: logger,
-                seams: seams(NodeID(name)))
+        let nodes = try [0, 1].map { index in
+            let name = NodeID(Self.names[index])
+            return try ServerNode(
+                configuration: configurations[index], node: name, pool: pools[index], eventLoop: eventLoop,
+                logger: logger, seams: seams(name))
         }
         (alpha, beta) = (nodes[0], nodes[1])
     }
 
-    /// Starts both nodes with `groups`, runs `body`, stops them.
+    /// Starts both nodes with `groups`, runs `body`, stops them. `betaText` makes beta's configuration of the common one.
     static func run(
-        groups: String, in parent: String = "/dev/shm",
+        groups: String, in parent: String = "/dev/shm", betaText: (String) -> String = { $0 },
         seams: @escaping @Sendable (NodeID) -> ServerNode.Seams = { _ in ServerNode.Seams() },
         _ body: (Runner) async throws -> Void
     ) async throws {
@@ -64,14 +67,16 @@ final class PairRig {
             groups:
             \(groups)
             """
-        let configuration = try ClusterConfiguration.parse(text, file: "cluster.yaml", baseDirectory: folder)
+        let configurations = try [text, betaText(text)].map {
+            try ClusterConfiguration.parse($0, file: "cluster.yaml", baseDirectory: folder)
+        }
         let logger = Logger(label: "pair")
-        let pools = try ["alpha", "beta"].map {
-            try ServerNode.openPool(configuration: configuration, node: NodeID($0), logger: logger)
+        let pools = try zip(configurations, names).map {
+            try ServerNode.openPool(configuration: $0, node: NodeID($1), logger: logger)
         }
         let eventLoop = MultiThreadedEventLoopGroup.singleton.next()
         let rig = try await eventLoop.submit {
-            NIOLoopBound(try PairRig(configuration, pools, eventLoop, seams), eventLoop: eventLoop)
+            NIOLoopBound(try PairRig(configurations, pools, eventLoop, seams), eventLoop: eventLoop)
         }.get()
         try await eventLoop.flatSubmit { rig.value.alpha.start() }.get()
         try await eventLoop.flatSubmit { rig.value.beta.start() }.get()

@@ -1,5 +1,6 @@
 // Two nodes, and a stranger on the mirror's port who says that he is the owner.
 
+import AdminProtocol
 import ClusterConfiguration
 import ClusterProtocol
 import Coordination
@@ -8,9 +9,10 @@ import NIOCore
 import NIOPosix
 import PersistentMemory
 import RemoteMemory
-import RemoteMemoryTCP
 import Testing
 
+@testable import ClusterProtocol
+@testable import RemoteMemoryTCP
 @testable import StorageNode
 
 struct RailsTests {
@@ -27,28 +29,42 @@ struct RailsTests {
 
         init(_ rig: PairRig) { self.rig = rig }
 
-        /// Dials, and says `message`.
-        func intrude(_ message: PeerMessage?) throws {
+        /// Dials with alpha's secret, and says `message`.
+        func intrude(_ message: PeerMessage?, digest: [UInt8]? = nil) throws {
+            try intrude(message.map { [$0.encoded] } ?? [], digest: digest)
+        }
+
+        func intrude(_ messages: [[UInt8]], digest: [UInt8]? = nil) throws {
             let address = try #require(RailAddress(rig.beta.configuration.node(rig.beta.id)?.mirror[0] ?? ""))
+            var identity = try #require(rig.alpha.railIdentity)
+            if let digest { identity.configurationDigest = digest }
             TCPMirrorDialer.dial(
-                address, as: rig.alpha.railIdentity, expecting: rig.beta.id, registry: registry, timeout: .seconds(5),
+                address, as: identity, expecting: rig.beta.id, registry: registry, timeout: .seconds(5),
                 on: rig.eventLoop
             ) { [self] result in
-                guard case .success(let queuePair) = result else { return delegate.ended.append("not welcome") }
+                guard case .success(let (queuePair, _)) = result else { return delegate.ended.append("not welcome") }
                 queuePair.delegate = delegate
                 queuePairs.append(queuePair)
-                // The greeting handler puts the queue pair into the pipeline when this returns.
+                // The queue pair gets its place in the pipeline when this returns.
                 rig.eventLoop.assumeIsolated().execute {
-                    if let message { try? queuePair.send(message.encoded) }
+                    for message in messages { try? queuePair.send(message) }
                 }
             }
         }
     }
 
     final class Stranger: QueuePairDelegate {
-        var answers: [PeerMessage?] = []
+        var answers: [PeerMessage] = []
         var ended: [String] = []
-        func queuePair(_ queuePair: any QueuePair, received message: [UInt8]) { answers.append(PeerMessage(message)) }
+        func queuePair(_ queuePair: any QueuePair, received message: [UInt8]) {
+            do throws(PeerMessageError) {
+                let message = try PeerMessage(message)
+                if case .heartbeat = message { return }
+                answers.append(message)
+            } catch {
+                ended.append("\(error)")
+            }
+        }
         func queuePair(_ queuePair: any QueuePair, failed error: RemoteMemoryError) { ended.append(error.message) }
         func queuePairHeard(_ queuePair: any QueuePair) {}
         func queuePair(_ queuePair: any QueuePair, completedThrough id: WorkRequestID) {}
@@ -116,7 +132,7 @@ struct RailsTests {
             try await on { rig in
                 for answer in intruder.value.delegate.answers {
                     guard case .refused(_, _, .notReady, let reason) = answer else {
-                        #expect(Bool(false), "not refused: \(String(describing: answer))")
+                        #expect(Bool(false), "not refused: \(answer)")
                         continue
                     }
                     #expect(!reason.isEmpty)
@@ -142,9 +158,132 @@ struct RailsTests {
         }
     }
 
+    @Test("D1: only the rail that was accepted for the group is a sign of life; another is neither heard nor missed")
+    func candidatesAreNoSignOfLife() async throws {
+        try await withIntruder { on, _ in
+            try await on { rig in
+                let mirror = try #require(rig.mirrorGroup)
+                let peer = RailPeer(node: rig.alpha.id, version: 2, features: 0, hasSameConfiguration: true)
+                let queuePair = TCPQueuePair(eventLoop: rig.eventLoop, registry: rig.beta.registry)
+                let rail = AcceptedRail(queuePair: queuePair, peer: peer, node: rig.beta)
+                let known = mirror.machine.peer
+                // In one turn of the loop nothing arrives from alpha itself.
+                let stale = AttachRequest(
+                    group: GroupID("g0"), from: rig.alpha.id, epoch: .none, logUUID: .zero, incarnation: .none,
+                    head: .zero, acknowledged: .zero, ringBytes: 4 << 20)
+                rail.queuePairHeard(queuePair)
+                rail.queuePair(queuePair, received: PeerMessage.attach(stale).encoded)
+                rail.queuePairHeard(queuePair)
+                let suspended = Heartbeat(isSuspended: true, problem: "none")
+                rail.queuePair(queuePair, received: PeerMessage.heartbeat(suspended).encoded)
+                #expect(mirror.machine.peer.lastHeard == known.lastHeard)
+                #expect(mirror.machine.peer.heartbeat == known.heartbeat)
+                rail.queuePair(queuePair, failed: RemoteMemoryError(.disconnected, "gone"))
+                #expect(mirror.machine.peer.railUp && mirror.mirrorRail != nil)
+            }
+            try await on.eventually("a write that is mirrored") { rig in
+                if rig.done.isEmpty {
+                    rig.submit(.write(offset: 0, payload: ByteBuffer(string: "x")), to: "vol0", at: rig.alpha, as: "w")
+                }
+                return rig.done["w"] == "done" && rig.isMirrored(rig.alpha, "g0")
+            }
+        }
+    }
+
+    @Test("S21: what a later version adds is passed over, and what cannot be costs the rail")
+    func laterMessages() async throws {
+        try await withIntruder { on, intruder in
+            try await on { rig in
+                var later = FieldWriter(prefix: try Self.request(rig, incarnation: Incarnation.none).encoded)
+                later.put(250, bytes: "later".utf8)
+                try intruder.value.intrude([[99, 1, 2, 3], later.bytes])
+            }
+            try await on.eventually("the message behind an unknown one is answered") { _ in
+                intruder.value.delegate.answers.count == 1
+            }
+            let lacking = PeerMessage.heartbeat(Heartbeat(isSuspended: false, problem: nil)).encoded.dropLast(4)
+            for bytes in [Array(lacking), [], PeerMessage.configuration(ConfigurationEntries([])).encoded] {
+                let before = try await on { _ in intruder.value.delegate.ended.count }
+                try await on { _ in try intruder.value.intrude([bytes]) }
+                try await on.eventually("the rail ends") { _ in intruder.value.delegate.ended.count > before }
+            }
+            try await on { #expect($0.isMirrored($0.alpha, "g0")) }
+        }
+    }
+
     @Test("S13: a log that counts as in sync is not begun anew for another incarnation of it")
     func anotherIncarnation() async throws {
         try await expectRefused { [try Self.request($0, incarnation: Incarnation.none)] }
+    }
+
+    // MARK: Configurations that differ
+
+    private static let difference =
+        "groups.g0.volumes.vol0.medium is 'vol0.img' on alpha and 'vol9.img' on beta"
+
+    @Test("S27, O9: nodes with different configurations do not mirror each other, and both say which key differs")
+    func differentConfigurations() async throws {
+        let betaText = { (text: String) in text.replacing("vol0.img", with: "vol9.img") }
+        try await PairRig.run(groups: Self.group, betaText: betaText) { on in
+            for node in [\PairRig.alpha, \PairRig.beta] as [KeyPath<PairRig, ServerNode> & Sendable] {
+                try await on.eventually("the difference is in the status") { rig in
+                    rig[keyPath: node].status().groups[0].status.reason?.contains(Self.difference) == true
+                }
+            }
+            let dials = try await on { $0.alpha.groups[GroupID("g0")]?.nextRail ?? 0 }
+            try await on.eventually("it is tried again and again") { rig in
+                (rig.alpha.groups[GroupID("g0")]?.nextRail ?? 0) > dials + 5
+            }
+            try await on { rig in
+                for node in [rig.alpha, rig.beta] {
+                    let said = node.journal.after(0).filter { $0.kind == "configuration-differs" }
+                    #expect(said.map(\.message) == [Self.difference], "once")
+                    #expect(!node.status().groups[0].status.takeoverPossible)
+                }
+                let refusals = rig.alpha.journal.after(0).filter { $0.kind == "attach-refused" }
+                #expect(refusals.count == 1 && refusals[0].message.contains(Self.difference))
+                #expect(rig.alpha.groups[GroupID("g0")]?.machine.record?.inSync == [NodeID("alpha")])
+                #expect(rig.mirrorGroup?.mirrorRail == nil && rig.mirrorGroup?.region.identity == nil)
+            }
+        }
+    }
+
+    @Test("S27: an attach over a rail whose digests differ is refused, though its peer has the secret")
+    func attachOverDifferingDigests() async throws {
+        try await withIntruder { on, intruder in
+            try await on { rig in
+                let other = [UInt8](repeating: 1, count: RailIdentity.digestByteCount)
+                try intruder.value.intrude(try Self.request(rig), digest: other)
+            }
+            try await on.eventually("it is answered") { _ in
+                intruder.value.delegate.answers.contains {
+                    if case .refused(_, _, .differentConfiguration, _) = $0 { true } else { false }
+                }
+            }
+            try await on { rig in
+                #expect(rig.isMirrored(rig.alpha, "g0"))
+                let told = intruder.value.delegate.answers.contains {
+                    if case .configuration(let entries) = $0 { entries == rig.beta.configurationEntries } else { false }
+                }
+                #expect(told)
+            }
+        }
+    }
+
+    @Test("S27: nobody is told the configuration whose digest agrees")
+    func configurationIsNotTold() async throws {
+        try await withIntruder { on, intruder in
+            try await on { rig in
+                try intruder.value.intrude(try Self.request(rig, incarnation: Incarnation.none))
+            }
+            try await on.eventually("it is answered") { _ in !intruder.value.delegate.answers.isEmpty }
+            try await on { _ in
+                let told = intruder.value.delegate.answers.contains {
+                    if case .configuration = $0 { true } else { false }
+                }
+                #expect(!told)
+            }
+        }
     }
 }
 

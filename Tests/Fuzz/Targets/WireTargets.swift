@@ -1,13 +1,13 @@
 // What arrives from sockets and in the configuration file: every codec, on bytes that nobody vouches for.
 
 import ClusterConfiguration
+import ClusterProtocol
 import Foundation
 import NIOCore
 
 @testable import AdminProtocol
 @testable import NBDProtocol
 @testable import RemoteMemoryTCP
-@testable import StorageNode
 
 // MARK: NBD
 
@@ -71,8 +71,8 @@ private func readReplies(_ bytes: UnsafeRawBufferPointer, _ choice: UInt8) {
 func fuzzFrame(_ bytes: UnsafeRawBufferPointer) {
     var input = FuzzInput(bytes)
     let isSealed = input.number(UInt8.self) & 1 != 0
-    if let greeting = try? Greeting(Array(input.rest)) {
-        precondition(greeting.encoded.elementsEqual(input.rest), "a greeting has one encoding")
+    if let greeting = try? Greeting(input.rest) {
+        precondition((try? Greeting(greeting.encoded)) == greeting, "what is understood can be said again")
     }
     guard input.rest.count >= FrameHeader.byteCount else { return }
     var buffer = ByteBuffer(bytes: input.rest)
@@ -88,8 +88,8 @@ func fuzzFrame(_ bytes: UnsafeRawBufferPointer) {
 }
 
 func fuzzPeer(_ bytes: UnsafeRawBufferPointer) {
-    guard let message = PeerMessage(Array(bytes)) else { return }
-    precondition(PeerMessage(message.encoded) == message)
+    guard let message = try? PeerMessage(Array(bytes)) else { return }
+    precondition((try? PeerMessage(message.encoded)) == message)
 }
 
 // MARK: Text

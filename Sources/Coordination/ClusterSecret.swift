@@ -1,0 +1,129 @@
+// Where the cluster's secret is kept: in a file that the configuration names, or beside the records of the file
+// coordinator, where the first node that starts makes it.
+//
+// A secret file holds 64 hexadecimal digits and a line end, mode 0600. It is written whole under another name, made durable
+// and linked into place, as a record is: of several nodes that start at once one makes it, and the others read that one.
+
+internal import Glibc
+public import LogModel
+
+/// A secret cannot be read, made or trusted.
+public struct SecretError: Error, Hashable, Sendable, CustomStringConvertible {
+    public enum Code: Hashable, Sendable {
+        /// The file or its directory does not answer now; it may later.
+        case unreachable
+        case missing
+        case exists
+        /// Others could have read or written it, or it is no secret: an operator must act.
+        case untrusted
+    }
+    public var code: Code
+    public var message: String
+    public var description: String { message }
+
+    init(_ code: Code, _ path: String, _ reason: String) {
+        self.code = code
+        message = "\(path): \(reason)"
+    }
+
+    init(_ path: String, _ what: String, errno number: CInt) {
+        self.init(.unreachable, path, "\(what): \(String(cString: strerror(number)))")
+    }
+}
+
+public enum SecretFile {
+    /// The digits and a line end.
+    static let fileBytes = 2 * ClusterSecret.byteCount + 1
+
+    /// Reads a secret that nobody but this user, or root, could have read or written. Blocks.
+    public static func read(_ path: String) throws(SecretError) -> ClusterSecret {
+        // O_NONBLOCK: a FIFO in its place holds nobody up.
+        let descriptor = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK)
+        guard descriptor >= 0 else {
+            if errno == ENOENT {
+                throw SecretError(.missing, path, "there is no secret; `twinlog init-keys \(path)` makes one")
+            }
+            throw SecretError(path, "the secret cannot be opened", errno: errno)
+        }
+        defer { close(descriptor) }
+        try check(descriptor, path)
+        var bytes = [UInt8](repeating: 0, count: fileBytes + 1)
+        let count = Glibc.read(descriptor, &bytes, bytes.count)
+        guard count >= 0 else { throw SecretError(path, "the secret cannot be read", errno: errno) }
+        let text = String(decoding: bytes.prefix(count), as: UTF8.self)
+        guard let secret = ClusterSecret(hexadecimal: text.hasSuffix("\n") ? String(text.dropLast()) : text) else {
+            throw SecretError(
+                .untrusted, path,
+                "a secret is \(2 * ClusterSecret.byteCount) hexadecimal digits, this is something else; "
+                    + "`twinlog init-keys` makes one under another name")
+        }
+        return secret
+    }
+
+    private static func check(_ descriptor: CInt, _ path: String) throws(SecretError) {
+        var status = stat()
+        guard fstat(descriptor, &status) == 0 else { throw SecretError(path, "cannot be looked at", errno: errno) }
+        guard status.st_mode & S_IFMT == S_IFREG else { throw SecretError(.untrusted, path, "is not a file") }
+        guard status.st_mode & 0o077 == 0 else {
+            throw SecretError(
+                .untrusted, path,
+                "others may read or write the cluster's secret (mode 0\(String(status.st_mode & 0o777, radix: 8))); "
+                    + "`chmod 600` it, and make a new one if somebody may have read it")
+        }
+        guard status.st_uid == geteuid() || status.st_uid == 0 else {
+            throw SecretError(.untrusted, path, "belongs to user \(status.st_uid); `chown` it to the user of this node")
+        }
+    }
+
+    /// Makes a fresh secret at `path`, durably; never over something that is there. Blocks.
+    @discardableResult
+    public static func create(_ path: String) throws(SecretError) -> ClusterSecret {
+        let secret = ClusterSecret.random()
+        let temporary = "\(path).\(UUID128.random()).new"
+        defer { unlink(temporary) }
+        try write(secret, to: temporary)
+        guard link(temporary, path) == 0 else {
+            if errno == EEXIST { throw SecretError(.exists, path, "is there already, and is not overwritten") }
+            throw SecretError(path, "the secret cannot be put in its place", errno: errno)
+        }
+        try syncFolder(of: path)
+        return secret
+    }
+
+    private static func write(_ secret: ClusterSecret, to path: String) throws(SecretError) {
+        let descriptor = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0o600)
+        guard descriptor >= 0 else { throw SecretError(path, "the secret cannot be created", errno: errno) }
+        defer { close(descriptor) }
+        let text = Array((secret.hexadecimal + "\n").utf8)
+        guard Glibc.write(descriptor, text, text.count) == text.count, fsync(descriptor) == 0 else {
+            throw SecretError(path, "the secret cannot be written", errno: errno)
+        }
+    }
+
+    private static func syncFolder(of path: String) throws(SecretError) {
+        let folder = path.lastIndex(of: "/").map { path[...$0] } ?? "."
+        let descriptor = open(String(folder), O_RDONLY | O_DIRECTORY | O_CLOEXEC)
+        guard descriptor >= 0 else { throw SecretError(String(folder), "cannot be opened", errno: errno) }
+        defer { close(descriptor) }
+        guard fsync(descriptor) == 0 else { throw SecretError(String(folder), "cannot be made durable", errno: errno) }
+    }
+}
+
+extension FileCoordinator {
+    private var secretPath: String { "\(directory)/secret" }
+
+    /// The secret that the nodes keep here; the first that asks makes it. Blocks.
+    public func clusterSecret() throws(SecretError) -> ClusterSecret {
+        do throws(SecretError) {
+            return try SecretFile.read(secretPath)
+        } catch {
+            guard error.code == .missing else { throw error }
+        }
+        do throws(SecretError) {
+            return try SecretFile.create(secretPath)
+        } catch {
+            guard error.code == .exists else { throw error }
+            return try SecretFile.read(secretPath)
+        }
+    }
+}
