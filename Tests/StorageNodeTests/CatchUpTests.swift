@@ -75,11 +75,13 @@ struct CatchUpTests {
             }
             try await on.eventually("mirrored again") { rig in
                 try rig.serveMirror()
-                #expect(rig.mirror.bytes == good)
+                let isGood = isSame(rig.mirror.bytes, good)
+                try #require(isGood, "rot has reached the mirror")
                 return rig.owner.mirrorDurable == rig.log.published
             }
             try await on { rig in
-                #expect(Self.ring(rig) == good && rig.kinds == ["record-damaged", "record-healed"])
+                let isGood = isSame(Self.ring(rig), good)
+                #expect(isGood && rig.kinds == ["record-damaged", "record-healed"])
                 #expect(rig.owner.catchUpProblem == nil && !rig.mirror.written.isEmpty)
             }
         }
@@ -104,7 +106,8 @@ struct CatchUpTests {
                 }
                 try await on { rig in
                     rig.owner.pump()
-                    #expect(rig.mirror.bytes == before && rig.mirror.written.allSatisfy { $0.upperBound <= 3072 })
+                    let isUntouched = isSame(rig.mirror.bytes, before)
+                    #expect(isUntouched && rig.mirror.written.allSatisfy { $0.upperBound <= 3072 })
                     #expect(rig.kinds == ["record-damaged", "catch-up-stopped"])
                     #expect(rig.owner.catchUpProblem?.contains("LSN 3072") == true)
                 }

@@ -17,6 +17,9 @@ import WriteLog
 
 let ringBytes: UInt64 = 64 * 1024
 
+/// Of a ring's size: `==` takes a second for 64 MiB in a debug build, and prints them.
+func isSame(_ a: [UInt8], _ b: [UInt8]) -> Bool { a.count == b.count && memcmp(a, b, a.count) == 0 }
+
 extension GroupThreads {
     static let singleton = GroupThreads(reads: .singleton, destage: .singleton, steps: .singleton, memory: .singleton)
 }
