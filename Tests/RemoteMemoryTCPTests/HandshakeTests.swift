@@ -236,10 +236,9 @@ struct HandshakeTests {
         try await withRig(as: beta) { [alpha] rig in
             try await rig.on { $0.dial(as: alpha) }
             #expect(try await rig.serves())
-            try await rig.on { rig in
-                #expect(rig.met?.version == spoken && rig.met?.node == NodeID("beta"))
-                #expect(rig.accepted.first?.peer.version == spoken)
-            }
+            let (met, accepted) = try await rig.on { ($0.met, $0.accepted.first?.peer) }
+            #expect(met?.version == spoken && met?.node == NodeID("beta"))
+            #expect(accepted?.version == spoken && accepted?.node == NodeID("alpha"))
         }
     }
 
