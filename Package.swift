@@ -146,7 +146,7 @@ let package = Package(
                 "LogModel", "PersistentMemory", "WriteLog", "StorageMedium", "Recovery", "RemoteMemory", "StorageNode",
                 "CLogCore", "CCrashStates",
             ] + nio),
-        tests("StorageMediumTests", ["LogModel", "StorageMedium"]),
+        tests("StorageMediumTests", ["LogModel", "StorageMedium", "CHostSupport"]),
         tests("CoordinationTests", ["LogModel", "Coordination", "RecordSupport"]),
         tests("ClusterConfigurationTests", ["LogModel", "ClusterConfiguration"]),
         tests("RemoteMemoryTCPTests", ["LogModel", "RemoteMemory", "RemoteMemoryTCP"] + nio),
