@@ -179,11 +179,16 @@ public final class FileMedium: Medium {
         guard result >= 0 else { throw Self.failure(.open, path, "cannot be unlocked", -result) }
     }
 
-    /// Whether another description holds the lock; takes nothing.
-    public func isLockedByAnother() throws(MediumError) -> Bool {
+    /// Who holds the lock and is neither process `owner` nor this one for `user`; `nil` if nobody does, or it cannot be seen who.
+    /// Takes nothing.
+    public func stranger(besides owner: Int32?, user: String) throws(MediumError) -> String? {
         let result = tl_host_is_locked(descriptor)
         guard result >= 0 else { throw Self.failure(.open, path, "does not tell its locks", -result) }
-        return result == 1
+        guard result == 1 else { return nil }
+        if let holder = HeldLocks.user(of: file) { return holder == user ? nil : "\(path): \(holderOfLock)" }
+        if let owner, FileHolder.holds(owner, file, locking: true) != false { return nil }
+        guard let holder = FileHolder.find(file, locking: true) else { return nil }
+        return "\(path): \(holder) holds the medium's exclusive lock, and is not the owner's"
     }
 
     // MARK: Medium

@@ -131,12 +131,14 @@ struct MediumIdentityTests {
         let path = folder.file("vol0")
         #expect(try refusal { _ = try FileMedium.look(path: path, sizeBytes: sizeBytes) }.code == .missing)
         let owner = try create("vol0")
-        try owner.lock()
+        let before = try contents(of: path)
         let seen = try FileMedium.look(path: path, sizeBytes: sizeBytes)
-        #expect(try seen.isLockedByAnother())
-        #expect(try !owner.isLockedByAnother())
-        try owner.unlock()
-        #expect(try !seen.isLockedByAnother())
+        #expect(try seen.stranger(besides: nil, user: "vol0") == nil)
+        try owner.lock(for: "vol0")
+        #expect(try seen.stranger(besides: nil, user: "vol0") == nil)
+        #expect(try seen.stranger(besides: nil, user: "vol1")?.contains("for vol0: two names of one file") == true)
+        #expect(throws: MediumError.self) { try seen.write([[1]], at: 0) }
+        #expect(try contents(of: path) == before)
         #expect(try refusal { _ = try FileMedium.look(path: path, sizeBytes: sizeBytes + 512) }.code == .wrongSize)
         #expect(
             try refusal { _ = try FileMedium.look(path: folder.path, sizeBytes: sizeBytes) }.code == .notAMedium)
@@ -173,6 +175,9 @@ struct MediumIdentityTests {
             let error = try #require(throws: MediumError.self) { try other.lock() }
             #expect(error.message.contains("process \(parent) ("))
             #expect(FileHolder.holds(parent, other.file, locking: true) == true)
+            let seen = try FileMedium.look(path: path, sizeBytes: sizeBytes)
+            #expect(try seen.stranger(besides: parent, user: "vol0") == nil)
+            #expect(try seen.stranger(besides: 1, user: "vol0")?.contains("process \(parent) (") == true)
         }
         try medium.unlock()
         #expect(FileHolder.holds(getpid(), file, locking: true) == false)
