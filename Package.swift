@@ -101,7 +101,7 @@ let package = Package(
             "StorageNode",
             [
                 "LogModel", "PersistentMemory", "WriteLog", "StorageMedium", "RemoteMemory", "RemoteMemoryTCP",
-                "Coordination", "ClusterProtocol", "ClusterConfiguration", "Recovery", "AdminProtocol", log,
+                "CLogCore", "Coordination", "ClusterProtocol", "ClusterConfiguration", "Recovery", "AdminProtocol", log,
             ] + nio),
         library(
             "TwinLog",
@@ -163,7 +163,7 @@ let package = Package(
         tests(
             "StorageNodeTests",
             [
-                "LogModel", "PersistentMemory", "RemoteMemory", "StorageMedium", "WriteLog", "CLogCore",
+                "LogModel", "PersistentMemory", "RemoteMemory", "StorageMedium", "WriteLog", "Recovery", "CLogCore",
                 "ClusterProtocol", "StorageNode", "ClusterConfiguration", "ClusterHarness", "Coordination",
                 "RemoteMemoryTCP", "AdminProtocol", log,
                 .product(name: "NIOEmbedded", package: "swift-nio"),

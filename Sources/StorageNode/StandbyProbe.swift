@@ -101,7 +101,8 @@ extension Group {
         }
         let expected = expectedMedia(record.media)
         let owner = record.ownerProcess.flatMap { process in
-            process.bootID == node.process.bootID && process.pidNamespace == node.process.pidNamespace ? process.pid : nil
+            process.bootID == node.process.bootID && process.pidNamespace == node.process.pidNamespace
+                ? process.pid : nil
         }
         standbyProbe.tick(BootClock.now) {
             MediaLook.run(expected, owner: owner)

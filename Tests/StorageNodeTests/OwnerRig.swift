@@ -18,7 +18,8 @@ import WriteLog
 let ringBytes: UInt64 = 64 * 1024
 
 extension GroupThreads {
-    static let singleton = GroupThreads(reads: .singleton, destage: .singleton, steps: .singleton, probe: .singleton, memory: .singleton)
+    static let singleton = GroupThreads(
+        reads: .singleton, destage: .singleton, steps: .singleton, probe: .singleton, memory: .singleton)
 }
 
 /// The mirror's ring, and what was asked of it. Lives on the rig's event loop.

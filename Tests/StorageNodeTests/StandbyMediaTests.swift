@@ -58,7 +58,8 @@ struct StandbyMediaTests {
             try await eventually("all is well", \.beta, on) { $0.takeoverPossible }
             try FileManager.default.moveItem(atPath: folder + "/vol0.img", toPath: folder + "/away.img")
             try await eventually("the missing medium", \.beta, on) {
-                !$0.takeoverPossible && $0.reason?.contains("\(folder)/vol0.img: does not exist; mount what it is on") == true
+                !$0.takeoverPossible
+                    && $0.reason?.contains("\(folder)/vol0.img: does not exist; mount what it is on") == true
             }
             try await eventually("the other group", \.beta, of: "g1", on) { $0.takeoverPossible }
             try FileManager.default.moveItem(atPath: folder + "/away.img", toPath: folder + "/vol0.img")
@@ -77,7 +78,8 @@ struct StandbyMediaTests {
             try files.moveItem(atPath: folder + "/x.img", toPath: folder + "/vol1.img")
             for (volume, other, group) in [("vol0", "vol1", "g0"), ("vol1", "vol0", "g1")] {
                 try await eventually("\(volume) is not itself", \.beta, of: group, on) {
-                    !$0.takeoverPossible && $0.reason?.contains("\(folder)/\(volume).img: is \(other)'s medium (id ") == true
+                    !$0.takeoverPossible
+                        && $0.reason?.contains("\(folder)/\(volume).img: is \(other)'s medium (id ") == true
                         && $0.reason?.contains("not \(volume)'s (id ") == true
                 }
             }
@@ -103,7 +105,9 @@ struct StandbyMediaTests {
                     .write(offset: 65536, payload: ByteBuffer(repeating: 8, count: 4096)), to: "vol0", at: rig.alpha,
                     as: "late")
             }
-            try await on.eventually("the read is refused") { $0.done["read"]?.contains("was cut to 4096 bytes") == true }
+            try await on.eventually("the read is refused") {
+                $0.done["read"]?.contains("was cut to 4096 bytes") == true
+            }
             try await eventually("alpha says why its medium takes nothing", \.alpha, on) {
                 $0.reason?.contains("was cut to 4096 bytes while it was in use, the configuration says 1048576") == true
             }
