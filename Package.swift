@@ -103,7 +103,7 @@ let package = Package(
             "StorageNode",
             [
                 "LogModel", "PersistentMemory", "WriteLog", "StorageMedium", "RemoteMemory", "RemoteMemoryTCP",
-                "Coordination", "ClusterProtocol", "ClusterConfiguration", "Recovery", "AdminProtocol", log,
+                "CLogCore", "Coordination", "ClusterProtocol", "ClusterConfiguration", "Recovery", "AdminProtocol", log,
             ] + nio),
         library(
             "TwinLog",
@@ -148,7 +148,7 @@ let package = Package(
                 "LogModel", "PersistentMemory", "WriteLog", "StorageMedium", "Recovery", "RemoteMemory", "StorageNode",
                 "CLogCore", "CCrashStates",
             ] + nio),
-        tests("StorageMediumTests", ["LogModel", "StorageMedium"]),
+        tests("StorageMediumTests", ["LogModel", "StorageMedium", "CHostSupport"]),
         tests("CoordinationTests", ["LogModel", "Coordination", "RecordSupport"]),
         tests("ClusterConfigurationTests", ["LogModel", "ClusterConfiguration"]),
         tests("RemoteMemoryTCPTests", ["LogModel", "RemoteMemory", "RemoteMemoryTCP", crypto] + nio),
@@ -165,7 +165,7 @@ let package = Package(
         tests(
             "StorageNodeTests",
             [
-                "LogModel", "PersistentMemory", "RemoteMemory", "StorageMedium", "WriteLog", "CLogCore",
+                "LogModel", "PersistentMemory", "RemoteMemory", "StorageMedium", "WriteLog", "Recovery", "CLogCore",
                 "ClusterProtocol", "StorageNode", "ClusterConfiguration", "ClusterHarness", "Coordination",
                 "RemoteMemoryTCP", "AdminProtocol", log,
                 .product(name: "NIOEmbedded", package: "swift-nio"),

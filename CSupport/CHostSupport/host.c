@@ -12,6 +12,7 @@
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/un.h>
+#include <sys/xattr.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -29,6 +30,24 @@ static int set_lock(int fd, short type) {
 
 int tl_host_lock(int fd) { return set_lock(fd, F_WRLCK); }
 int tl_host_unlock(int fd) { return set_lock(fd, F_UNLCK); }
+
+int tl_host_is_locked(int fd) {
+    struct flock lock;
+    memset(&lock, 0, sizeof lock);
+    lock.l_type = F_WRLCK;
+    lock.l_whence = SEEK_SET;
+    if (fcntl(fd, F_OFD_GETLK, &lock) < 0) return -errno;
+    return lock.l_type != F_UNLCK;
+}
+
+ssize_t tl_host_get_attribute(int fd, const char *name, void *value, size_t capacity) {
+    ssize_t length = fgetxattr(fd, name, value, capacity);
+    return length < 0 ? -errno : length;
+}
+
+int tl_host_create_attribute(int fd, const char *name, const void *value, size_t length) {
+    return result(fsetxattr(fd, name, value, length, XATTR_CREATE));
+}
 
 int tl_host_pidfd_open(pid_t pid) { return result((int)syscall(SYS_pidfd_open, pid, 0)); }
 
@@ -57,6 +76,13 @@ int tl_host_block_zero(int fd, uint64_t offset, uint64_t length) {
 int tl_host_drop_cache(int fd, bool is_block_device) {
     if (is_block_device) return result(ioctl(fd, BLKFLSBUF, 0));
     return -posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED);
+}
+
+int tl_host_drop_range(int fd, uint64_t offset, uint64_t length) {
+    uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE);
+    uint64_t start = offset - offset % page;
+    uint64_t end = offset + length + (page - (offset + length) % page) % page;
+    return -posix_fadvise(fd, (off_t)start, (off_t)(end - start), POSIX_FADV_DONTNEED);
 }
 
 int tl_host_file_zero(int fd, uint64_t offset, uint64_t length, bool releasing) {

@@ -232,11 +232,14 @@ struct ConfigurationCheck {
 
     func run() throws(ConfigurationError) {
         try checkAddresses()
+        try checkFiles()
         try checkGroups()
         try checkPools()
     }
 
-    private func entry(_ path: String...) throws(ConfigurationError) -> YAMLValue {
+    private func entry(_ path: String...) throws(ConfigurationError) -> YAMLValue { try entry(path) }
+
+    private func entry(_ path: [String]) throws(ConfigurationError) -> YAMLValue {
         var section = root
         for key in path.dropLast() { section = try section.required(key).section() }
         return try section.required(path[path.count - 1])
@@ -259,19 +262,27 @@ struct ConfigurationCheck {
                 }
             }
             try take(node.nbd, "nodes.\(name).nbd") { () throws(ConfigurationError) in try entry("nodes", name, "nbd") }
-            try take(node.adminPath, "nodes.\(name).admin") { () throws(ConfigurationError) in
-                try entry("nodes", name, "admin")
-            }
-            try take(node.pool.path, "nodes.\(name).pool") { () throws(ConfigurationError) in
-                try entry("nodes", name, "pool", "path")
-            }
+        }
+    }
+
+    /// No two keys lead to one file, by whatever names: one writer would destroy what the other one keeps there.
+    private func checkFiles() throws(ConfigurationError) {
+        var names = FileNames()
+        func take(_ path: String, _ key: [String]) throws(ConfigurationError) {
+            guard let other = names.add(path, key: key.joined(separator: ".")) else { return }
+            let what = other.path == path ? "is used by" : "is the same file as \(other.path) of"
+            throw try entry(key).error("\(path) \(what) \(other.key) already")
+        }
+        try take(configuration.coordinatorPath, ["coordinator", "path"])
+        for node in configuration.nodes {
+            let name = node.id.rawValue
+            try take(node.adminPath, ["nodes", name, "admin"])
+            if node.nbd.hasPrefix("unix:") { try take(String(node.nbd.dropFirst(5)), ["nodes", name, "nbd"]) }
+            try take(node.pool.path, ["nodes", name, "pool", "path"])
         }
         for group in configuration.groups {
             for volume in group.volumes {
-                let user = "groups.\(group.id).volumes.\(volume.name)"
-                try take(volume.mediumPath, user) { () throws(ConfigurationError) in
-                    try entry("groups", group.id.rawValue, "volumes", volume.name, "medium")
-                }
+                try take(volume.mediumPath, ["groups", group.id.rawValue, "volumes", volume.name, "medium"])
             }
         }
     }

@@ -7,13 +7,17 @@ public struct MediumWatch: Sendable {
     public static let usualCallLimit: Nanos = 5_000_000_000
 
     private let callLimit: Nanos
-    private var failure: (since: Nanos, error: String)?
+    private var failure: (since: Nanos, error: String, isFull: Bool)?
     private var call: (number: UInt64, since: Nanos)?
 
     public init(callLimit: Nanos = usualCallLimit) { self.callLimit = callLimit }
 
-    /// A batch did not reach the medium.
-    public mutating func failed(_ error: String, now: Nanos) { failure = (failure?.since ?? now, error) }
+    /// A batch did not reach the medium. `isFull`: for lack of space, which whoever else writes to it lacks too.
+    public mutating func failed(_ error: String, isFull: Bool = false, now: Nanos) {
+        // Time that a medium was only full for does not count against its path.
+        let since = failure.map { $0.isFull == isFull ? $0.since : now } ?? now
+        failure = (since, error, isFull)
+    }
 
     /// A batch is on the medium, or is kept from it by something else.
     public mutating func cleared() { failure = nil }
@@ -25,7 +29,10 @@ public struct MediumWatch: Sendable {
 
     /// `callText` names the call that was observed.
     public func trouble(callText: String?, isLogFull: Bool, now: Nanos) -> MediumTrouble? {
-        if let failure { return MediumTrouble(since: failure.since, reason: failure.error, isLogFull: isLogFull) }
+        if let failure {
+            return MediumTrouble(
+                since: failure.since, reason: failure.error, isLogFull: isLogFull, isFull: failure.isFull)
+        }
         guard let call, let callText, now >= call.since + callLimit else { return nil }
         return MediumTrouble(since: call.since, reason: "\(callText) does not return", isLogFull: isLogFull)
     }

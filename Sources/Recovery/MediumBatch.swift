@@ -5,6 +5,16 @@ public import LogModel
 public import StorageMedium
 public import WriteLog
 
+/// What a batch wrote to one volume's medium.
+public struct WrittenTrace: Sendable {
+    /// In order of offset.
+    public var ranges: [ByteRange] = []
+    /// The beginning of the last run of data, to know the medium by.
+    public var sample: (offset: UInt64, bytes: [UInt8])?
+    public static let sampleBytes = 4096
+    public init() {}
+}
+
 public struct MediumBatch {
     /// Where a run of bytes comes from: a payload in the log's memory, or zeros.
     private struct Source: ByteSource {
@@ -92,16 +102,26 @@ public struct MediumBatch {
                 if run?.goesOn(with: segment) == true {
                     run?.append(segment)
                 } else {
-                    try run?.write(to: medium)
+                    try write(run, to: medium, of: volume)
                     run = Run(segment)
                 }
             }
-            try run?.write(to: medium)
+            try write(run, to: medium, of: volume)
         }
         touched.formUnion(maps.keys)
         maps = [:]
     }
 
+    private mutating func write(_ run: Run?, to medium: any Medium, of volume: VolumeID) throws(MediumError) {
+        guard let run else { return }
+        try run.write(to: medium)
+        traces[volume, default: WrittenTrace()].ranges.append(run.range)
+        guard let first = run.payloads.first else { return }
+        traces[volume]?.sample = (run.range.offset, Array(first.prefix(WrittenTrace.sampleBytes)))
+    }
+
+    /// What was written, by volume.
+    public private(set) var traces: [VolumeID: WrittenTrace] = [:]
     private var touched: Set<VolumeID> = []
 
     /// Makes everything that was written durable.

@@ -5,15 +5,19 @@
 internal import CHostSupport
 internal import Glibc
 public import LogModel
+internal import Synchronization
 
 public final class FileMedium: Medium {
     public let path: String
     public let sizeBytes: UInt64
-    private let descriptor: CInt
-    private let isBlockDevice: Bool
+    public let file: FileIdentity
+    let descriptor: CInt
+    let isBlockDevice: Bool
+    /// ``sizeBytes``, or the least that the file was seen to have since it was opened.
+    private let leastBytes: Atomic<UInt64>
 
-    /// Opens `path`, without the lock. A missing file is created sparse with mode 0600 if `createIfMissing`.
-    /// Throws `open`, or `wrongSize` if what exists is of another size (a block device may be larger).
+    /// Opens `path`, without the lock. A missing file is created sparse with mode 0600 and an identity if `createIfMissing`.
+    /// Throws `missing`, `notAMedium`, `open`, or `wrongSize` if what exists is of another size (a block device may be larger).
     public static func open(
         path: String, sizeBytes: UInt64, createIfMissing: Bool
     ) throws(MediumError) -> FileMedium {
@@ -22,15 +26,34 @@ public final class FileMedium: Medium {
             try create(path: path, sizeBytes: sizeBytes)
             descriptor = Glibc.open(path, O_RDWR | O_CLOEXEC)
         }
-        if descriptor < 0 && errno == ENOENT && !createIfMissing {
-            throw MediumError(
-                .open,
-                "\(path): does not exist; mount what it is on, or for a new volume make a file of \(sizeBytes) bytes",
-                errno: ENOENT)
+        return try FileMedium(path: path, opened: descriptor, sizeBytes: sizeBytes)
+    }
+
+    /// Opens `path` for reading only, if it could be opened for writing: a look that changes nothing and takes no lock.
+    public static func look(path: String, sizeBytes: UInt64) throws(MediumError) -> FileMedium {
+        let medium = try FileMedium(
+            path: path, opened: Glibc.open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK), sizeBytes: sizeBytes)
+        guard faccessat(AT_FDCWD, path, W_OK, AT_EACCESS) == 0 else {
+            throw failure(.open, path, "cannot be written", errno)
         }
-        guard descriptor >= 0 else { throw failure(.open, path, "cannot be opened", errno) }
+        return medium
+    }
+
+    /// Takes ownership of what `open` answered.
+    private convenience init(path: String, opened descriptor: CInt, sizeBytes: UInt64) throws(MediumError) {
+        guard descriptor >= 0 else {
+            switch errno {
+            case ENOENT:
+                throw MediumError(
+                    .missing,
+                    "\(path): does not exist; mount what it is on, or for a new volume make a file of \(sizeBytes) bytes",
+                    errno: ENOENT)
+            case EISDIR: throw MediumError(.notAMedium, "\(path): is a directory, not a medium", errno: EISDIR)
+            case let number: throw Self.failure(.open, path, "cannot be opened", number)
+            }
+        }
         do throws(MediumError) {
-            return try FileMedium(path: path, descriptor: descriptor, sizeBytes: sizeBytes)
+            try self.init(path: path, descriptor: descriptor, sizeBytes: sizeBytes)
         } catch {
             Glibc.close(descriptor)
             throw error
@@ -43,23 +66,44 @@ public final class FileMedium: Medium {
         guard fstat(descriptor, &status) == 0 else { throw Self.failure(.open, path, "has no status", errno) }
         isBlockDevice = status.st_mode & S_IFMT == S_IFBLK
         guard isBlockDevice || status.st_mode & S_IFMT == S_IFREG else {
-            throw MediumError(.open, "\(path): is neither a file nor a block device")
+            let isDirectory = status.st_mode & S_IFMT == S_IFDIR
+            throw MediumError(
+                .notAMedium,
+                "\(path): is \(isDirectory ? "a directory, not a medium" : "neither a file nor a block device")"
+            )
         }
-        var actual = UInt64(max(0, status.st_size))
-        if isBlockDevice {
-            let result = tl_host_block_size(descriptor, &actual)
-            guard result >= 0 else { throw Self.failure(.open, path, "does not tell its size", -result) }
-        }
+        // What a file is says more than its size does.
+        if !isBlockDevice { try Self.checkKind(of: descriptor, path: path) }
+        let actual = try Self.size(of: descriptor, isBlockDevice, path)
         guard isBlockDevice ? actual >= sizeBytes : actual == sizeBytes else {
-            throw MediumError(.wrongSize, "\(path): is \(actual) bytes, but the configuration says \(sizeBytes)")
+            throw Self.wrongSize(path, actual, sizeBytes)
         }
+        file = FileIdentity(status)
         self.path = path
         self.descriptor = descriptor
         self.sizeBytes = sizeBytes
+        leastBytes = Atomic(sizeBytes)
+    }
+
+    private static func size(of descriptor: CInt, _ isBlockDevice: Bool, _ path: String) throws(MediumError) -> UInt64 {
+        if isBlockDevice {
+            var bytes: UInt64 = 0
+            let result = tl_host_block_size(descriptor, &bytes)
+            guard result >= 0 else { throw failure(.open, path, "does not tell its size", -result) }
+            return bytes
+        }
+        var status = stat()
+        guard fstat(descriptor, &status) == 0 else { throw failure(.open, path, "has no status", errno) }
+        return UInt64(max(0, status.st_size))
+    }
+
+    private static func wrongSize(_ path: String, _ actual: UInt64, _ configured: UInt64) -> MediumError {
+        MediumError(.wrongSize, "\(path): is \(actual) bytes, but the configuration says \(configured)")
     }
 
     /// The lock is let go by name: a child of this process that is between fork and exec shares the open description.
     deinit {
+        HeldLocks.remove(file, descriptor)
         _ = tl_host_unlock(descriptor)
         Glibc.close(descriptor)
     }
@@ -74,6 +118,10 @@ public final class FileMedium: Medium {
         defer {
             Glibc.close(descriptor)
             unlink(temporary)
+        }
+        let named = setIdentity(.random(), of: descriptor)
+        guard named >= 0 || named == -EOPNOTSUPP else {
+            throw failure(.open, path, "cannot be given an identity", -named)
         }
         guard ftruncate(descriptor, off_t(sizeBytes)) == 0, fsync(descriptor) == 0 else {
             throw failure(.open, path, "cannot be given \(sizeBytes) bytes", errno)
@@ -97,23 +145,50 @@ public final class FileMedium: Medium {
         MediumError(code, "\(path): \(what): \(String(cString: strerror(number)))", errno: number)
     }
 
+    /// Of a call that needs space: a full file system is said to be full, which is no failing path.
+    private func spaceFailure(_ code: MediumError.Code, _ what: String, _ number: CInt) -> MediumError {
+        var error = Self.failure(code, path, what, number)
+        if error.isFull { error.message = "the medium's file system is full: \(error.message)" }
+        return error
+    }
+
     // MARK: The lock
 
     /// Takes the exclusive lock and drops cached pages, so that what another owner wrote is seen (S18). Throws `locked`
-    /// if another description holds it.
-    public func lock() throws(MediumError) {
+    /// if another description holds it, and names who: another process, or this one for another `user` (a volume).
+    public func lock(for user: String? = nil) throws(MediumError) {
         let result = tl_host_lock(descriptor)
-        if result == -EAGAIN {
-            throw MediumError(.locked, "\(path): another process holds the medium's exclusive lock", errno: EAGAIN)
-        }
+        if result == -EAGAIN { throw MediumError(.locked, "\(path): \(holderOfLock)", errno: EAGAIN) }
         guard result >= 0 else { throw Self.failure(.open, path, "cannot be locked", -result) }
+        HeldLocks.add(file, descriptor, user: user ?? path)
         let dropped = tl_host_drop_cache(descriptor, isBlockDevice)
         guard dropped >= 0 else { throw Self.failure(.open, path, "cached pages cannot be dropped", -dropped) }
     }
 
+    private var holderOfLock: String {
+        if let user = HeldLocks.user(of: file) {
+            return "this process itself holds the medium's exclusive lock, for \(user): two names of one file"
+        }
+        let holder = FileHolder.find(file, locking: true)?.description ?? "another process"
+        return "\(holder) holds the medium's exclusive lock"
+    }
+
     public func unlock() throws(MediumError) {
+        HeldLocks.remove(file, descriptor)
         let result = tl_host_unlock(descriptor)
         guard result >= 0 else { throw Self.failure(.open, path, "cannot be unlocked", -result) }
+    }
+
+    /// Who holds the lock and is neither process `owner` nor this one for `user`; `nil` if nobody does, or it cannot be seen who.
+    /// Takes nothing.
+    public func stranger(besides owner: Int32?, user: String) throws(MediumError) -> String? {
+        let result = tl_host_is_locked(descriptor)
+        guard result >= 0 else { throw Self.failure(.open, path, "does not tell its locks", -result) }
+        guard result == 1 else { return nil }
+        if let holder = HeldLocks.user(of: file) { return holder == user ? nil : "\(path): \(holderOfLock)" }
+        if let owner, FileHolder.holds(owner, file, locking: true) != false { return nil }
+        guard let holder = FileHolder.find(file, locking: true) else { return nil }
+        return "\(path): \(holder) holds the medium's exclusive lock, and is not the owner's"
     }
 
     // MARK: Medium
@@ -124,8 +199,28 @@ public final class FileMedium: Medium {
         }
     }
 
+    /// A file that somebody cut gives no bytes for what it lost, and is not made longer again by a write that lies beyond its
+    /// end. What was lost stays lost when the file is made longer by hand, so it is refused until it is opened anew.
+    private func checkSize() throws(MediumError) {
+        let actual = try Self.size(of: descriptor, isBlockDevice, path)
+        let least = leastBytes.min(actual, ordering: .relaxed).newValue
+        guard least >= sizeBytes else {
+            throw MediumError(
+                .wrongSize,
+                "\(path): was cut to \(least) bytes while it was in use, the configuration says \(sizeBytes): restore it, then "
+                    + "restart this node")
+        }
+        guard isBlockDevice || actual == sizeBytes else { throw Self.wrongSize(path, actual, sizeBytes) }
+    }
+
     public func read(into buffer: UnsafeMutableRawBufferPointer, at offset: UInt64) throws(MediumError) {
         try check(offset, UInt64(buffer.count))
+        let result = Result { () throws(MediumError) in try readAll(buffer, offset) }
+        try checkSize()
+        try result.get()
+    }
+
+    private func readAll(_ buffer: UnsafeMutableRawBufferPointer, _ offset: UInt64) throws(MediumError) {
         var done = 0
         while done < buffer.count {
             let count = pread(descriptor, buffer.baseAddress! + done, buffer.count - done, off_t(offset) + off_t(done))
@@ -140,6 +235,7 @@ public final class FileMedium: Medium {
 
     public func write(_ buffers: [UnsafeRawBufferPointer], at offset: UInt64) throws(MediumError) {
         try check(offset, buffers.reduce(0) { $0 + UInt64($1.count) })
+        try checkSize()
         var position = off_t(offset)
         var next = 0
         var skip = 0
@@ -159,7 +255,7 @@ public final class FileMedium: Medium {
             let count = pwritev(descriptor, vectors, CInt(vectors.count), position)
             if count < 0 && errno == EINTR { continue }
             guard count > 0 else {
-                throw Self.failure(.write, path, "write at \(position) failed", count == 0 ? EIO : errno)
+                throw spaceFailure(.write, "write at \(position) failed", count == 0 ? EIO : errno)
             }
             position += off_t(count)
             var left = count
@@ -180,6 +276,7 @@ public final class FileMedium: Medium {
     public func zero(_ range: ByteRange, releasingSpace: Bool) throws(MediumError) {
         try check(range.offset, range.length)
         guard !range.isEmpty else { return }
+        try checkSize()
         if isBlockDevice {
             if range.offset % 512 == 0, range.length % 512 == 0, zeroDevice(range) { return }
         } else if tl_host_file_zero(descriptor, range.offset, range.length, releasingSpace) >= 0 {
@@ -220,8 +317,9 @@ public final class FileMedium: Medium {
 
     public func flush() throws(MediumError) {
         while fdatasync(descriptor) != 0 {
-            guard errno == EINTR else { throw Self.failure(.flush, path, "flush failed", errno) }
+            guard errno == EINTR else { throw spaceFailure(.flush, "flush failed", errno) }
         }
+        try checkSize()
     }
 }
 

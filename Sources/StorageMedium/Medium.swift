@@ -1,15 +1,23 @@
 // Where writes end up. A medium is byte-addressed, of fixed size, and may answer any call with an error.
 
+internal import Glibc
 public import LogModel
 
 /// A medium refused or failed: which medium, which call, where, and the errno.
 public struct MediumError: Error, Hashable, Sendable, CustomStringConvertible {
     public enum Code: Hashable, Sendable {
         case open
+        /// Nothing is at the path.
+        case missing
+        /// What is at the path is never a medium: a directory, a pool, the archive of a log.
+        case notAMedium
+        /// The file is another medium than the one that is expected, or cannot be told from another (S18).
+        case otherMedium
         /// Another open file description holds the medium's exclusive lock (S18).
         case locked
         case read, write, flush, discard
         case outOfRange
+        /// Of another size than configured, from the start or since somebody cut it.
         case wrongSize
     }
     public var code: Code
@@ -22,6 +30,9 @@ public struct MediumError: Error, Hashable, Sendable, CustomStringConvertible {
         self.errno = errno
     }
     public var description: String { message }
+
+    /// There is no space left for what is written: the path to the medium is well, and so is what it holds.
+    public var isFull: Bool { errno == ENOSPC || errno == EDQUOT }
 }
 
 /// One portion of the medium: the storage of one volume. Thread-safe; calls block, so they run on threads of their own.

@@ -22,15 +22,21 @@ extension OwnerLog {
         guard let batch else { return }
         let log = log
         let media = media
+        mediumProof.batchBegan()
         threads.destage.runIfActive(eventLoop: eventLoop) { () -> DestageOutcome in
             DestageBatch.run(log: log, from: batch.lowerBound, to: batch.upperBound, media: media)
         }.assumeIsolated().whenComplete { result in
+            if case .success(.written(let traces)) = result {
+                self.mediumProof.batchEnded(traces)
+            } else {
+                self.mediumProof.batchFailed()
+            }
             switch result {
             case .success(.written): self.batchWritten()
             case .success(.damaged(let range)): self.healBatch(range)
-            case .success(.mediumFailed(let reason)):
-                self.mediumWatch.failed(reason, now: BootClock.now)
-                self.retryDestage(reason)
+            case .success(.mediumFailed(let error)):
+                self.mediumWatch.failed(error.message, isFull: error.isFull, now: BootClock.now)
+                self.retryDestage(error.message)
             case .success(.failed(let reason)): self.destageFailed(reason)
             case .failure(let error): self.destageFailed("\(error)")
             }

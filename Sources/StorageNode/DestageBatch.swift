@@ -14,9 +14,9 @@ struct DamagedRange: Sendable {
 
 enum DestageOutcome: Sendable {
     /// On the medium, and flushed (S8).
-    case written
+    case written([VolumeID: WrittenTrace])
     case damaged(DamagedRange)
-    case mediumFailed(String)
+    case mediumFailed(MediumError)
     /// The medium is not to blame.
     case failed(String)
 }
@@ -44,9 +44,9 @@ enum DestageBatch {
             // log keeps them; the batch is done anew.
             let fault = log.region.memoryFault?.description
             if let fault, fault != faultBefore { return .failed(fault) }
-            return .written
+            return .written(batch.traces)
         } catch {
-            return .mediumFailed(error.message)
+            return .mediumFailed(error)
         }
     }
 }

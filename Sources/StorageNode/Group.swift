@@ -43,8 +43,9 @@ final class Group {
     var isPreparingRegion = false
     var onRegionPrepared: (() -> Void)?
 
-    private var media: [FileMedium] = []
+    private var heldMedia = HeldMedia()
     private var mediaByVolume: [VolumeID: any Medium] = [:]
+    let standbyProbe: StandbyProbe
     /// Steps on threads that may touch the medium.
     private var stepsUnderWay = 0
     private var onStepsDone: (() -> Void)?
@@ -67,10 +68,12 @@ final class Group {
         self.configuration = configuration
         self.region = region
         self.machine = machine
+        standbyProbe = StandbyProbe(thread: threads.probe, eventLoop: node.eventLoop)
     }
 
     var peer: NodeID { configuration.peer(of: node.id) }
     var eventLoop: any EventLoop { node.eventLoop }
+    var holdsMedia: Bool { !heldMedia.media.isEmpty }
 
     // MARK: Events in, directives out
 
@@ -210,37 +213,29 @@ final class Group {
         }
     }
 
-    /// Acquiring the exclusive lock is what confirms that no other writer is left (S18).
-    private func lockMedia(_ expected: [String: UUID128]) {
-        guard media.isEmpty, !isReleasing else { return handle(.stepFailed("the medium is not released yet")) }
-        let volumes = configuration.volumes
-        // Later on a missing file is one whose file system is not there: an empty one in its place would lose everything.
-        let isNew = machine.record?.isNew == true
+    private func lockMedia(_ identities: [String: UUID128]) {
+        guard !holdsMedia, !isReleasing else { return handle(.stepFailed("the medium is not released yet")) }
+        let expected = expectedMedia(identities)
         onThread {
-            var opened: [FileMedium] = []
-            for volume in volumes {
-                let medium = try FileMedium.open(
-                    path: volume.mediumPath, sizeBytes: volume.sizeBytes, createIfMissing: isNew)
-                try medium.lock()
-                opened.append(medium)
-            }
-            return opened
+            try HeldMedia.take(expected)
         } _: { result in
             guard !self.isReleasing else { return }
             switch result {
-            case .success(let media):
-                self.hold(media)
-                self.handle(.mediaLocked([:]))
+            case .success(let held):
+                self.hold(held)
+                self.handle(.mediaLocked(held.identities))
             case .failure(let error): self.handle(.stepFailed("\(error)"))
             }
         }
     }
 
-    private func hold(_ locked: [FileMedium]) {
-        media = locked
-        for (volume, medium) in zip(configuration.volumes, locked) {
+    private func hold(_ held: HeldMedia) {
+        heldMedia = held
+        for (volume, medium) in zip(configuration.volumes, held.media) {
             mediaByVolume[volume.id] = node.seams.throughMedium(volume.id, medium)
         }
+        standbyProbe.reset()
+        tellTakeoverProblem()
     }
 
     private func recover(askingFirst: Bool) {
@@ -342,13 +337,12 @@ final class Group {
         let release = { [self] in
             owner?.revoke()
             owner = nil
-            let released = media
-            media = []
+            let released = heldMedia
+            heldMedia = HeldMedia()
             mediaByVolume = [:]
-            // Closing the descriptors ends the locks; nobody else holds them.
             step {
                 do throws(MediumError) {
-                    for medium in released { try medium.unlock() }
+                    try released.release()
                     return .mediaReleased
                 } catch {
                     return .stepFailed(error.message)
@@ -381,6 +375,7 @@ final class Group {
         if let owner { handle(.medium(owner.mediumTrouble(BootClock.now))) }
         handle(.tick)
         reportMemoryFault()
+        probeMedia()
         if let mirrorRail { send(heartbeat, on: mirrorRail.queuePair) }
         owner?.tick()
     }

@@ -89,6 +89,8 @@ final class OwnerLog {
     var scrub = Scrub()
     var destageProblem: String?
     var mediumWatch = MediumWatch()
+    /// What the mirror is asked for to prove that it reaches these media.
+    var mediumProof = MediumProof()
     /// Nothing stored from now on may be called durable (see ``persistIfNeeded()``).
     var persistFailure: String?
     private var drains: [(id: UInt64, stops: Bool, done: (_ refusal: String?) -> Void)] = []

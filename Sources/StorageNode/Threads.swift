@@ -14,13 +14,18 @@ struct GroupThreads {
     /// The steps of a takeover and the release of the medium. 2: the machine's present step, and one that hangs on the
     /// medium though the machine has given up what it is for.
     let steps: NIOThreadPool
+    /// Looks at the media of a group that another node owns: one at a time, and a hang harms nothing else.
+    let probe: NIOThreadPool
     /// The node's, see ``memoryThreadCount(groups:)``.
     let memory: NIOThreadPool
 
-    init(reads: NIOThreadPool, destage: NIOThreadPool, steps: NIOThreadPool, memory: NIOThreadPool) {
+    init(
+        reads: NIOThreadPool, destage: NIOThreadPool, steps: NIOThreadPool, probe: NIOThreadPool, memory: NIOThreadPool
+    ) {
         self.reads = reads
         self.destage = destage
         self.steps = steps
+        self.probe = probe
         self.memory = memory
     }
 
@@ -28,12 +33,12 @@ struct GroupThreads {
     init(memory: NIOThreadPool) {
         self.init(
             reads: NIOThreadPool(numberOfThreads: 4), destage: NIOThreadPool(numberOfThreads: 1),
-            steps: NIOThreadPool(numberOfThreads: 2), memory: memory)
+            steps: NIOThreadPool(numberOfThreads: 2), probe: NIOThreadPool(numberOfThreads: 1), memory: memory)
     }
 
     /// Starts the group's own.
     func start() {
-        for pool in [reads, destage, steps] { pool.start() }
+        for pool in [reads, destage, steps, probe] { pool.start() }
     }
 
     /// What makes pool memory durable, for all groups: the pool is one file, so what hangs for one hangs for all. A region has

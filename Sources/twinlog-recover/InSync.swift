@@ -14,6 +14,8 @@ struct InSync {
         + "newer acknowledged writes are in the other node's pool only"
 
     var warnings: [String]
+    /// The identities of the group's media, by volume.
+    var media: [String: UUID128]
 
     /// Throws why the pool must not be replayed.
     static func judge(_ pool: Pool, _ region: Region, _ configuration: ClusterConfiguration) throws(Failure) -> InSync {
@@ -32,7 +34,7 @@ struct InSync {
         if let problem = problem(record, pool.identity, region.identity, region.standing) {
             throw Failure(.refused, "\(pool.path): \(problem)")
         }
-        return InSync(warnings: try checkWritersGone(record))
+        return InSync(warnings: try checkWritersGone(record), media: record.media)
     }
 
     private static func read(_ group: GroupID, _ path: String) throws(Failure) -> GroupRecord {

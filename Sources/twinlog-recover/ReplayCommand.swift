@@ -39,7 +39,7 @@ struct ReplayCommand: ParsableCommand {
         let standing = try configuration.map { try InSync.judge(pool, region, $0) }
         let volumes = try VolumeArgument.resolve(volume, group: GroupID(group), configuration)
         var media: [VolumeID: any Medium] = [:]
-        for volume in volumes { media[volume.id] = try volume.openLocked() }
+        for volume in volumes { media[volume.id] = try volume.openLocked(identities: standing?.media ?? [:]) }
         if markReplayed && !dryRun {
             _ = try replay(region, onto: media, dryRun: true)
             (pool, region) = try reopenForWriting(pool, region)

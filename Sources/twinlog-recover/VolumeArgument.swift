@@ -26,8 +26,11 @@ struct VolumeArgument {
         var volumes: [VolumeArgument] = []
         for argument in arguments {
             let volume = try parse(argument, configured)
-            guard !volumes.contains(where: { $0.id == volume.id || $0.path == volume.path }) else {
-                throw Failure(.usage, "--volume \(argument): this volume or this medium is named twice")
+            if let other = volumes.first(where: { $0.id == volume.id }) {
+                throw Failure(.usage, "--volume \(argument): volume \(other.name) is named twice")
+            }
+            if let other = volumes.first(where: { $0.isSameFile(as: volume) }) {
+                throw Failure(.usage, "--volume \(argument): \(other.path) of \(other.name) is the same file")
             }
             volumes.append(volume)
         }
@@ -65,16 +68,24 @@ struct VolumeArgument {
         return UInt64(end)
     }
 
-    /// Whoever holds the lock may still write (S18).
-    func openLocked() throws(Failure) -> FileMedium {
+    /// Two names of one file are one medium, however they are written.
+    private func isSameFile(as other: VolumeArgument) -> Bool {
+        path == other.path || FileIdentity(path: path).map { $0 == FileIdentity(path: other.path) } == true
+    }
+
+    /// Whoever holds the lock may still write (S18). `identities`: of the group's media, by the record, if it is known.
+    func openLocked(identities: [String: UUID128]) throws(Failure) -> FileMedium {
         do throws(MediumError) {
             let medium = try FileMedium.open(path: path, sizeBytes: sizeBytes, createIfMissing: false)
-            try medium.lock()
+            try medium.lock(for: name)
+            try medium.check(
+                MediumExpectation(
+                    volume: name, identity: identities[name],
+                    volumes: Dictionary(identities.map { ($1, $0) }, uniquingKeysWith: { first, _ in first })))
             return medium
         } catch {
             guard error.code == .locked else { throw Failure(.refused, "\(error); nothing was written") }
-            let holder = processHolding(path).map { "; process \($0) has it open" } ?? ""
-            throw Failure(.inUse, "\(error)\(holder): a node still serves it, stop it first; nothing was written")
+            throw Failure(.inUse, "\(error): a node still serves it, stop it first; nothing was written")
         }
     }
 }

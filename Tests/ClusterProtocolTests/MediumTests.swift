@@ -223,4 +223,17 @@ struct MediumTests {
         watch.cleared()
         #expect(watch.trouble(callText: nil, isLogFull: false, now: 23 * second) == nil)
     }
+
+    @Test("C5: the time that a medium was only full for does not count against its path")
+    func watchFull() {
+        var watch = MediumWatch()
+        let second: Nanos = 1000 * millis
+        watch.failed("no space", isFull: true, now: 10 * second)
+        watch.failed("no space", isFull: true, now: 40 * second)
+        let full = watch.trouble(callText: nil, isLogFull: false, now: 40 * second)
+        #expect(full == MediumTrouble(since: 10 * second, reason: "no space", isLogFull: false, isFull: true))
+        watch.failed("broken", now: 50 * second)
+        let broken = watch.trouble(callText: nil, isLogFull: false, now: 50 * second)
+        #expect(broken == MediumTrouble(since: 50 * second, reason: "broken", isLogFull: false))
+    }
 }

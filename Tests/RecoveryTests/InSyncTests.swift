@@ -5,6 +5,7 @@ import Foundation
 import LogModel
 import PersistentMemory
 import RecordSupport
+import StorageMedium
 import Testing
 
 struct InSyncTests {
@@ -25,9 +26,11 @@ struct InSyncTests {
 
     /// Replays alpha's pool with the coordinator in the state of `record`; refused or done, the media tell.
     private func replay(
-        _ record: GroupRecord?, configuration: String = Self.configuration, withFolder: Bool = true
+        _ record: GroupRecord?, configuration: String = Self.configuration, withFolder: Bool = true,
+        mediumIdentity: UUID128? = nil
     ) throws -> ToolRun {
         let fixture = try Fixture()
+        if let mediumIdentity { try fixture.medium().adopt(mediumIdentity) }
         try fixture.fillRandomly(seed: 10, count: 20)
         fixture.pool.close()
         let pool = try contents(of: fixture.poolPath)
@@ -54,6 +57,19 @@ struct InSyncTests {
         let run = try replay(Self.sound)
         #expect(run.code == 0 && run.errors.isEmpty)
         #expect(try run.json()["inSync"] as? Bool == true)
+    }
+
+    @Test("O19, S18: a medium that is not the volume's, by the record, is refused by what it is")
+    func otherMedium() throws {
+        let (mine, its) = (UUID128.random(), UUID128.random())
+        let record = changed { $0.media = ["vol0": mine, "vol1": its] }
+        #expect(try replay(record, mediumIdentity: mine).code == 0)
+        let exchanged = try replay(record, mediumIdentity: its)
+        #expect(
+            exchanged.code == 6 && exchanged.errors.contains("is vol1's medium (id \(its)), not vol0's"), "\(exchanged)"
+        )
+        let copy = try replay(record)
+        #expect(copy.code == 6 && copy.errors.contains("has no identity, vol0's medium has \(mine)"), "\(copy)")
     }
 
     @Test func aPoolOutOfSyncIsRefused() throws {  // S13

@@ -64,11 +64,11 @@ struct DestageBatchTests {
 
     @Test("S8: what is not flushed is not written")
     func failedFlush() {
-        guard case .mediumFailed(let reason) = run(NotedMedium(failsToFlush: true)) else {
+        guard case .mediumFailed(let error) = run(NotedMedium(failsToFlush: true)) else {
             Issue.record("it was written")
             return
         }
-        #expect(reason.contains("the test said so"))
+        #expect(error.message.contains("the test said so"))
     }
 
     @Test("S26: a batch with a damaged record names it, and nothing of the batch reaches the medium")

@@ -206,4 +206,35 @@ struct MediumFailureTests {
             }
         }
     }
+
+    @Test(
+        "C5: a medium that is full keeps its owner, and its reads, however long it is full", arguments: [true, false])
+    func fullMedium(ofUser: Bool) async throws {
+        let media = FaultyMedia()
+        try await run(media) { on in
+            try await on.eventually("mirrored") { $0.isMirrored($0.alpha, "g0") }
+            let full = try media.medium("alpha", "vol0")
+            full.inject(.fail(errno: ofUser ? EDQUOT : ENOSPC), on: .write, count: .max)
+            try await write(0..<10, at: "alpha", on)
+            // Said when the time is over after which a failing path would have moved the group.
+            try await on.eventually("the medium is said to be full") { rig in
+                rig.alpha.journal.after(0).contains { $0.kind == "medium-full" }
+            }
+            try await on { rig in
+                rig.submit(.read(offset: 0, length: Self.block), to: "vol0", at: rig.alpha, as: "overlaid")
+                rig.submit(.read(offset: 512 << 10, length: Self.block), to: "vol0", at: rig.alpha, as: "medium")
+            }
+            try await on.eventually("reads are answered") {
+                $0.done["overlaid"] == "done" && $0.done["medium"] == "done"
+            }
+            let isMirrored = try await on { $0.isMirrored($0.alpha, "g0") }
+            #expect(isMirrored)
+            #expect(media.find("beta", "vol0") == nil, "the group has not moved")
+            full.removeFaults()
+            try await on.eventually("all is on the medium") { rig in
+                rig.alpha.groups[GroupID("g0")]?.owner?.destage.undestagedWrites == 0
+            }
+            try expect(0..<10, on: full)
+        }
+    }
 }

@@ -21,7 +21,8 @@ let ringBytes: UInt64 = 64 * 1024
 func isSame(_ a: [UInt8], _ b: [UInt8]) -> Bool { a.count == b.count && memcmp(a, b, a.count) == 0 }
 
 extension GroupThreads {
-    static let singleton = GroupThreads(reads: .singleton, destage: .singleton, steps: .singleton, memory: .singleton)
+    static let singleton = GroupThreads(
+        reads: .singleton, destage: .singleton, steps: .singleton, probe: .singleton, memory: .singleton)
 }
 
 /// The mirror's ring, and what was asked of it. Lives on the rig's event loop.

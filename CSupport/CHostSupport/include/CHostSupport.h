@@ -10,6 +10,14 @@
 /// Takes the exclusive open-file-description lock of the whole file. -EAGAIN if another description holds one.
 int tl_host_lock(int fd);
 int tl_host_unlock(int fd);
+/// 1 if another description holds a lock of the file, 0 if none does. Takes nothing.
+int tl_host_is_locked(int fd);
+
+/// Reads an extended attribute; answers its bytes. -ENODATA if the file has none, -ERANGE if it is longer than `capacity`,
+/// -EOPNOTSUPP if the file system keeps none.
+ssize_t tl_host_get_attribute(int fd, const char *name, void *value, size_t capacity);
+/// Gives the file an extended attribute that it does not have yet; -EEXIST if it has.
+int tl_host_create_attribute(int fd, const char *name, const void *value, size_t length);
 
 /// A descriptor for the process `pid`. -ESRCH if there is none.
 int tl_host_pidfd_open(pid_t pid);
@@ -26,6 +34,8 @@ int tl_host_block_size(int fd, uint64_t *bytes);
 int tl_host_block_zero(int fd, uint64_t offset, uint64_t length);
 /// Drops cached pages, so that what another host wrote is seen (S18).
 int tl_host_drop_cache(int fd, bool is_block_device);
+/// Drops the cached pages of a range and their neighbours on the same pages; dirty ones stay.
+int tl_host_drop_range(int fd, uint64_t offset, uint64_t length);
 /// Makes a range of a file read as zeros, releasing its blocks or keeping them.
 int tl_host_file_zero(int fd, uint64_t offset, uint64_t length, bool releasing);
 

@@ -1,0 +1,96 @@
+// Whether what is at a volume's path is the volume's medium (S18). A file is known by its identity; one without is taken in
+// once, while nobody knows another for the volume. A pool, or the archive of a log, is never a medium.
+
+internal import CHostSupport
+internal import Glibc
+public import LogModel
+
+/// What is known of a volume's medium before it is opened.
+public struct MediumExpectation: Sendable {
+    public var volume: String
+    /// From the group's record; `nil` if it knows none.
+    public var identity: UUID128?
+    /// The volumes whose media are known, in any group.
+    public var volumes: [UUID128: String]
+    /// Nothing was ever written to the group, so whatever is on a block device is not the volume's.
+    public var isNew: Bool
+
+    public init(volume: String, identity: UUID128?, volumes: [UUID128: String] = [:], isNew: Bool = false) {
+        self.volume = volume
+        self.identity = identity
+        self.volumes = volumes
+        self.isNew = isNew
+    }
+}
+
+extension FileMedium {
+    /// What a file that is never a medium begins with.
+    private static let foreign: [(magic: [UInt8], what: String)] = [
+        (Array("TWINLOG\0".utf8), "a pool")
+    ]
+
+    /// Throws `notAMedium` unless the file may be one. A client can write a pool's first bytes to its own volume, so a file that
+    /// has an identity is believed to be a medium.
+    static func checkKind(of descriptor: CInt, path: String) throws(MediumError) {
+        if case .known = try identity(of: descriptor, path: path) { return }
+        try checkContents(of: descriptor, path: path)
+    }
+
+    /// Throws `notAMedium` if the file begins like one of TwinLog's other files.
+    static func checkContents(of descriptor: CInt, path: String) throws(MediumError) {
+        var start = [UInt8](repeating: 0, count: 8)
+        let count = pread(descriptor, &start, start.count, 0)
+        guard count >= 0 else { throw failure(.read, path, "cannot be read", errno) }
+        for (magic, what) in foreign where start.prefix(count).elementsEqual(magic) {
+            throw MediumError(.notAMedium, "\(path): is \(what), not a medium")
+        }
+    }
+
+    /// Throws unless this may be the medium of `expected`; changes nothing.
+    @discardableResult
+    public func check(_ expected: MediumExpectation) throws(MediumError) -> MediumIdentity {
+        let found = try readIdentity()
+        switch found {
+        case .known(let identity): try check(identity, expected)
+        case .none:
+            guard let identity = expected.identity else { break }
+            throw MediumError(
+                .otherMedium,
+                "\(path): has no identity, \(expected.volume)'s medium has \(identity): mount what the medium is on, or, if this is "
+                    + "a copy of it, run setfattr -n \(Self.identityAttribute) -v \(identity) on it")
+        case .unsupported:
+            if expected.isNew { try Self.checkContents(of: descriptor, path: path) }
+        }
+        return found
+    }
+
+    private func check(_ identity: UUID128, _ expected: MediumExpectation) throws(MediumError) {
+        guard identity != expected.identity else { return }
+        let other = expected.volumes[identity].flatMap { $0 == expected.volume ? nil : $0 }
+        guard other != nil || expected.identity != nil else { return }
+        let its = expected.identity.map { " (id \($0))" } ?? ""
+        throw MediumError(
+            .otherMedium,
+            "\(path): is \(other.map { "\($0)'s" } ?? "another") medium (id \(identity)), not \(expected.volume)'s\(its)"
+        )
+    }
+
+    /// Under the lock: checks as ``check(_:)``, and gives a file that nobody knows yet an identity. Answers the medium's;
+    /// `nil` if it cannot have one.
+    public func admit(_ expected: MediumExpectation) throws(MediumError) -> UUID128? {
+        switch try check(expected) {
+        case .known(let identity): return identity
+        case .unsupported: return nil
+        case .none:
+            let identity = UUID128.random()
+            do throws(MediumError) {
+                try adopt(identity)
+            } catch {
+                // A full file system ends no service: the medium is taken in when there is space again.
+                guard error.isFull else { throw error }
+                return nil
+            }
+            return identity
+        }
+    }
+}
