@@ -26,8 +26,8 @@ struct VolumeArgument {
         var volumes: [VolumeArgument] = []
         for argument in arguments {
             let volume = try parse(argument, configured)
-            guard !volumes.contains(where: { $0.id == volume.id || $0.path == volume.path }) else {
-                throw Failure(.usage, "--volume \(argument): this volume or this medium is named twice")
+            guard !volumes.contains(where: { $0.id == volume.id }) else {
+                throw Failure(.usage, "--volume \(argument): this volume is named twice")
             }
             volumes.append(volume)
         }
