@@ -26,11 +26,8 @@ struct VolumeArgument {
         var volumes: [VolumeArgument] = []
         for argument in arguments {
             let volume = try parse(argument, configured)
-            if let other = volumes.first(where: { $0.id == volume.id }) {
-                throw Failure(.usage, "--volume \(argument): volume \(other.name) is named twice")
-            }
-            if let other = volumes.first(where: { $0.isSameFile(as: volume) }) {
-                throw Failure(.usage, "--volume \(argument): \(other.path) of \(other.name) is the same file")
+            guard !volumes.contains(where: { $0.id == volume.id }) else {
+                throw Failure(.usage, "--volume \(argument): this volume is named twice")
             }
             volumes.append(volume)
         }
@@ -66,11 +63,6 @@ struct VolumeArgument {
         let end = lseek(descriptor, 0, SEEK_END)
         guard end >= 0 else { throw Failure(.refused, "\(path): has no size: \(String(cString: strerror(errno)))") }
         return UInt64(end)
-    }
-
-    /// Two names of one file are one medium, however they are written.
-    private func isSameFile(as other: VolumeArgument) -> Bool {
-        path == other.path || FileIdentity(path: path).map { $0 == FileIdentity(path: other.path) } == true
     }
 
     /// Whoever holds the lock may still write (S18). `identities`: of the group's media, by the record, if it is known.
