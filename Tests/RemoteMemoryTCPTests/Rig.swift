@@ -10,6 +10,9 @@ import RemoteMemory
 import RemoteMemoryTCP
 import Testing
 
+/// A limit that no test waits for: one that is not given the processor for a minute shall not fail by it.
+let patience = TimeAmount.minutes(10)
+
 /// Memory that tells stored from durable. On the event loop only.
 final class FakeRegion: RegionTarget {
     var bytes: [UInt8]
@@ -88,6 +91,7 @@ final class Rig {
     var rail: TCPQueuePair?
     let recorder = Recorder()
     var dialError: RemoteMemoryError?
+    private(set) var isDialing = false
 
     init(_ loop: any EventLoop) {
         self.loop = loop
@@ -123,10 +127,12 @@ final class Rig {
         rail?.delegate = nil
         rail?.close()
         rail = nil
+        isDialing = true
         TCPMirrorDialer.dial(
             RailAddress("127.0.0.1:\(port ?? self.port)")!, as: identity, expecting: NodeID(peer),
-            registry: TCPRegionRegistry(), timeout: .seconds(30), on: loop
+            registry: TCPRegionRegistry(), timeout: patience, on: loop
         ) { [self] result in
+            isDialing = false
             switch result {
             case .success(let (queuePair, peer)):
                 queuePair.delegate = recorder
@@ -193,7 +199,7 @@ struct RemoteRig: Sendable {
 
     /// A rail of the initiator is served from end to end.
     func serves() async throws -> Bool {
-        try await on { rig in if rig.rail == nil { rig.dial() } }
+        try await on { rig in if rig.rail == nil && !rig.isDialing { rig.dial() } }
         guard try await eventually({ $0.rail != nil }) else { return false }
         let id = try await on { try $0.write([7, 7, 7], at: 4000) }
         guard try await eventually({ $0.recorder.completed >= id }) else { return false }
@@ -202,7 +208,7 @@ struct RemoteRig: Sendable {
 }
 
 func withRig(
-    as identity: RailIdentity = Rig.identity("beta"), greetingLimit: TimeAmount = .seconds(60),
+    as identity: RailIdentity = Rig.identity("beta"), greetingLimit: TimeAmount = patience,
     _ body: (RemoteRig) async throws -> Void
 ) async throws {
     let rig = try await RemoteRig(identity, greetingLimit: greetingLimit)
