@@ -72,7 +72,7 @@ extension GroupMachine {
         // Of a copy that does not count, nothing is lost with its count.
         if case .coordinatorOlder = poolAge(in: record), let member = record.members[me], member.role != .out {
             return Block(
-                reason: "this is start \(standing.generation) of this node's pool, the coordinator has counted only "
+                reason: "this node's pool was counted as generation \(standing.counted), the coordinator knows only "
                     + "\(member.generation): \(advice)", coordinatorForgot: true)
         }
         return nil
@@ -84,7 +84,7 @@ extension GroupMachine {
         case .unknownPool: return "this node's pool (\(settings.pool)) is not the one that the coordinator knows"
         case .older:
             return
-                "this node's pool is an older copy: it was begun with \(standing.generation) times, the coordinator has counted \(member?.generation ?? 0)"
+                "this node's pool is an older copy: of generation \(standing.counted), the coordinator has counted \(member?.generation ?? 0)"
         default: break
         }
         guard let local else {

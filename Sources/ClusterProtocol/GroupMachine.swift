@@ -27,7 +27,7 @@ public struct GroupMachine: Sendable {
     var recordSince: Nanos
     var role: Role = .starting
     var local: LocalLog?
-    var standing = LocalStanding(generation: 0, epoch: .none)
+    var standing = LocalStanding(generation: 0, counted: 0, epoch: .none)
     /// The coordinator has counted this start, and the pool is told so.
     var isStartConfirmed = false
     var call: CoordinatorCall?
@@ -338,9 +338,7 @@ public struct GroupMachine: Sendable {
     private mutating func know(_ record: GroupRecord?, _ now: Nanos, _ out: inout [Directive]) {
         if record != self.record { recordSince = now }
         self.record = record
-        guard !isStartConfirmed, let member = record?.members[me], member.pool == settings.pool,
-            member.generation == standing.generation
-        else { return }
+        guard !isStartConfirmed, let record, case .current = poolAge(in: record) else { return }
         isStartConfirmed = true
         out.append(.confirmStart)
     }
@@ -383,18 +381,16 @@ public struct GroupMachine: Sendable {
     /// This node's pool beside what the record knows of it.
     func poolAge(in record: GroupRecord) -> PoolAge {
         guard let member = record.members[me], member.pool == settings.pool else { return .unknownPool }
-        switch standing.generation {
-        case member.generation: return .current
-        case member.generation + 1: return .notCounted
-        case ..<member.generation: return .older
-        default: return .coordinatorOlder
-        }
+        if member.generation == standing.generation { return .current }
+        if member.generation == standing.counted { return .notCounted }
+        // Each start counts by a step of its own: what another start of this pool was counted as is none of the two.
+        return member.generation < standing.counted ? .coordinatorOlder : .older
     }
 
     /// The generation of this node's copy once it is begun anew: above everything that was counted for it.
     func freshGeneration(in record: GroupRecord) -> UInt64 {
         guard case .older = poolAge(in: record), let member = record.members[me] else { return standing.generation }
-        return member.generation + 1
+        return max(member.generation, standing.generation) + 1
     }
 
     /// Has this start counted at the coordinator, if nothing else does; answers whether it is.

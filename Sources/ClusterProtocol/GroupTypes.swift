@@ -74,12 +74,16 @@ public struct LocalLog: Hashable, Sendable {
 
 /// What this node's region has seen of the coordinator, durably, whatever log it holds.
 public struct LocalStanding: Hashable, Sendable {
-    /// Which start of a node with this region the present one is. The coordinator has counted it, or the one before.
+    /// Of the present start: above that of every earlier start of a node with this region.
     public var generation: UInt64
+    /// The last one that the coordinator is known to have counted. It has counted this one, or the present one, or is not the one that
+    /// this region knows.
+    public var counted: UInt64
     /// The highest epoch that was acted on.
     public var epoch: Epoch
-    public init(generation: UInt64, epoch: Epoch) {
+    public init(generation: UInt64, counted: UInt64, epoch: Epoch) {
         self.generation = generation
+        self.counted = counted
         self.epoch = epoch
     }
 }

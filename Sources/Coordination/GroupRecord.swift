@@ -52,7 +52,7 @@ public struct GroupRecord: Hashable, Sendable {
         public var role: Role
         /// A node with another pool is not in sync, whatever it says (S20).
         public var pool: UUID128
-        /// How often this pool's log was begun with, counted here and in the pool: an older copy of either is told by it (S20).
+        /// Of the last start with this pool that was counted, here and in the pool: an older copy of either is told by it (S20).
         /// 0: not counted yet.
         public var generation: UInt64
         /// The opening of the log that this copy is of (S4). `none`: not known.

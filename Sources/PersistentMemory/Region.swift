@@ -220,12 +220,15 @@ public final class Region: Sendable {
         }
     }
 
-    /// Counts a start durably, unless the one before was never confirmed: then it is still the one that is being made.
+    /// The most that one start adds. What is counted stays exact in JSON for 2^33 starts.
+    private static let largestStep: UInt64 = 1 << 20
+
+    /// Counts a start durably, unless the one before was never known to be counted at the coordinator: then it is still the one that is
+    /// being made.
     public func countStart() throws(PoolError) {
         var next = standing
-        guard next.isConfirmed else { return }
-        next.generation += 1
-        next.isConfirmed = false
+        guard next.counted == next.generation else { return }
+        next.generation += UInt64.random(in: 1...Self.largestStep)
         try note(next)
     }
 

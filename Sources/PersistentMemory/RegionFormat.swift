@@ -31,16 +31,16 @@ public struct RegionIdentity: Hashable, Sendable {
 /// What a region has seen of the coordinator, in whatever incarnation: by it an older copy of the pool, or an older coordinator, is
 /// known (S20).
 public struct RegionStanding: Hashable, Sendable {
-    /// How often a node has begun with this region.
+    /// Grows with every start of a node with this region, by a random step: two copies of it never count alike.
     public var generation: UInt64
-    /// The coordinator is known to have counted this generation too.
-    public var isConfirmed: Bool
+    /// The last one that the coordinator is known to have counted too.
+    public var counted: UInt64
     /// The highest epoch that this node has acted on.
     public var epoch: Epoch
 
-    public init(generation: UInt64 = 0, isConfirmed: Bool = true, epoch: Epoch = .none) {
+    public init(generation: UInt64 = 0, counted: UInt64 = 0, epoch: Epoch = .none) {
         self.generation = generation
-        self.isConfirmed = isConfirmed
+        self.counted = counted
         self.epoch = epoch
     }
 }
@@ -130,20 +130,20 @@ struct StandingSlot: Equatable {
         slot.put(sequence, at: 8)
         slot.put(standing.generation, at: 16)
         slot.put(standing.epoch.rawValue, at: 24)
-        slot.put(UInt32(standing.isConfirmed ? 1 : 0), at: 32)
+        slot.put(standing.counted, at: 32)
         slot.put(slot.checksum(of: RegionFormat.slotBytes, without: 56), at: 56)
         return slot
     }
 
     static func decode(_ slot: ByteBlock) -> StandingSlot? {
-        let sequence = slot.get(UInt64.self, at: 8), flags = slot.get(UInt32.self, at: 32)
+        let sequence = slot.get(UInt64.self, at: 8), counted = slot.get(UInt64.self, at: 32)
         let generation = slot.get(UInt64.self, at: 16), epoch = slot.get(UInt64.self, at: 24)
         guard slot.starts(with: magic),
-            slot.get(UInt32.self, at: 56) == slot.checksum(of: RegionFormat.slotBytes, without: 56), flags <= 1,
+            slot.get(UInt32.self, at: 56) == slot.checksum(of: RegionFormat.slotBytes, without: 56), counted <= generation,
             max(sequence, generation, epoch) <= PoolFormat.maximumSequence
         else { return nil }
         return StandingSlot(
             sequence: sequence,
-            standing: RegionStanding(generation: generation, isConfirmed: flags == 1, epoch: Epoch(epoch)))
+            standing: RegionStanding(generation: generation, counted: counted, epoch: Epoch(epoch)))
     }
 }

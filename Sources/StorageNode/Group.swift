@@ -188,7 +188,7 @@ final class Group {
         let region = region
         threads.memory.runIfActive(eventLoop: eventLoop) {
             var standing = region.standing
-            standing.isConfirmed = true
+            standing.counted = standing.generation
             try region.note(standing)
         }.assumeIsolated().whenFailure { [self] error in
             node.logger.warning("the start of \(configuration.id) could not be confirmed in the pool: \(error)")
@@ -202,7 +202,7 @@ final class Group {
         threads.memory.runIfActive(eventLoop: eventLoop) {
             let known = region.standing
             try region.note(
-                RegionStanding(generation: known.generation, isConfirmed: known.isConfirmed, epoch: epoch))
+                RegionStanding(generation: known.generation, counted: known.counted, epoch: epoch))
         }.assumeIsolated().whenComplete { [self] result in
             isNotingEpoch = false
             switch result {
@@ -297,7 +297,7 @@ final class Group {
         onThread {
             // The claim that was won has counted it.
             try region.note(
-                RegionStanding(generation: generation, isConfirmed: true, epoch: Epoch(incarnation.rawValue)))
+                RegionStanding(generation: generation, counted: generation, epoch: Epoch(incarnation.rawValue)))
             try region.format(role: .owner, logUUID: logUUID, incarnation: incarnation, start: start)
             if let fault = region.memoryFault { throw NodeError(message: fault.description) }
             return try WriteLog(region: region)

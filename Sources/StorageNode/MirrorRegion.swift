@@ -33,7 +33,7 @@ enum MirrorRegion {
         _ region: Region, for request: AttachRequest, generation: UInt64, known: LSN?, pool: Pool
     ) throws -> Prepared {
         // Only an accepted request is of a counted start; a generation above the counted one belongs to what is begun anew.
-        try region.note(RegionStanding(generation: generation, isConfirmed: true, epoch: request.epoch))
+        try region.note(RegionStanding(generation: generation, counted: generation, epoch: request.epoch))
         if let identity = region.identity, identity.role == .mirror, identity.logUUID == request.logUUID,
             identity.incarnation == request.incarnation
         {

@@ -181,7 +181,10 @@ public final class ServerNode: VolumeService {
             }
             let standing = group.region.standing
             group.handle(
-                .started(local: local, LocalStanding(generation: standing.generation, epoch: standing.epoch)))
+                .started(
+                    local: local,
+                    LocalStanding(
+                        generation: standing.generation, counted: standing.counted, epoch: standing.epoch)))
         }
         let interval = TimeAmount.milliseconds(Int64(configuration.heartbeatIntervalMillis))
         let bound = NIOLoopBound(self, eventLoop: eventLoop)

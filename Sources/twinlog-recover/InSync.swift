@@ -132,17 +132,14 @@ struct InSync {
             return
                 "the pool has seen epoch \(seen), the coordinator knows only epoch \(record.epoch) (S20): it lost something"
         }
-        // A start that is not confirmed may be counted already, or not.
-        let generations =
-            standing.isConfirmed
-            ? standing.generation...standing.generation : max(standing.generation, 1) - 1...standing.generation
-        if member.generation < generations.lowerBound, member.generation > 0 {
+        if member.generation < standing.counted, member.generation > 0 {
             return
-                "this is start \(standing.generation) of the pool, the coordinator has counted only \(member.generation) (S20): it lost something"
+                "the pool was counted as generation \(standing.counted), the coordinator knows only \(member.generation) (S20): it lost something"
         }
-        if member.generation > generations.upperBound {
+        // A start may have been counted already, or not.
+        if member.generation > standing.counted, member.generation != standing.generation {
             return
-                "this is a copy of start \(standing.generation) of the pool, the coordinator has counted \(member.generation) (S20): it is "
+                "this is a copy of generation \(standing.counted) of the pool, the coordinator has counted \(member.generation) (S20): it is "
                 + "older than the medium"
         }
         let isOpenedByUnpublishedClaim = record.phase == .claimed && log.incarnation > member.incarnation

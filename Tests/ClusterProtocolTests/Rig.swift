@@ -19,7 +19,7 @@ final class Rig {
         ProcessIdentity(node: node, pid: pid, startTicks: UInt64(pid), bootID: "boot")
     }
 
-    static let standing = LocalStanding(generation: 1, epoch: .none)
+    static let standing = LocalStanding(generation: 1, counted: 0, epoch: .none)
 
     static func pool(_ node: NodeID) -> UUID128 { UUID128(high: 1, low: node == alpha ? 1 : 2) }
 
@@ -98,9 +98,9 @@ final class Rig {
     /// Started with `record` at the coordinator.
     @discardableResult
     func start(
-        local: LocalLog? = nil, generation: UInt64 = 1, seen epoch: UInt64 = 0, _ record: GroupRecord?
+        local: LocalLog? = nil, generation: UInt64 = 1, counted: UInt64? = nil, seen epoch: UInt64 = 0, _ record: GroupRecord?
     ) -> [Directive] {
-        let standing = LocalStanding(generation: generation, epoch: Epoch(epoch))
+        let standing = LocalStanding(generation: generation, counted: counted ?? generation - 1, epoch: Epoch(epoch))
         precondition(take(.started(local: local, standing)) == [.readRecord])
         return take(.recordRead(record))
     }

@@ -112,7 +112,7 @@ struct CoordinatorContract {
 
     @Test("S15: one swap of a version wins, and the loser hears what is there", arguments: Kind.allCases)
     func oneWinner(_ kind: Kind) async throws {
-        try await with(kind) { coordinator in
+        try await with(kind) { (coordinator: any Coordinator) async throws -> Void in
             #expect(try coordinator.read(group) == nil)
             #expect(try coordinator.swap(expecting: 4, to: record(5)) == .lost(nil))
             #expect(try coordinator.swap(expecting: 0, to: record(1)) == .won)
@@ -125,7 +125,7 @@ struct CoordinatorContract {
 
     @Test("S15: of many at once each version has one winner", arguments: Kind.allCases)
     func competition(_ kind: Kind) async throws {
-        try await with(kind) { coordinator in
+        try await with(kind) { (coordinator: any Coordinator) async throws -> Void in
             let wins = try await withThrowingTaskGroup(of: [UInt64].self) { tasks in
                 for index in 0..<4 {
                     tasks.addTask {
@@ -147,7 +147,7 @@ struct CoordinatorContract {
 
     @Test("C1, S21: a record that could not be read back is not written", arguments: Kind.allCases)
     func impossible(_ kind: Kind) async throws {
-        try await with(kind) { coordinator in
+        try await with(kind) { (coordinator: any Coordinator) async throws -> Void in
             #expect(try coordinator.swap(expecting: 0, to: record(1)) == .won)
             var impossible = record(2)
             impossible.setHolders([])
@@ -162,7 +162,7 @@ struct CoordinatorContract {
 
     @Test("a sign of life is the last one that was given", arguments: Kind.allCases)
     func presences(_ kind: Kind) async throws {
-        try await with(kind) { coordinator in
+        try await with(kind) { (coordinator: any Coordinator) async throws -> Void in
             let process = try ProcessIdentity.current(node: NodeID("alpha"))
             for counter in 1...3 as ClosedRange<UInt64> {
                 let presence = Presence(
@@ -177,7 +177,7 @@ struct CoordinatorContract {
     /// The rule that the machines keep: what is unknown counts as failed only when another swap of the same version has won.
     @Test("A2: after a barrier is won, an unknown swap does not come into effect any more", arguments: Kind.allCases, [1, 2, 3, 4, 5])
     func barrier(_ kind: Kind, seed: UInt64) async throws {
-        try await with(kind) { coordinator in
+        try await with(kind) { (coordinator: any Coordinator) async throws -> Void in
             let way = WornWay(to: coordinator, seed: seed)
             var expected: UInt64 = 0
             var unknown = 0

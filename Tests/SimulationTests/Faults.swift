@@ -31,11 +31,14 @@ final class Faults {
     private func inject() {
         let node = world.nodes[Int(world.random.between(0, 1))]
         switch world.random.between(0, 119) {
-        case 100..<104: pauseBoth()
-        case 104..<108: node.image = node.contents
-        case 108..<111: rollBack(node)
-        case 111..<113: imageOfRecord = world.coordinator.record
-        case 113..<116: rollBackCoordinator()
+        case 100..<103: pauseBoth()
+        case 103..<106: node.image = node.contents
+        case 106..<109: rollBack(node)
+        case 109..<112:
+            if let record = world.coordinator.record, record.phase == .published, record.holders.count == 2 {
+                imageOfRecord = record
+            }
+        case 112..<116: rollBackCoordinator()
         case 116..<118: failMemory(of: node)
         case 118: force(node)
         case 0..<13: kill(node)
@@ -234,8 +237,7 @@ final class Faults {
                 world.coverage.poolsLost += 1
                 node.pool = UUID128.random(using: &world.random)
                 node.region = nil
-                node.standing = LocalStanding(generation: 0, epoch: .none)
-                node.isStartConfirmed = true
+                node.standing = LocalStanding(generation: 0, counted: 0, epoch: .none)
             }
             restart(node)
         }

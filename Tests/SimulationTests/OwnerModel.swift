@@ -49,10 +49,9 @@ final class OwnerModel {
     private var isAtMedium = false
 
     private var mirror: Attached?
-    private var lastMirrorHead: LSN
-    /// What the copy that `lastCopy` names holds at least, while it is not attached.
-    private var lastMirrorDurable: LSN
-    private var lastCopy: MirrorContents?
+    /// What the last session knew of its mirror's copy; as in `OwnerLog`, nothing is known of any other.
+    private var detached: (durable: LSN, head: LSN)?
+    private let start: LSN
     private(set) var isServing = false
     private(set) var isRevoked = false
     private var isPersisting = false
@@ -69,8 +68,7 @@ final class OwnerModel {
         acknowledgement = Acknowledgement(start)
         acknowledgedWriteEnd = start
         destage = DestageMachine(start: start, batchBytes: Self.batchBytes)
-        lastMirrorHead = start
-        lastMirrorDurable = start
+        self.start = start
         mediumWatch = MediumWatch(callLimit: process.world.mediumCallLimit)
     }
 
@@ -79,7 +77,7 @@ final class OwnerModel {
     private var acknowledgedWriteEnd: LSN
     var head: LSN { destage.head }
     private var isValid: Bool { process.machine.ownershipValid(process.clock) }
-    private var mirrorDurable: LSN { mirror?.session.durable ?? lastMirrorDurable }
+    private var mirrorDurable: LSN? { mirror?.session.durable ?? detached?.durable }
 
     // MARK: What the group says
 
@@ -117,18 +115,16 @@ final class OwnerModel {
         onQuiet = body
     }
 
-    func attach(_ rail: Rail, key: UInt64, durable: LSN, _ contents: MirrorContents) {
-        // What is known of another copy is not true of this one.
-        if !contents.isKept || contents.pool != lastCopy?.pool || contents.generation != lastCopy?.generation {
-            lastMirrorDurable = durable
-        }
-        lastCopy = contents
-        let session = MirrorSession(durable: durable, mirrorHead: lastMirrorHead, head: head)
+    func attach(_ rail: Rail, key: UInt64, durable: LSN) {
+        let session = MirrorSession(durable: durable, mirrorHead: start, head: head)
         mirror = Attached(rail: rail, key: key, session: session)
         schedulePump()
     }
 
-    func detachMirror() { mirror = nil }
+    func detachMirror() {
+        if let session = mirror?.session { detached = (session.durable, session.mirrorHead) }
+        mirror = nil
+    }
 
     func mirrorCompleted(through id: UInt64) {
         guard mirror?.session.completed(through: id) == true else { return }
@@ -159,7 +155,7 @@ final class OwnerModel {
         issueWaiting()
         persistIfNeeded()
         ship()
-        process.handle(.progress(local: localDurable, mirror: mirrorDurable, pending: mirror?.session.pending))
+        process.handle(.progress(local: localDurable, mirror: mirrorDurable ?? .zero, pending: mirror?.session.pending))
         guard !isRevoked else { return }
         acknowledge()
         startHeld()
@@ -181,8 +177,6 @@ final class OwnerModel {
             attached.session.didPost(range, id: id)
         }
         mirror = attached
-        lastMirrorHead = attached.session.mirrorHead
-        lastMirrorDurable = max(lastMirrorDurable, attached.session.durable)
         reclaim()
     }
 
@@ -222,8 +216,10 @@ final class OwnerModel {
 
     private func acknowledge() {
         let rule = process.machine.acknowledgementRule
+        if !rule.needsMirror { detached = nil }
         let moved = acknowledgement.update(
-            local: localDurable, mirror: rule.needsMirror ? mirrorDurable : nil, allowed: rule.allowed && isValid)
+            local: localDurable, mirror: rule.needsMirror ? mirrorDurable ?? .zero : nil,
+            allowed: rule.allowed && isValid)
         guard moved else { return }
         while let first = issued.first, first.record.end <= acknowledged {
             issued.removeFirst()
@@ -241,7 +237,7 @@ final class OwnerModel {
 
     private func reclaim() {
         let mirrorCounts = mirror != nil || process.machine.acknowledgementRule.needsMirror
-        let mirrorHead = mirror?.session.mirrorHead ?? lastMirrorHead
+        let mirrorHead = mirror?.session.mirrorHead ?? detached?.head ?? start
         reclaimLimit = max(reclaimLimit, destage.reclaimLimit(mirrorHead: mirrorHead, mirrorCounts: mirrorCounts))
     }
 

@@ -178,7 +178,7 @@ extension SimProcess {
         switch message {
         case .attached(let key, let durable, let contents):
             guard let owner, durable <= owner.tail else { return closeRail() }
-            owner.attach(rail, key: key, durable: durable, contents)
+            owner.attach(rail, key: key, durable: durable)
             handle(.attached(durable: durable, contents))
         case .refused(let refusal, let reason): handle(.attachRefused(refusal, reason))
         case .heartbeat(let heartbeat): handle(.peerSaid(heartbeat))

@@ -67,9 +67,8 @@ final class SimProcess {
     // MARK: Life
 
     func begin() {
-        if node.isStartConfirmed {
-            node.standing.generation += 1
-            node.isStartConfirmed = false
+        if node.standing.counted == node.standing.generation {
+            node.standing.generation += world.random.between(1, 1000)
         }
         let local = node.region.map { LocalLog(logUUID: $0.logUUID, incarnation: $0.incarnation) }
         handle(.started(local: local, node.standing))
@@ -145,7 +144,7 @@ final class SimProcess {
         case .acceptAttach(let request, let generation): acceptAttach(request, generation: generation)
         case .refuseAttach(_, let refusal, let reason): refuseAttach(refusal, reason)
         case .sendHeartbeat: rail?.send(.heartbeat(machine.heartbeat), from: self)
-        case .confirmStart: later(world.random.between(0, 2) * millisecond) { self.node.isStartConfirmed = true }
+        case .confirmStart: later(world.random.between(0, 2) * millisecond) { self.confirmStart() }
         case .noteEpoch(let epoch): noteEpoch(epoch)
         case .tellRecordChanged: (rail ?? mirrorRail)?.send(.recordChanged, from: self)
         case .fence(let processes): fence(processes)
@@ -171,6 +170,8 @@ final class SimProcess {
             world.oracle.commandDone(command, refusal, by: self)
         }
     }
+
+    private func confirmStart() { node.standing.counted = node.standing.generation }
 
     private func noteEpoch(_ epoch: Epoch) {
         later(world.random.between(0, 3) * millisecond) { [self] in

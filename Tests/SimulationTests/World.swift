@@ -11,7 +11,6 @@ struct PoolImage {
     var pool: UUID128
     var region: RegionModel?
     var standing: LocalStanding
-    var isStartConfirmed: Bool
 }
 
 /// A server: what stays when its process dies.
@@ -20,9 +19,8 @@ final class SimNode {
     let name: NodeID
     var pool: UUID128
     var region: RegionModel?
-    /// What the region has seen of the coordinator, and whether this start is known to be counted there.
-    var standing = LocalStanding(generation: 0, epoch: .none)
-    var isStartConfirmed = true
+    /// What the region has seen of the coordinator.
+    var standing = LocalStanding(generation: 0, counted: 0, epoch: .none)
     /// A copy of the pool as it was at some time.
     var image: PoolImage?
     var process: SimProcess?
@@ -60,19 +58,18 @@ final class SimNode {
 
     var contents: PoolImage {
         get {
-            PoolImage(pool: pool, region: region, standing: standing, isStartConfirmed: isStartConfirmed)
+            PoolImage(pool: pool, region: region, standing: standing)
         }
         set {
             pool = newValue.pool
             region = newValue.region
             standing = newValue.standing
-            isStartConfirmed = newValue.isStartConfirmed
         }
     }
 
     /// As the region does: a generation or an epoch below the one that is known is passed over.
     func note(generation: UInt64, epoch: Epoch) {
-        if generation >= standing.generation { isStartConfirmed = true }
+        if generation >= standing.generation { standing.counted = generation }
         standing.generation = max(standing.generation, generation)
         standing.epoch = max(standing.epoch, epoch)
     }
