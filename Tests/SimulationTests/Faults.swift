@@ -208,12 +208,17 @@ final class Faults {
             world.note("the coordinator is an older copy: version \(image.version)")
             world.coverage.coordinatorsRolledBack += 1
             world.coordinator.record = image
+            // A node that knows better must be heard in time: nothing tells the other one.
+            world.coordinator.isDown = false
+            world.coordinator.isSlow = false
+            world.coordinator.failPercent = 0
             for node in world.nodes {
+                node.isCutFromCoordinator = false
                 world.after(world.random.between(0, 200) * millisecond) { [self] in
                     if node.process == nil { world.start(node) }
                 }
             }
-            decide(by: owner, until: world.now + 4 * second)
+            decide(by: owner, until: world.now + 20 * second)
         }
     }
 
