@@ -226,9 +226,10 @@ final class Faults {
         guard world.now < deadline else { return }
         if let process = owner.process, process.isBlocked {
             world.coverage.coordinatorsForgotten += 1
-            return process.perform { process.handle(.command(.forgetCoordinator, CommandID(rawValue: 2))) }
+            process.perform { process.handle(.command(.forgetCoordinator, CommandID(rawValue: 2))) }
         }
-        world.after(50 * millisecond) { self.decide(by: owner, until: deadline) }
+        // The coordinator may have been busy: said again until it is heard.
+        world.after(300 * millisecond) { self.decide(by: owner, until: deadline) }
     }
 
     /// The node comes back with an empty pool (S20): in some runs once, in others again and again.
