@@ -30,6 +30,10 @@ struct ByteBlock {
         UUID128(high: get(UInt64.self, at: offset), low: get(UInt64.self, at: offset + 8))
     }
 
+    mutating func put(_ block: ByteBlock, at offset: Int) {
+        bytes.replaceSubrange(offset..<offset + block.bytes.count, with: block.bytes)
+    }
+
     func starts(with magic: StaticString) -> Bool {
         magic.withUTF8Buffer { bytes.prefix(8).elementsEqual($0) }
     }

@@ -177,6 +177,26 @@ public final class Region: Sendable {
         }
     }
 
+    /// The slots as they count now, each beside its twin, in the place of what is before the ring.
+    func encodedSlots() -> ByteBlock {
+        var header = ByteBlock(count: Int(RegionFormat.headerBytes))
+        state.withLock { state in
+            guard let slot = state.identity else { return }
+            let (log, seed) = (
+                slot.identity, checksumSeed(log: slot.identity.logUUID, incarnation: slot.identity.incarnation)
+            )
+            for offset in RegionFormat.identityOffsets { header.put(slot.encoded(), at: Int(offset)) }
+            if state.head.sequence > 0 {
+                let head = state.head.encoded(incarnation: log.incarnation, seed: seed)
+                for offset in RegionFormat.headOffsets { header.put(head, at: Int(offset)) }
+            }
+            if state.standing.sequence > 0 {
+                for offset in RegionFormat.standingOffsets { header.put(state.standing.encoded(), at: Int(offset)) }
+            }
+        }
+        return header
+    }
+
     // MARK: Identity and head
 
     /// Notes durably what was seen of the coordinator; a generation or an epoch below the one that is known is passed over.

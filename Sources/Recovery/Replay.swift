@@ -99,7 +99,7 @@ public enum Replay {
         return (outcome, count)
     }
 
-    private static func onMedium(_ body: () throws(MediumError) -> Void) throws(ReplayError) {
+    static func onMedium(_ body: () throws(MediumError) -> Void) throws(ReplayError) {
         do throws(MediumError) {
             try body()
         } catch {

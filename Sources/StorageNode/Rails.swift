@@ -326,7 +326,9 @@ extension Group {
                 switch result {
                 case .failure(let error):
                     refuse(rail, .notReady, "the mirror region cannot be prepared: \(error)")
-                case .success(let prepared): open(request, rail, prepared)
+                case .success(let prepared):
+                    if let report = prepared.report { node.report(report, group: configuration.id) }
+                    open(request, rail, prepared)
                 }
             }
         }

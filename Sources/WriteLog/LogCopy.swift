@@ -68,6 +68,18 @@ public struct LogCopy {
         return false
     }
 
+    /// Where the furthest record at or above `from` ends, by a believable header at whatever place; `nil` if there is none. One pass over
+    /// the headers.
+    public func lastEnd(from: LSN) -> LSN? {
+        var record = tl_record()
+        var last: LSN?
+        for place in stride(from: 0, to: ring.size, by: Int(LSN.alignment))
+        where tl_record_header_at_place([ring], place, &record) && LSN(record.lsn) >= from {
+            last = max(last ?? .zero, LSN(record.lsn) + tl_record_bytes(UInt64(record.payload_bytes)))
+        }
+        return last
+    }
+
     /// Whether both copies hold the same header and payload at `lsn`, where each has a valid record (padding carries
     /// nothing). Precondition: both rings have the same size.
     public func holdsSameRecord(as other: LogCopy, at lsn: LSN) -> Bool {
