@@ -97,7 +97,7 @@ let package = Package(
         library("ClusterProtocol", ["LogModel", "Coordination", deque]),
         library("NBDClient", ["NBDProtocol"] + nio),
 
-        library("Recovery", ["LogModel", "PersistentMemory", "WriteLog", "StorageMedium"]),
+        library("Recovery", ["LogModel", "PersistentMemory", "WriteLog", "StorageMedium", "Coordination"]),
         library("AdminProtocol", ["CHostSupport"] + nio),
         library(
             "StorageNode",

@@ -20,12 +20,14 @@ struct Compare: ParsableCommand {
 
     func run() throws {
         try checkDistinct(first, second)
-        let (one, other) = (try openPool(first), try openPool(second))
+        let (one, other) = (try LogFile.open(first), try LogFile.open(second))
         var report = Report(first: Report.Side(one), second: Report.Side(other), groups: [])
         var verdicts: [LogScan.Verdict] = []
-        for group in try commonGroups(one, other, group: selection.group) {
+        let groups = try commonGroups(one, other, group: selection.group)
+        warnOfOnePool(one, other, groups)
+        for group in groups {
             let comparison = compare(
-                try region(of: one, group: group.rawValue), try region(of: other, group: group.rawValue))
+                try one.region(of: group.rawValue), try other.region(of: group.rawValue))
             report.groups.append(ComparedLogs(group, comparison))
             verdicts.append(comparison.verdict)
         }
@@ -48,17 +50,17 @@ struct Compare: ParsableCommand {
             /// Groups of which the other pool has no log.
             var onlyHere: [String] = []
 
-            init(_ pool: Pool) {
-                path = pool.path
-                cluster = pool.identity.cluster
-                node = pool.identity.node.rawValue
+            init(_ file: LogFile) {
+                path = file.path
+                cluster = file.identity.cluster
+                node = file.identity.node.rawValue
             }
         }
         var first: Side
         var second: Side
         var groups: [ComparedLogs]
 
-        mutating func noteLonely(_ one: Pool, _ other: Pool) {
+        mutating func noteLonely(_ one: LogFile, _ other: LogFile) {
             first.onlyHere = one.regions.filter { other.region(of: $0.group) == nil }.map(\.group.rawValue)
             second.onlyHere = other.regions.filter { one.region(of: $0.group) == nil }.map(\.group.rawValue)
         }

@@ -15,10 +15,10 @@ struct Dump: ParsableCommand {
     @Flag(help: "Print the payloads too.") var payload = false
 
     func run() throws {
-        let pool = try openPool(options.pool)
+        let file = try LogFile.open(options.pool)
         var worst: [ScanEnd] = []
         if options.json { print("{\"groups\":[", terminator: "") }
-        for (index, region) in try regions(of: pool, group: selection.group).enumerated() {
+        for (index, region) in try file.regions(of: selection.group).enumerated() {
             if options.json { print(index == 0 ? "" : ",") }
             worst.append(options.json ? try dumpJSON(region) : dumpText(region))
         }

@@ -25,15 +25,16 @@ struct HealCommand: ParsableCommand {
 
     func run() throws {
         try checkDistinct(options.pool, from)
-        let source = try openPool(from)
-        let pool = try openPool(options.pool)
+        let source = try LogFile.open(from)
+        let pool = LogFile(try openPool(options.pool))
         let groups = try healable(pool, source)
+        warnOfOnePool(pool, source, groups)
         var report = Report(path: pool.path, from: source.path, dryRun: dryRun, groups: [])
         // Every refusal comes before the pool is opened for writing.
         for group in groups { report.groups.append(try heal(group, pool, source, dryRun: true)) }
         if !dryRun {
             pool.close()
-            let writable = try openPool(options.pool, writing: true)
+            let writable = LogFile(try openPool(options.pool, writing: true))
             guard writable.identity == pool.identity else {
                 throw Failure(.inUse, "\(options.pool): another pool took its place meanwhile; begin anew")
             }
@@ -47,7 +48,7 @@ struct HealCommand: ParsableCommand {
     }
 
     /// The logs that both pools have; without --group those that were never used are passed over.
-    private func healable(_ pool: Pool, _ source: Pool) throws(Failure) -> [GroupID] {
+    private func healable(_ pool: LogFile, _ source: LogFile) throws(Failure) -> [GroupID] {
         let groups = try commonGroups(pool, source, group: selection.group).filter { group in
             selection.group != nil
                 || [pool, source].allSatisfy { ($0.region(of: group)?.identity?.role ?? .empty) != .empty }
@@ -56,8 +57,8 @@ struct HealCommand: ParsableCommand {
         throw Failure(.refused, "\(options.pool) and \(from) have no used log in common; nothing is written")
     }
 
-    private func heal(_ group: GroupID, _ pool: Pool, _ source: Pool, dryRun: Bool) throws(Failure) -> HealedLog {
-        let target = try region(of: pool, group: group.rawValue), other = try region(of: source, group: group.rawValue)
+    private func heal(_ group: GroupID, _ pool: LogFile, _ source: LogFile, dryRun: Bool) throws(Failure) -> HealedLog {
+        let target = try pool.region(of: group.rawValue), other = try source.region(of: group.rawValue)
         var bar = ProgressBar("\(dryRun ? "comparing" : "healing") \(group)")
         defer { bar.clear() }
         do throws(HealError) {

@@ -7,53 +7,97 @@ import Glibc
 import LogModel
 import PersistentMemory
 
-/// A pool that is in sync, and what the operator should know all the same.
+/// What the coordinator knows of a log that may be brought to the medium, and what the operator should know all the same.
 struct InSync {
     static let unknown =
         "warning: without --config nobody can say whether this pool is in sync; if the group ran on without this node, "
         + "newer acknowledged writes are in the other node's pool only"
 
+    var record: GroupRecord
+    var coordinator: FileCoordinator
     var warnings: [String]
-    /// The identities of the group's media, by volume.
-    var media: [String: UUID128]
+    /// Why the medium may be newer than the log, though the log may be salvaged: an operator decides.
+    var mayBeOlder: String?
+    /// An earlier run has written the log and told the coordinator; only the marks may be missing.
+    var isTold = false
 
-    /// Throws why the pool must not be replayed.
-    static func judge(_ pool: Pool, _ region: Region, _ configuration: ClusterConfiguration) throws(Failure) -> InSync {
-        let node = pool.identity.node
-        guard pool.identity.cluster == configuration.cluster else {
+    /// What the operator asked for, as far as it widens what is allowed.
+    struct Request {
+        /// Sound parts of a log that was set aside may be brought out.
+        var salvages = false
+        /// A run that was cut after the coordinator was told may be finished.
+        var marks = false
+    }
+
+    /// Throws why the log must not be brought to the medium.
+    static func judge(
+        _ file: LogFile, _ region: Region, _ configuration: ClusterConfiguration, _ request: Request
+    ) throws(Failure) -> InSync {
+        let node = file.identity.node
+        guard file.identity.cluster == configuration.cluster else {
             throw Failure(
                 .unreadable,
-                "\(pool.path): belongs to cluster \(pool.identity.cluster), the configuration to \(configuration.cluster)"
+                "\(file.path): belongs to cluster \(file.identity.cluster), the configuration to \(configuration.cluster)"
             )
         }
         guard let group = configuration.group(region.group), group.includes(node) else {
             throw Failure(
-                .usage, "\(pool.path): node \(node) takes no part in group \(region.group) by the configuration")
+                .usage, "\(file.path): node \(node) takes no part in group \(region.group) by the configuration")
         }
-        let record = try read(group.id, configuration.coordinatorPath)
-        if let problem = problem(record, pool.identity, region.identity, region.standing) {
-            throw Failure(.refused, "\(pool.path): \(problem)")
+        let (coordinator, record) = try read(group.id, configuration.coordinatorPath)
+        var standing = InSync(record: record, coordinator: coordinator, warnings: try checkWritersGone(record))
+        if request.marks, let replayed = record.replayed, replayed.node == node, record.ownerProcess == nil,
+            problem(record, file.identity, region.identity, region.standing, isTold: true) == nil
+        {
+            standing.isTold = true
+            return standing
         }
-        return InSync(warnings: try checkWritersGone(record), media: record.media)
+        let setAside = file.archive == nil ? nil : "this log was set aside: what is on the medium may be newer (S9)"
+        guard let problem = problem(record, file.identity, region.identity, region.standing) ?? setAside else {
+            return standing
+        }
+        let isSetAside = file.archive != nil || record.setsAsideLog
+        guard request.salvages, isSetAside, record.logUUID == region.identity?.logUUID else {
+            let hint =
+                isSetAside && !request.salvages
+                ? "; `--salvage` brings out what it holds, if that is wanted all the same" : ""
+            throw Failure(.refused, "\(file.path): \(problem)\(hint)")
+        }
+        standing.mayBeOlder = problem
+        return standing
     }
 
-    private static func read(_ group: GroupID, _ path: String) throws(Failure) -> GroupRecord {
+    /// What an earlier run has told the coordinator is finished only for the same log.
+    func checkIsWhatWasTold(_ path: String, end: LSN) throws(Failure) {
+        guard isTold, let replayed = record.replayed, replayed.end != end else { return }
+        throw Failure(
+            .refused,
+            "\(path): the coordinator was told at \(replayed.at) that this log is on the medium up to LSN \(replayed.end), and it ends "
+                + "at \(end) now; nothing was done")
+    }
+
+    private static func read(
+        _ group: GroupID, _ path: String
+    ) throws(Failure) -> (FileCoordinator, GroupRecord) {
         let advice = "so nobody can say whether the pool is in sync; without --config it is replayed on your word"
         // The coordinator would make a missing folder; a tool that only looks must not.
         guard access(path, F_OK) == 0 else {
             throw Failure(.refused, "\(path): the coordinator's folder is missing, \(advice)")
         }
         do throws(CoordinationError) {
-            if let record = try FileCoordinator(directory: path).read(group) { return record }
+            let coordinator = try FileCoordinator(directory: path)
+            if let record = try coordinator.read(group) { return (coordinator, record) }
         } catch {
             throw Failure(.refused, "\(error), \(advice)")
         }
         throw Failure(.refused, "\(path): the coordinator has no record of group \(group), \(advice)")
     }
 
-    /// Why the pool's log may lack something that was acknowledged, or belongs to another time; `nil` if it is in sync.
-    static func problem(
-        _ record: GroupRecord, _ pool: PoolIdentity, _ log: RegionIdentity?, _ standing: RegionStanding
+    /// Why the pool's log may lack something that was acknowledged, or belongs to another time; `nil` if it is in sync, or, with `isTold`,
+    /// the very one that the record calls replayed.
+    private static func problem(
+        _ record: GroupRecord, _ pool: PoolIdentity, _ log: RegionIdentity?, _ standing: RegionStanding,
+        isTold: Bool = false
     ) -> String? {
         guard let log, log.role != .empty else { return "the log of \(record.group) was never used" }
         guard let member = record.members[pool.node], member.pool == pool.uuid else {
@@ -65,6 +109,7 @@ struct InSync {
             return
                 "a takeover by force of epoch \(record.epoch) gave this log up: what is on the medium may be newer (S9)"
         }
+        if isTold { return nil }
         if let replayed = record.replayed {
             return
                 "the log of \(replayed.node) was replayed at \(replayed.at) and marked so: what is on the medium may be newer (S9)"

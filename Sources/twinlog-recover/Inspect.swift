@@ -10,7 +10,7 @@ struct Inspect: ParsableCommand {
     @OptionGroup var options: PoolOptions
 
     func run() throws {
-        let report = Report(try openPool(options.pool))
+        let report = Report(try LogFile.open(options.pool))
         if options.json { try printJSON(report) } else { print(report.text) }
     }
 
@@ -22,21 +22,28 @@ struct Inspect: ParsableCommand {
         var sizeBytes: UInt64
         var persistence: String
         var groups: [Log]
+        /// Seconds since 1970, of an archive.
+        var archivedAt: Nullable<UInt64>
+        private let title: String
 
-        init(_ pool: Pool) {
-            path = pool.path
-            uuid = pool.identity.uuid.description
-            cluster = pool.identity.cluster
-            node = pool.identity.node.rawValue
-            sizeBytes = pool.sizeBytes
-            persistence = pool.persistence.rawValue
-            groups = pool.regions.map(Log.init)
+        private enum CodingKeys: CodingKey {
+            case path, uuid, cluster, node, sizeBytes, persistence, groups, archivedAt
+        }
+
+        init(_ file: LogFile) {
+            path = file.path
+            uuid = file.identity.uuid.description
+            cluster = file.identity.cluster
+            node = file.identity.node.rawValue
+            sizeBytes = file.sizeBytes
+            persistence = file.persistence.rawValue
+            groups = file.regions.map(Log.init)
+            archivedAt = Nullable(file.archive?.archivedAt)
+            title = file.title
         }
 
         var text: String {
-            ([
-                "\(path): pool \(uuid) of node \(node), cluster \(cluster), \(Size.format(sizeBytes)), \(persistence) memory"
-            ]
+            (["\(title), pool \(uuid), \(Size.format(sizeBytes)), \(persistence) memory"]
                 + (groups.isEmpty ? ["  no logs"] : groups.map(\.text))).joined(separator: "\n")
         }
     }
@@ -50,6 +57,8 @@ struct Inspect: ParsableCommand {
         var headLSN: UInt64
         var acknowledgedLSN: UInt64
         var replayed: Bool
+        /// Which start of a node with this pool it is (S20).
+        var generation: UInt64
         var ringOffset: UInt64
         var ringBytes: UInt64
 
@@ -63,6 +72,7 @@ struct Inspect: ParsableCommand {
             headLSN = region.head.rawValue
             acknowledgedLSN = region.acknowledged.rawValue
             replayed = identity?.isReplayed ?? false
+            generation = region.standing.generation
             ringOffset = region.ringOffset
             ringBytes = region.ringBytes
         }
@@ -75,7 +85,7 @@ struct Inspect: ParsableCommand {
             }
             return """
                   \(name): \(role)'s log \(logUUID.value ?? ""), epoch \(epoch) from LSN \(startLSN)\(replayed ? ", replayed by this tool" : "")
-                    head \(headLSN), acknowledged at least \(acknowledgedLSN), \(Size.format(ringBytes)) at offset \(ringOffset)
+                    head \(headLSN), acknowledged at least \(acknowledgedLSN), start \(generation) of the pool, \(Size.format(ringBytes)) at offset \(ringOffset)
                 """
         }
     }

@@ -1,28 +1,40 @@
 // What compare and heal share: two pools, the logs that both hold, and how a comparison is told.
 
 import ArgumentParser
-import Glibc
 import LogModel
 import PersistentMemory
 import Recovery
+import StorageMedium
 import WriteLog
 
 /// A pool cannot be held against itself: the lock of the one would stand in the way of the other.
 func checkDistinct(_ one: String, _ other: String) throws(Failure) {
-    var first = stat()
-    var second = stat()
-    guard stat(one, &first) == 0, stat(other, &second) == 0 else { return }
-    guard first.st_dev == second.st_dev, first.st_ino == second.st_ino else { return }
+    guard let first = FileIdentity(path: one), first == FileIdentity(path: other) else { return }
     throw Failure(.usage, "\(one) and \(other) are the same file; name the pools of the group's two nodes")
 }
 
-/// The groups of which both pools have a log, or the one that is asked for.
-func commonGroups(_ one: Pool, _ other: Pool, group: String?) throws(Failure) -> [GroupID] {
+/// The groups of which both files have a log, or the one that is asked for.
+func commonGroups(_ one: LogFile, _ other: LogFile, group: String?) throws(Failure) -> [GroupID] {
     if let group {
-        for pool in [one, other] { _ = try region(of: pool, group: group) }
+        for file in [one, other] { _ = try file.region(of: group) }
         return [GroupID(group)]
     }
     return one.regions.map(\.group).filter { other.region(of: $0) != nil }
+}
+
+/// Two states of one pool are no owner's log and its mirror: the older one lacks what came since (S20).
+func warnOfOnePool(_ one: LogFile, _ other: LogFile, _ groups: [GroupID]) {
+    guard one.identity.uuid == other.identity.uuid else { return }
+    for group in groups {
+        let starts = [one, other].map { $0.region(of: group)?.standing.generation ?? 0 }
+        let age =
+            starts[0] == starts[1]
+            ? "of the same start \(starts[0])"
+            : "of start \(starts[0]) and of start \(starts[1]): the higher is the newer"
+        printError(
+            "warning: \(one.path) and \(other.path) are two states of one pool of node \(one.identity.node): group \(group) \(age)"
+        )
+    }
 }
 
 /// One group's two logs, as they are told.

@@ -13,21 +13,6 @@ func openPool(_ path: String, writing: Bool = false) throws(Failure) -> Pool {
     }
 }
 
-/// The regions that are asked for: all, or one group's.
-func regions(of pool: Pool, group: String?) throws(Failure) -> [Region] {
-    guard let group else { return pool.regions }
-    return [try region(of: pool, group: group)]
-}
-
-func region(of pool: Pool, group: String) throws(Failure) -> Region {
-    if let region = pool.region(of: GroupID(group)) { return region }
-    let names = pool.regions.map(\.group.rawValue).joined(separator: ", ")
-    throw Failure(
-        .usage,
-        "\(pool.path): has no log of group '\(group)'; "
-            + (names.isEmpty ? "it has none at all" : "it has those of \(names)"))
-}
-
 extension Failure {
     init(_ error: PoolError) {
         switch error.code {

@@ -1,7 +1,8 @@
 // replay: brings everything that a surviving log holds to the medium, when no server is left to do it.
 //
-// In this order: judge the pool (S13, S20), find the writers gone (S16), lock the media (S18), read all of the log before
-// the first byte is written (S5), write, flush; only then, and only if asked, note it in the pool.
+// In this order: judge the log (S13, S20), find the writers gone (S16), look at what the targets are, lock the media (S18), read
+// all of the log before the first byte is written (S5), write, flush; only then, and only if asked, tell the coordinator and
+// mark the pools. The media stay locked over that, so no node starts in between.
 
 import ArgumentParser
 import ClusterConfiguration
@@ -16,7 +17,8 @@ struct ReplayCommand: ParsableCommand {
         commandName: "replay", abstract: "Write a surviving log to the medium.",
         discussion: """
             For the day when every server of the group is down and stays down. It can be cut and run again: the result is the \
-            same. Nothing is written if the log is corrupt, if the pool is out of sync, or if a node holds a medium.
+            same. Nothing is written if the log is corrupt, if the pool is out of sync, or if a node holds a medium. The log of an archive \
+            is read like a pool's.
             """)
     @OptionGroup var options: PoolOptions
     @Option(help: "The group whose log it is.") var group: String
@@ -28,26 +30,60 @@ struct ReplayCommand: ParsableCommand {
     @Flag(help: "Check everything, write nothing.") var dryRun = false
     @Option(help: "The cluster's configuration file: its coordinator says whether this pool is in sync.") var config:
         String?
-    @Flag(help: "Note in the pool that its log is on the medium; a second replay is refused.") var markReplayed = false
+    @Flag(
+        help:
+            "Note that the log is on the medium, so that no node replays a copy of it later: at the coordinator (--config), and in the pools."
+    )
+    var markReplayed = false
+    @Option(
+        help: ArgumentHelp(
+            "With --mark-replayed: the pool of the group's other node, to be marked too; without --config each must be named.",
+            valueName: "pool"))
+    var otherPool: [String] = []
+    @Flag(help: "Write what is sound around damage, and list what is not. For a log that no other copy can heal.")
+    var salvage = false
+    @Flag(help: "With --salvage: do not ask.") var yes = false
+    @Flag(help: "Write to a target that is not the volume's medium, by the configuration or by its identity.")
+    var forceTarget = false
 
     func run() throws {
         let configuration = try loadConfiguration()
         // A refusal leaves the pool as it was, so it is opened for writing only when nothing is left to refuse.
-        var pool = try openPool(options.pool)
-        var region = try region(of: pool, group: group)
+        var file = try LogFile.open(options.pool)
+        var region = try file.region(of: group)
+        try checkOptions(file)
         try checkReplayable(region)
-        let standing = try configuration.map { try InSync.judge(pool, region, $0) }
-        let volumes = try VolumeArgument.resolve(volume, group: GroupID(group), configuration)
-        var media: [VolumeID: any Medium] = [:]
-        for volume in volumes { media[volume.id] = try volume.openLocked(identities: standing?.media ?? [:]) }
-        if markReplayed && !dryRun {
-            _ = try replay(region, onto: media, dryRun: true)
-            (pool, region) = try reopenForWriting(pool, region)
+        let standing = try configuration.map { configuration in
+            try InSync.judge(
+                file, region, configuration, InSync.Request(salvages: salvage, marks: markReplayed))
         }
-        let outcome = try replay(region, onto: media, dryRun: dryRun)
-        if markReplayed && !dryRun { try mark(region) }
-        try report(outcome, volumes, pool, standing)
-        throw ExitCode((outcome.verdict == .torn ? ToolExit.torn : ToolExit.clean).rawValue)
+        let volumes = try VolumeArgument.resolve(volume, group: GroupID(group), configuration)
+        let check = TargetCheck(
+            sources: [options.pool] + otherPool, group: GroupID(group), configuration: configuration,
+            isForced: forceTarget)
+        try check.check(volumes)
+        var media: [VolumeID: any Medium] = [:]
+        let identities = forceTarget ? nil : standing?.record.media
+        for volume in volumes { media[volume.id] = try volume.openLocked(identities: identities ?? [:]) }
+        let others = try OtherPool.open(otherPool, beside: file, region)
+        let outcome = try bring(region, onto: media, dryRun: true)
+        try standing?.checkIsWhatWasTold(options.pool, end: outcome.replayed.endLSN)
+        var report = ReplayReport(file, group, outcome, volumes, standing, dryRun: dryRun, isSalvage: salvage)
+        if salvage && !dryRun {
+            report.warn()
+            try Confirmation(isGiven: yes).ask(report.loss)
+        }
+        if !dryRun {
+            if markReplayed { (file, region) = try reopenForWriting(file, region) }
+            if standing?.isTold != true { _ = try bring(region, onto: media, dryRun: false) }
+            if markReplayed {
+                let mark = ReplayMark(
+                    path: options.pool, node: file.identity.node, region: region, others: others, standing: standing)
+                report.note(mark, try mark.make(end: outcome.replayed.endLSN))
+            }
+        }
+        try report.show(asJSON: options.json)
+        throw ExitCode(report.exit.rawValue)
     }
 
     private func loadConfiguration() throws(Failure) -> ClusterConfiguration? {
@@ -57,6 +93,16 @@ struct ReplayCommand: ParsableCommand {
         } catch {
             throw Failure(.usage, error.description)
         }
+    }
+
+    private func checkOptions(_ file: LogFile) throws(Failure) {
+        if file.archive != nil, markReplayed {
+            throw Failure(.usage, "\(file.path): is an archive, which no node replays; it is not marked")
+        }
+        if !otherPool.isEmpty, !markReplayed {
+            throw Failure(.usage, "--other-pool goes with --mark-replayed")
+        }
+        if yes, !salvage { throw Failure(.usage, "--yes goes with --salvage") }
     }
 
     private func checkReplayable(_ region: Region) throws(Failure) {
@@ -77,25 +123,28 @@ struct ReplayCommand: ParsableCommand {
     }
 
     /// The pool is let go for a moment; if somebody used it meanwhile, it is another log now.
-    private func reopenForWriting(_ pool: Pool, _ region: Region) throws(Failure) -> (Pool, Region) {
-        pool.close()
-        let reopened = try openPool(options.pool, writing: true)
-        guard reopened.identity == pool.identity, let again = reopened.region(of: region.group),
+    private func reopenForWriting(_ file: LogFile, _ region: Region) throws(Failure) -> (LogFile, Region) {
+        file.close()
+        let reopened = LogFile(try openPool(options.pool, writing: true))
+        guard reopened.identity == file.identity, let again = reopened.region(of: region.group),
             again.identity == region.identity, again.head == region.head
         else { throw Failure(.inUse, "\(options.pool): a node used the pool meanwhile; stop it and begin anew") }
         return (reopened, again)
     }
 
-    private func replay(
+    /// Replays, or salvages; only looks with `dryRun`.
+    private func bring(
         _ region: Region, onto media: [VolumeID: any Medium], dryRun: Bool
-    ) throws(Failure) -> ReplayOutcome {
-        var bar = ProgressBar("replaying \(region.group)")
+    ) throws(Failure) -> SalvageOutcome {
+        var bar = ProgressBar("\(dryRun ? "checking" : "replaying") \(region.group)")
         defer { bar.clear() }
         do throws(ReplayError) {
-            guard let outcome = try Replay.run(region, onto: media, dryRun: dryRun, progress: { bar.show($0, of: $1) })
-            else {
-                preconditionFailure("the region was checked to hold a log")
-            }
+            let outcome =
+                salvage
+                ? try Salvage.run(region, onto: media, dryRun: dryRun, progress: { bar.show($0, of: $1) })
+                : try Replay.run(region, onto: media, dryRun: dryRun, progress: { bar.show($0, of: $1) })
+                    .map { SalvageOutcome(replayed: $0) }
+            guard let outcome else { preconditionFailure("the region was checked to hold a log") }
             return outcome
         } catch {
             throw Self.failure(error, options.pool)
@@ -110,65 +159,5 @@ struct ReplayCommand: ParsableCommand {
         case .outOfRange: Failure(.refused, "\(pool): \(error); is it the right medium? nothing was written")
         case .medium: Failure(.refused, "\(error); repair the medium and run the replay again, it begins anew")
         }
-    }
-
-    private func mark(_ region: Region) throws(Failure) {
-        do throws(PoolError) {
-            try region.markReplayed()
-        } catch {
-            throw Failure(.refused, "everything is on the medium, but the pool could not be marked: \(error)")
-        }
-    }
-
-    // MARK: The report
-
-    private struct Report: Encodable {
-        struct Volume: Encodable {
-            var name: String
-            var path: String
-            var sizeBytes: UInt64
-        }
-        var path: String
-        var group: String
-        var dryRun: Bool
-        var inSync: Nullable<Bool>
-        var markedReplayed: Bool
-        var writes: UInt64
-        var payloadBytes: UInt64
-        var headLSN: UInt64
-        var endLSN: UInt64
-        var acknowledgedLSN: UInt64
-        var verdict: String
-        var volumes: [Volume]
-    }
-
-    private func report(
-        _ outcome: ReplayOutcome, _ volumes: [VolumeArgument], _ pool: Pool, _ standing: InSync?
-    ) throws {
-        for warning in standing?.warnings ?? [InSync.unknown] { printError(warning) }
-        if options.json {
-            try printJSON(
-                Report(
-                    path: pool.path, group: group, dryRun: dryRun, inSync: Nullable(standing.map { _ in true }),
-                    markedReplayed: markReplayed && !dryRun, writes: outcome.writes, payloadBytes: outcome.payloadBytes,
-                    headLSN: outcome.headLSN.rawValue, endLSN: outcome.endLSN.rawValue,
-                    acknowledgedLSN: outcome.acknowledgedLSN.rawValue, verdict: outcome.verdict.rawValue,
-                    volumes: volumes.map { Report.Volume(name: $0.name, path: $0.path, sizeBytes: $0.sizeBytes) }))
-            return
-        }
-        let what =
-            "\(outcome.writes) writes, \(outcome.payloadBytes) bytes of payload, LSN \(outcome.headLSN) to \(outcome.endLSN)"
-        print("\(group): \(dryRun ? "would write" : "wrote and flushed") \(what)")
-        if outcome.verdict == .torn {
-            print(
-                "  the log's tail is torn: what begins at LSN \(outcome.endLSN) is not known to be acknowledged and is left out"
-            )
-        }
-        guard !dryRun else { return }
-        print(
-            markReplayed
-                ? "  the pool is marked: a second replay is refused"
-                : "  the pool is unchanged: a node that starts with it replays the same log again, so do not write to the medium before"
-        )
     }
 }

@@ -1,4 +1,4 @@
-// scan: reads every record of a pool's logs, verifies it, and judges how each log ends (S5).
+// scan: reads every record of a pool's logs, or of an archive, verifies it, and judges how each log ends (S5).
 
 import ArgumentParser
 import LogModel
@@ -12,10 +12,9 @@ struct Scan: ParsableCommand {
     @OptionGroup var selection: GroupOption
 
     func run() throws {
-        let pool = try openPool(options.pool)
-        var report = Report(
-            path: pool.path, cluster: pool.identity.cluster, node: pool.identity.node.rawValue, groups: [])
-        for region in try regions(of: pool, group: selection.group) {
+        let file = try LogFile.open(options.pool)
+        var report = Report(file)
+        for region in try file.regions(of: selection.group) {
             var bar = ProgressBar("scanning \(region.group)")
             report.groups.append(ScannedLog(region) { bar.show($0, of: region.ringBytes) })
             bar.clear()
@@ -28,10 +27,23 @@ struct Scan: ParsableCommand {
         var path: String
         var cluster: String
         var node: String
-        var groups: [ScannedLog]
+        var groups: [ScannedLog] = []
+        /// Seconds since 1970, of an archive.
+        var archivedAt: Nullable<UInt64>
+        private let title: String
+
+        private enum CodingKeys: CodingKey { case path, cluster, node, groups, archivedAt }
+
+        init(_ file: LogFile) {
+            path = file.path
+            cluster = file.identity.cluster
+            node = file.identity.node.rawValue
+            archivedAt = Nullable(file.archive?.archivedAt)
+            title = file.title
+        }
 
         var text: String {
-            (["\(path): pool of node \(node), cluster \(cluster)"]
+            ([title]
                 + (groups.isEmpty ? ["  no logs"] : groups.map(\.text)))
                 .joined(separator: "\n")
         }

@@ -139,4 +139,74 @@ struct InSyncTests {
     @Test func aBrokenConfigurationIsExitTwo() throws {
         #expect(try replay(Self.sound, configuration: "cluster: demo\nsurprise: 1\n").code == 2)
     }
+
+    // MARK: Copies that are older than what the coordinator knows
+
+    /// Alpha's pool and record, after `change`; refused with `words`, and nothing is written.
+    private func refused(
+        _ words: String, standing: RegionStanding? = nil, sourceLocation: SourceLocation = #_sourceLocation,
+        _ change: (inout GroupRecord) -> Void
+    ) throws {
+        let rig = try ReplayRig()
+        if let standing { try rig.note(standing) }
+        try rig.swap(change)
+        let pool = try contents(of: rig.fixture.poolPath)
+        for flag in ["--json", "--mark-replayed"] {
+            let record = try rig.record()
+            let run = try rig.replay(flag)
+            #expect(run.code == 6 && run.errors.contains(words), "\(run)", sourceLocation: sourceLocation)
+            #expect(try rig.record() == record, sourceLocation: sourceLocation)
+        }
+        try rig.fixture.mediaAreUntouched(sourceLocation: sourceLocation)
+        #expect(try contents(of: rig.fixture.poolPath) == pool, sourceLocation: sourceLocation)
+    }
+
+    @Test("S20, O15, A6: yesterday's copy of a pool is told by its start, and by the opening of its log")
+    func anOlderCopyOfThePool() throws {
+        try refused("a copy of start 1") { $0.members[ReplayRig.alpha]?.generation = 2 }
+        try refused("opened in epoch 5, the group's in epoch 6") { record in
+            record.epoch = Epoch(6)
+            record.members[ReplayRig.alpha]?.incarnation = Incarnation(6)
+        }
+    }
+
+    @Test("S20, A5: yesterday's copy of the coordinator is told by the start, and by the epoch, that the pool has seen")
+    func anOlderCopyOfTheCoordinator() throws {
+        try refused(
+            "has counted only 1", standing: RegionStanding(generation: 3, isConfirmed: true, epoch: Epoch(5))
+        ) { _ in }
+        try refused(
+            "knows only epoch 5", standing: RegionStanding(generation: 1, isConfirmed: true, epoch: Epoch(6))
+        ) { _ in }
+    }
+
+    @Test("S20: a start that is not confirmed may be counted already, or not", arguments: [1, 2] as [UInt64])
+    func anUnconfirmedStart(counted: UInt64) throws {
+        let rig = try ReplayRig()
+        try rig.note(RegionStanding(generation: 2, isConfirmed: false, epoch: Epoch(5)))
+        try rig.swap { $0.members[ReplayRig.alpha]?.generation = counted }
+        #expect(try rig.replay().code == 0)
+        try rig.fixture.mediaAreAsModelled()
+    }
+
+    @Test("S9: a log that a takeover by force gave up is not replayed")
+    func forcedAside() throws {
+        try refused("a takeover by force of epoch 6 gave this log up") { record in
+            record.epoch = Epoch(6)
+            record.phase = .claimed
+            record.previousHolders = [ReplayRig.alpha]
+            record.setHolders([ReplayRig.beta])
+            record.setsAsideLog = true
+        }
+    }
+
+    @Test("A4: of a log that another pool was replayed with, no copy is replayed")
+    func replayedFromTheOtherPool() throws {
+        try refused("the log of beta was replayed at then") { record in
+            record.epoch = Epoch(6)
+            record.phase = .claimed
+            record.setHolders([])
+            record.replayed = GroupRecord.Replayed(node: ReplayRig.beta, end: LSN(640), at: "then")
+        }
+    }
 }

@@ -24,8 +24,10 @@ private func toolPath() throws -> String {
         "twinlog-recover is not built: run `swift build --build-tests`")
 }
 
+func recover(_ arguments: String...) throws -> ToolRun { try recover(arguments: arguments) }
+
 /// Ends the tool if it takes longer than any of its runs may.
-func recover(_ arguments: String...) throws -> ToolRun {
+func recover(arguments: [String]) throws -> ToolRun {
     let process = Process()
     process.executableURL = URL(fileURLWithPath: try toolPath())
     process.arguments = arguments

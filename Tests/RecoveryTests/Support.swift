@@ -166,6 +166,12 @@ final class Fixture {
         try region.drain()
     }
 
+    /// 64 bytes of the ring that nothing was ever stored to, as far as can be seen.
+    func zeroLine(at lsn: LSN) throws {
+        [UInt8](repeating: 0, count: 64).withUnsafeBytes { region.store($0, at: lsn) }
+        try region.drain()
+    }
+
     // MARK: Media
 
     func mediumPath(_ name: String = "vol0") -> String { folder.file("\(name).img") }
