@@ -63,7 +63,7 @@ struct ReplayCommand: ParsableCommand {
             isForced: forceTarget)
         try check.check(volumes)
         var media: [VolumeID: any Medium] = [:]
-        let identities = forceTarget ? nil : standing?.record.media
+        let identities = forceTarget ? nil : standing?.media
         for volume in volumes { media[volume.id] = try volume.openLocked(identities: identities ?? [:]) }
         let others = try OtherPool.open(otherPool, beside: file, region)
         let outcome = try bring(region, onto: media, dryRun: true)

@@ -6,6 +6,7 @@ import LogModel
 import PersistentMemory
 import StorageMedium
 import Testing
+import WriteLog
 
 struct TargetTests {
     /// Alpha's log to what vol0 and vol1 are said to be.
