@@ -115,7 +115,13 @@ public struct Archive: Sendable {
 
     /// Whether the file begins as an archive does. Throws `system`.
     public static func isArchive(_ path: String) throws(PoolError) -> Bool {
-        try FileBeginning.read(path) == .archive
+        let descriptor = try Descriptor.open(path, O_RDONLY | O_NONBLOCK)
+        // A pipe in the place of a file has nothing to look at.
+        guard try descriptor.status(path: path).st_mode & S_IFMT == S_IFREG else { return false }
+        var bytes = [UInt8](repeating: 0, count: 8)
+        let count = bytes.withUnsafeMutableBytes { pread(descriptor.raw, $0.baseAddress, $0.count, 0) }
+        guard count >= 0 else { throw .system(path, "read", offset: 0) }
+        return bytes.withUnsafeBytes { ByteBlock($0) }.starts(with: ArchiveHeader.magic)
     }
 
     /// Throws `notAPool`, `newerFormat`, `truncated`, `corrupt` or `system`.
@@ -145,23 +151,5 @@ public struct Archive: Sendable {
                 "the header and the region behind it are of different logs")
         }
         return Archive(path: path, header: header, region: region, sizeBytes: bytes)
-    }
-}
-
-/// What a file says that it is, by its first bytes.
-public enum FileBeginning: Hashable, Sendable {
-    case pool, archive, other
-
-    /// Throws `system`.
-    public static func read(_ path: String) throws(PoolError) -> FileBeginning {
-        let descriptor = try Descriptor.open(path, O_RDONLY | O_NONBLOCK)
-        let kind = try descriptor.status(path: path).st_mode & S_IFMT
-        guard kind == S_IFREG || kind == S_IFBLK else { return .other }
-        var bytes = [UInt8](repeating: 0, count: 8)
-        let count = bytes.withUnsafeMutableBytes { pread(descriptor.raw, $0.baseAddress, $0.count, 0) }
-        guard count >= 0 else { throw .system(path, "read", offset: 0) }
-        let beginning = bytes.withUnsafeBytes { ByteBlock($0) }
-        if beginning.starts(with: Superblock.magic) { return .pool }
-        return beginning.starts(with: ArchiveHeader.magic) ? .archive : .other
     }
 }

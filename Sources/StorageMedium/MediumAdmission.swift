@@ -26,7 +26,7 @@ public struct MediumExpectation: Sendable {
 extension FileMedium {
     /// What a file that is never a medium begins with.
     private static let foreign: [(magic: [UInt8], what: String)] = [
-        (Array("TWINLOG\0".utf8), "a pool")
+        (Array("TWINLOG\0".utf8), "a pool"), (Array("TWINARCH".utf8), "the archive of a log"),
     ]
 
     /// Throws `notAMedium` unless the file may be one. A client can write a pool's first bytes to its own volume, so a file that

@@ -20,6 +20,8 @@ struct InSync {
     var mayBeOlder: String?
     /// An earlier run has written the log and told the coordinator; only the marks may be missing.
     var isTold = false
+    /// The identities of the group's media, by volume.
+    var media: [String: UUID128] { record.media }
 
     /// What the operator asked for, as far as it widens what is allowed.
     struct Request {

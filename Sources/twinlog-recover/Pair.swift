@@ -5,6 +5,7 @@ import LogModel
 import PersistentMemory
 import StorageMedium
 import Recovery
+import StorageMedium
 import WriteLog
 
 /// A pool cannot be held against itself: the lock of the one would stand in the way of the other.

@@ -44,8 +44,8 @@ struct ReplayCommand: ParsableCommand {
     @Flag(help: "Write what is sound around damage, and list what is not. For a log that no other copy can heal.")
     var salvage = false
     @Flag(help: "With --salvage: do not ask.") var yes = false
-    @Flag(help: "Write to a target that looks like a pool, an archive, or another volume's medium.") var forceTarget =
-        false
+    @Flag(help: "Write to a target that is not the volume's medium, by the configuration or by its identity.")
+    var forceTarget = false
 
     func run() throws {
         let configuration = try loadConfiguration()
@@ -64,7 +64,8 @@ struct ReplayCommand: ParsableCommand {
             isForced: forceTarget)
         try check.check(volumes)
         var media: [VolumeID: any Medium] = [:]
-        for volume in volumes { media[volume.id] = try volume.openLocked(identities: standing?.record.media ?? [:]) }
+        let identities = forceTarget ? nil : standing?.media
+        for volume in volumes { media[volume.id] = try volume.openLocked(identities: identities ?? [:]) }
         let others = try OtherPool.open(otherPool, beside: file, region)
         let outcome = try bring(region, onto: media, dryRun: true)
         try standing?.checkIsWhatWasTold(options.pool, end: outcome.replayed.endLSN)

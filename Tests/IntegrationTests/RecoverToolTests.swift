@@ -1,10 +1,14 @@
 // The day that twinlog-recover exists for: both servers are dead, in the middle of their work, and what is left is their
 // pools and the medium.
 
+import AdminProtocol
 import ClusterHarness
 import Coordination
 import Foundation
 import LogModel
+import NBDClient
+import NIOCore
+import Synchronization
 import Testing
 
 extension Cluster {
@@ -75,6 +79,137 @@ extension Cluster {
                 #expect(result.code == 0 || result.code == 1, "\(result.output)")
                 try history.verify(medium: cluster.mediumPath())
                 #expect(history.violations == [])
+            }
+        }
+
+        private static let writes = 160
+        private static let writeBytes = 64 << 10
+
+        private func payload(_ number: Int) -> ByteBuffer {
+            ByteBuffer(repeating: UInt8(number + 1), count: Self.writeBytes)
+        }
+
+        /// Kills both in the middle of many writes, and spoils what the mirror's log holds on the medium. Answers which writes were
+        /// acknowledged.
+        private func killBoth(_ cluster: LocalCluster, _ owner: String, _ mirror: String) async throws -> [Int] {
+            let client = try await cluster.connect(to: owner)
+            let acknowledged = Mutex<[Int]>([])
+            for number in 0..<Self.writes {
+                let write = NBDClient.Command.write(
+                    offset: UInt64(number * Self.writeBytes), payload: payload(number), fua: false)
+                client.submit(write).whenSuccess { _ in acknowledged.withLock { $0.append(number) } }
+            }
+            try await cluster.wait("some acknowledged") { acknowledged.withLock { $0.count } >= Self.writes / 4 }
+            for node in LocalCluster.nodes { cluster.signal(node, SIGKILL) }
+            for node in LocalCluster.nodes { cluster.kill(node) }
+            await client.disconnect()
+            #expect(try cluster.spoilMedium(whatIsInTheLogOf: mirror) > 0, "everything was destaged before the kill")
+            return acknowledged.withLock { $0 }
+        }
+
+        private func medium(_ cluster: LocalCluster) throws -> Data {
+            try Data(contentsOf: URL(fileURLWithPath: cluster.mediumPath()))
+        }
+
+        @Test(
+            "A4: a log is replayed and marked, the medium is used, and the other node starts: its log is not replayed over it"
+        )
+        func markedReplayHoldsForTheOtherNode() async throws {
+            try await withCluster { cluster in
+                let (owner, mirror) = try cluster.roles()
+                let acknowledged = try await killBoth(cluster, owner, mirror)
+                let run = try cluster.recover(
+                    "replay", mirror, "--group", "g0", "--config", cluster.configurationPath, "--mark-replayed")
+                #expect(run.code == 0 || run.code == 1, "\(run.output)")
+                let replayed = try medium(cluster)
+                for number in acknowledged {
+                    #expect(replayed[number * Self.writeBytes] == UInt8(number + 1), "\(number)")
+                }
+                // The operator works with the medium.
+                let used = Data(repeating: 250, count: Self.writes * Self.writeBytes)
+                let file = try FileHandle(forWritingTo: URL(fileURLWithPath: cluster.mediumPath()))
+                try file.write(contentsOf: used)
+                try file.synchronize()
+                try file.close()
+
+                try cluster.start(owner)
+                try await cluster.wait("\(owner) serves") { cluster.owner() == owner }
+                #expect(cluster.logs().contains("log-set-aside"))
+                let client = try await cluster.connect(to: owner)
+                for number in 0..<Self.writes {
+                    let bytes = try await client.read(
+                        offset: UInt64(number * Self.writeBytes), length: Self.writeBytes)
+                    #expect(bytes.readableBytesView.allSatisfy { $0 == 250 }, "\(number) was replayed again")
+                }
+                await client.disconnect()
+                // The other one comes back to a log that is marked.
+                try cluster.start(mirror)
+                try await cluster.waitUntilMirrored()
+                #expect(try medium(cluster).prefix(used.count) == used)
+            }
+        }
+
+        /// Takes the header of `node`'s last data record and of what follows, as if they had never been there.
+        private func loseTail(_ cluster: LocalCluster, _ node: String) throws {
+            let scan = try cluster.recoverJSON("scan", node)
+            let start = try #require(scan["ringOffset"] as? UInt64), bytes = try #require(scan["ringBytes"] as? UInt64)
+            let records = try #require(try cluster.recoverJSON("dump", node)["records"] as? [[String: Any]])
+            let last = try #require(records.lastIndex { $0["kind"] as? String == "data" })
+            let pool = try FileHandle(forUpdating: URL(fileURLWithPath: "\(cluster.folder)/run/\(node).pool"))
+            for record in records[last...] {
+                try pool.seek(toOffset: start + (try #require(record["lsn"] as? UInt64)) % bytes)
+                try pool.write(contentsOf: Data(count: 64))
+            }
+            try pool.close()
+        }
+
+        @Test(
+            "A8, A10: an owner that lost its last record without trace decides alone; the mirror's log is kept whole, told of, and salvaged",
+            .enabled(if: ScrubTests.whyNot == nil, ScrubTests.whyNot ?? ""))
+        func mirrorThatHeldMore() async throws {
+            try await withCluster(started: false) { cluster in
+                // A full file system, so that everything stays in the logs.
+                let small = cluster.folder + "/small"
+                try succeed("bash", "-c", "mkdir \(small) && mount -t tmpfs -o size=256k none \(small)")
+                defer { _ = Result { try succeed("umount", "-l", small) } }
+                try succeed(
+                    "bash", "-c",
+                    "truncate -s \(64 << 20) \(small)/medium && ln -s \(small)/medium \(cluster.mediumPath())")
+                for node in LocalCluster.nodes { try cluster.start(node) }
+                try await cluster.waitUntilMirrored()
+                let (owner, mirror) = try cluster.roles()
+                let client = try await cluster.connect(to: owner)
+                let writes = 12
+                for number in 0..<writes {
+                    try await client.write(offset: UInt64(number * Self.writeBytes), payload(number))
+                }
+                for node in LocalCluster.nodes { cluster.signal(node, SIGKILL) }
+                for node in LocalCluster.nodes { cluster.kill(node) }
+                await client.disconnect()
+                try succeed("mount", "-o", "remount,size=80m", small)
+                let before = try cluster.recoverJSON("scan", mirror)
+                let (epoch, end) = (try #require(before["epoch"] as? UInt64), try #require(before["endLSN"] as? UInt64))
+                try loseTail(cluster, owner)
+
+                try cluster.start(owner)
+                try await cluster.wait("\(owner) serves") { cluster.owner() == owner }
+                try cluster.start(mirror)
+                try await cluster.waitUntilMirrored()
+                guard case .events(let events) = try cluster.ask(mirror, .events(after: 0, wait: false)) else {
+                    throw HarnessError("\(mirror) tells no events")
+                }
+                let event = try #require(events.first { $0.kind == "log-held-more" })
+                let archive = "\(cluster.folder)/run/\(mirror).pool.archive-g0-\(epoch).holds-more"
+                #expect(event.message.contains("LSN \(end) ") && event.message.contains(archive), "\(event.message)")
+
+                for node in LocalCluster.nodes { cluster.kill(node) }
+                #expect(try medium(cluster)[(writes - 1) * Self.writeBytes] == 0, "the last write is nowhere else")
+                let salvage = try run(
+                    "\(builtBinaries())/twinlog-recover", "replay", archive, "--group", "g0", "--config",
+                    cluster.configurationPath, "--salvage", "--yes")
+                #expect(salvage.code == 0, "\(salvage.output)")
+                let bytes = try medium(cluster)
+                for number in 0..<writes { #expect(bytes[number * Self.writeBytes] == UInt8(number + 1), "\(number)") }
             }
         }
     }

@@ -167,4 +167,48 @@ struct HealToolTests {
         #expect(try recover("heal", paths.owner, "--from", missing).code == 4)
         #expect(try recover("heal", missing, "--from", paths.owner).code == 4)
     }
+
+    // MARK: Older copies
+
+    /// A pair with twenty acknowledged writes, and a copy of the mirror's pool from when there were ten.
+    private func withOlderCopy() throws -> (Pair, older: String) {
+        let pair = try Pair()
+        let older = pair.folder.file("older")
+        for number in 0..<20 as Range<UInt8> {
+            if number == 10 { try contents(of: pair.mirror.path).write(to: URL(fileURLWithPath: older)) }
+            try pair.write([UInt8](repeating: number, count: 500))
+            try pair.acknowledge()
+        }
+        return (pair, older)
+    }
+
+    @Test("S20, O15, A6: from an older copy of the log comes what it holds, and nothing of what is newer is touched")
+    func healFromAnOlderCopy() throws {
+        let (pair, older) = try withOlderCopy()
+        let (early, late) = (pair.single[3], pair.single[15])
+        let sound = pair.owner.bytes(from: pair.writes[0].start, count: late.start - pair.writes[0].start)
+        for bad in [early, late] { try pair.owner.flip(at: bad.start + 64) }
+        let broken = pair.owner.bytes(from: late.start, count: pair.log.published - late.start)
+        let paths = closed(pair)
+        let run = try recover("heal", paths.owner, "--from", older)
+        #expect(run.code == 3 && run.output.contains("LOST: LSN \(late.start) to \(late.end)"), "\(run)")
+        #expect(run.output.contains("healed LSN \(early.start) to \(early.end)"))
+        try pair.owner.reopen(readOnly: true)
+        #expect(pair.owner.bytes(from: pair.writes[0].start, count: UInt64(sound.count)) == sound)
+        #expect(pair.owner.bytes(from: late.start, count: UInt64(broken.count)) == broken)
+        pair.owner.close()
+        // The newest copy has the rest.
+        #expect(try recover("heal", paths.owner, "--from", paths.mirror).code == 0)
+    }
+
+    @Test("S20, O15: two states of one pool are told as such, and which of them is newer")
+    func twoStatesOfOnePool() throws {
+        let (pair, older) = try withOlderCopy()
+        try pair.mirror.region.note(RegionStanding(generation: 3, isConfirmed: true, epoch: Epoch(5)))
+        let paths = closed(pair)
+        let run = try recover("compare", older, paths.mirror)
+        #expect(run.code == 3 && run.errors.contains("two states of one pool of node beta"), "\(run)")
+        #expect(run.errors.contains("of start 0 and of start 3"))
+        #expect(try !recover("compare", paths.owner, paths.mirror).errors.contains("two states"))
+    }
 }

@@ -1,8 +1,12 @@
 // What a replay refuses to write to: known by device and inode, however it is spelled (O19).
 
+import Coordination
 import Foundation
 import LogModel
+import PersistentMemory
+import StorageMedium
 import Testing
+import WriteLog
 
 struct TargetTests {
     /// Alpha's log to what vol0 and vol1 are said to be.
@@ -20,8 +24,8 @@ struct TargetTests {
         try FileManager.default.createSymbolicLink(atPath: link, withDestinationPath: rig.fixture.poolPath)
         let pools = (try contents(of: rig.fixture.poolPath), try contents(of: rig.betaPath))
         for (target, words) in [
-            (rig.fixture.poolPath, "a file that this run reads"), (link, "the same file as"),
-            (rig.betaPath, "begins as a pool does"),
+            (rig.fixture.poolPath, "is a pool, not a medium"), (link, "is a pool, not a medium"),
+            (rig.betaPath, "is a pool, not a medium"),
         ] {
             let run = try replay(rig, target, rig.fixture.mediumPath("vol1"))
             #expect(run.code == 6 && run.errors.contains(words) && run.errors.contains(target), "\(run)")
@@ -32,20 +36,6 @@ struct TargetTests {
         #expect(marked.code == 6, "\(marked)")
         #expect(
             try contents(of: rig.fixture.poolPath) == pools.0 && contents(of: rig.betaPath) == pools.1)
-        try rig.fixture.mediaAreUntouched()
-    }
-
-    @Test("O8, O19: one file for two volumes is refused, by whatever names")
-    func twice() throws {
-        let rig = try ReplayRig()
-        let medium = rig.fixture.mediumPath()
-        let (hard, soft) = (rig.fixture.folder.file("hard"), rig.fixture.folder.file("soft"))
-        try FileManager.default.linkItem(atPath: medium, toPath: hard)
-        try FileManager.default.createSymbolicLink(atPath: soft, withDestinationPath: medium)
-        for other in [medium, hard, soft, rig.fixture.folder.path + "/./vol0.img"] {
-            let run = try replay(rig, medium, other)
-            #expect(run.code == 2 && run.errors.contains("volume vol0") && run.errors.contains(medium), "\(run)")
-        }
         try rig.fixture.mediaAreUntouched()
     }
 
@@ -61,14 +51,30 @@ struct TargetTests {
         #expect(try contents(of: media[0]) == rig.fixture.model[volume0])
     }
 
-    @Test("O19: a medium that a client made look like a pool can be replayed to by force only")
-    func looksLikeAPool() throws {
+    @Test("O19, S18: a medium that carries another volume's identity is overwritten by force only")
+    func otherIdentity() throws {
         let rig = try ReplayRig()
-        for beginning in ["TWINLOG\0", "TWINARCH"] {
-            try overwrite(rig.fixture.mediumPath(), at: 0, with: Array(beginning.utf8))
-            let refused = try rig.replay()
-            #expect(refused.code == 6 && refused.errors.contains("--force-target"), "\(refused)")
-        }
+        let identities = [UUID128.random(), UUID128.random()]
+        for (name, identity) in zip(["vol0", "vol1"], identities) { try rig.fixture.medium(name).adopt(identity) }
+        try rig.swap { $0.media = ["vol0": identities[1], "vol1": identities[0]] }
+        let refused = try rig.replay()
+        #expect(refused.code == 6 && refused.errors.contains("is vol1's medium"), "\(refused)")
+        try rig.fixture.mediaAreUntouched()
         #expect(try rig.replay("--force-target").code == 0)
+        try rig.fixture.mediaAreAsModelled()
+    }
+
+    @Test("O19, A10: an archive is no target")
+    func archive() throws {
+        let rig = try ReplayRig()
+        let path = rig.fixture.folder.file("archive")
+        let pool = try Pool.open(path: rig.fixture.poolPath, expecting: nil, persistence: .volatile)
+        let region = try #require(pool.region(of: Fixture.group))
+        try region.archive(to: path, of: pool.identity, upTo: rig.fixture.log.published, archivedAt: 0)
+        pool.close()
+        let before = try contents(of: path)
+        let run = try replay(rig, path, rig.fixture.mediumPath("vol1"))
+        #expect(run.code == 6 && run.errors.contains("is the archive of a log, not a medium"), "\(run)")
+        #expect(try contents(of: path) == before)
     }
 }
