@@ -139,7 +139,8 @@ struct StandingSlot: Equatable {
         let sequence = slot.get(UInt64.self, at: 8), counted = slot.get(UInt64.self, at: 32)
         let generation = slot.get(UInt64.self, at: 16), epoch = slot.get(UInt64.self, at: 24)
         guard slot.starts(with: magic),
-            slot.get(UInt32.self, at: 56) == slot.checksum(of: RegionFormat.slotBytes, without: 56), counted <= generation,
+            slot.get(UInt32.self, at: 56) == slot.checksum(of: RegionFormat.slotBytes, without: 56),
+            counted <= generation,
             max(sequence, generation, epoch) <= PoolFormat.maximumSequence
         else { return nil }
         return StandingSlot(

@@ -98,7 +98,8 @@ final class Rig {
     /// Started with `record` at the coordinator.
     @discardableResult
     func start(
-        local: LocalLog? = nil, generation: UInt64 = 1, counted: UInt64? = nil, seen epoch: UInt64 = 0, _ record: GroupRecord?
+        local: LocalLog? = nil, generation: UInt64 = 1, counted: UInt64? = nil, seen epoch: UInt64 = 0,
+        _ record: GroupRecord?
     ) -> [Directive] {
         let standing = LocalStanding(generation: generation, counted: counted ?? generation - 1, epoch: Epoch(epoch))
         precondition(take(.started(local: local, standing)) == [.readRecord])

@@ -175,7 +175,9 @@ struct CoordinatorContract {
     }
 
     /// The rule that the machines keep: what is unknown counts as failed only when another swap of the same version has won.
-    @Test("A2: after a barrier is won, an unknown swap does not come into effect any more", arguments: Kind.allCases, [1, 2, 3, 4, 5])
+    @Test(
+        "A2: after a barrier is won, an unknown swap does not come into effect any more", arguments: Kind.allCases,
+        [1, 2, 3, 4, 5])
     func barrier(_ kind: Kind, seed: UInt64) async throws {
         try await with(kind) { (coordinator: any Coordinator) async throws -> Void in
             let way = WornWay(to: coordinator, seed: seed)
@@ -249,7 +251,9 @@ extension FileCoordinatorTests {
         var raised = try #require(try coordinator.read(group))
         #expect(raised.holders == [NodeID("alpha"), NodeID("beta")] && raised.leftForMedium && !raised.setsAsideLog)
         #expect(raised.members[NodeID("beta")]?.pool == UUID128(high: 1, low: 4))
-        #expect(raised.members[NodeID("beta")]?.generation == 0 && raised.members[NodeID("beta")]?.incarnation == Incarnation.none)
+        #expect(
+            raised.members[NodeID("beta")]?.generation == 0
+                && raised.members[NodeID("beta")]?.incarnation == Incarnation.none)
         #expect(raised.mustFence.map(\.pid) == [7])
         raised.version += 1
         #expect(try coordinator.swap(expecting: 3, to: raised) == .won)
@@ -261,8 +265,10 @@ extension FileCoordinatorTests {
         try #require(try coordinator.swap(expecting: 0, to: record(1)) == .won)
         let path = folder.file(fileName(1))
         let text = String(decoding: try contents(of: path), as: UTF8.self)
-        let later = text.replacing(#""group" : "g0""#, with: #""group" : "g0", "later" : {"a" : [1, -2, 3.5, true, null, "x"]}"#)
-            .replacing(#""generation" : 1"#, with: #""generation" : 1, "colour" : "red""#)
+        let later = text.replacing(
+            #""group" : "g0""#, with: #""group" : "g0", "later" : {"a" : [1, -2, 3.5, true, null, "x"]}"#
+        )
+        .replacing(#""generation" : 1"#, with: #""generation" : 1, "colour" : "red""#)
         try put(later, into: path)
         var next = try #require(try FileCoordinator(directory: folder.path).read(group))
         next.version += 1

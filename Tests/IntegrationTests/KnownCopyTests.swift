@@ -43,7 +43,9 @@ extension Cluster {
             return events.map { "\($0.kind): \($0.message)" }
         }
 
-        @Test("S20, A6: an older copy of a node's pool is known by its start, and begun anew", arguments: ["owner", "mirror"])
+        @Test(
+            "S20, A6: an older copy of a node's pool is known by its start, and begun anew",
+            arguments: ["owner", "mirror"])
         func olderPool(of role: String) async throws {
             try await withCluster { cluster in
                 let (owner, mirror) = try cluster.roles()
@@ -93,7 +95,8 @@ extension Cluster {
             }
         }
 
-        @Test("S20, A5: a coordinator that has forgotten that a mirror was counted out is refused; the operator decides")
+        @Test(
+            "S20, A5: a coordinator that has forgotten that a mirror was counted out is refused; the operator decides")
         func olderCoordinator() async throws {
             try await withCluster { cluster in
                 let (owner, mirror) = try cluster.roles()
@@ -134,9 +137,11 @@ extension Cluster {
                 try cluster.start(mirror)
                 try await cluster.wait("unavailable") { cluster.group(at: mirror)?.status.state == "unavailable" }
                 let forced = try run(
-                    "timeout", "3", builtBinaries() + "/twinlog", "--config", cluster.configurationPath, "takeover", "g0",
+                    "timeout", "3", builtBinaries() + "/twinlog", "--config", cluster.configurationPath, "takeover",
+                    "g0",
                     "--on", mirror, "--force")
-                #expect(forced.output.contains("how many is unknown") && forced.output.contains(owner), "\(forced.output)")
+                #expect(
+                    forced.output.contains("how many is unknown") && forced.output.contains(owner), "\(forced.output)")
                 try await cluster.wait("claimed by force") { try cluster.record()?.setsAsideLog == true }
                 cluster.kill(mirror)
                 try medium.unlock()

@@ -204,7 +204,7 @@ struct HealToolTests {
     @Test("S20, O15: two states of one pool are told as such, and which of them is newer")
     func twoStatesOfOnePool() throws {
         let (pair, older) = try withOlderCopy()
-        try pair.mirror.region.note(RegionStanding(generation: 3, isConfirmed: true, epoch: Epoch(5)))
+        try pair.mirror.region.note(RegionStanding(generation: 3, counted: 3, epoch: Epoch(5)))
         let paths = closed(pair)
         let run = try recover("compare", older, paths.mirror)
         #expect(run.code == 3 && run.errors.contains("two states of one pool of node beta"), "\(run)")

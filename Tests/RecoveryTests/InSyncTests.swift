@@ -163,7 +163,7 @@ struct InSyncTests {
 
     @Test("S20, O15, A6: yesterday's copy of a pool is told by its start, and by the opening of its log")
     func anOlderCopyOfThePool() throws {
-        try refused("a copy of start 1") { $0.members[ReplayRig.alpha]?.generation = 2 }
+        try refused("a copy of generation 1") { $0.members[ReplayRig.alpha]?.generation = 2 }
         try refused("opened in epoch 5, the group's in epoch 6") { record in
             record.epoch = Epoch(6)
             record.members[ReplayRig.alpha]?.incarnation = Incarnation(6)
@@ -173,17 +173,17 @@ struct InSyncTests {
     @Test("S20, A5: yesterday's copy of the coordinator is told by the start, and by the epoch, that the pool has seen")
     func anOlderCopyOfTheCoordinator() throws {
         try refused(
-            "has counted only 1", standing: RegionStanding(generation: 3, isConfirmed: true, epoch: Epoch(5))
+            "knows only 1", standing: RegionStanding(generation: 3, counted: 3, epoch: Epoch(5))
         ) { _ in }
         try refused(
-            "knows only epoch 5", standing: RegionStanding(generation: 1, isConfirmed: true, epoch: Epoch(6))
+            "knows only epoch 5", standing: RegionStanding(generation: 1, counted: 1, epoch: Epoch(6))
         ) { _ in }
     }
 
     @Test("S20: a start that is not confirmed may be counted already, or not", arguments: [1, 2] as [UInt64])
     func anUnconfirmedStart(counted: UInt64) throws {
         let rig = try ReplayRig()
-        try rig.note(RegionStanding(generation: 2, isConfirmed: false, epoch: Epoch(5)))
+        try rig.note(RegionStanding(generation: 2, counted: 1, epoch: Epoch(5)))
         try rig.swap { $0.members[ReplayRig.alpha]?.generation = counted }
         #expect(try rig.replay().code == 0)
         try rig.fixture.mediaAreAsModelled()

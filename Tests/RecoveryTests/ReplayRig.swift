@@ -41,7 +41,7 @@ final class ReplayRig {
         }
         try region.drain()
         for region in [region, fixture.region] {
-            try region.note(RegionStanding(generation: 1, isConfirmed: true, epoch: Epoch(5)))
+            try region.note(RegionStanding(generation: 1, counted: 1, epoch: Epoch(5)))
         }
         pool.close()
         fixture.pool.close()

@@ -37,7 +37,7 @@ struct MirrorRegionTests {
             region = try pool.allocateRegion(group: group, ringBytes: ringBytes)
             try region.format(
                 role: owner == nil ? .owner : .mirror, logUUID: logUUID, incarnation: incarnation, start: LSN(128_000))
-            try region.note(RegionStanding(generation: 3, isConfirmed: true, epoch: Epoch(5)))
+            try region.note(RegionStanding(generation: 3, counted: 3, epoch: Epoch(5)))
             log = owner == nil ? try WriteLog(region: region) : nil
         }
 
