@@ -29,9 +29,17 @@ struct VolumeArgument {
             guard !volumes.contains(where: { $0.id == volume.id }) else {
                 throw Failure(.usage, "--volume \(argument): this volume is named twice")
             }
+            if let other = volumes.first(where: { $0.isSameFile(as: volume) }) {
+                throw Failure(.usage, "--volume \(argument): \(other.path) of \(other.name) is the same file")
+            }
             volumes.append(volume)
         }
         return volumes
+    }
+
+    /// Two names of one file are one medium, however they are written.
+    private func isSameFile(as other: VolumeArgument) -> Bool {
+        path == other.path || FileIdentity(path: path).map { $0 == FileIdentity(path: other.path) } == true
     }
 
     private static func parse(
