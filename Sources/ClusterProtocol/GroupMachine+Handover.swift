@@ -329,7 +329,7 @@ extension GroupMachine {
     }
 
     /// Only where the coordinator knows less than the pool. A pool that is not the one it knows is not made right by that (S9).
-    private mutating func forgetCoordinator(_ now: Nanos, _ out: inout [Directive]) {
+    mutating func forgetCoordinator(_ now: Nanos, _ out: inout [Directive]) {
         guard case .blocked(let block) = role, block.coordinatorForgot, let local else {
             if case .blocked(let block) = role {
                 return finishCommand(refusal: "not for this to decide: \(block.reason)", &out)

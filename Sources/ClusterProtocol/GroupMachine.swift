@@ -220,7 +220,8 @@ public struct GroupMachine: Sendable {
         if !unresolved.isEmpty, now >= coordinatorRetryAt { read(&out) }
         switch role {
         case .starting: if now >= coordinatorRetryAt { read(&out) }
-        case .blocked: break
+        // A decision whose swap was overtaken by another one, such as a partner's start, is made again.
+        case .blocked: if command == .forgetCoordinator, !isCoordinating { forgetCoordinator(now, &out) }
         case .standby: watch(now, &out)
         case .recovering: tickRecovering(now, &out)
         case .owner: tickOwner(now, &out)

@@ -160,6 +160,23 @@ struct KnownCopyTests {
         #expect(decided.mustFence == [Rig.process(Self.alpha, 1)])
     }
 
+    @Test("S20: a decision that was overtaken by the count of the partner's start is made again, and answered")
+    func decisionOvertaken() throws {
+        let rig = Rig(Self.alpha, pid: 2)
+        rig.start(local: Self.local, generation: 4, seen: 6, record(generation: 3))
+        #expect(rig.command(.forgetCoordinator).swap?.version == 11)
+        var counted = record(generation: 3)
+        counted.version += 1
+        counted.members[Self.beta]?.generation = 2
+        #expect(rig.take(.swapped(.lost(counted))) == [])
+        let again = try #require(rig.take(.tick, after: Rig.heartbeat).swap)
+        #expect(again.version == 12 && again.holders == [Self.alpha])
+        rig.take(.swapped(.won))
+        rig.take(.renewed(startedAt: rig.now, record: again))
+        for event in [Rig.fenced, .mediaLocked([:]), .sealed, .recovered(end: LSN(640)), .logOpened] { rig.take(event) }
+        #expect(rig.take(.swapped(.won)).contains(.commandDone(.forgetCoordinator, CommandID(rawValue: 1), refusal: nil)))
+    }
+
     @Test("A11: what is blocked for another reason is not decided by forgetting the coordinator")
     func forgetOnlyWhatWasForgotten() {
         let rig = Rig(Self.alpha, pid: 2, pool: UUID128(high: 9, low: 9))
