@@ -11,6 +11,17 @@ struct ExpectedMedium: Sendable {
     var volume: ClusterConfiguration.Volume
     var group: GroupID
     var expectation: MediumExpectation
+    /// The owner found that this node reaches other bytes than it writes, and nothing has proved otherwise since.
+    var isRefuted = false
+
+    /// Throws if the owner's proof speaks against the path.
+    func checkProof() throws(MediumError) {
+        guard isRefuted else { return }
+        throw MediumError(
+            .otherMedium,
+            "\(volume.mediumPath): holds other bytes than the owner of \(group) writes for \(volume.name): an older copy, or another "
+                + "medium; correct the path, then let the owner prove it or restart this node")
+    }
 
     /// Whom a lock of the medium is for.
     var user: String { "volume \(volume.name) of \(group)" }
@@ -31,6 +42,7 @@ struct HeldMedia: Sendable {
     }
 
     private mutating func take(_ expected: ExpectedMedium) throws(MediumError) {
+        try expected.checkProof()
         // Later on, a missing file is one whose file system is not there: an empty one in its place would lose everything.
         let mayCreate = expected.expectation.isNew && expected.expectation.identity == nil
         let medium = try FileMedium.open(
@@ -63,7 +75,8 @@ extension Group {
             ExpectedMedium(
                 volume: volume, group: configuration.id,
                 expectation: MediumExpectation(
-                    volume: volume.name, identity: identities[volume.name], volumes: volumes, isNew: isNew))
+                    volume: volume.name, identity: identities[volume.name], volumes: volumes, isNew: isNew),
+                isRefuted: refutedMedia.contains(volume.id))
         }
     }
 }
