@@ -42,13 +42,15 @@ struct HeldMedia: Sendable {
     }
 
     private mutating func take(_ expected: ExpectedMedium) throws(MediumError) {
-        try expected.checkProof()
         // Later on, a missing file is one whose file system is not there: an empty one in its place would lose everything.
         let mayCreate = expected.expectation.isNew && expected.expectation.identity == nil
         let medium = try FileMedium.open(
             path: expected.volume.mediumPath, sizeBytes: expected.volume.sizeBytes, createIfMissing: mayCreate)
         try medium.lock(for: expected.user)
         media.append(medium)
+        // What the file says of itself is the better reason.
+        try medium.check(expected.expectation)
+        try expected.checkProof()
         guard let identity = try medium.admit(expected.expectation) else { return }
         if let other = identities.first(where: { $0.value == identity })?.key {
             throw MediumError(
