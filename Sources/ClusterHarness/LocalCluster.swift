@@ -123,10 +123,12 @@ public final class LocalCluster: Sendable {
 
     // MARK: Processes
 
-    public func start(_ node: String) throws {
+    /// `launcher`: a program and its arguments that become the node, in a world of its own.
+    public func start(_ node: String, through launcher: [String] = []) throws {
         let process = Process()
-        process.executableURL = URL(fileURLWithPath: binaries + "/twinlogd")
-        process.arguments = ["--config", configurationPath, "--node", node]
+        let words = launcher + [binaries + "/twinlogd", "--config", configurationPath, "--node", node]
+        process.executableURL = URL(fileURLWithPath: words[0])
+        process.arguments = Array(words.dropFirst())
         let log = folder + "/\(node).log"
         if !FileManager.default.fileExists(atPath: log) {
             guard FileManager.default.createFile(atPath: log, contents: nil) else {

@@ -220,6 +220,19 @@ public final class FileMedium: Medium {
         try result.get()
     }
 
+    /// As ``read(into:at:)``, past the cache of this host: what another host wrote meanwhile is seen (S18).
+    public func readUncached(_ range: ByteRange) throws(MediumError) -> [UInt8] {
+        try check(range.offset, range.length)
+        let dropped = tl_host_drop_range(descriptor, range.offset, range.length)
+        guard dropped >= 0 else { throw Self.failure(.read, path, "cached pages cannot be dropped", -dropped) }
+        var bytes = [UInt8](repeating: 0, count: Int(range.length))
+        let result = bytes.withUnsafeMutableBytes { space in
+            Result { () throws(MediumError) in try read(into: space, at: range.offset) }
+        }
+        try result.get()
+        return bytes
+    }
+
     private func readAll(_ buffer: UnsafeMutableRawBufferPointer, _ offset: UInt64) throws(MediumError) {
         var done = 0
         while done < buffer.count {

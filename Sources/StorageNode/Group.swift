@@ -46,6 +46,10 @@ final class Group {
     private var heldMedia = HeldMedia()
     private var mediaByVolume: [VolumeID: any Medium] = [:]
     let standbyProbe: StandbyProbe
+    /// Volumes whose media here hold other bytes than the owner writes, as far as it has told.
+    var refutedMedia: Set<VolumeID> = []
+    /// Volumes that the owner asks for, until it is answered.
+    var volumesAsked: Set<VolumeID> = []
     /// Steps on threads that may touch the medium.
     private var stepsUnderWay = 0
     private var onStepsDone: (() -> Void)?
@@ -376,6 +380,7 @@ final class Group {
         handle(.tick)
         reportMemoryFault()
         probeMedia()
+        proveMedia()
         if let mirrorRail { send(heartbeat, on: mirrorRail.queuePair) }
         owner?.tick()
     }

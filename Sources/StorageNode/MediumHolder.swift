@@ -11,6 +11,17 @@ struct ExpectedMedium: Sendable {
     var volume: ClusterConfiguration.Volume
     var group: GroupID
     var expectation: MediumExpectation
+    /// The owner found that this node reaches other bytes than it writes, and nothing has proved otherwise since.
+    var isRefuted = false
+
+    /// Throws if the owner's proof speaks against the path.
+    func checkProof() throws(MediumError) {
+        guard isRefuted else { return }
+        throw MediumError(
+            .otherMedium,
+            "\(volume.mediumPath): holds other bytes than the owner of \(group) writes for \(volume.name): an older copy, or another "
+                + "medium; correct the path, then let the owner prove it or restart this node")
+    }
 
     /// Whom a lock of the medium is for.
     var user: String { "volume \(volume.name) of \(group)" }
@@ -37,6 +48,9 @@ struct HeldMedia: Sendable {
             path: expected.volume.mediumPath, sizeBytes: expected.volume.sizeBytes, createIfMissing: mayCreate)
         try medium.lock(for: expected.user)
         media.append(medium)
+        // What the file says of itself is the better reason.
+        try medium.check(expected.expectation)
+        try expected.checkProof()
         guard let identity = try medium.admit(expected.expectation) else { return }
         if let other = identities.first(where: { $0.value == identity })?.key {
             throw MediumError(
@@ -63,7 +77,8 @@ extension Group {
             ExpectedMedium(
                 volume: volume, group: configuration.id,
                 expectation: MediumExpectation(
-                    volume: volume.name, identity: identities[volume.name], volumes: volumes, isNew: isNew))
+                    volume: volume.name, identity: identities[volume.name], volumes: volumes, isNew: isNew),
+                isRefuted: refutedMedia.contains(volume.id))
         }
     }
 }

@@ -46,6 +46,7 @@ struct MediumProof {
     private var judged: [Verdict] = []
     private var nextID: UInt64 = 1
     private var askAt: [VolumeID: Nanos] = [:]
+    private var readAt: [VolumeID: Nanos] = [:]
     private var isBatchUnderWay = false
     /// Batches that were begun.
     private(set) var batchCount: UInt64 = 0
@@ -82,8 +83,15 @@ struct MediumProof {
         if let count = samples[volume]?.count, count > Self.keptSamples { samples[volume]?.removeFirst() }
     }
 
-    /// A volume of which nothing is known, while its medium can be read for that. What was read counts by ``read(_:of:since:)``.
-    func isUnknown(_ volume: VolumeID) -> Bool { !isBatchUnderWay && samples[volume]?.isEmpty != false }
+    private func isUnknown(_ volume: VolumeID) -> Bool { !isBatchUnderWay && samples[volume]?.isEmpty != false }
+
+    /// Whether the owner is to read bytes to know its medium by, since nothing of it is known: what it destaged is of an earlier
+    /// process, or was written over.
+    mutating func mayRead(_ volume: VolumeID, _ now: Nanos) -> Bool {
+        guard isUnknown(volume), now >= readAt[volume] ?? 0 else { return false }
+        readAt[volume] = now + Self.interval
+        return true
+    }
 
     /// Bytes were read from the owner's own medium, begun when ``batchCount`` was `count`.
     mutating func read(_ sample: Sample, of volume: VolumeID, since count: UInt64) {
@@ -99,14 +107,12 @@ struct MediumProof {
         differing = []
         judged = []
         askAt = [:]
+        readAt = [:]
     }
-
-    /// Whether `volume` is to be asked for now.
-    func isDue(_ volume: VolumeID, _ now: Nanos) -> Bool { now >= askAt[volume] ?? 0 }
 
     /// The question about `volume`, newest bytes first, if it is time for one and anything is known.
     mutating func question(_ volume: VolumeID, _ now: Nanos) -> Question? {
-        guard isDue(volume, now), let sample = samples[volume]?.last else { return nil }
+        guard now >= askAt[volume] ?? 0, let sample = samples[volume]?.last else { return nil }
         askAt[volume] = now + Self.interval
         let question = Question(id: nextID, volume: volume, sample: sample)
         nextID += 1

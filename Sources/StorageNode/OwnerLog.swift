@@ -161,6 +161,7 @@ final class OwnerLog {
         let session = MirrorSession(durable: durable, mirrorHead: start, head: destage.head)
         mirror = Attached(
             queuePair: queuePair, key: key, isKept: isKept, session: session, catchUp: beginCatchUp(from: durable))
+        mediumProof.begin()
         schedulePump()
     }
 

@@ -102,7 +102,12 @@ final class AcceptedRail: QueuePairDelegate {
         case .configuration(let entries):
             guard !peer.hasSameConfiguration else { return end() }
             node.configurationDiffers(from: peer.node, entries)
-        case .mediumQuestion, .mediumProof: break
+        case .mediumQuestion(let id, let volume, let offset, let length):
+            if let group, group.mirrorRail === self {
+                group.answerQuestion(id, of: volume, offset: offset, lengthBytes: length, on: self)
+            }
+        case .mediumProof(let volume, let isProved):
+            if let group, group.mirrorRail === self { group.mediumJudged(volume, isProved: isProved) }
         case .attached, .refused, .mediumAnswer: end()
         }
     }
@@ -268,7 +273,7 @@ extension Group {
             send(.configuration(node.configurationEntries), on: rail)
             node.configurationDiffers(from: peer, entries)
             handle(.attachRefused(.differentConfiguration, node.difference(from: peer)))
-        case .mediumAnswer: break
+        case .mediumAnswer(let id, let checksum, _): owner?.mediumProof.answered(id, checksum)
         case .attach, .attached, .refused, .repair, .mediumQuestion, .mediumProof: rail?.close()
         }
     }

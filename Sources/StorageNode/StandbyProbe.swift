@@ -23,6 +23,7 @@ struct MediaLook: Equatable, Sendable {
             do throws(MediumError) {
                 let medium = try FileMedium.look(path: one.volume.mediumPath, sizeBytes: one.volume.sizeBytes)
                 try medium.check(one.expectation)
+                try one.checkProof()
                 let stranger = try medium.stranger(besides: owner, user: one.user)
                 look.stranger = look.stranger ?? stranger
             } catch {

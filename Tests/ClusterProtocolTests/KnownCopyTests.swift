@@ -174,7 +174,8 @@ struct KnownCopyTests {
         rig.take(.swapped(.won))
         rig.take(.renewed(startedAt: rig.now, record: again))
         for event in [Rig.fenced, .mediaLocked([:]), .sealed, .recovered(end: LSN(640)), .logOpened] { rig.take(event) }
-        #expect(rig.take(.swapped(.won)).contains(.commandDone(.forgetCoordinator, CommandID(rawValue: 1), refusal: nil)))
+        #expect(
+            rig.take(.swapped(.won)).contains(.commandDone(.forgetCoordinator, CommandID(rawValue: 1), refusal: nil)))
     }
 
     @Test("A11: what is blocked for another reason is not decided by forgetting the coordinator")

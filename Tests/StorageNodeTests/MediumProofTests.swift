@@ -110,14 +110,16 @@ struct MediumProofTests {
         var proof = MediumProof()
         let sample = MediumProof.Sample(offset: 0, bytes: [1, 2] as [UInt8])
         let before = proof.batchCount
-        #expect(proof.isUnknown(vol0))
+        #expect(proof.mayRead(vol0, 0) == true)
+        #expect(proof.mayRead(vol0, 9 * second) == false, "every 10 s")
         proof.batchBegan()
-        #expect(!proof.isUnknown(vol0))
+        #expect(proof.mayRead(vol0, 20 * second) == false)
         proof.batchEnded([:])
         proof.read(sample, of: vol0, since: before)
         #expect(proof.question(vol0, 0) == nil)
         proof.read(sample, of: vol0, since: proof.batchCount)
         #expect(try question(&proof, at: 0).sample == sample)
+        #expect(proof.mayRead(vol0, 60 * second) == false, "something is known")
     }
 
     @Test("S21: answers that nobody asked for, twice, late, or without bytes prove nothing")

@@ -115,6 +115,61 @@ struct StandbyMediaTests {
         }
     }
 
+    /// A copy of the medium as it was, with its identity: as a backup or a detached half of a RAID leaves one.
+    private func putOldCopy(of path: String, keeping original: String) throws {
+        guard case .known(let identity) = try FileMedium.look(path: path, sizeBytes: 1 << 20).readIdentity() else {
+            throw MediumError(.otherMedium, "\(path) has no identity")
+        }
+        let files = FileManager.default
+        try files.moveItem(atPath: path, toPath: original)
+        try #require(files.createFile(atPath: path, contents: Data(count: 1 << 20)))
+        try FileMedium.open(path: path, sizeBytes: 1 << 20, createIfMissing: false).adopt(identity)
+    }
+
+    @Test(
+        "S18: a mirror that reaches an older copy of the medium, identity and all, takes nothing over and says so on both"
+    )
+    func olderCopy() async throws {
+        try await run { on, folder in
+            try putOldCopy(of: folder + "/vol0.img", keeping: folder + "/current.img")
+            try await on { rig in
+                rig.submit(
+                    .write(offset: 4096, payload: ByteBuffer(repeating: 7, count: 8192)), to: "vol0", at: rig.alpha,
+                    as: "write")
+            }
+            try await eventually("beta knows it", \.beta, on) {
+                !$0.takeoverPossible
+                    && $0.reason?.contains("vol0.img: holds other bytes than the owner of g0 writes for vol0") == true
+            }
+            try await eventually("alpha knows it", \.alpha, on) {
+                !$0.takeoverPossible && $0.reason?.contains("beta could not take over") == true
+                    && $0.reason?.contains("vol0.img: holds other bytes") == true
+            }
+            try await eventually("the other group", \.beta, of: "g1", on) { $0.takeoverPossible }
+            let expected = try await on { rig in
+                let group = rig.beta.groups[GroupID("g0")]
+                return group?.expectedMedia(group?.machine.record?.media ?? [:]) ?? []
+            }
+            let refusal = try #require(throws: MediumError.self) { _ = try HeldMedia.take(expected) }.message
+            #expect(refusal.contains("holds other bytes"))
+            try FileManager.default.removeItem(atPath: folder + "/vol0.img")
+            try FileManager.default.moveItem(atPath: folder + "/current.img", toPath: folder + "/vol0.img")
+            try await eventually("beta proves it", \.beta, on) { $0.takeoverPossible }
+            try await eventually("alpha hears of it", \.alpha, on) { $0.takeoverPossible }
+        }
+    }
+
+    @Test("S18: an owner that has written nothing yet proves its mirror's medium by what it reads")
+    func readSample() throws {
+        let path = "/dev/shm/twinlog-sample-\(UUID128.random())"
+        let medium = try FileMedium.open(path: path, sizeBytes: 1 << 20, createIfMissing: true)
+        defer { unlink(path) }
+        #expect(try MediumSample.find(on: medium) == nil, "zeros are like other zeros")
+        let block = [UInt8](repeating: 3, count: 4096)
+        try block.withUnsafeBytes { try medium.write([$0], at: 0) }
+        #expect(try MediumSample.find(on: medium) == MediumProof.Sample(offset: 0, bytes: block))
+    }
+
     // MARK: The probe itself
 
     @Test("C3: a look that does not return counts as a problem, and no second one is begun beside it")

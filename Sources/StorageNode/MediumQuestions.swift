@@ -1,0 +1,101 @@
+// The proof that a mirror reaches the owner's media, on the rail: the owner asks, the mirror reads, the owner judges (S18). See
+// MediumProof.swift for what proves what.
+
+internal import ClusterConfiguration
+internal import ClusterProtocol
+internal import Coordination
+internal import LogModel
+internal import NIOCore
+internal import NIOPosix
+internal import Recovery
+internal import StorageMedium
+
+extension Group {
+    // MARK: As owner
+
+    /// With every tick: tells the mirror what its answers proved, and asks for what is due.
+    func proveMedia() {
+        guard let owner, owner.isServing, owner.mirror != nil, let rail else { return }
+        for verdict in owner.mediumProof.takeVerdicts() {
+            send(.mediumProof(volume: verdict.volume, isProved: verdict.isProved), on: rail)
+        }
+        let now = BootClock.now
+        for volume in configuration.volumes {
+            if let question = owner.mediumProof.question(volume.id, now) {
+                let range = question.sample.range
+                send(
+                    .mediumQuestion(
+                        id: question.id, volume: volume.id, offset: range.offset, lengthBytes: UInt32(range.length)),
+                    on: rail)
+            } else if owner.mediumProof.mayRead(volume.id, now) {
+                readMedium(of: volume.id, for: owner)
+            }
+        }
+    }
+
+    private func readMedium(of volume: VolumeID, for owner: OwnerLog) {
+        guard let medium = owner.media[volume] else { return }
+        let count = owner.mediumProof.batchCount
+        threads.reads.runIfActive(eventLoop: eventLoop) { try MediumSample.find(on: medium) }
+            .assumeIsolated().whenComplete { result in
+                // A medium that cannot be read is seen by its readers.
+                guard case .success(let found?) = result else { return }
+                owner.mediumProof.read(found, of: volume, since: count)
+            }
+    }
+
+    // MARK: As mirror
+
+    /// What the volume's medium holds where this node reaches it. A question too many, or about bytes that the volume does not have,
+    /// is passed over (S21).
+    func answerQuestion(
+        _ id: UInt64, of volume: VolumeID, offset: UInt64, lengthBytes: UInt32, on asking: AcceptedRail
+    ) {
+        guard let volume = configuration.volumes.first(where: { $0.id == volume }),
+            (1...MediumSample.maximumBytes).contains(UInt64(lengthBytes)), offset <= volume.sizeBytes,
+            UInt64(lengthBytes) <= volume.sizeBytes - offset, volumesAsked.insert(volume.id).inserted
+        else { return }
+        let range = ByteRange(offset: offset, length: UInt64(lengthBytes))
+        threads.probe.runIfActive(eventLoop: eventLoop) {
+            let medium = try FileMedium.look(path: volume.mediumPath, sizeBytes: volume.sizeBytes)
+            return MediumProof.checksum(of: try medium.readUncached(range))
+        }.assumeIsolated().whenComplete { [self] result in
+            volumesAsked.remove(volume.id)
+            guard mirrorRail === asking else { return }
+            let answer: PeerMessage =
+                switch result {
+                case .success(let checksum): .mediumAnswer(id: id, checksum: checksum, error: nil)
+                case .failure(let error): .mediumAnswer(id: id, checksum: nil, error: "\(error)")
+                }
+            send(answer, on: asking.queuePair)
+        }
+    }
+
+    /// Counts with the next look at the media.
+    func mediumJudged(_ volume: VolumeID, isProved: Bool) {
+        guard configuration.volumes.contains(where: { $0.id == volume }) else { return }
+        if isProved { refutedMedia.remove(volume) } else { refutedMedia.insert(volume) }
+    }
+}
+
+enum MediumSample {
+    static let maximumBytes = UInt64(WrittenTrace.sampleBytes)
+    /// A medium that is all zeros in these is not known from another.
+    private static let tries = 16
+
+    /// Blocks. The first block of a medium, or one at random, that is not all zeros.
+    static func find(on medium: any Medium) throws(MediumError) -> MediumProof.Sample? {
+        let blocks = medium.sizeBytes / maximumBytes
+        guard blocks > 0 else { return nil }
+        for attempt in 0..<tries {
+            let offset = attempt == 0 ? 0 : UInt64.random(in: 0..<blocks) * maximumBytes
+            var bytes = [UInt8](repeating: 0, count: Int(maximumBytes))
+            let result = bytes.withUnsafeMutableBytes { space in
+                Result { () throws(MediumError) in try medium.read(into: space, at: offset) }
+            }
+            try result.get()
+            if bytes.contains(where: { $0 != 0 }) { return MediumProof.Sample(offset: offset, bytes: bytes) }
+        }
+        return nil
+    }
+}
