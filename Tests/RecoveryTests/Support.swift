@@ -48,7 +48,7 @@ final class Folder {
     func file(_ name: String) -> String { "\(path)/\(name)" }
 }
 
-/// As `Data`: compared in one go, and not printed byte by byte when a comparison fails.
+/// As `Data`: compared in one go. An expectation gets the answer only: it would look for the difference for hours.
 func contents(of path: String) throws -> Data { try Data(contentsOf: URL(fileURLWithPath: path)) }
 
 func overwrite(_ path: String, at offset: UInt64, with bytes: [UInt8]) throws {
@@ -183,15 +183,15 @@ final class Fixture {
     /// Every medium holds what the model says.
     func mediaAreAsModelled(sourceLocation: SourceLocation = #_sourceLocation) throws {
         for (volume, bytes) in model {
-            let found = try contents(of: mediumPath(volume == volume0 ? "vol0" : "vol1"))
-            #expect(found == bytes, "medium of \(volume)", sourceLocation: sourceLocation)
+            let isAsModelled = try contents(of: mediumPath(volume == volume0 ? "vol0" : "vol1")) == bytes
+            #expect(isAsModelled, "medium of \(volume)", sourceLocation: sourceLocation)
         }
     }
 
     func mediaAreUntouched(sourceLocation: SourceLocation = #_sourceLocation) throws {
         for volume in model.keys {
-            let found = try contents(of: mediumPath(volume == volume0 ? "vol0" : "vol1"))
-            #expect(found == Self.blankMedium, "medium of \(volume)", sourceLocation: sourceLocation)
+            let isUntouched = try contents(of: mediumPath(volume == volume0 ? "vol0" : "vol1")) == Self.blankMedium
+            #expect(isUntouched, "medium of \(volume)", sourceLocation: sourceLocation)
         }
     }
 }
