@@ -200,6 +200,7 @@ final class MirrorShipper: QueuePairDelegate {
             try ship()
             acknowledge()
             try trim()
+            endIfOver()
         } catch {
             finish(.failure(error))
         }
@@ -264,7 +265,12 @@ final class MirrorShipper: QueuePairDelegate {
             run.histogram.note(now - first.at)
             acknowledgedEnd = first.end
         }
-        guard run.issued.isEmpty, now - run.begin >= run.nanos else { return }
+    }
+
+    /// The time may be up between the last acknowledgement and what would be issued next: then nothing more comes that could end the run.
+    private func endIfOver() {
+        let now = monotonicNanos()
+        guard let run = current, run.issued.isEmpty, now - run.begin >= run.nanos else { return }
         finish(.success((Repeat(operations: run.operations, seconds: Double(now - run.begin) / 1e9), run.histogram)))
     }
 
