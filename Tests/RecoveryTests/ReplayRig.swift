@@ -92,9 +92,10 @@ final class ReplayRig {
         return try #require(pool.region(of: Fixture.group)?.identity).isReplayed
     }
 
-    /// Something that a client wrote after the recovery.
+    /// Clients write all of vol0 anew after the recovery.
     func useMedium() throws -> Data {
-        try overwrite(fixture.mediumPath(), at: 0, with: [UInt8](repeating: 0x55, count: 4096))
-        return try contents(of: fixture.mediumPath())
+        let used = [UInt8](repeating: 0x55, count: Int(Fixture.mediumBytes))
+        try overwrite(fixture.mediumPath(), at: 0, with: used)
+        return Data(used)
     }
 }
