@@ -10,10 +10,11 @@ FORMATTED := Package.swift Sources Tests Perf
 BUILD_PACKAGES := libpmem-dev pkg-config
 TEST_PACKAGES := $(BUILD_PACKAGES) python3 qemu-utils libnbd-bin fuse3 fio e2fsprogs mount strace procps
 
-# In three steps, so that tests that wait for a peer do not compete with those that only compute, and the tests with real
-# processes have the processor to themselves.
+# In four steps, so that tests that wait for a peer do not compete with those that only compute, and the tests of whole nodes, in one
+# process or in several, have the processor to themselves.
 COMPUTING := SimulationTests|CrashTests|RecoveryTests|FuzzTests
-UNIT := --skip IntegrationTests --skip '$(COMPUTING)'
+NODES := StorageNodeTests|TwinLogTests
+UNIT := --skip IntegrationTests --skip '$(COMPUTING)' --skip '$(NODES)'
 INTEGRATION := --filter IntegrationTests --no-parallel
 # What the sanitizers run, in two steps for the same reason.
 SANITIZED := PersistentMemoryTests|WriteLogTests|RemoteMemoryTCPTests|NBDTests|StorageMediumTests
@@ -38,6 +39,7 @@ release: build-packages
 test: test-packages lint test-core
 	$(SWIFT) build --build-tests $(FLAGS)
 	$(SWIFT) test --skip-build $(UNIT)
+	$(SWIFT) test --skip-build --filter '$(NODES)'
 	$(SWIFT) test --skip-build --filter '$(COMPUTING)'
 	$(SWIFT) test --skip-build $(INTEGRATION)
 
