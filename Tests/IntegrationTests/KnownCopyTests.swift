@@ -81,6 +81,7 @@ extension Cluster {
                 try await write(second, cluster, at: owner)
                 try cluster.drain()
                 cluster.stop(mirror)
+                try await cluster.wait("degraded") { try cluster.record()?.inSync == [NodeID(owner)] }
                 cluster.kill(owner)
                 try replace(pool(cluster, owner), by: pool(cluster, owner) + ".old")
                 try cluster.start(owner)
