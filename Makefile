@@ -20,7 +20,7 @@ INTEGRATION := --filter IntegrationTests --no-parallel
 SANITIZED := PersistentMemoryTests|WriteLogTests|RemoteMemoryTCPTests|NBDTests|StorageMediumTests
 SANITIZED_COMPUTING := CrashTests|RecoveryTests
 
-.PHONY: all build release test lint format test-tsan test-asan test-core arm64 test-pmem model sim crash-states mutate fuzz demo run perf instructions clean build-packages test-packages
+.PHONY: all build release test test-previous lint format test-tsan test-asan test-core arm64 test-pmem model sim crash-states mutate fuzz demo run perf instructions clean build-packages test-packages
 
 all: build
 
@@ -42,6 +42,11 @@ test: test-packages lint test-core
 	$(SWIFT) test --skip-build --filter '$(NODES)'
 	$(SWIFT) test --skip-build --filter '$(COMPUTING)'
 	$(SWIFT) test --skip-build $(INTEGRATION)
+
+# Beside the previous release's programs, built out of the repository's history: a rolling upgrade and the way back.
+test-previous: test-packages
+	$(SWIFT) build --build-tests $(FLAGS)
+	TWINLOG_PREVIOUS="$$(Tests/PreviousRelease/build)" $(SWIFT) test --skip-build --no-parallel --filter PreviousReleaseTests
 
 lint: test-packages
 	$(SWIFT) format lint --strict --recursive $(FORMATTED)
@@ -148,4 +153,4 @@ run: release
 	.build/release/twinlog-demo --keep
 
 clean:
-	rm -rf .build .build-tsan .build-asan .build-sim .build-model .build-ccore .build-pmem .build-fuzz .build-crash .build-mutate
+	rm -rf .build .build-previous .build-tsan .build-asan .build-sim .build-model .build-ccore .build-pmem .build-fuzz .build-crash .build-mutate

@@ -123,10 +123,11 @@ public final class LocalCluster: Sendable {
 
     // MARK: Processes
 
-    /// `launcher`: a program and its arguments that become the node, in a world of its own.
-    public func start(_ node: String, through launcher: [String] = []) throws {
+    /// `launcher`: a program and its arguments that become the node, in a world of its own. `other`: the folder with the
+    /// twinlogd of another release.
+    public func start(_ node: String, through launcher: [String] = [], of other: String? = nil) throws {
         let process = Process()
-        let words = launcher + [binaries + "/twinlogd", "--config", configurationPath, "--node", node]
+        let words = launcher + [(other ?? binaries) + "/twinlogd", "--config", configurationPath, "--node", node]
         process.executableURL = URL(fileURLWithPath: words[0])
         process.arguments = Array(words.dropFirst())
         let log = folder + "/\(node).log"
