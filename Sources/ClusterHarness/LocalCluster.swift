@@ -3,7 +3,7 @@
 
 public import AdminProtocol
 import ClusterConfiguration
-import Foundation
+public import Foundation
 import LogModel
 public import NBDClient
 import Synchronization
@@ -19,6 +19,9 @@ public struct LocalClusterOptions: Sendable {
     public var logBytes: UInt64 = 16 << 20
     public var volumeBytes: UInt64 = 64 << 20
     public var onMirrorLoss = "degrade"
+    /// After which a silent node is suspected.
+    public var silenceMillis = 500
+    public var leaseMillis = 1000
     public var persistence = "auto"
     /// TCP ports of alpha and beta for NBD; `nil`: Unix sockets.
     public var nbdPorts: (UInt16, UInt16)?
@@ -61,8 +64,8 @@ public final class LocalCluster: Sendable {
         var text = """
             cluster: local
             coordinator: {type: file, path: run/coordinator}
-            heartbeat: {interval: 100ms, timeout: 500ms}
-            lease: 1s
+            heartbeat: {interval: 100ms, timeout: \(options.silenceMillis)ms}
+            lease: \(options.leaseMillis)ms
             doubt: 2s
             fence: {type: process}
             nodes:
@@ -141,7 +144,7 @@ public final class LocalCluster: Sendable {
         process.standardError = output
         process.standardOutput = output
         process.standardInput = FileHandle.nullDevice
-        try process.run()
+        try process.runReachable()
         processes.withLock { $0[node] = process }
     }
 
@@ -248,6 +251,19 @@ public final class LocalCluster: Sendable {
     }
 
     public func mediumPath(_ volume: String = "vol0") -> String { "\(folder)/run/\(volume).img" }
+}
+
+extension Process {
+    /// `run`, with no signal blocked in the child: it has the mask of the thread that starts it, and the threads of a dispatch queue
+    /// or a task block SIGTERM and SIGALRM.
+    public func runReachable() throws {
+        var none = sigset_t()
+        var before = sigset_t()
+        sigemptyset(&none)
+        pthread_sigmask(SIG_SETMASK, &none, &before)
+        defer { pthread_sigmask(SIG_SETMASK, &before, nil) }
+        try run()
+    }
 }
 
 /// Where the executables of this build are: beside the one that is running.

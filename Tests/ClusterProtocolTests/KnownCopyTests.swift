@@ -40,16 +40,18 @@ struct KnownCopyTests {
         #expect(claim.members[Self.alpha]?.generation == 4 && claim.phase == .claimed)
     }
 
-    @Test("S20: a mirror answers an owner only when its start is counted")
-    func countedBeforeItMirrors() {
+    @Test("S20: a mirror answers an owner only when its start is counted", arguments: [false, true])
+    func countedBeforeItMirrors(triesAgain: Bool) {
         let rig = Rig(Self.beta)
         let record = record(of: Self.beta, generation: 3)
         let enlisting = rig.start(local: Self.local, generation: 4, record)
         let request = AttachRequest(
             group: GroupID("g0"), from: Self.alpha, epoch: Epoch(5), logUUID: Rig.logUUID, incarnation: Incarnation(5),
             head: .zero, acknowledged: .zero, ringBytes: 1 << 20)
-        #expect(rig.take(.attachRequested(request)) == [])
         #expect(enlisting.swap != nil)
+        if triesAgain { rig.take(.coordinatorFailed("away")) }
+        let out = rig.take(.attachRequested(request))
+        #expect(triesAgain ? out.count == 1 && out.swap == enlisting.swap : out == [])
         #expect(rig.take(.swapped(.won)) == [.acceptAttach(request, generation: 4)])
     }
 

@@ -56,6 +56,18 @@ struct OwnerTests {
         #expect(rig.machine.state(rig.now) == .mirrored && needs(rig) && allowed(rig))
     }
 
+    @Test("A2, S13: whom the record counts must hold what is acknowledged, though the owner's link does not say so")
+    func countedByTheRecord() throws {
+        let rig = Rig.owner()
+        #expect(allowed(rig) && !needs(rig))
+        var late = try #require(rig.machine.record)
+        late.version += 1
+        late.members[Rig.beta] = GroupRecord.Member(role: .inSync, pool: Rig.pool(Rig.beta), generation: 1)
+        rig.take(.renewed(startedAt: rig.now, record: late))
+        #expect(rig.machine.record == late && rig.machine.isOwner)
+        #expect(needs(rig))
+    }
+
     @Test func aJoinWhoseRailIsLostIsNotMadeAgain() {
         let rig = Rig.owner()
         rig.attach()

@@ -9,13 +9,13 @@ import Testing
 extension Cluster {
     @Suite(.serialized) struct ClientToolTests {
         private static let tcp: LocalClusterOptions = {
-            var options = LocalClusterOptions()
+            var options = LocalClusterOptions.patient
             do { options.nbdPorts = (try LocalCluster.freePort(), try LocalCluster.freePort()) } catch {}
             return options
         }()
 
         @Test(arguments: [false, true]) func nbdinfoSeesWhatIsOffered(_ overTCP: Bool) async throws {
-            try await withCluster(overTCP ? Self.tcp : LocalClusterOptions()) { cluster in
+            try await withCluster(overTCP ? Self.tcp : .patient) { cluster in
                 let (owner, mirror) = try cluster.roles()
                 let info = try succeed("nbdinfo", cluster.nbdURI(of: owner))
                 for line in [

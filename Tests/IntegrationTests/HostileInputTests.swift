@@ -16,7 +16,7 @@ extension Cluster {
 
         @Test(arguments: ["NBD", "mirror", "admin"])
         func nodesStandGarbage(_ door: String) async throws {
-            var options = LocalClusterOptions()
+            var options = LocalClusterOptions.patient
             options.mirrorPorts = (try LocalCluster.freePort(), try LocalCluster.freePort())
             try await withCluster(options) { cluster in
                 let owner = try cluster.roles().owner
@@ -78,7 +78,7 @@ extension Cluster {
             #expect(try twinlog(cluster, "check-config").code == 0)
             let good = try String(contentsOfFile: cluster.configurationPath, encoding: .utf8)
             for (from, to, key) in [
-                ("cluster: local", "cluster: local\nspeed: 9", "speed"), ("lease: 1s", "lease: soon", "lease"),
+                ("cluster: local", "cluster: local\nspeed: 9", "speed"), ("doubt: 2s", "doubt: soon", "doubt"),
                 ("on-mirror-loss: degrade", "topology: replicated", "topology"), ("type: file", "type: etcd", "type"),
                 ("heartbeat: {", "heartbeat: [", "cluster.yaml"),
             ] {

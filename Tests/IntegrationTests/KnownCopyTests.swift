@@ -181,7 +181,7 @@ extension Cluster {
 
         @Test("C6, O16: with `stall`, a mirror that lost its log is counted out, begun anew, and the group goes on")
         func lostLog() async throws {
-            var options = LocalClusterOptions()
+            var options = LocalClusterOptions.patient
             options.onMirrorLoss = "stall"
             try await withCluster(options) { cluster in
                 let (owner, mirror) = try cluster.roles()

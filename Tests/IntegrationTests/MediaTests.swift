@@ -50,7 +50,7 @@ extension Cluster {
             "O9, S18: two media exchanged on one node: both say so, and after the owner's death no volume has another's bytes"
         )
         func exchanged() async throws {
-            var options = LocalClusterOptions()
+            var options = LocalClusterOptions.patient
             options.crossed = true
             try await withCluster(options) { cluster in
                 try await cluster.waitUntilMirrored("g1")

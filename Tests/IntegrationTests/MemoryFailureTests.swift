@@ -11,7 +11,7 @@ import Testing
 extension Cluster {
     @Suite(.serialized) struct MemoryFailureTests {
         private static let options: LocalClusterOptions = {
-            var options = LocalClusterOptions()
+            var options = LocalClusterOptions.patient
             options.logBytes = 4 << 20
             return options
         }()

@@ -55,7 +55,7 @@ extension Cluster {
         }
 
         @Test func twoGroupsCrossAndEachSurvivesTheOthersOwner() async throws {
-            var options = LocalClusterOptions()
+            var options = LocalClusterOptions.patient
             options.crossed = true
             try await withCluster(options) { cluster in
                 try await cluster.waitUntilMirrored("g1")
@@ -128,7 +128,7 @@ extension Cluster {
         }
 
         @Test func statusTellsTheTruthInItsExitCode() async throws {
-            try await withCluster { cluster in
+            try await withCluster(LocalClusterOptions()) { cluster in
                 let (owner, mirror) = try cluster.roles()
                 let good = try twinlog(cluster, "status", "--json")
                 #expect(good.code == 0)

@@ -16,7 +16,7 @@ extension Cluster {
         private let payload = ByteBuffer(repeating: 0xA5, count: 8192)
 
         @Test func withTheMirrorStoppedNothingIsAcknowledgedUntilItIsDisqualified() async throws {  // S1, S13
-            try await withCluster { cluster in
+            try await withCluster(LocalClusterOptions()) { cluster in
                 let (owner, mirror) = try cluster.roles()
                 let client = try await cluster.connect(to: owner)
                 try await client.write(offset: 0, payload)
@@ -209,7 +209,7 @@ extension Cluster {
         }
 
         @Test func aFullLogDelaysWritersAndNothingElse() async throws {  // S6
-            var options = LocalClusterOptions()
+            var options = LocalClusterOptions.patient
             options.logBytes = 4 << 20
             try await withCluster(options) { cluster in
                 let (owner, _) = try cluster.roles()

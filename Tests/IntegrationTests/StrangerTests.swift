@@ -99,7 +99,7 @@ extension Cluster {
 
         @Test("C6, O16: a mirror that lost its log says so, is counted out and begun anew, with `stall` too")
         func lostLog() async throws {
-            var options = LocalClusterOptions()
+            var options = LocalClusterOptions.patient
             options.onMirrorLoss = "stall"
             try await withCluster(options) { cluster in
                 let (owner, mirror) = try cluster.roles()
@@ -132,7 +132,7 @@ extension Cluster {
                 #expect(try twinlog(cluster, "init-keys", path).code == 0)
                 #expect(try twinlog(cluster, "init-keys", path).code == 1, "never made over one that is there")
                 let text = try String(contentsOfFile: cluster.configurationPath, encoding: .utf8)
-                try text.replacingOccurrences(of: "lease: 1s", with: "lease: 1s\nsecurity: {psk-file: psk}")
+                try text.replacingOccurrences(of: "doubt: 2s", with: "doubt: 2s\nsecurity: {psk-file: psk}")
                     .write(toFile: cluster.configurationPath, atomically: true, encoding: .utf8)
                 #expect(chmod(path, 0o644) == 0)
                 let refused = try run(

@@ -16,9 +16,20 @@ enum Cluster {}
 
 let eventLoops = MultiThreadedEventLoopGroup.singleton
 
+extension LocalClusterOptions {
+    /// A node that only has to wait for the processor is not taken for dead. Who stops a node takes `LocalClusterOptions()`, whose
+    /// silence is short.
+    static let patient: Self = {
+        var options = Self()
+        options.silenceMillis = 3000
+        options.leaseMillis = 3000
+        return options
+    }()
+}
+
 /// Starts both nodes, waits until they mirror, runs `body`, removes everything.
 func withCluster(
-    _ options: LocalClusterOptions = LocalClusterOptions(), in parent: String = "/dev/shm", started: Bool = true,
+    _ options: LocalClusterOptions = .patient, in parent: String = "/dev/shm", started: Bool = true,
     _ body: (LocalCluster) async throws -> Void
 ) async throws {
     let cluster = try LocalCluster(
@@ -155,7 +166,7 @@ func run(_ command: String..., folder: String? = nil, seconds: Int = 60) throws 
     process.standardOutput = pipe
     process.standardError = pipe
     process.standardInput = FileHandle.nullDevice
-    try process.run()
+    try process.runReachable()
     let output = try pipe.fileHandleForReading.readToEnd() ?? Data()
     process.waitUntilExit()
     return Finished(code: process.terminationStatus, output: String(decoding: output, as: UTF8.self))

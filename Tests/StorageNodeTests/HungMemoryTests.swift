@@ -24,7 +24,7 @@ struct HungMemoryTests {
 
     @Test("S13: a mirror that lives and makes nothing durable is counted out, and comes back when it does again")
     func hungMirror() async throws {
-        try await PairRig.run(groups: Self.group, in: "/tmp") { on in
+        try await PairRig.run(groups: Self.group, timeout: "400ms", in: "/tmp") { on in
             guard try await on({ $0.beta.pool.persistence == .msync }) else {
                 return print("skipped: /tmp is in memory here, not on a disk")
             }

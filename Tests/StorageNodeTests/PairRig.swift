@@ -42,8 +42,9 @@ final class PairRig {
     }
 
     /// Starts both nodes with `groups`, runs `body`, stops them. `betaText` makes beta's configuration of the common one.
+    /// `timeout` is what a busy machine does not reach; a test of silence names a shorter one.
     static func run(
-        groups: String, in parent: String = "/dev/shm", betaText: (String) -> String = { $0 },
+        groups: String, timeout: String = "5s", in parent: String = "/dev/shm", betaText: (String) -> String = { $0 },
         seams: @escaping @Sendable (NodeID) -> ServerNode.Seams = { _ in ServerNode.Seams() },
         _ body: (Runner) async throws -> Void
     ) async throws {
@@ -58,8 +59,8 @@ final class PairRig {
         let text = """
             cluster: demo
             coordinator: {type: file, path: coordinator}
-            heartbeat: {interval: 20ms, timeout: 400ms}
-            lease: 1s
+            heartbeat: {interval: 20ms, timeout: \(timeout)}
+            lease: 10s
             doubt: 2s
             nodes:
             \(try node("alpha"))
