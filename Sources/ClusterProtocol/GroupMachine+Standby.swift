@@ -201,17 +201,20 @@ extension GroupMachine {
         claim.owner = me
         var holders = record.holders
         if canTakeBack(record) {
+            // Whoever was only given the group is as complete: an operator can still go back there.
+            claim.previousHolders = record.setsAsideLog ? [] : holders.filter { !record.previousHolders.contains($0) }
             holders = record.previousHolders
-            claim.previousHolders = []
             claim.setsAsideLog = false
         } else if record.replayed != nil {
             holders = [me]
         } else if forced, !holds(me, in: record) {
-            if claim.previousHolders.isEmpty { claim.previousHolders = holders.filter { $0 != me } }
+            // An earlier claim by force has put a log among the holders that is not complete. Nor is this node's.
+            let complete = record.setsAsideLog ? record.previousHolders : holders
+            claim.previousHolders = complete.filter { $0 != me }
             holders = [me]
             claim.setsAsideLog = true
-            claim.members[me] = GroupRecord.Member(
-                role: .out, pool: settings.pool, incarnation: local?.incarnation ?? .none)
+            // Of no incarnation: whatever log is here is set aside, also one that an owner was about to begin anew.
+            claim.members[me] = GroupRecord.Member(role: .out, pool: settings.pool)
         }
         let generation = claim.members[me]?.pool == settings.pool ? freshGeneration(in: record) : standing.generation
         claim.members[me, default: GroupRecord.Member(role: .out, pool: settings.pool)].generation = generation

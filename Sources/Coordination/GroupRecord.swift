@@ -120,7 +120,8 @@ public struct GroupRecord: Hashable, Sendable {
     public var phase: Phase
     /// Everybody who took part, the owner among them.
     public var members: [NodeID: Member]
-    /// While claimed by force: who was complete before. A claim by one of them needs no force. Sorted; empty otherwise.
+    /// While claimed by force, or given away by a node whose log is in doubt: who was complete before. A claim by one of them needs no
+    /// force. Sorted; empty otherwise.
     public var previousHolders: [NodeID] = []
     /// While claimed: who must be confirmed dead before recovery; the confirmed ones stay for a while, for people.
     public var fences: [Fence]

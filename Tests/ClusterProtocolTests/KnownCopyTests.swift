@@ -205,6 +205,63 @@ struct KnownCopyTests {
         }
     }
 
+    /// The group is given to beta because of what alpha's log is like.
+    private func givenAway() -> GroupRecord {
+        var given = Rig.record(owner: Self.beta, epoch: 6, phase: .claimed, holders: [Self.beta], incarnation: 5)
+        given.previousHolders = [Self.alpha]
+        given.ownerProcess = nil
+        return given
+    }
+
+    @Test(
+        "S9, A7: who gave the group away without its log and claims it by force sets its log aside in every later start"
+    )
+    func forcedByWhoGaveAway() throws {
+        let another = UUID128(high: 9, low: 9)
+        let older = LocalLog(logUUID: Rig.logUUID, incarnation: Incarnation(3))
+        let forcing = Rig(Self.alpha, pid: 2, pool: another)
+        forcing.start(local: older, givenAway())
+        let forced = try #require(forcing.command(.takeOver(force: true)).swap)
+        #expect(forced.setsAsideLog && forced.previousHolders == [Self.beta] && forced.holders == [Self.alpha])
+
+        let again = Rig(Self.alpha, pid: 3, pool: another)
+        let claim = try #require(again.start(local: older, forced).swap)
+        #expect(claim.setsAsideLog && claim.previousHolders == [Self.beta])
+        for event in [Event.swapped(.won), Rig.fenced, .mediaLocked([:])] { again.take(event) }
+        #expect(again.take(.sealed) == [.setLogAside], "the older log would be written over newer data")
+    }
+
+    @Test("A7: a claim by force goes on after a restart, though an owner was about to begin the log here anew")
+    func forcedWhileTheMirrorIsPrepared() throws {
+        let record = Rig.record(owner: Self.beta, holders: [Self.beta])
+        let older = LocalLog(logUUID: Rig.logUUID, incarnation: Incarnation(3))
+        let forcing = Rig(Self.alpha)
+        forcing.start(local: older, record)
+        let request = AttachRequest(
+            group: GroupID("g0"), from: Self.beta, epoch: Epoch(5), logUUID: Rig.logUUID, incarnation: Incarnation(5),
+            head: .zero, acknowledged: .zero, ringBytes: 1 << 20)
+        forcing.take(.attachRequested(request))
+        forcing.take(.recordRead(record))
+        let forced = try #require(forcing.command(.takeOver(force: true)).swap)
+
+        // The region was never prepared.
+        let again = Rig(Self.alpha, pid: 2)
+        #expect(again.start(local: older, forced).swap?.setsAsideLog == true)
+    }
+
+    @Test("A7: who takes back what it gave away does not make the other complete log worthless")
+    func backAndForth() throws {
+        let first = Rig(Self.alpha, pid: 2)
+        first.start(local: Self.local, givenAway())
+        let back = try #require(first.command(.takeOver(force: false)).swap)
+        #expect(!back.setsAsideLog && back.holders == [Self.alpha] && back.previousHolders == [Self.beta])
+
+        let second = Rig(Self.beta)
+        second.start(local: Self.local, back)
+        let claim = try #require(second.command(.takeOver(force: false)).swap)
+        #expect(!claim.setsAsideLog && claim.holders == [Self.beta] && claim.previousHolders == [Self.alpha])
+    }
+
     @Test("A4: of a log that the recovery tool wrote to the medium no copy counts: whoever claims sets its own aside")
     func replayed() throws {
         var record = record(generation: 1)

@@ -110,7 +110,7 @@ final class Faults {
     private func failMemory(of node: SimNode) {
         let other = world.nodes[1 - node.index]
         guard let process = node.process, !process.isDying, let record = world.coordinator.record,
-            !record.isHolder(other.name) || record.members[other.name]?.pool == other.pool
+            !record.isHolder(other.name) || record.members[other.name]?.pool == other.pool && !other.holdsOlderCopy
         else { return }
         world.coverage.memoriesFailed += 1
         world.note("memory of \(process.name) fails")
@@ -170,9 +170,9 @@ final class Faults {
     private func isSpare(_ node: SimNode) -> Bool {
         let other = world.nodes[1 - node.index]
         guard node.process == nil, let record = world.coordinator.record, record.isHolder(other.name),
-            let member = record.members[other.name], member.pool == other.pool, !record.setsAsideLog
+            record.members[other.name]?.pool == other.pool, !record.setsAsideLog
         else { return false }
-        return member.generation <= other.standing.generation && other.process?.hasMemoryFailed != true
+        return !other.holdsOlderCopy && other.process?.hasMemoryFailed != true
     }
 
     /// An older copy of the node's pool takes its place (S20). One of the same start has no mark of its age.
@@ -186,6 +186,7 @@ final class Faults {
                 world.note("\(node.name) gets an older copy of its pool, of start \(image.standing.generation)")
                 world.coverage.poolsRolledBack += 1
                 node.contents = image
+                node.holdsOlderCopy = true
             }
             restart(node)
         }
@@ -243,6 +244,7 @@ final class Faults {
                 world.coverage.poolsLost += 1
                 node.pool = UUID128.random(using: &world.random)
                 node.region = nil
+                node.holdsOlderCopy = false
                 node.standing = LocalStanding(generation: 0, counted: 0, epoch: .none)
             }
             restart(node)

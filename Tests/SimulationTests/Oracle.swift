@@ -111,7 +111,7 @@ final class Oracle {
         for holder in world.coordinator.holders() {
             guard let node = world.nodes.first(where: { $0.name == holder }),
                 let member = world.coordinator.record?.members[holder], member.pool == node.pool,
-                member.generation <= node.standing.generation
+                !node.holdsOlderCopy
             else { continue }
             expectHolds(node, "after \(occasion())")
         }
@@ -174,6 +174,7 @@ final class Oracle {
             } else {
                 expect(
                     world.medium.holder !== process, "S16: \(process.name) gives the group away and holds the medium")
+                claimedOver.removeAll { $0 == process.identity }
             }
         }
     }
@@ -195,6 +196,10 @@ final class Oracle {
             }
         } else if let old, new.inSync.count > old.inSync.count {
             world.coverage.catchUps += 1
+            // One that attached since it became an older copy was compared from its head on.
+            for node in world.nodes where new.isHolder(node.name) && node.process?.mirrorTarget != nil {
+                node.holdsOlderCopy = false
+            }
         } else if let old, new.inSync.count < old.inSync.count {
             world.coverage.degrades += 1
         }

@@ -276,6 +276,7 @@ extension SimProcess {
         }
         node.region = RegionModel(
             role: .mirror, logUUID: request.logUUID, incarnation: request.incarnation, start: request.head)
+        node.holdsOlderCopy = false
         return false
     }
 

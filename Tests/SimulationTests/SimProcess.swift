@@ -296,6 +296,7 @@ final class SimProcess {
         step(world.random.between(1, 10) * millisecond) { [self] done in
             node.note(generation: generation, epoch: Epoch(incarnation.rawValue))
             node.region = RegionModel(role: .owner, logUUID: logUUID, incarnation: incarnation, start: start)
+            node.holdsOlderCopy = false
             mirrorTarget = nil
             owner = OwnerModel(self, incarnation: incarnation, start: start)
             done(.logOpened)

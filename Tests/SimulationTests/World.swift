@@ -23,6 +23,8 @@ final class SimNode {
     var standing = LocalStanding(generation: 0, counted: 0, epoch: .none)
     /// A copy of the pool as it was at some time.
     var image: PoolImage?
+    /// The pool is an older copy, and the log in it was not begun anew since. A start counts it up, and may reach what was counted.
+    var holdsOlderCopy = false
     var process: SimProcess?
     var starts: Int32 = 0
     /// How much faster than true time this node's clock runs.
