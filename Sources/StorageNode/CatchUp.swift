@@ -1,7 +1,4 @@
-// What a mirror lacks when it attaches is shipped to it anew, and has rested in the log since it was appended: it may have rotted. The
-// mirror may hold the only good copy of it. So every record of it passes its checks before it is shipped, some MiB ahead of the
-// shipping and on a thread; one that fails is healed first, from the mirror itself if that kept its region (S5, S14, S26). What
-// was appended after the attachment ships without that.
+// Checks and heals for a mirror's catch-up (ClusterProtocol/CatchUp.swift): the records are read on a thread, part by part.
 
 internal import ClusterProtocol
 internal import LogModel
@@ -9,22 +6,10 @@ internal import NIOCore
 internal import NIOPosix
 internal import WriteLog
 
-struct CatchUp {
-    /// What is checked beyond what is shipped: as much as fills the rail's window while the next part is checked.
-    static let aheadBytes: UInt64 = 8 << 20
+extension CatchUp {
     static let partBytes: UInt64 = 4 << 20
     /// From a catch-up that had to stop to the next dial: it would stop there again, unless one of the copies is replaced.
     static let pause = TimeAmount.seconds(10)
-
-    /// Tells the answers of one attachment from those of the next.
-    let number: UInt64
-    /// The end of the log when the mirror attached.
-    let end: LSN
-    /// Everything below has passed its checks and may be shipped.
-    var checked: LSN
-    var isChecking = false
-    /// Found damaged, and healed: damage there again is memory that does not keep what is stored.
-    var healedAt: LSN?
 }
 
 /// Why a catch-up stopped.
@@ -51,32 +36,32 @@ extension OwnerLog {
     /// `nil` if the mirror that holds everything below `durable` lacks nothing.
     func beginCatchUp(from durable: LSN) -> CatchUp? {
         attachments += 1
-        let end = log.published
-        guard max(durable, destage.head) < end else { return nil }
-        let start = durable <= destage.head ? destage.head : log.startOfRecord(with: durable) ?? destage.head
-        return CatchUp(number: attachments, end: end, checked: start)
+        let head = destage.head, end = log.published
+        let start = head < durable && durable < end ? log.startOfRecord(with: durable) : nil
+        return CatchUp(durable: durable, startOfRecord: start, head: head, end: end)
     }
 
     /// Checks the next part, if it is time for that.
     func continueCatchUp() {
-        guard let attached = mirror, let catchUp = attached.catchUp, !catchUp.isChecking else { return }
-        // What is on the medium already is not shipped.
-        let from = max(catchUp.checked, destage.head)
-        guard from < catchUp.end else {
+        guard let shipped = mirror?.session.shipped else { return }
+        switch mirror?.catchUp?.next(head: destage.head, shipped: shipped) {
+        case .none, .wait: return
+        case .done:
             mirror?.catchUp = nil
             stoppedCatchUp = nil
-            return
+        case .check(let from): check(from: from)
         }
-        guard from.rawValue < attached.session.shipped.rawValue + CatchUp.aheadBytes else { return }
-        mirror?.catchUp?.isChecking = true
-        let log = log, end = catchUp.end
+    }
+
+    private func check(from: LSN) {
+        guard let end = mirror?.catchUp?.end else { return }
+        let log = log, attachment = attachments
         // The part is neither given back nor overwritten while it is read.
         let read = destage.beginRead()
         threads.memory.runIfActive(eventLoop: eventLoop) { CheckedPart.check(log, from: from, to: end) }
             .assumeIsolated().whenComplete { [self] result in
                 endRead(read)
-                guard mirror?.catchUp?.number == catchUp.number else { return }
-                mirror?.catchUp?.isChecking = false
+                guard attachment == attachments, mirror?.catchUp != nil else { return }
                 switch result {
                 case .success(let part): didCheck(part)
                 // The threads have ended, and the process with them.
@@ -86,26 +71,30 @@ extension OwnerLog {
     }
 
     private func didCheck(_ part: CheckedPart) {
-        mirror?.catchUp?.checked = part.end
-        if let damage = part.damage, damage.from >= destage.head { healForCatchUp(damage) }
+        let finding = mirror?.catchUp?.didCheck(
+            upTo: part.end, isDamaged: part.damage != nil, head: destage.head)
+        if let damage = part.damage {
+            switch finding {
+            case .none, .goOn: break
+            case .heal: healForCatchUp(damage)
+            case .stop:
+                stopCatchUp(
+                    at: damage.from, "the log at LSN \(damage.from) is damaged again as soon as it is healed")
+            }
+        }
         schedulePump()
     }
 
     private func healForCatchUp(_ damage: DamagedRange) {
-        guard mirror?.catchUp?.healedAt != damage.from else {
-            return stopCatchUp(
-                at: damage.from, "the log at LSN \(damage.from) is damaged again as soon as it is healed")
-        }
-        let number = mirror?.catchUp?.number
-        mirror?.catchUp?.isChecking = true
+        let attachment = attachments
         heal(damage) { [self] outcome in
-            guard let number, mirror?.catchUp?.number == number else { return }
-            mirror?.catchUp?.isChecking = false
-            switch outcome {
-            case .healed: mirror?.catchUp?.healedAt = damage.from
-            case .interrupted: break
-            case .lost(let reason): stopCatchUp(at: damage.from, reason)
+            guard attachment == attachments, mirror?.catchUp != nil else { return }
+            if case .healed = outcome {
+                mirror?.catchUp?.didHeal(at: damage.from)
+            } else {
+                mirror?.catchUp?.didHeal(at: nil)
             }
+            if case .lost(let reason) = outcome { stopCatchUp(at: damage.from, reason) }
             schedulePump()
         }
     }

@@ -43,12 +43,6 @@ final class OwnerLog {
         var catchUp: CatchUp?
     }
 
-    /// What the last session knew of its mirror's copy.
-    private struct Detached {
-        var durable: LSN
-        var head: LSN
-    }
-
     let log: WriteLog
     let media: [VolumeID: any Medium]
     /// Those of `media` that batches are in.
@@ -73,12 +67,10 @@ final class OwnerLog {
     var issued = CircularBuffer<Issued>()
     let requests = RequestQueue()
     var mirror: Attached?
-    /// Of the mirror that is not attached now. True of the one copy that its last session was with: it ends with the next session, whatever
-    /// pool that is with, and as soon as the record does not count that copy (S13).
-    private var detached: Detached?
+    private var knowledge: MirrorKnowledge
+    /// Tells the answers of one attachment from those of the next.
     var attachments: UInt64 = 0
     var stoppedCatchUp: StoppedCatchUp?
-    private let start: LSN
 
     /// Requests are carried out; otherwise they wait.
     var isServing = false
@@ -114,7 +106,7 @@ final class OwnerLog {
         acknowledgement = Acknowledgement(start)
         acknowledgedWriteEnd = start
         destage = DestageMachine(start: start)
-        self.start = start
+        knowledge = MirrorKnowledge(start: start)
     }
 
     var acknowledged: LSN { acknowledgement.acknowledged }
@@ -155,10 +147,9 @@ final class OwnerLog {
         onQuiet = body
     }
 
-    /// The mirror says that it holds everything below `durable`. Of its head nothing is known before it is told one: whatever an
-    /// earlier session knew was true of another region, perhaps of another pool.
+    /// The mirror says that it holds everything below `durable`.
     func attach(_ queuePair: any QueuePair, key: RegionKey, durable: LSN, isKept: Bool) {
-        let session = MirrorSession(durable: durable, mirrorHead: start, head: destage.head)
+        let session = knowledge.session(durable: durable, head: destage.head)
         mirror = Attached(
             queuePair: queuePair, key: key, isKept: isKept, session: session, catchUp: beginCatchUp(from: durable))
         mediumProof.begin()
@@ -166,7 +157,7 @@ final class OwnerLog {
     }
 
     func detachMirror() {
-        if let session = mirror?.session { detached = Detached(durable: session.durable, head: session.mirrorHead) }
+        if let session = mirror?.session { knowledge.ended(session) }
         mirror = nil
         scrub.asked = nil
         scrub.repairs = []
@@ -208,8 +199,7 @@ final class OwnerLog {
         finishDrains()
     }
 
-    /// `nil` while nothing is known of a copy that the record counts: what needs the mirror waits then.
-    var mirrorDurable: LSN? { mirror?.session.durable ?? detached?.durable }
+    var mirrorDurable: LSN? { knowledge.durable(mirror?.session) }
 
     private func ship() {
         guard var attached = mirror else { return }
@@ -266,7 +256,7 @@ final class OwnerLog {
 
     private func acknowledge(_ durable: LSN) {
         let rule = authority.rule()
-        if !rule.needsMirror { detached = nil }
+        if !rule.needsMirror { knowledge.notCounted() }
         // A persist that was on its way when another failed may have been told nothing of it (S8).
         let isSound = log.region.memoryFault == nil && persistFailure == nil
         let moved = acknowledgement.update(
@@ -284,9 +274,9 @@ final class OwnerLog {
     }
 
     func reclaim() {
-        let mirrorHead = mirror?.session.mirrorHead ?? detached?.head ?? start
         let mirrorCounts = mirror != nil || authority.rule().needsMirror
-        log.setReclaimLimit(destage.reclaimLimit(mirrorHead: mirrorHead, mirrorCounts: mirrorCounts))
+        log.setReclaimLimit(
+            destage.reclaimLimit(mirrorHead: knowledge.head(mirror?.session), mirrorCounts: mirrorCounts))
     }
 
     func finishDrains() {
