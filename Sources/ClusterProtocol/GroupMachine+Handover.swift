@@ -114,11 +114,10 @@ extension GroupMachine {
             }
             if !handover.toPeer && (acknowledgementRule.needsMirror || !acknowledgementRule.allowed) {
                 leaveUndrained("\(settings.peer) is not there to acknowledge; the log is left as it is", now, &out)
-            }
-            if handover.toPeer && now >= handover.since + Self.drainLimit {
-                let reason =
-                    "not everything in the log is on the medium in time; \(settings.peer) gets the group and replays its own"
-                leaveUndrained(reason, now, &out)
+            } else if now >= handover.since + (handover.toPeer ? Self.drainLimit : settings.drainAloneLimit) {
+                let rest =
+                    handover.toPeer ? "\(settings.peer) gets the group and replays its own" : "the log is left as it is"
+                leaveUndrained("not everything in the log is on the medium in time; \(rest)", now, &out)
             }
         case .releasing(let since):
             if handover.toPeer && now >= since + settings.releaseLimit { evacuate(now, &out) }

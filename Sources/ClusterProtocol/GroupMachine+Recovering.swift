@@ -234,8 +234,10 @@ extension GroupMachine {
         role = .recovering(recovering)
         guard record?.isHolder(settings.peer) == true else {
             out.append(.releaseMedia)
+            let way = wayBack.map { "\($0); " } ?? ""
             return block(
-                Block(reason: "\(reason); `twinlog-recover heal` or `replay --salvage` bring out what is sound"), &out)
+                Block(reason: "\(reason); \(way)`twinlog-recover heal` or `replay --salvage` bring out what is sound"),
+                &out)
         }
         var recovering = recovering
         out.append(.report(Report("log-corrupt", "\(reason); \(settings.peer) holds everything and gets the group")))

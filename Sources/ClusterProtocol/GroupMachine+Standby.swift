@@ -44,13 +44,17 @@ extension GroupMachine {
             let old = record.ownerProcess == settings.process ? nil : record.ownerProcess
             swap(to: givenAway(record, isSource: false, fencing: old), .giveAway, now, &out)
         } else {
-            let way = record.previousHolders.first { $0 != me }
-                .map { "go back to \($0)'s log with `twinlog takeover --on \($0)`" }
             let reason =
                 "\(whatIsMissing(record)), and no other log is complete; bring back the right pool, or "
-                + (way ?? "decide with `twinlog takeover --force`")
+                + (wayBack ?? "decide with `twinlog takeover --force`")
             block(Block(reason: reason), &out)
         }
+    }
+
+    /// What an operator can do about a claim that was not published, where another log was complete before it.
+    var wayBack: String? {
+        record?.previousHolders.first { $0 != me }
+            .map { "go back to \($0)'s log with `twinlog takeover --on \($0)`" }
     }
 
     /// Pool and coordinator cannot both be right.

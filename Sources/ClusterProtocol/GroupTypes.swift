@@ -30,6 +30,10 @@ public struct GroupSettings: Sendable {
     /// How long the release of the medium may wait for a call that does not return. When the group is left because of that call
     /// it has lasted for ``mediumLimit`` already; an operator's handover has waited for it while it drained.
     public var releaseLimit: Nanos = 5_000_000_000
+    /// How long a stop with nobody to take over may drain. What is left then stays in the log, for the next start; a medium that fails, or a
+    /// damaged record that only the absent partner has, would keep the process for ever. A GiB takes a disk ten seconds; longer than any
+    /// batch, shorter than what supervisors allow (90 s).
+    public var drainAloneLimit: Nanos = 60_000_000_000
     /// How long the process' other groups may take to leave it before it is fenced: a handover takes well below a second.
     public var evacuationLimit: Nanos = 5_000_000_000
     /// How long a group that was left because of its medium stays where it is: what both nodes cannot write to is not helped by

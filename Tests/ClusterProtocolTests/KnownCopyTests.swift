@@ -256,6 +256,10 @@ struct KnownCopyTests {
         let back = try #require(first.command(.takeOver(force: false)).swap)
         #expect(!back.setsAsideLog && back.holders == [Self.alpha] && back.previousHolders == [Self.beta])
 
+        for event in [Event.swapped(.won), Rig.fenced, .mediaLocked([:]), .sealed] { first.take(event) }
+        first.take(.logCorrupt("it is corrupt"))
+        #expect(first.machine.reason(first.now)?.contains("`twinlog takeover --on beta`") == true)
+
         let second = Rig(Self.beta)
         second.start(local: Self.local, back)
         let claim = try #require(second.command(.takeOver(force: false)).swap)

@@ -437,6 +437,17 @@ struct OwnerTests {
         #expect(rig.take(.mediaReleased).contains(.stopped))
     }
 
+    @Test("A stop with nobody to take over ends though the log does not reach the medium, and leaves it as it is")
+    func stopThatCannotDrain() {
+        let rig = Rig.owner()
+        rig.take(.medium(MediumTrouble(since: rig.now, reason: "it fails", isLogFull: false)))
+        #expect(rig.command(.stop) == [.drain])
+        let limit = rig.machine.settings.drainAloneLimit
+        #expect(!rig.pass(limit - 10 * Rig.heartbeat, renewing: rig.machine.record).contains(.releaseMedia))
+        #expect(rig.pass(20 * Rig.heartbeat, renewing: rig.machine.record).contains(.releaseMedia))
+        #expect(rig.take(.mediaReleased).contains(.stopped))
+    }
+
     @Test("A stop whose group is claimed by the partner meanwhile ends too")
     func stopOvertaken() {
         let rig = Rig.mirrored()
