@@ -82,7 +82,7 @@ extension GroupMachine {
         return nil
     }
 
-    private func whatIsMissing(_ record: GroupRecord) -> String {
+    func whatIsMissing(_ record: GroupRecord) -> String {
         let member = record.members[me]
         switch poolAge(in: record) {
         case .unknownPool: return "this node's pool (\(settings.pool)) is not the one that the coordinator knows"

@@ -23,7 +23,7 @@ extension GroupMachine {
     private func standbyState(_ now: Nanos) -> GroupState {
         guard let record else { return .starting }
         if record.phase == .claimed { return presenceStale(now) ? .unavailable : .replaying }
-        guard presenceStale(now), railSilent(now) else { return record.isHolder(me) ? .mirrored : .degraded }
+        guard presenceStale(now), railSilent(now) else { return holds(me, in: record) ? .mirrored : .degraded }
         return holds(me, in: record) ? .suspecting : .unavailable
     }
 
@@ -53,7 +53,10 @@ extension GroupMachine {
         case .stopped: return "stopped"
         case .standby:
             guard let record else { return "waiting for \(settings.home) to create the group" }
-            guard presenceStale(now) else { return record.isHolder(me) ? takeoverProblem : nil }
+            guard presenceStale(now) else {
+                guard record.isHolder(me) else { return nil }
+                return holds(me, in: record) ? takeoverProblem : whatIsMissing(record)
+            }
             return holds(me, in: record)
                 ? "\(record.owner) gives no sign of life"
                 : "\(record.owner) gives no sign of life, and the log here is out of sync"

@@ -187,6 +187,15 @@ struct KnownCopyTests {
         #expect(rig.command(.forgetCoordinator).refusal?.contains("not the one that the coordinator knows") == true)
     }
 
+    @Test("S20: a standby whose pool is not the counted one does not say that the group is mirrored")
+    func standbyWithAnotherPool() {
+        let rig = Rig(Self.beta, pool: UUID128(high: 9, low: 9))
+        rig.start(Rig.record())
+        rig.take(.heard)
+        #expect(rig.machine.state(rig.now) == .degraded)
+        #expect(rig.machine.reason(rig.now)?.contains("is not the one that the coordinator knows") == true)
+    }
+
     // MARK: A claim by force
 
     @Test("A7: who was complete takes back without force what a forced claim has not published, and replays its log")

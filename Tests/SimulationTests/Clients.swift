@@ -89,15 +89,20 @@ final class Client {
             requestsOut += 1
             let block = Int(world.random.between(0, UInt64(World.blocks) - 1))
             let isRead = world.random.chance(25)
+            let begun = world.now
             world.after(world.networkDelay()) { [self] in
                 session.process.perform { [self] in
                     guard !session.isClosed else { return }
                     if isRead {
-                        session.owner.read(block, session) { _ in self.answered(session) }
+                        session.owner.read(block, session) { stamp in
+                            self.answered(session) { end in
+                                if let stamp { self.world.history.read(block, stamp, begun: begun, end: end) }
+                            }
+                        }
                     } else {
                         session.owner.write(
-                            .init(session: session, block: block, bytes: world.recordBytes()) { _ in
-                                self.answered(session)
+                            .init(session: session, block: block, bytes: world.recordBytes(), begun: begun) { stamp in
+                                self.answered(session) { self.world.history.written(block, stamp, end: $0) }
                             })
                     }
                 }
@@ -107,11 +112,16 @@ final class Client {
         }
     }
 
-    private func answered(_ session: ClientSession) {
-        world.after(world.networkDelay() + world.random.between(0, world.thinkMicros) * microsecond) { [self] in
+    /// The answer arrives if the connection still stands: `heard` gets the time.
+    private func answered(_ session: ClientSession, _ heard: @escaping (UInt64) -> Void) {
+        world.after(world.networkDelay()) { [self] in
             guard session === self.session, !session.isClosed else { return }
-            requestsOut -= 1
-            submit()
+            heard(world.now)
+            world.after(world.random.between(0, world.thinkMicros) * microsecond) { [self] in
+                guard session === self.session, !session.isClosed else { return }
+                requestsOut -= 1
+                submit()
+            }
         }
     }
 

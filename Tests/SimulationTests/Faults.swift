@@ -12,6 +12,8 @@ final class Faults {
     /// Faults that come one after another need the time to be seen through.
     private var restsUntil: UInt64 = 0
     private var imageOfRecord: GroupRecord?
+    /// An operator has stopped both nodes, or is about to.
+    private(set) var isBeingHealed = false
 
     init(_ world: World) {
         self.world = world
@@ -30,7 +32,7 @@ final class Faults {
 
     private func inject() {
         let node = world.nodes[Int(world.random.between(0, 1))]
-        switch world.random.between(0, 119) {
+        switch world.random.between(0, 139) {
         case 100..<103: pauseBoth()
         case 103..<106: node.image = node.contents
         case 106..<109: rollBack(node)
@@ -41,6 +43,9 @@ final class Faults {
         case 112..<116: rollBackCoordinator()
         case 116..<118: failMemory(of: node)
         case 118: force(node)
+        case 120..<132: rot(node)
+        case 132..<136: jump(node)
+        case 136..<138: hangMemory(of: node)
         case 0..<13: kill(node)
         case 13..<16: hangMemory(of: node)
         case 16..<19: world.nodes.forEach(kill)
@@ -69,7 +74,7 @@ final class Faults {
 
     private func restart(_ node: SimNode) {
         world.after(world.random.between(10, 2500) * millisecond) { [self] in
-            if !isOver, node.process == nil { world.start(node) }
+            if !isOver, node.process == nil, !isBeingHealed { world.start(node) }
         }
     }
 
@@ -102,7 +107,7 @@ final class Faults {
         let other = world.nodes[1 - node.index]
         if other.process == nil { world.start(other) }
         world.after(world.random.between(1, 1500) * millisecond) { [self] in
-            if !isOver { command(.takeOver(force: false), to: other) }
+            if !isOver, world.now >= restsUntil { command(.takeOver(force: false), to: other) }
         }
     }
 
@@ -110,14 +115,89 @@ final class Faults {
     private func failMemory(of node: SimNode) {
         let other = world.nodes[1 - node.index]
         guard let process = node.process, !process.isDying, let record = world.coordinator.record,
-            !record.isHolder(other.name) || record.members[other.name]?.pool == other.pool && !other.holdsOlderCopy
+            !record.isHolder(other.name) || record.members[other.name]?.pool == other.pool && !other.holdsOlderCopy,
+            other.region?.hasRot != true
         else { return }
         world.coverage.memoriesFailed += 1
         world.note("memory of \(process.name) fails")
         process.hasMemoryFailed = true
+        node.memoryFailedAt = world.now
         world.after(world.random.between(500, 4000) * millisecond) { [self] in
             if !isOver, node.process === process { kill(node) }
         }
+    }
+
+    /// Its boot clock goes on while the machine sleeps, its timers do not. Two processes on one host sleep together.
+    private func jump(_ node: SimNode) {
+        world.coverage.clockJumps += 1
+        let length = world.random.between(100, 5000) * millisecond
+        for sleeper in world.seesDeath ? world.nodes : [node] {
+            world.note("\(sleeper.name) has slept for \(length / millisecond) ms")
+            sleeper.slept += length
+        }
+    }
+
+    /// A line of a record, while the other node holds the record too and nothing is known against that copy.
+    private func rot(_ node: SimNode) {
+        let other = world.nodes[1 - node.index]
+        guard let mine = node.region, let theirs = other.region, mine.logUUID == theirs.logUUID,
+            mine.incarnation == theirs.incarnation, other.memoryFailedAt == nil, !other.holdsOlderCopy,
+            !isBeingHealed, world.coordinator.record?.members[other.name]?.pool == other.pool
+        else { return }
+        let end = mine.judgeable
+        let candidates = mine.records.filter { record in
+            record.lsn >= mine.head && record.end <= end && record.isSound
+                && theirs.record(at: record.lsn).map { $0.isSound && $0.isCopy(of: record) } == true
+        }
+        guard !candidates.isEmpty else { return }
+        let record = candidates[Int(world.random.between(0, UInt64(candidates.count) - 1))]
+        world.coverage.recordsRotten += 1
+        world.note("the record at LSN \(record.lsn) rots at \(node.name)")
+        node.region?.rot(
+            record.lsn, at: record.lsn + world.random.between(0, record.bytes / LSN.alignment - 1) * LSN.alignment)
+    }
+
+    /// A node is blocked by a damaged log. Its message names the ways out, and the operator takes the first that is open: back to the
+    /// other log where that was complete; else both nodes are stopped, `twinlog-recover heal` is run, and they are started again.
+    func blocked(byDamageAt node: SimNode) {
+        guard !isBeingHealed else { return }
+        isBeingHealed = true
+        world.after(200 * millisecond) { [self] in
+            let other = world.nodes[1 - node.index]
+            if world.coordinator.record?.previousHolders.contains(other.name) == true {
+                isBeingHealed = false
+                if other.process == nil { world.start(other) }
+                return goBack(to: other, until: world.now + 20 * second)
+            }
+            for process in world.nodes.compactMap(\.process) { world.kill(process) }
+            healWhenStopped(node)
+        }
+    }
+
+    private func goBack(to node: SimNode, until deadline: UInt64) {
+        guard world.now < deadline, world.coordinator.record?.previousHolders.contains(node.name) == true else {
+            return
+        }
+        command(.takeOver(force: false), to: node)
+        // It may not have read the record yet, or the coordinator does not answer.
+        world.after(300 * millisecond) { self.goBack(to: node, until: deadline) }
+    }
+
+    private func healWhenStopped(_ node: SimNode) {
+        let other = world.nodes[1 - node.index]
+        guard node.process == nil, other.process == nil else {
+            return world.after(10 * millisecond) { self.healWhenStopped(node) }
+        }
+        isBeingHealed = false
+        if let mine = node.region, let theirs = other.region, theirs.logUUID == mine.logUUID,
+            theirs.incarnation == mine.incarnation
+        {
+            world.note("the logs of both nodes are healed from each other")
+            world.coverage.logsHealed += 1
+            node.region?.heal(from: theirs.records)
+            other.region?.heal(from: mine.records)
+        }
+        for node in world.nodes { world.start(node) }
     }
 
     private func block(_ senders: [Int]) {
@@ -172,7 +252,9 @@ final class Faults {
         guard node.process == nil, let record = world.coordinator.record, record.isHolder(other.name),
             record.members[other.name]?.pool == other.pool, !record.setsAsideLog
         else { return false }
-        return !other.holdsOlderCopy && other.process?.hasMemoryFailed != true
+        // One whose memory failed may be giving the group away still.
+        let isWell = other.memoryFailedAt.map { world.now > $0 + 4 * second } ?? true
+        return !other.holdsOlderCopy && other.region?.hasRot != true && isWell && !isBeingHealed
     }
 
     /// An older copy of the node's pool takes its place (S20). One of the same start has no mark of its age.

@@ -29,6 +29,9 @@ extension World {
         readEverything()
         drainEverything()
         oracle.checkMedium()
+        // What an operator gave up by force is gone for clients too.
+        guard coverage.forcedPublications == 0, let problem = history.violation() else { return }
+        oracle.expect(false, "not linearizable: \(problem)")
     }
 
     /// The one process that serves.
@@ -55,8 +58,15 @@ extension World {
             return oracle.expect(false, "nobody serves at the end")
         }
         var answered = 0
+        let begun = now
         let session = ClientSession(Client(self, number: 0), process, owner)
-        for block in 0..<World.blocks { owner.read(block, session) { _ in answered += 1 } }
+        for block in 0..<World.blocks {
+            owner.read(block, session) { [self] stamp in
+                answered += 1
+                oracle.expect(stamp != nil, "block \(block) cannot be read at the end")
+                if let stamp { history.read(block, stamp, begun: begun, end: now) }
+            }
+        }
         let isDone = run(until: now + 5 * second) { answered == World.blocks }
         oracle.expect(isDone, "reads are not answered at the end")
     }

@@ -14,9 +14,19 @@ struct Record: Equatable {
     var acknowledged: LSN
     /// Everything of the record below is in persistent memory.
     var storedTo: LSN
+    /// Where a line of it has rotted.
+    var rottenAt: LSN?
 
     var end: LSN { lsn + bytes }
     var isWhole: Bool { storedTo >= end }
+    /// It passes its checks.
+    var isSound: Bool { isWhole && rottenAt == nil }
+
+    /// The same write at the same place, whatever became of its bytes since.
+    func isCopy(of other: Record) -> Bool {
+        lsn == other.lsn && bytes == other.bytes && block == other.block && stamp == other.stamp
+            && acknowledged == other.acknowledged
+    }
 }
 
 /// A group's region in one node's pool. Records stay in the ring until others take their place.
@@ -27,24 +37,51 @@ struct RegionModel {
     var role: Role
     var logUUID: UUID128
     var incarnation: Incarnation
+    let start: LSN
     var head: LSN
     var acknowledged: LSN
+    /// In order of LSN.
     var records: [Record] = []
 
     init(role: Role, logUUID: UUID128, incarnation: Incarnation, start: LSN) {
         self.role = role
         self.logUUID = logUUID
         self.incarnation = incarnation
+        self.start = start
         head = start
         acknowledged = start
     }
 
-    /// What recovery finds: whole records without a hole, from the head on.
-    func scan() -> (records: ArraySlice<Record>, end: LSN) {
-        let first = records.firstIndex { $0.lsn >= head } ?? records.count
+    /// The first record at or above `lsn`.
+    private func index(from lsn: LSN) -> Int {
+        var low = 0, high = records.count
+        while low < high {
+            let middle = (low + high) / 2
+            if records[middle].lsn < lsn { low = middle + 1 } else { high = middle }
+        }
+        return low
+    }
+
+    func record(at lsn: LSN) -> Record? {
+        let place = index(from: lsn)
+        return place < records.count && records[place].lsn == lsn ? records[place] : nil
+    }
+
+    /// Those of which a part lies in `range`.
+    func records(in range: Range<LSN>) -> [Record] {
+        var first = index(from: range.lowerBound)
+        if first > 0, records[first - 1].end > range.lowerBound { first -= 1 }
+        return Array(records[first...].prefix { $0.lsn < range.upperBound })
+    }
+
+    /// What recovery finds: sound records without a hole, from the head on. `asStored`: what was stored here, rotten or not.
+    func scan(asStored: Bool = false) -> (records: ArraySlice<Record>, end: LSN) {
+        let first = index(from: head)
         var next = head
         var last = first
-        while last < records.count, records[last].lsn == next, records[last].isWhole {
+        while last < records.count, records[last].lsn == next, records[last].isWhole,
+            asStored || records[last].isSound
+        {
             next = records[last].end
             last += 1
         }
@@ -53,7 +90,40 @@ struct RegionModel {
 
     /// An acknowledged LSN above what the scan finds is corruption (S5).
     func isCorrupt(end: LSN) -> Bool {
-        acknowledged > end || records.contains { $0.isWhole && $0.lsn >= head && $0.acknowledged > end }
+        acknowledged > end || records.contains { $0.isSound && $0.lsn >= head && $0.acknowledged > end }
+    }
+
+    var hasRot: Bool { records.contains { $0.lsn >= head && $0.rottenAt != nil } }
+
+    /// Of the records that could rot without a trace of it being lost: below what a sound record says of acknowledgements (S5).
+    var judgeable: LSN {
+        max(acknowledged, records.last { $0.isSound }?.acknowledged ?? .zero)
+    }
+
+    /// A line of the record at `lsn` rots.
+    mutating func rot(_ lsn: LSN, at place: LSN) {
+        let index = index(from: lsn)
+        guard index < records.count, records[index].lsn == lsn else { return }
+        records[index].rottenAt = place
+    }
+
+    /// The sound record here that a part of the log would take the place of with other bytes.
+    func conflict(with shipped: [Record], _ range: Range<LSN>) -> LSN? {
+        shipped.first { record in
+            guard let place = record.rottenAt, range.contains(place) else { return false }
+            return self.record(at: record.lsn)?.isSound == true
+        }?.lsn
+    }
+
+    /// Takes over what is sound in another copy of this log and damaged here.
+    mutating func heal(from other: [Record]) {
+        for record in other where record.isSound {
+            let index = index(from: record.lsn)
+            guard index < records.count, records[index].isCopy(of: record), records[index].rottenAt != nil else {
+                continue
+            }
+            records[index].rottenAt = nil
+        }
     }
 
     /// A part of the log reaches persistent memory. What was a lap earlier in its place is gone.
@@ -64,9 +134,13 @@ struct RegionModel {
             guard from < to else { continue }
             if let index = records.lastIndex(where: { $0.lsn == record.lsn }) {
                 if from <= records[index].storedTo { records[index].storedTo = max(records[index].storedTo, to) }
+                // The bytes of this part are those that were sent.
+                if let place = records[index].rottenAt, from <= place, place < to { records[index].rottenAt = nil }
+                if let place = record.rottenAt, from <= place, place < to { records[index].rottenAt = place }
             } else {
                 var stored = record
                 stored.storedTo = from == record.lsn ? to : record.lsn
+                stored.rottenAt = record.rottenAt.flatMap { from <= $0 && $0 < to ? $0 : nil }
                 let place = (records.lastIndex { $0.lsn < record.lsn } ?? -1) + 1
                 records.insert(stored, at: place)
             }

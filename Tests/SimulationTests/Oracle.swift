@@ -110,22 +110,75 @@ final class Oracle {
         guard world.coordinator.record?.setsAsideLog != true else { return }
         for holder in world.coordinator.holders() {
             guard let node = world.nodes.first(where: { $0.name == holder }),
-                let member = world.coordinator.record?.members[holder], member.pool == node.pool,
+                world.coordinator.record?.members[holder]?.pool == node.pool,
                 !node.holdsOlderCopy
             else { continue }
             expectHolds(node, "after \(occasion())")
         }
     }
 
+    /// In its log, or on the medium. Rot is nobody's breach of a promise: what a node was given counts, and that some sound copy is left.
     private func expectHolds(_ node: SimNode, _ when: String) {
-        let found = node.region?.scan()
+        let found = node.region?.scan(asStored: true)
         for block in 0..<World.blocks where world.medium.durable[block] < floor[block] {
-            let held = found?.records.last { $0.block == block }?.stamp ?? 0
+            let held = found?.records.last { $0.block == block }
             expect(
-                held >= floor[block],
-                "\(when): \(node.name) counts as in sync, but has stamp \(held) of block \(block) up to LSN \(found?.end ?? .zero), "
+                held?.stamp ?? 0 >= floor[block],
+                "\(when): \(node.name) counts as in sync, but has stamp \(held?.stamp ?? 0) of block \(block) up to LSN \(found?.end ?? .zero), "
                     + "the medium \(world.medium.durable[block]); \(floor[block]) is promised")
+            if let held, !held.isSound { expectSoundCopy(of: held, beside: node, when) }
         }
+    }
+
+    private func expectSoundCopy(of record: Record, beside node: SimNode, _ when: String) {
+        let other = world.nodes[1 - node.index]
+        expect(
+            world.hitsBothCopies
+                || other.region?.record(at: record.lsn).map { $0.isSound && $0.isCopy(of: record) } == true,
+            "S5, \(when): the record at LSN \(record.lsn) has rotted at \(node.name), and \(other.name)'s good copy of it is gone"
+        )
+    }
+
+    /// A mirror stores a part of the log: what was good there stays so (S5).
+    func stores(_ records: [Record], _ range: Range<LSN>, at process: SimProcess) {
+        guard let conflict = process.node.region?.conflict(with: records, range) else { return }
+        expect(
+            false,
+            "S5: rotten bytes take the place of the good record at LSN \(conflict) of \(process.name)'s mirror log")
+    }
+
+    /// Up to where a mirror log was compared with its owner's.
+    private var comparedTo: (owner: ProcessIdentity, end: LSN)?
+
+    /// The mirror log is the owner's, byte for byte, wherever both must hold it (S1). Goes on from the last comparison with the same owner.
+    func checkImage(of process: SimProcess, upTo end: LSN, whole: Bool = false) {
+        let node = world.nodes[1 - process.node.index]
+        guard let record = world.coordinator.record, record.ownerProcess == process.identity,
+            record.phase == .published,
+            record.members[node.name]?.pool == node.pool, !node.holdsOlderCopy, let mine = process.node.region
+        else { return }
+        let known = !whole && comparedTo?.owner == process.identity ? comparedTo?.end ?? .zero : .zero
+        comparedTo = (process.identity, end)
+        guard let theirs = node.region, theirs.logUUID == mine.logUUID, theirs.incarnation == mine.incarnation else {
+            return expect(false, "S1: \(node.name) counts as a mirror of \(process.name), and its log is another one")
+        }
+        let from = max(known, mine.head, theirs.head)
+        guard from < end else { return }
+        for record in mine.records(in: from..<end) where record.lsn >= from && record.end <= end {
+            let copy = theirs.record(at: record.lsn)
+            expect(
+                copy?.isWhole == true && copy?.isCopy(of: record) == true,
+                "S1: the record at LSN \(record.lsn) of \(process.name)'s log is not the mirror's: \(copy.map { "\($0)" } ?? "nothing is there")"
+            )
+        }
+    }
+
+    /// Where records cannot be had any more, that is said: a read is refused, a catch-up stops, a takeover does not go on.
+    private(set) var damageSaid = 0
+
+    func said(damageAt process: SimProcess) {
+        world.note("\(process.name) says that its log is damaged")
+        damageSaid += 1
     }
 
     // MARK: The coordinator
@@ -161,7 +214,7 @@ final class Oracle {
             if old.previousHolders.contains(process.node.name) { world.coverage.forcedTakenBack += 1 }
             expect(
                 (old.isHolder(process.node.name) || old.previousHolders.contains(process.node.name))
-                    && old.members[process.node.name]?.pool == process.node.pool,
+                    && old.members[process.node.name]?.pool == process.machine.settings.pool,
                 "S13: \(process.name) claims with a stale copy")
             if old.phase == .published, old.owner != new.owner { world.coverage.takeovers += 1 }
             if old.phase == .claimed { world.coverage.claimsAnew += 1 }
@@ -196,6 +249,9 @@ final class Oracle {
             }
         } else if let old, new.inSync.count > old.inSync.count {
             world.coverage.catchUps += 1
+            if process.isDead == false, let owner = process.owner {
+                checkImage(of: process, upTo: owner.mirrorDurable ?? .zero, whole: true)
+            }
             // One that attached since it became an older copy was compared from its head on.
             for node in world.nodes where new.isHolder(node.name) && node.process?.mirrorTarget != nil {
                 node.holdsOlderCopy = false
@@ -269,12 +325,18 @@ final class Oracle {
         case "medium-failed" where report.message.contains("gets the group"): world.coverage.leftForMedium += 1
         case "release-hangs": world.coverage.releasesHung += 1
         case "not-taken": world.coverage.giftsTakenBack += 1
-        case "log-corrupt": expect(process.hasMemoryFailed, "\(process.name): \(report.message)")
+        case "log-corrupt":
+            expect(process.hasMemoryFailed || process.node.region?.hasRot == true, "\(process.name): \(report.message)")
+            said(damageAt: process)
         case "handover-aborted": world.coverage.handoversAborted += 1
         case "claim-given-back": world.coverage.claimsGivenBack += 1
         case "blocked":
             let isExpected = report.message.contains("has lost its memory") && world.coverage.coordinatorsRolledBack > 0
-            expect(isExpected || process.hasMemoryFailed, "\(process.name) is blocked: \(report.message)")
+            let isDamaged = report.message.contains("corrupt") && process.node.region?.hasRot == true
+            expect(isExpected || isDamaged || process.hasMemoryFailed, "\(process.name) is blocked: \(report.message)")
+            guard isDamaged else { break }
+            said(damageAt: process)
+            world.faults.blocked(byDamageAt: process.node)
         default: break
         }
     }

@@ -9,7 +9,9 @@ final class OwnerModel {
     struct Attached {
         let rail: Rail
         let key: UInt64
+        let isKept: Bool
         var session: MirrorSession
+        var catchUp: CatchUp?
     }
 
     /// A write that waits for its turn and for space in the log.
@@ -17,6 +19,8 @@ final class OwnerModel {
         let session: ClientSession
         let block: Int
         let bytes: UInt64
+        /// When the client asked.
+        let begun: UInt64
         let completion: (_ stamp: UInt64) -> Void
     }
 
@@ -26,7 +30,7 @@ final class OwnerModel {
     unowned let process: SimProcess
     let incarnation: Incarnation
     private(set) var tail: LSN
-    private var localDurable: LSN
+    private(set) var localDurable: LSN
     private var reclaimLimit: LSN
     private var acknowledgement: Acknowledgement
     private var issued: [(record: Record, completion: (UInt64) -> Void)] = []
@@ -48,10 +52,13 @@ final class OwnerModel {
     private var batches: UInt64 = 0
     private var isAtMedium = false
 
-    private var mirror: Attached?
-    /// What the last session knew of its mirror's copy; as in `OwnerLog`, nothing is known of any other.
-    private var detached: (durable: LSN, head: LSN)?
-    private let start: LSN
+    var mirror: Attached?
+    private var knowledge: MirrorKnowledge
+    var attachments = 0
+    /// A mirror whose catch-up would stop at the same place again is not dialed at once.
+    var dialsAgain: Nanos = 0
+    var healing: Healing?
+    var waitingHealings: [(record: Record, done: Healing.Done)] = []
     private(set) var isServing = false
     private(set) var isRevoked = false
     private var isPersisting = false
@@ -68,16 +75,16 @@ final class OwnerModel {
         acknowledgement = Acknowledgement(start)
         acknowledgedWriteEnd = start
         destage = DestageMachine(start: start, batchBytes: Self.batchBytes)
-        self.start = start
+        knowledge = MirrorKnowledge(start: start)
         mediumWatch = MediumWatch(callLimit: process.world.mediumCallLimit)
     }
 
-    private var world: World { process.world }
+    var world: World { process.world }
     var acknowledged: LSN { acknowledgement.acknowledged }
     private var acknowledgedWriteEnd: LSN
     var head: LSN { destage.head }
     private var isValid: Bool { process.machine.ownershipValid(process.clock) }
-    private var mirrorDurable: LSN? { mirror?.session.durable ?? detached?.durable }
+    var mirrorDurable: LSN? { knowledge.durable(mirror?.session) }
 
     // MARK: What the group says
 
@@ -115,15 +122,19 @@ final class OwnerModel {
         onQuiet = body
     }
 
-    func attach(_ rail: Rail, key: UInt64, durable: LSN) {
-        let session = MirrorSession(durable: durable, mirrorHead: start, head: head)
-        mirror = Attached(rail: rail, key: key, session: session)
+    func attach(_ rail: Rail, key: UInt64, durable: LSN, isKept: Bool) {
+        attachments += 1
+        let session = knowledge.session(durable: durable, head: head)
+        let part = process.node.region?.records(in: durable..<durable + LSN.alignment).first?.lsn
+        let catchUp = CatchUp(durable: durable, startOfRecord: part, head: head, end: tail)
+        mirror = Attached(rail: rail, key: key, isKept: isKept, session: session, catchUp: catchUp)
         schedulePump()
     }
 
     func detachMirror() {
-        if let session = mirror?.session { detached = (session.durable, session.mirrorHead) }
+        if let session = mirror?.session { knowledge.ended(session) }
         mirror = nil
+        interruptHealing()
     }
 
     func mirrorCompleted(through id: UInt64) {
@@ -154,6 +165,7 @@ final class OwnerModel {
         guard !isRevoked else { return }
         issueWaiting()
         persistIfNeeded()
+        continueCatchUp()
         ship()
         process.handle(.progress(local: localDurable, mirror: mirrorDurable ?? .zero, pending: mirror?.session.pending))
         guard !isRevoked else { return }
@@ -170,7 +182,9 @@ final class OwnerModel {
             attached.rail.send(.atomicWrite(key: attached.key, head, id: id), from: process)
             attached.session.didPostTrim(to: head, id: id)
         }
-        while let range = attached.session.next(published: tail, creditBytes: Self.creditBytes) {
+        while let range = attached.session.next(
+            published: attached.catchUp?.checked ?? tail, creditBytes: Self.creditBytes)
+        {
             let id = attached.rail.nextPost()
             let records = issuedRecords(in: range)
             attached.rail.send(.write(key: attached.key, range, records, id: id), from: process)
@@ -182,7 +196,7 @@ final class OwnerModel {
 
     /// The bytes of a part of the ring: what is durable there, and what is only stored yet.
     private func issuedRecords(in range: Range<LSN>) -> [Record] {
-        let durable = process.node.region!.records.filter { $0.lsn < range.upperBound && $0.end > range.lowerBound }
+        let durable = process.node.region?.records(in: range) ?? []
         let stored = issued.map(\.record).filter {
             $0.lsn < range.upperBound && $0.end > range.lowerBound && $0.end > localDurable
         }
@@ -216,7 +230,7 @@ final class OwnerModel {
 
     private func acknowledge() {
         let rule = process.machine.acknowledgementRule
-        if !rule.needsMirror { detached = nil }
+        if !rule.needsMirror { knowledge.notCounted() }
         let moved = acknowledgement.update(
             local: localDurable, mirror: rule.needsMirror ? mirrorDurable ?? .zero : nil,
             allowed: rule.allowed && isValid)
@@ -229,6 +243,7 @@ final class OwnerModel {
             world.oracle.acknowledged(first.record, incarnation, by: process)
             first.completion(first.record.stamp)
         }
+        if rule.needsMirror { world.oracle.checkImage(of: process, upTo: acknowledged) }
         world.oracle.checkCopies("an acknowledgement up to \(acknowledged)")
         let ready = opening.filter { $0.at <= acknowledged }
         opening.removeAll { $0.at <= acknowledged }
@@ -237,7 +252,7 @@ final class OwnerModel {
 
     private func reclaim() {
         let mirrorCounts = mirror != nil || process.machine.acknowledgementRule.needsMirror
-        let mirrorHead = mirror?.session.mirrorHead ?? detached?.head ?? start
+        let mirrorHead = knowledge.head(mirror?.session)
         reclaimLimit = max(reclaimLimit, destage.reclaimLimit(mirrorHead: mirrorHead, mirrorCounts: mirrorCounts))
     }
 
@@ -277,6 +292,7 @@ final class OwnerModel {
             tail = record.end
             issued.append((record, first.completion))
             world.oracle.issued(record, incarnation)
+            world.history.issued(first.block, record.stamp, begun: first.begun)
         }
     }
 
@@ -287,15 +303,14 @@ final class OwnerModel {
         for entry in ready { entry.start() }
     }
 
-    /// A read's answer is a stamp; the oracle knows at which floor it began.
-    func read(_ block: Int, _ session: ClientSession, _ answer: @escaping (UInt64) -> Void) {
+    /// A read's answer is a stamp, or `nil` if it cannot be read; the oracle knows at which floor it began.
+    func read(_ block: Int, _ session: ClientSession, _ answer: @escaping (UInt64?) -> Void) {
         guard isServing, isValid else {
             return held.append((session, { [weak self] in self?.read(block, session, answer) }))
         }
         let floor = world.oracle.floor[block]
-        if let latest = overlay.last(where: { $0.block == block }) {
-            world.oracle.readAnswered(block, latest.stamp, floor: floor, incarnation, by: process)
-            return answer(latest.stamp)
+        guard !overlay.contains(where: { $0.block == block }) else {
+            return readLog(block, floor, session, answer)
         }
         let id = destage.beginRead()
         process.later(world.random.between(10, 2 * world.mediumMicros) * microsecond) { [self] in
@@ -310,15 +325,37 @@ final class OwnerModel {
     }
 
     private func readDone(
-        _ block: Int, _ stamp: UInt64, _ floor: UInt64, _ session: ClientSession, _ answer: @escaping (UInt64) -> Void
+        _ block: Int, _ stamp: UInt64, _ floor: UInt64, _ session: ClientSession, _ answer: @escaping (UInt64?) -> Void
     ) {
         guard !session.isClosed, !isRevoked else { return }
         guard isServing, isValid else {
             return held.append((session, { [weak self] in self?.read(block, session, answer) }))
         }
-        let found = overlay.last { $0.block == block }?.stamp ?? stamp
-        world.oracle.readAnswered(block, found, floor: floor, incarnation, by: process)
-        answer(found)
+        guard !overlay.contains(where: { $0.block == block }) else {
+            return readLog(block, floor, session, answer)
+        }
+        world.oracle.readAnswered(block, stamp, floor: floor, incarnation, by: process)
+        answer(stamp)
+    }
+
+    /// The log's bytes pass their checks before they are answered (S26).
+    private func readLog(
+        _ block: Int, _ floor: UInt64, _ session: ClientSession, _ answer: @escaping (UInt64?) -> Void
+    ) {
+        guard let latest = overlay.last(where: { $0.block == block }) else { return read(block, session, answer) }
+        guard let damaged = firstDamage(in: latest.lsn..<latest.end) else {
+            world.oracle.readAnswered(block, latest.stamp, floor: floor, incarnation, by: process)
+            return answer(latest.stamp)
+        }
+        heal(damaged) { [self] outcome in
+            guard !session.isClosed, !isRevoked else { return }
+            switch outcome {
+            case .healed: read(block, session, answer)
+            case .interrupted, .lost:
+                world.coverage.readsRefused += 1
+                answer(nil)
+            }
+        }
     }
 
     // MARK: Destage
@@ -328,6 +365,7 @@ final class OwnerModel {
             acknowledged: acknowledged, allWritesAcknowledged: issued.isEmpty, isValid: !isRevoked && isValid,
             now: process.clock)
         guard let range else { return }
+        if let damaged = firstDamage(in: range) { return healBatch(damaged) }
         let batch = overlay.filter { $0.lsn >= range.lowerBound && $0.end <= range.upperBound }
         batches += 1
         isAtMedium = true
@@ -353,6 +391,16 @@ final class OwnerModel {
             guard !isRevoked else { return }
             forgetWhatNobodyReads()
             pump()
+        }
+    }
+
+    /// The batch is done anew with the healed record, which verifies it.
+    private func healBatch(_ damaged: Record) {
+        heal(damaged) { [self] outcome in
+            mediumWatch.cleared()
+            let pause = if case .healed = outcome { second / 10 } else { second / 5 }
+            destage.giveUp(until: process.clock + pause)
+            schedulePump()
         }
     }
 

@@ -5,13 +5,12 @@ import ClusterProtocol
 import LogModel
 
 enum Message {
-    case attach(AttachRequest)
-    case attached(key: UInt64, durable: LSN, MirrorContents)
-    case refused(AttachRefusal, String)
-    case heartbeat(Heartbeat)
-    case recordChanged
+    /// What nodes say to each other, as it crosses the wire.
+    case said([UInt8])
     case write(key: UInt64, Range<LSN>, [Record], id: UInt64)
     case atomicWrite(key: UInt64, LSN, id: UInt64)
+    case read(key: UInt64, Range<LSN>, id: UInt64)
+    case readAnswer([Record], id: UInt64)
     case completed(UInt64)
     case accessError
     /// The other end is closed.
@@ -45,6 +44,19 @@ final class Rail {
         let time = max(nextDelivery[from], world.now + world.networkDelay())
         nextDelivery[from] = time
         world.after(time - world.now) { self.deliver(message, from) }
+    }
+
+    /// What does not arrive as it was sent was never said.
+    func say(_ message: PeerMessage, from process: SimProcess) {
+        let bytes = message.encoded
+        do {
+            let arrives = try PeerMessage(bytes)
+            world.oracle.expect(
+                arrives == message, "S21: \(process.name) says \(message), and \(arrives) arrives")
+        } catch {
+            world.oracle.expect(false, "S21: \(process.name) says \(message), which nobody can read: \(error)")
+        }
+        send(.said(bytes), from: process)
     }
 
     private func deliver(_ message: Message, _ from: Int) {

@@ -15,8 +15,9 @@ final class SimProcess {
     /// As owner: the rail to the mirror.
     var rail: Rail?
     var dials = 0
-    /// As mirror: the rail that the owner made, and the region that it writes.
+    /// As mirror: the rail that the owner made, the one that asks to take its place, and the region that the owner writes.
     var mirrorRail: Rail?
+    var candidateRail: Rail?
     var mirrorTarget: MirrorTargetModel?
     var isPreparingRegion = false
     var onRegionPrepared: (() -> Void)?
@@ -53,6 +54,7 @@ final class SimProcess {
         settings.mediumLimit = world.mediumCallLimit + 200 * millisecond
         settings.releaseLimit = World.releaseLimit
         settings.mediumRest = World.mediumRest
+        settings.drainAloneLimit = World.drainAloneLimit
         settings.claimLimit = settings.mediumLimit
         settings.doubtLimit = World.doubtLimit
         machine = GroupMachine(settings: settings, freshLogUUID: freshLogUUID, now: node.clock(world.now))
@@ -143,10 +145,10 @@ final class SimProcess {
         case .sendAttach(let epoch, let counts): sendAttach(epoch, counts: counts)
         case .acceptAttach(let request, let generation): acceptAttach(request, generation: generation)
         case .refuseAttach(_, let refusal, let reason): refuseAttach(refusal, reason)
-        case .sendHeartbeat: rail?.send(.heartbeat(machine.heartbeat), from: self)
+        case .sendHeartbeat: rail?.say(.heartbeat(machine.heartbeat), from: self)
         case .confirmStart: later(world.random.between(0, 2) * millisecond) { self.confirmStart() }
         case .noteEpoch(let epoch): noteEpoch(epoch)
-        case .tellRecordChanged: (rail ?? mirrorRail)?.send(.recordChanged, from: self)
+        case .tellRecordChanged: (rail ?? mirrorRail)?.say(.recordChanged, from: self)
         case .fence(let processes): fence(processes)
         case .lockMedia: lockMedia()
         case .sealRegion: sealRegion { self.handle(.sealed) }
@@ -326,7 +328,7 @@ final class SimProcess {
         if let owner { handle(.medium(owner.mediumTrouble())) }
         handle(.tick)
         if hasMemoryFailed { handle(.logFailed("memory has failed")) }
-        if let mirrorRail { mirrorRail.send(.heartbeat(machine.heartbeat), from: self) }
+        if let mirrorRail { mirrorRail.say(.heartbeat(machine.heartbeat), from: self) }
         owner?.schedulePump()
         probeMedium()
         announceIfDue()

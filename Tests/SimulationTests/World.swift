@@ -54,8 +54,13 @@ final class SimNode {
     }
     var whenMediumGoesOn: [() -> Void] = []
 
+    /// What the boot clock counted while nothing here ran, timers included: a suspended machine.
+    var slept: UInt64 = 0
+    /// When memory under its log failed last.
+    var memoryFailedAt: UInt64?
+
     func clock(_ now: UInt64) -> Nanos {
-        clockStart + UInt64(Int64(now) + Int64(now) / 1_000_000 * driftPartsPerMillion)
+        clockStart + slept + UInt64(Int64(now) + Int64(now) / 1_000_000 * driftPartsPerMillion)
     }
 
     var contents: PoolImage {
@@ -97,7 +102,7 @@ struct Coverage: Sendable {
         destageFailures = 0,
         unknownOutcomes = 0, lateSwaps = 0, pausesOfBoth = 0, poolsRolledBack = 0, coordinatorsRolledBack = 0,
         coordinatorsForgotten = 0, memoriesFailed = 0, forcedPublications = 0, forcedTakenBack = 0, claimsGivenBack = 0,
-        barriers = 0
+        barriers = 0, clockJumps = 0, recordsRotten = 0, recordsHealed = 0, readsRefused = 0, logsHealed = 0
 
     /// Every counter with its name.
     var all: [(String, Int)] {
@@ -114,6 +119,7 @@ final class World {
     static let completionLimit = 1000 * millisecond
     static let releaseLimit = 300 * millisecond
     static let mediumRest = 4000 * millisecond
+    static let drainAloneLimit = 5000 * millisecond
     static let doubtLimit = 1200 * millisecond
 
     let seed: UInt64
@@ -133,6 +139,10 @@ final class World {
     /// Memory that needs a call to become persistent, instead of a drain.
     let persistsLater: Bool
     let losesPoolsAgain: Bool
+    /// This version's mirrors let no other bytes take the place of a good record; those of an earlier one store what comes.
+    let mirrorsRefuseOtherBytes: Bool
+    /// No copy of some records is left.
+    var hitsBothCopies = false
     /// Standbys look whether they reach the medium; else they find out when they have claimed.
     let probesMedia: Bool
     let mediumMicros: UInt64
@@ -146,6 +156,7 @@ final class World {
     private(set) lazy var oracle = Oracle(self)
     private(set) lazy var faults = Faults(self)
     var coverage = Coverage()
+    var history = History(blocks: World.blocks)
     var nextKey: UInt64 = 0
     private var lastStamp: UInt64 = 0
 
@@ -164,6 +175,7 @@ final class World {
         persistsLater = random.chance(30)
         losesPoolsAgain = random.chance(50)
         probesMedia = random.chance(50)
+        mirrorsRefuseOtherBytes = random.chance(50)
         mediumMicros = random.chance(40) ? random.between(2000, 60_000) : random.between(50, 1000)
         thinkMicros = random.between(30_000, 300_000) * (lasting ? 10 : 1)
         largeRecordPercent = random.between(0, 60)
@@ -291,7 +303,7 @@ final class World {
 
     /// A supervisor that starts what is not running.
     func keepUp() {
-        for node in nodes where node.process == nil { start(node) }
+        for node in nodes where node.process == nil && !faults.isBeingHealed { start(node) }
         after(100 * millisecond) { self.keepUp() }
     }
 
