@@ -76,6 +76,21 @@ struct SimulationTests {
         }
     }
 
+    @Test("S5: a record that is bad in both copies is said, and nothing passes over it")
+    func badInBothCopies() {
+        for seed in 1..<(1 + (Self.number("TWINLOG_SEEDS") ?? 1000) / 10) {
+            let world = World(seed: seed)
+            world.liveWithoutAGoodCopy()
+            defer { world.dismantle() }
+            guard let violation = world.oracle.violation else { continue }
+            Issue.record("seed \(seed): \(violation)")
+            let again = World(seed: seed, traced: true)
+            again.liveWithoutAGoodCopy()
+            for line in again.trace.suffix(200) { print(line) }
+            return again.dismantle()
+        }
+    }
+
     @Test func aSeedAlwaysGivesTheSameRun() {
         for seed in UInt64(1)...5 {
             let first = Self.run(seed, traced: true).trace
