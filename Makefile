@@ -20,7 +20,7 @@ INTEGRATION := --filter IntegrationTests --no-parallel
 SANITIZED := PersistentMemoryTests|WriteLogTests|RemoteMemoryTCPTests|NBDTests|StorageMediumTests
 SANITIZED_COMPUTING := CrashTests|RecoveryTests
 
-.PHONY: all build release test test-previous lint format test-tsan test-asan test-core arm64 test-pmem model sim crash-states mutate fuzz demo run perf instructions clean build-packages test-packages
+.PHONY: all build release test test-previous lint format test-tsan test-asan test-core arm64 test-pmem model sim crash-states mutate holes fuzz demo run perf instructions clean build-packages test-packages
 
 all: build
 
@@ -145,6 +145,10 @@ crash-states: build-packages
 MUTANTS ?=
 mutate: test-packages
 	Tests/Mutants/mutate $(MUTANTS)
+
+# Undoes the mending of one known hole at a time and shows the first seed at which the simulator alone finds it.
+holes: test-packages
+	Tests/Mutants/mutate --holes $(MUTANTS)
 
 demo: release
 	.build/release/twinlog-demo

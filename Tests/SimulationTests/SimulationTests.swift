@@ -2,6 +2,7 @@
 
 import Glibc
 import LogModel
+import Synchronization
 import Testing
 
 struct SimulationTests {
@@ -19,6 +20,42 @@ struct SimulationTests {
         return Outcome(seed: seed, violation: world.oracle.violation, coverage: world.coverage, trace: world.trace)
     }
 
+    private final class Lowest: Sendable {
+        private let lowest = Mutex(UInt64.max)
+        var value: UInt64 { lowest.withLock { $0 } }
+        func add(_ seed: UInt64) { lowest.withLock { $0 = min($0, seed) } }
+    }
+
+    /// The first seed that fails, and what all up to there have met.
+    private static func runAll(_ seeds: Range<UInt64>) async -> (failed: Outcome?, total: [String: Int]) {
+        let workers: UInt64 = 2
+        let firstFailed = Lowest()
+        var failed: Outcome?
+        var total: [String: Int] = [:]
+        await withTaskGroup(of: [Outcome].self) { group in
+            for worker in 0..<workers {
+                group.addTask {
+                    var outcomes: [Outcome] = []
+                    for seed in seeds where seed % workers == worker {
+                        guard seed < firstFailed.value else { break }
+                        let outcome = run(seed)
+                        outcomes.append(outcome)
+                        if outcome.violation != nil { firstFailed.add(seed) }
+                    }
+                    return outcomes
+                }
+            }
+            for await outcomes in group {
+                for outcome in outcomes {
+                    for (name, count) in outcome.coverage.all { total[name, default: 0] += count }
+                    guard outcome.violation != nil, outcome.seed < failed?.seed ?? .max else { continue }
+                    failed = outcome
+                }
+            }
+        }
+        return (failed, total)
+    }
+
     static func number(_ name: String) -> UInt64? { getenv(name).flatMap { UInt64(String(cString: $0)) } }
 
     @Test func everyPromiseIsKeptUnderEverySeed() async {
@@ -28,35 +65,19 @@ struct SimulationTests {
         } else {
             seeds = 1..<(1 + (Self.number("TWINLOG_SEEDS") ?? 1000))
         }
-        let workers: UInt64 = 2
-        var failed: [Outcome] = []
-        var total: [String: Int] = [:]
-        await withTaskGroup(of: [Outcome].self) { group in
-            for worker in 0..<workers {
-                group.addTask { seeds.filter { $0 % workers == worker }.map { Self.run($0) } }
-            }
-            for await outcomes in group {
-                failed += outcomes.filter { $0.violation != nil }
-                for outcome in outcomes {
-                    for (name, count) in outcome.coverage.all { total[name, default: 0] += count }
-                }
-            }
-        }
-        failed.sort { $0.seed < $1.seed }
-        for outcome in failed.prefix(10) {
+        let (failed, total) = await Self.runAll(seeds)
+        if let failed {
             Issue.record(
-                "seed \(outcome.seed): \(outcome.violation ?? "") -- replay: TWINLOG_SEED=\(outcome.seed) swift test --filter SimulationTests"
+                "seed \(failed.seed): \(failed.violation ?? "") -- replay: TWINLOG_SEED=\(failed.seed) swift test --filter SimulationTests"
             )
         }
-        #expect(failed.isEmpty, "\(failed.count) of \(seeds.count) seeds failed")
-        if seeds.count == 1 || !failed.isEmpty {
-            let outcome = Self.run(failed.first?.seed ?? seeds.lowerBound, traced: true)
-            for line in outcome.trace { print(line) }
+        if seeds.count == 1 || failed != nil {
+            for line in Self.run(failed?.seed ?? seeds.lowerBound, traced: true).trace { print(line) }
         }
         print(
             "\(seeds.count) seeds: "
                 + total.sorted { $0.key < $1.key }.map { "\($0.key) \($0.value)" }.joined(separator: ", "))
-        guard seeds.count >= 1000 else { return }
+        guard seeds.count >= 1000, failed == nil else { return }
         for (name, count) in total { #expect(count > 0, "no seed has met this: \(name)") }
     }
 
