@@ -97,7 +97,7 @@ public final class NBDClient: Sendable {
                 let connected =
                     switch address {
                     case .tcp(let host, let port):
-                        ready.channelOption(.socketOption(.tcp_nodelay), value: 1).connect(host: host, port: port)
+                        ready.channelOption(.tcpOption(.tcp_nodelay), value: 1).connect(host: host, port: port)
                     case .unix(let path): ready.connect(unixDomainSocketPath: path)
                     }
                 return connected.map { ($0, bound) }

@@ -95,7 +95,7 @@ public final class NBDServer {
             listening =
                 bootstrap
                 .serverChannelOption(.socketOption(.so_reuseaddr), value: 1)
-                .childChannelOption(.socketOption(.tcp_nodelay), value: 1)
+                .childChannelOption(.tcpOption(.tcp_nodelay), value: 1)
                 .bind(host: host, port: port)
         case .unix(let path):
             let socket = tl_host_listen_private(path, Self.backlog)
