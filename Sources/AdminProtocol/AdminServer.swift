@@ -38,6 +38,7 @@ public final class AdminServer {
             return eventLoop.makeFailedFuture(IOError(errnoCode: -socket, reason: "\(path): cannot be listened on"))
         }
         return ServerBootstrap(group: eventLoop)
+            .childChannelOption(.allowRemoteHalfClosure, value: true)
             .childChannelInitializer { channel in
                 channel.eventLoop.makeCompletedFuture { try bound.value.accept(channel) }
             }
@@ -72,6 +73,8 @@ private final class AdminConnection: ChannelInboundHandler {
     /// An answer is on its way. The next request waits for its end, so that a client that never reads is never owed more
     /// than one.
     private var isSending = false
+    /// No more requests come: the connection ends with the answer to the last one.
+    private var isInputEnded = false
 
     init(server: AdminServer) { self.server = server }
 
@@ -84,9 +87,13 @@ private final class AdminConnection: ChannelInboundHandler {
 
     /// One request at a time a connection.
     private func next(_ channel: any Channel) {
-        guard !isAnswering, !isSending, let end = input.readableBytesView.firstIndex(of: UInt8(ascii: "\n")),
+        guard !isAnswering, !isSending else { return }
+        guard let end = input.readableBytesView.firstIndex(of: UInt8(ascii: "\n")),
             let line = input.readSlice(length: end - input.readerIndex + 1)
-        else { return }
+        else {
+            if isInputEnded { channel.close(mode: .all, promise: nil) }
+            return
+        }
         input.discardReadBytes()
         isAnswering = true
         do {
@@ -118,6 +125,10 @@ private final class AdminConnection: ChannelInboundHandler {
 
     func userInboundEventTriggered(context: ChannelHandlerContext, event: Any) {
         if event is IdleStateHandler.IdleStateEvent, !isAnswering { context.close(promise: nil) }
+        if let event = event as? ChannelEvent, event == .inputClosed {
+            isInputEnded = true
+            next(context.channel)
+        }
     }
 
     func errorCaught(context: ChannelHandlerContext, error: any Error) { context.close(promise: nil) }

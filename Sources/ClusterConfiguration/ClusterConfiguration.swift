@@ -16,10 +16,18 @@ public struct ClusterConfiguration: Sendable {
     public var doubtMillis: UInt64
     /// The file with the cluster's secret; `nil`: the one that the nodes keep at the coordinator.
     public var secretPath: String?
+    public var limits = Limits()
     /// In order of name.
     public var nodes: [Node]
     /// In order of name.
     public var groups: [Group]
+
+    /// What clients may cost a node.
+    public struct Limits: Sendable {
+        /// Bytes that requests and replies of all clients take together; `nil`: a quarter of the memory that the process may use.
+        public var memoryBytes: UInt64?
+        public var connections: Int = 256
+    }
 
     public struct Node: Sendable {
         public var id: NodeID
@@ -59,6 +67,8 @@ public struct ClusterConfiguration: Sendable {
         /// As the file has it, before it was resolved against the file's folder.
         public var mediumText: String
         public var sizeBytes: UInt64
+        /// Its clients may not change it.
+        public var isReadOnly = false
         public var id: VolumeID { VolumeID(name: name) }
     }
 

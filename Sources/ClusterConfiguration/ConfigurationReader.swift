@@ -69,7 +69,7 @@ struct ConfigurationReader {
 
     func read(_ root: YAMLSection) throws(ConfigurationError) -> ClusterConfiguration {
         try root.allow(
-            ["cluster", "coordinator", "heartbeat", "lease", "fence", "security", "doubt", "nodes", "groups"])
+            ["cluster", "coordinator", "heartbeat", "lease", "fence", "security", "doubt", "limits", "nodes", "groups"])
         let heartbeat = try readHeartbeat(root)
         let lease = try root["lease"]?.millis() ?? 1000
         if lease < heartbeat.timeout, let value = root["lease"] {
@@ -91,6 +91,7 @@ struct ConfigurationReader {
             leaseMillis: lease,
             doubtMillis: try root["doubt"]?.millis() ?? 30_000,
             secretPath: try readSecurity(root["security"]),
+            limits: try readLimits(root["limits"]),
             nodes: try readNodes(root.required("nodes").section()),
             groups: try readGroups(root.required("groups").section()))
         try ConfigurationCheck(configuration: configuration, root: root).run()
@@ -120,6 +121,16 @@ struct ConfigurationReader {
         let section = try value.section()
         try section.allow(["psk-file"], later: ["ca", "certificate", "key", "insecure"])
         return resolve(try section.required("psk-file").text())
+    }
+
+    /// Two of the largest requests fit into the least memory; so many connections as leave each its share of it.
+    private func readLimits(_ value: YAMLValue?) throws(ConfigurationError) -> ClusterConfiguration.Limits {
+        var limits = ClusterConfiguration.Limits()
+        guard let section = try value?.section() else { return limits }
+        try section.allow(["memory", "connections"])
+        limits.memoryBytes = try section["memory"]?.size(atLeast: 128 << 20, multipleOf: 1)
+        if let connections = section["connections"] { limits.connections = try connections.count(in: 1...4096) }
+        return limits
     }
 
     private func readNodes(_ section: YAMLSection) throws(ConfigurationError) -> [ClusterConfiguration.Node] {
@@ -209,12 +220,13 @@ struct ConfigurationReader {
             let value = try section.required(key)
             guard Name.isValid(key) else { throw value.error("'\(key)' is not a name for a volume") }
             let entry = try value.section()
-            try entry.allow(["medium", "size"])
+            try entry.allow(["medium", "size", "read-only"])
             let medium = try entry.required("medium").text()
             volumes.append(
                 ClusterConfiguration.Volume(
                     name: key, mediumPath: resolve(medium), mediumText: medium,
-                    sizeBytes: try entry.required("size").size(atLeast: 4096, multipleOf: 512)))
+                    sizeBytes: try entry.required("size").size(atLeast: 4096, multipleOf: 512),
+                    isReadOnly: try entry["read-only"]?.choice(["true", "false"]) == "true"))
         }
         guard !volumes.isEmpty else { throw section.value.error("a group has at least one volume") }
         return volumes

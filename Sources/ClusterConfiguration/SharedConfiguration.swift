@@ -43,6 +43,9 @@ extension ClusterConfiguration {
         for volume in group.volumes {
             entries.append(SharedEntry(key: "\(prefix).volumes.\(volume.name).medium", value: volume.mediumText))
             entries.append(SharedEntry(key: "\(prefix).volumes.\(volume.name).size", value: "\(volume.sizeBytes)"))
+            if volume.isReadOnly {
+                entries.append(SharedEntry(key: "\(prefix).volumes.\(volume.name).read-only", value: "true"))
+            }
         }
         return entries
     }

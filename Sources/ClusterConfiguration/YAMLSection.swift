@@ -47,6 +47,14 @@ struct YAMLValue {
         return count * scale.1
     }
 
+    func count(in range: ClosedRange<Int>) throws(ConfigurationError) -> Int {
+        let text = try text()
+        guard !text.hasPrefix("+"), let count = Int(text), range.contains(count) else {
+            throw error("'\(text)' is not a number from \(range.lowerBound) to \(range.upperBound)")
+        }
+        return count
+    }
+
     func choice(_ supported: [String], later: [String] = []) throws(ConfigurationError) -> String {
         let text = try text()
         if later.contains(text) { throw error("'\(text)' is not supported by this version") }

@@ -26,12 +26,15 @@ public enum NBD {
         public static let info: UInt32 = 6
         public static let go: UInt32 = 7
         public static let structuredReply: UInt32 = 8
+        public static let listMetaContext: UInt32 = 9
+        public static let setMetaContext: UInt32 = 10
     }
 
     public enum Reply {
         public static let ack: UInt32 = 1
         public static let server: UInt32 = 2
         public static let info: UInt32 = 3
+        public static let metaContext: UInt32 = 4
         private static let error: UInt32 = 1 << 31
         public static let unsupported = error + 1
         public static let policy = error + 2
@@ -48,6 +51,16 @@ public enum NBD {
         public static let blockSize: UInt16 = 3
     }
 
+    /// Which parts of an export are holes, and which read as zeros.
+    public enum MetaContext {
+        public static let baseNamespace = "base:"
+        public static let allocationName = "base:allocation"
+        /// The only context here, and so its number.
+        public static let allocation: UInt32 = 1
+        public static let hole: UInt32 = 1 << 0
+        public static let zero: UInt32 = 1 << 1
+    }
+
     public struct TransmissionFlags: OptionSet, Sendable, Hashable {
         public let rawValue: UInt16
         public init(rawValue: UInt16) { self.rawValue = rawValue }
@@ -59,6 +72,8 @@ public enum NBD {
         public static let sendWriteZeroes = TransmissionFlags(rawValue: 1 << 6)
         public static let sendDF = TransmissionFlags(rawValue: 1 << 7)
         public static let canMultiConn = TransmissionFlags(rawValue: 1 << 8)
+        public static let sendCache = TransmissionFlags(rawValue: 1 << 10)
+        public static let sendFastZero = TransmissionFlags(rawValue: 1 << 11)
     }
 
     public struct CommandFlags: OptionSet, Sendable, Hashable {
@@ -67,6 +82,8 @@ public enum NBD {
         public static let fua = CommandFlags(rawValue: 1 << 0)
         public static let noHole = CommandFlags(rawValue: 1 << 1)
         public static let df = CommandFlags(rawValue: 1 << 2)
+        public static let reqOne = CommandFlags(rawValue: 1 << 3)
+        public static let fastZero = CommandFlags(rawValue: 1 << 4)
     }
 
     public enum Command: UInt16, Sendable {
@@ -75,7 +92,9 @@ public enum NBD {
         case disconnect = 2
         case flush = 3
         case trim = 4
+        case cache = 5
         case writeZeroes = 6
+        case blockStatus = 7
     }
 
     /// The error numbers of replies; the protocol's own, whatever the platform's are.
@@ -83,6 +102,7 @@ public enum NBD {
         public let rawValue: UInt32
         public init(rawValue: UInt32) { self.rawValue = rawValue }
         public static let none = ErrorCode(rawValue: 0)
+        public static let notPermitted = ErrorCode(rawValue: 1)
         public static let io = ErrorCode(rawValue: 5)
         public static let invalid = ErrorCode(rawValue: 22)
         public static let noSpace = ErrorCode(rawValue: 28)
@@ -90,6 +110,7 @@ public enum NBD {
         public var description: String {
             switch self {
             case .none: "no error"
+            case .notPermitted: "EPERM"
             case .io: "EIO"
             case .invalid: "EINVAL"
             case .noSpace: "ENOSPC"
@@ -104,6 +125,7 @@ public enum NBD {
         public static let none: UInt16 = 0
         public static let offsetData: UInt16 = 1
         public static let offsetHole: UInt16 = 2
+        public static let blockStatus: UInt16 = 5
         private static let errorBit: UInt16 = 1 << 15
         public static let error = errorBit + 1
         public static let errorOffset = errorBit + 2

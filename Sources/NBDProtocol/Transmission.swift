@@ -43,29 +43,24 @@ public struct NBDRequest: Hashable, Sendable {
         out.writeInteger(offset)
         out.writeInteger(length)
     }
+}
 
-    /// Why a request to an export of `sizeBytes` is refused, or `nil`.
-    public func problem(sizeBytes: UInt64) -> NBD.ErrorCode? {
-        let known: NBD.CommandFlags
-        switch command {
-        case .read: known = [.fua, .df]
-        case .write, .flush, .trim: known = [.fua]
-        case .writeZeroes: known = [.fua, .noHole]
-        case .disconnect: return nil
-        case nil: return .invalid
-        }
-        guard flags.subtracting(known).isEmpty else { return .invalid }
-        guard command != .flush else { return offset == 0 && length == 0 ? nil : .invalid }
-        if command == .read || command == .write, length > NBD.maximumPayloadBytes { return .overflow }
-        guard offset <= sizeBytes, UInt64(length) <= sizeBytes - offset else {
-            return command == .write || command == .writeZeroes ? .noSpace : .invalid
-        }
-        return nil
+/// What a client is told of a range by BLOCK_STATUS.
+public struct NBDExtent: Hashable, Sendable {
+    public var lengthBytes: UInt32
+    /// Of ``NBD/MetaContext``.
+    public var flags: UInt32
+    public init(lengthBytes: UInt32, flags: UInt32) {
+        self.lengthBytes = lengthBytes
+        self.flags = flags
     }
 }
 
 /// Builds the server's replies.
 public enum NBDReply {
+    /// Enough for a path and a reason.
+    private static let maximumErrorBytes = 512
+
     public static func done(_ cookie: UInt64, error: NBD.ErrorCode = .none, into out: inout ByteBuffer) {
         out.writeInteger(NBD.simpleReplyMagic)
         out.writeInteger(error.rawValue)
@@ -82,16 +77,26 @@ public enum NBDReply {
         out.writeInteger(offset)
     }
 
-    /// A READ that failed.
-    public static func readError(
+    /// A structured reply that is an error.
+    public static func error(
         _ cookie: UInt64, _ error: NBD.ErrorCode, message: String, structured: Bool, into out: inout ByteBuffer
     ) {
         guard structured else { return done(cookie, error: error, into: &out) }
-        let text = Array(message.utf8.prefix(512))
+        let text = Array(NBDText.printable(message, limit: maximumErrorBytes).utf8)
         chunk(cookie, NBD.Chunk.error, length: UInt32(6 + text.count), into: &out)
         out.writeInteger(error.rawValue)
         out.writeInteger(UInt16(text.count))
         out.writeBytes(text)
+    }
+
+    /// The answer to BLOCK_STATUS. Precondition: it was selected, and there is an extent.
+    public static func blockStatus(_ cookie: UInt64, _ extents: [NBDExtent], into out: inout ByteBuffer) {
+        chunk(cookie, NBD.Chunk.blockStatus, length: UInt32(4 + extents.count * 8), into: &out)
+        out.writeInteger(NBD.MetaContext.allocation)
+        for extent in extents {
+            out.writeInteger(extent.lengthBytes)
+            out.writeInteger(extent.flags)
+        }
     }
 
     private static func chunk(_ cookie: UInt64, _ type: UInt16, length: UInt32, into out: inout ByteBuffer) {

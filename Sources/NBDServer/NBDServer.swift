@@ -34,24 +34,6 @@ public enum NBDListenAddress: Hashable, Sendable, CustomStringConvertible {
     }
 }
 
-public struct NBDServerLimits: Sendable {
-    /// Connections at once.
-    public var connections = 256
-    /// The time a client has from connecting to the end of the handshake.
-    public var handshake: TimeAmount = .seconds(10)
-    /// Payload that waits for space in the log, a connection. Beyond it the socket is not read.
-    public var parkedBytes = 8 << 20
-    /// Bytes of reads that are being carried out, a connection: one of the largest, and a little.
-    public var readBytes = 40 << 20
-    /// Bytes of replies that the client has not taken, a connection, at which no further request is taken. With `readBytes` and
-    /// one read beyond both, it bounds what a client that never reads makes the server keep: 80 MiB.
-    public var unsentBytes = 8 << 20
-    /// Requests that are not answered yet, a connection.
-    public var requests = 1024
-
-    public init() {}
-}
-
 public final class NBDServer {
     let service: any VolumeService
     let eventLoop: any EventLoop
@@ -59,7 +41,14 @@ public final class NBDServer {
     let logger: Logger
     private var listener: (any Channel)?
     private static let backlog: CInt = 128
+    let memory: ClientMemory
     private var connections: [ObjectIdentifier: NBDConnection] = [:]
+    /// Those beyond the limit, which are told so. The oldest first.
+    private var refused: [NBDConnection] = []
+    public private(set) var refusedCount = 0
+    /// The log has a line about the present want of places.
+    private var isFullReported = false
+    private var isWatchingMemory = false
     private var socketPath: String?
 
     /// Everything is called on `eventLoop`, where `service` lives too.
@@ -71,7 +60,11 @@ public final class NBDServer {
         self.eventLoop = eventLoop
         self.limits = limits
         self.logger = logger
+        memory = ClientMemory(budgetBytes: limits.memoryBytes, connections: limits.connections)
     }
+
+    /// Of replies that a client has not taken: no more requests of it are taken then.
+    private var unsentLimit: Int { max(64 << 10, min(limits.unsentBytes, memory.shareBytes)) }
 
     /// Begins to listen and answers where. A stale Unix socket is replaced; the new one has mode 0600.
     public func start(on address: NBDListenAddress) -> EventLoopFuture<SocketAddress> {
@@ -84,8 +77,9 @@ public final class NBDServer {
             )
             .childChannelOption(
                 .writeBufferWaterMark,
-                value: ChannelOptions.Types.WriteBufferWaterMark(low: limits.unsentBytes / 2, high: limits.unsentBytes)
+                value: ChannelOptions.Types.WriteBufferWaterMark(low: unsentLimit / 2, high: unsentLimit)
             )
+            .childChannelOption(.allowRemoteHalfClosure, value: true)
             .childChannelInitializer { channel in
                 channel.eventLoop.makeCompletedFuture { try bound.value.accept(channel) }
             }
@@ -94,8 +88,8 @@ public final class NBDServer {
         case .tcp(let host, let port):
             listening =
                 bootstrap
+                .forClients(limits.liveness)
                 .serverChannelOption(.socketOption(.so_reuseaddr), value: 1)
-                .childChannelOption(.tcpOption(.tcp_nodelay), value: 1)
                 .bind(host: host, port: port)
         case .unix(let path):
             let socket = tl_host_listen_private(path, Self.backlog)
@@ -113,19 +107,63 @@ public final class NBDServer {
     }
 
     private func accept(_ channel: any Channel) throws {
-        guard connections.count < limits.connections else {
-            logger.warning("NBD connection refused: \(limits.connections) are open already")
-            throw ChannelError.inappropriateOperationForState
+        let hasPlace = connections.count < limits.connections || makePlace()
+        let connection = NBDConnection(server: self, channel: channel, refusal: hasPlace ? nil : refuse())
+        if hasPlace {
+            isFullReported = false
+            connections[ObjectIdentifier(connection)] = connection
+        } else {
+            refused.append(connection)
         }
-        let connection = NBDConnection(server: self, channel: channel)
-        connections[ObjectIdentifier(connection)] = connection
-        channel.closeFuture.assumeIsolated().whenComplete { _ in
-            self.connections[ObjectIdentifier(connection)] = nil
-        }
+        channel.closeFuture.assumeIsolated().whenComplete { _ in connection.channelEnded() }
         try channel.pipeline.syncOperations.addHandler(connection)
     }
 
+    /// A client that is gone without a word, or says nothing in its handshake, gives way to a new one.
+    private func makePlace() -> Bool {
+        let gone = connections.values.filter(\.isUnresponsive)
+        for connection in gone { connection.fail("it does not answer, and a new client needs its place") }
+        return !gone.isEmpty
+    }
+
+    /// Makes room for one more client that is told why it is not served, and says what it is told.
+    private func refuse() -> String {
+        refusedCount += 1
+        if !isFullReported {
+            isFullReported = true
+            logger.warning("NBD connections are refused: all \(limits.connections) are taken (limits.connections)")
+        }
+        if refused.count >= NBDServerLimits.refusedConnections { refused[0].close() }
+        return "all \(limits.connections) connections of this node are taken"
+    }
+
+    func ended(_ connection: NBDConnection) {
+        connections[ObjectIdentifier(connection)] = nil
+        refused.removeAll { $0 === connection }
+    }
+
     public var connectionCount: Int { connections.count }
+
+    // MARK: Memory
+
+    /// A client waits for memory that others hold: those that sit on borrowed memory lose it in time.
+    func watchMemory() {
+        guard !isWatchingMemory else { return }
+        isWatchingMemory = true
+        eventLoop.assumeIsolated().scheduleTask(in: .nanoseconds(limits.patience.nanoseconds / 8)) {
+            self.isWatchingMemory = false
+            guard self.memory.isContended else { return }
+            self.endWhoSitsOnMemory()
+            if self.memory.isContended { self.watchMemory() }
+        }
+    }
+
+    private func endWhoSitsOnMemory() {
+        let limit = NIODeadline.now() - limits.patience
+        for connection in connections.values where connection.owesSince.map({ $0 < limit }) == true {
+            connection.fail("others wait for the memory of what it neither sent nor took")
+        }
+    }
 
     /// Stops listening and closes every connection.
     public func stop() {
@@ -133,6 +171,6 @@ public final class NBDServer {
         listener?.close(mode: .all, promise: nil)
         listener = nil
         if let socketPath { unlink(socketPath) }
-        for connection in connections.values { connection.close() }
+        for connection in Array(connections.values) + refused { connection.close() }
     }
 }

@@ -143,6 +143,15 @@ public final class FaultInjectingMedium: Medium {
         }
     }
 
+    public func extents(of range: ByteRange, limit: Int) throws(MediumError) -> [MediumExtent] {
+        switch begin(.read) {
+        case .fail(let number), .tear(let number): throw failure(.read, number)
+        case .delay, .hold, nil: try base.extents(of: range, limit: limit)
+        }
+    }
+
+    public func prefetch(_ range: ByteRange) throws(MediumError) { try base.prefetch(range) }
+
     /// Remembers what the sectors held, then stores all of `bytes` by `whole`, or some sectors of them.
     private func store(
         _ bytes: [UInt8], at offset: UInt64, tearing effect: Effect?, _ code: MediumError.Code,

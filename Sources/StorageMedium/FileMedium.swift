@@ -193,7 +193,7 @@ public final class FileMedium: Medium {
 
     // MARK: Medium
 
-    private func check(_ offset: UInt64, _ length: UInt64) throws(MediumError) {
+    func check(_ offset: UInt64, _ length: UInt64) throws(MediumError) {
         guard offset <= sizeBytes, length <= sizeBytes - offset else {
             throw MediumError(.outOfRange, "\(path): \(length) bytes at \(offset) are outside of \(sizeBytes) bytes")
         }
@@ -201,7 +201,7 @@ public final class FileMedium: Medium {
 
     /// A file that somebody cut gives no bytes for what it lost, and is not made longer again by a write that lies beyond its
     /// end. What was lost stays lost when the file is made longer by hand, so it is refused until it is opened anew.
-    private func checkSize() throws(MediumError) {
+    func checkSize() throws(MediumError) {
         let actual = try Self.size(of: descriptor, isBlockDevice, path)
         let least = leastBytes.min(actual, ordering: .relaxed).newValue
         guard least >= sizeBytes else {

@@ -35,6 +35,16 @@ public struct MediumError: Error, Hashable, Sendable, CustomStringConvertible {
     public var isFull: Bool { errno == ENOSPC || errno == EDQUOT }
 }
 
+public struct MediumExtent: Hashable, Sendable {
+    public var range: ByteRange
+    /// Takes no space and reads as zeros.
+    public var isHole: Bool
+    public init(range: ByteRange, isHole: Bool) {
+        self.range = range
+        self.isHole = isHole
+    }
+}
+
 /// One portion of the medium: the storage of one volume. Thread-safe; calls block, so they run on threads of their own.
 public protocol Medium: Sendable {
     var sizeBytes: UInt64 { get }
@@ -48,7 +58,23 @@ public protocol Medium: Sendable {
     /// The range reads as zeros afterwards. Not durable until ``flush()``. Releases the space where it can (`discard`).
     func zero(_ range: ByteRange, releasingSpace: Bool) throws(MediumError)
 
+    /// What lies from the start of `range` on, contiguous, in at most `limit` pieces; may end before the range does. What is no
+    /// hole may still be zeros.
+    func extents(of range: ByteRange, limit: Int) throws(MediumError) -> [MediumExtent]
+
+    /// `range` will be read soon. A hint: nothing is promised.
+    func prefetch(_ range: ByteRange) throws(MediumError)
+
     /// Everything written before is durable when this returns. After an error, what was written since the last
     /// successful flush is in an unknown state and must be written anew (S8).
     func flush() throws(MediumError)
+}
+
+/// Of a medium that knows nothing of holes, and reads nothing ahead.
+extension Medium {
+    public func extents(of range: ByteRange, limit: Int) throws(MediumError) -> [MediumExtent] {
+        [MediumExtent(range: range, isHole: false)]
+    }
+
+    public func prefetch(_ range: ByteRange) throws(MediumError) {}
 }

@@ -408,7 +408,7 @@ final class Group {
 
     func find(_ volume: ClusterConfiguration.Volume) -> Result<VolumeInfo, VolumeRefusal> {
         if machine.isServing, owner?.isServing == true {
-            return .success(VolumeInfo(name: volume.name, sizeBytes: volume.sizeBytes))
+            return .success(VolumeInfo(name: volume.name, sizeBytes: volume.sizeBytes, isReadOnly: volume.isReadOnly))
         }
         if let record = machine.record, record.owner != node.id {
             return .failure(
@@ -429,7 +429,7 @@ final class Group {
             ready(.failure(VolumeRefusal(.notReady, "volume '\(volume.name)' is not served here now")))
             return {}
         }
-        return owner.requests.open(at: owner.log.tail, acknowledged: owner.acknowledged) { isOpen in
+        return owner.requests.open(volume.id, at: owner.log.tail, acknowledged: owner.acknowledged) { isOpen in
             guard isOpen else {
                 return ready(.failure(VolumeRefusal(.notReady, "volume '\(volume.name)' has just lost its owner")))
             }

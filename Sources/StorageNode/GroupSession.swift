@@ -9,13 +9,14 @@ internal import StorageMedium
 internal import WriteLog
 
 final class GroupSession: VolumeSession {
-    private let log: OwnerLog
-    private let volume: VolumeID
-    private let medium: any Medium
+    let log: OwnerLog
+    let volume: VolumeID
+    let medium: any Medium
     var parkedBytes = 0
     var onUnparked: (() -> Void)?
     var onRevoked: (() -> Void)?
-    private var isClosed = false
+    private(set) var isClosed = false
+    private(set) var isInputEnded = false
 
     init(log: OwnerLog, volume: VolumeID, medium: any Medium) {
         self.log = log
@@ -35,13 +36,17 @@ final class GroupSession: VolumeSession {
         case .writeZeroes(let offset, let length, let mayRelease):
             enqueue(offset, length, .writeZeroes(keepSpace: !mayRelease), completion)
         case .flush: flush(completion)
+        case .prefetch(let offset, let length): prefetch(ByteRange(offset: offset, length: length), completion)
         }
     }
+
+    func endInput() { isInputEnded = true }
 
     func close() {
         guard !isClosed else { return }
         isClosed = true
-        log.requests.leave(self)
+        log.requests.leave(self, tail: log.log.tail)
+        log.requests.sessionsMayOpen(log.acknowledged)
         onRevoked = nil
         onUnparked = nil
     }

@@ -39,6 +39,20 @@ struct Overlay {
         maps[volume]?.forEach(in: range, body)
     }
 
+    private struct Stopped: Error {}
+
+    /// In order of offset, until `body` says false; whether it never did.
+    func walk(_ volume: VolumeID, _ range: ByteRange, while body: (ByteRange, LogSource) -> Bool) -> Bool {
+        do {
+            try maps[volume]?.forEach(in: range) { part, source in
+                guard body(part, source) else { throw Stopped() }
+            }
+            return true
+        } catch {
+            return false
+        }
+    }
+
     /// The records with bytes of `range` that no read has checked yet.
     func unchecked(_ volume: VolumeID, _ range: ByteRange) -> [LSN] {
         var records: [LSN] = []

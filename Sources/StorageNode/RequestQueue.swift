@@ -39,9 +39,18 @@ final class RequestQueue {
     private var waiting = CircularBuffer<WaitingRequest>()
     /// Reads and flushes that came while nothing may be answered.
     private var held: [(session: GroupSession, start: () -> Void)] = []
-    private var opening: [(id: UInt64, at: LSN, ready: (Bool) -> Void)] = []
+    private var opening: [Opening] = []
     private var nextOpening: UInt64 = 1
     private var sessions: [ObjectIdentifier: GroupSession] = [:]
+
+    /// A session that is to begin once everything below `at` is acknowledged and none of `ahead` is left (S24).
+    private struct Opening {
+        let id: UInt64
+        var at: LSN
+        /// Those whose clients send nothing more, but may have requests that are not issued.
+        var ahead: Set<ObjectIdentifier>
+        let ready: (Bool) -> Void
+    }
 
     var isEmpty: Bool { waiting.isEmpty }
 
@@ -74,30 +83,38 @@ final class RequestQueue {
         for entry in ready { entry.start() }
     }
 
-    /// Calls `ready` once everything below `lsn` is acknowledged (S24); with false if ownership is lost before.
-    /// Returns what gives it up.
-    func open(at lsn: LSN, acknowledged: LSN, ready: @escaping (Bool) -> Void) -> () -> Void {
-        guard lsn > acknowledged else {
+    /// Calls `ready` once everything below `lsn` is acknowledged, and everything that clients of `volume` sent before they ended their
+    /// input (S24); with false if ownership is lost before. Returns what gives it up.
+    func open(
+        _ volume: VolumeID, at lsn: LSN, acknowledged: LSN, ready: @escaping (Bool) -> Void
+    ) -> () -> Void {
+        let ahead = sessions.filter { $0.value.isInputEnded && $0.value.volume == volume }.keys
+        guard lsn > acknowledged || !ahead.isEmpty else {
             ready(true)
             return {}
         }
         let id = nextOpening
         nextOpening += 1
-        opening.append((id, lsn, ready))
+        opening.append(Opening(id: id, at: lsn, ahead: Set(ahead), ready: ready))
         return { [weak self] in self?.opening.removeAll { $0.id == id } }
     }
 
     func sessionsMayOpen(_ acknowledged: LSN) {
-        let ready = opening.filter { $0.at <= acknowledged }
-        opening.removeAll { $0.at <= acknowledged }
+        guard !opening.isEmpty else { return }
+        let ready = opening.filter { $0.ahead.isEmpty && $0.at <= acknowledged }
+        opening.removeAll { $0.ahead.isEmpty && $0.at <= acknowledged }
         for entry in ready { entry.ready(true) }
     }
 
-    func leave(_ session: GroupSession) {
+    /// `tail` is where the log ends now: what `session` has got issued is below.
+    func leave(_ session: GroupSession, tail: LSN) {
         sessions[ObjectIdentifier(session)] = nil
         waiting.removeAll { $0.session === session }
         held.removeAll { $0.session === session }
         session.parkedBytes = 0
+        for index in opening.indices where opening[index].ahead.remove(ObjectIdentifier(session)) != nil {
+            opening[index].at = tail
+        }
     }
 
     func revoke() {

@@ -395,7 +395,7 @@ public final class ServerNode: VolumeService {
 
     public func volumes() -> [VolumeInfo] {
         configuration.groups.flatMap { group in
-            group.volumes.map { VolumeInfo(name: $0.name, sizeBytes: $0.sizeBytes) }
+            group.volumes.map { VolumeInfo(name: $0.name, sizeBytes: $0.sizeBytes, isReadOnly: $0.isReadOnly) }
         }
     }
 

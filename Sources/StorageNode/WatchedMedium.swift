@@ -50,6 +50,12 @@ struct WatchedMedium: Medium {
         try base.read(into: buffer, at: offset)
     }
 
+    func extents(of range: ByteRange, limit: Int) throws(MediumError) -> [MediumExtent] {
+        try base.extents(of: range, limit: limit)
+    }
+
+    func prefetch(_ range: ByteRange) throws(MediumError) { try base.prefetch(range) }
+
     func write(_ buffers: [UnsafeRawBufferPointer], at offset: UInt64) throws(MediumError) {
         try calls.during("write", of: path) { () throws(MediumError) in try base.write(buffers, at: offset) }
     }

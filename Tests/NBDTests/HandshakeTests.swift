@@ -53,9 +53,10 @@ struct HandshakeTests {
         }
     }
 
-    @Test func exportNameOpensAnExportWithAndWithoutZeroes() async throws {
+    @Test("O10: EXPORT_NAME is served whatever of the two flags a client knows")
+    func exportNameOpensAnExportWithAndWithoutZeroes() async throws {
         try await withRig { rig in
-            for (flags, zeroes) in [(3, 0), (1, 124)] as [(UInt32, Int)] {
+            for (flags, zeroes) in [(3, 0), (1, 124), (0, 124), (2, 0)] as [(UInt32, Int)] {
                 let client = try await RawClient.greeted(rig.path, flags: flags)
                 try await client.send(option(1, Array("vol0".utf8)) + request(3, cookie: 9))
                 let head = big(UInt64(volumeBytes)) + big(transmissionFlags)
@@ -106,7 +107,7 @@ struct HandshakeTests {
     @Test func unknownOptionsAreAnsweredAndTheHandshakeGoesOn() async throws {
         try await withRig { rig in
             let client = try await RawClient.greeted(rig.path)
-            for number in [0, 4, 9, 10, 77, .max] as [UInt32] {
+            for number in [0, 4, 11, 77, .max] as [UInt32] {
                 try await client.send(option(number, [1, 2, 3]))
                 #expect(
                     try await client.answers(
@@ -145,11 +146,10 @@ struct HandshakeTests {
         try await withRig { rig in
             var random = SeededGenerator(seed: 3)
             let broken: [[UInt8]] = [
-                big(0 as UInt32), big(2 as UInt32), big(7 as UInt32), big(UInt32.max),
+                big(7 as UInt32), big(UInt32.max), big(0 as UInt32) + option(3), big(2 as UInt32) + option(2),
                 big(3 as UInt32) + option(77, claiming: (1 << 20) + 1), big(3 as UInt32) + option(77, claiming: .max),
-                big(3 as UInt32) + option(1, claiming: 8193), big(3 as UInt32) + [UInt8](repeating: 0, count: 16),
+                big(3 as UInt32) + option(1, claiming: 4097), big(3 as UInt32) + [UInt8](repeating: 0, count: 16),
                 Array("GET / HTTP/1.1\r\n\r\n".utf8), random.bytes(1000), [UInt8](repeating: 0xff, count: 100_000),
-                big(3 as UInt32) + (0..<257).flatMap { _ in option(77) },
             ]
             for (index, bytes) in broken.enumerated() {
                 let client = try RawClient(rig.path)
@@ -213,15 +213,23 @@ struct HandshakeTests {
         }
     }
 
-    @Test func connectionsAreBounded() async throws {  // S21
+    @Test("O4, A3: who finds no place is told so, and by what limit") func connectionsAreBounded() async throws {
         var limits = patientLimits
         limits.connections = 5
         try await withRig(limits) { rig in
             var clients: [RawClient] = []
             for _ in 0..<5 { clients.append(try await RawClient.opened(rig.path)) }
-            let surplus = try RawClient(rig.path)
+            let text = "all 5 connections of this node are taken"
+            let surplus = try await RawClient.greeted(rig.path)
+            try await surplus.send(option(3) + option(7, asking(for: "vol0")))
+            #expect(
+                try await surplus.answers(
+                    optionReply(3, 0x8000_0002, Array(text.utf8)) + optionReply(7, 0x8000_0002, Array(text.utf8))))
+            // Those who are told of it are bounded, too.
+            var further: [RawClient] = []
+            for _ in 0..<32 { further.append(try await RawClient.greeted(rig.path)) }
             #expect(try await surplus.ends())
-            #expect(surplus.received.isEmpty)
+            try await rig.on { #expect($0.server.refusedCount == 33) }
             try await clients[0].send(request(3))
             #expect(try await clients[0].answers(simpleReply(0)))
             clients.removeLast()

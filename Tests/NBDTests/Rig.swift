@@ -19,13 +19,14 @@ final class FakeService: VolumeService {
     var sessions: [FakeSession] = []
     /// Requests are not carried out before they are let go.
     var isHolding = false
-    /// What every session counts as waiting for space.
-    var parkedLimit = Int.max
     var readError: VolumeError?
     /// Opens are not answered before this is emptied.
     var holdsOpens = false
     var heldOpens: [() -> Void] = []
     var givenUpOpens = 0
+    var isReadOnly = false
+    /// What every range is told to be.
+    var extents: [VolumeExtent] = []
 
     func volumes() -> [VolumeInfo] {
         ["vol0", "elsewhere", "starting"].map { VolumeInfo(name: $0, sizeBytes: UInt64(volumeBytes)) }
@@ -33,7 +34,7 @@ final class FakeService: VolumeService {
 
     func find(_ name: String) -> Result<VolumeInfo, VolumeRefusal> {
         switch name {
-        case "vol0": .success(VolumeInfo(name: name, sizeBytes: UInt64(volumeBytes)))
+        case "vol0": .success(VolumeInfo(name: name, sizeBytes: UInt64(volumeBytes), isReadOnly: isReadOnly))
         case "elsewhere": .failure(VolumeRefusal(.ownedElsewhere, "'elsewhere' is owned by beta"))
         case "starting": .failure(VolumeRefusal(.notReady, "'starting' is being replayed"))
         default: .failure(VolumeRefusal(.unknownVolume, "there is no volume '\(name.prefix(20))'"))
@@ -64,6 +65,7 @@ final class FakeSession: VolumeSession {
     var onUnparked: (() -> Void)?
     var onRevoked: (() -> Void)?
     private(set) var isClosed = false
+    private(set) var isInputEnded = false
     private(set) var submitted: [String] = []
     private(set) var held: [(request: VolumeRequest, completion: VolumeCompletion)] = []
 
@@ -85,6 +87,15 @@ final class FakeSession: VolumeSession {
         onUnparked?()
     }
 
+    func endInput() { isInputEnded = true }
+
+    func extents(
+        offset: UInt64, length: UInt64, completion: @escaping (Result<[VolumeExtent], VolumeError>) -> Void
+    ) {
+        submitted.append("extents \(offset) \(length)")
+        completion(service.readError.map { .failure($0) } ?? .success(service.extents))
+    }
+
     func close() {
         isClosed = true
         held = []
@@ -104,7 +115,7 @@ final class FakeSession: VolumeSession {
         case .discard(let offset, let length), .writeZeroes(let offset, let length, _):
             service.bytes.replaceSubrange(
                 Int(offset)..<Int(offset + length), with: repeatElement(0, count: Int(length)))
-        case .flush: break
+        case .flush, .prefetch: break
         }
         return .success(nil)
     }
@@ -116,6 +127,7 @@ final class FakeSession: VolumeSession {
         case .discard(let offset, let length): "discard \(offset) \(length)"
         case .writeZeroes(let offset, let length, let mayRelease): "zero \(offset) \(length) \(mayRelease)"
         case .flush: "flush"
+        case .prefetch(let offset, let length): "prefetch \(offset) \(length)"
         }
     }
 }
@@ -134,17 +146,22 @@ struct RemoteRig: Sendable {
     private let rig: NIOLoopBound<Rig>
     let group: MultiThreadedEventLoopGroup
     let path: String
+    /// Of a server on TCP.
+    let port: Int
 
-    init(_ limits: NBDServerLimits) async throws {
+    init(_ limits: NBDServerLimits, onTCP: Bool) async throws {
         let group = MultiThreadedEventLoopGroup(numberOfThreads: 1)
         let loop = group.next()
         let path = "/tmp/twinlog-nbd-\(UUID128.random()).sock"
-        rig = try await loop.flatSubmit {
+        let address: NBDListenAddress = onTCP ? .tcp(host: "127.0.0.1", port: 0) : .unix(path: path)
+        (rig, port) = try await loop.flatSubmit {
             let bound = NIOLoopBound(Rig(loop, limits), eventLoop: loop)
-            return bound.value.server.start(on: .unix(path: path)).map { _ in bound }
+            return bound.value.server.start(on: address).map { (bound, $0.port ?? 0) }
         }.get()
         (self.group, self.path) = (group, path)
     }
+
+    func raw() throws -> RawClient { try port > 0 ? RawClient(port: port) : RawClient(path) }
 
     @discardableResult
     func on<Value: Sendable>(_ body: @escaping @Sendable (Rig) throws -> Value) async throws -> Value {
@@ -161,7 +178,8 @@ struct RemoteRig: Sendable {
 
     func client(structured: Bool = true, export: String = "vol0") async throws -> NBDClient {
         try await NBDClient.connect(
-            to: .unix(path: path), export: export, on: group, timeout: .seconds(30), structuredReplies: structured)
+            to: port > 0 ? .tcp(host: "127.0.0.1", port: port) : .unix(path: path), export: export, on: group,
+            timeout: .seconds(30), structuredReplies: structured)
     }
 
     /// Another client is served.
@@ -180,8 +198,10 @@ let patientLimits: NBDServerLimits = {
     return limits
 }()
 
-func withRig(_ limits: NBDServerLimits = patientLimits, _ body: (RemoteRig) async throws -> Void) async throws {
-    let rig = try await RemoteRig(limits)
+func withRig(
+    _ limits: NBDServerLimits = patientLimits, onTCP: Bool = false, _ body: (RemoteRig) async throws -> Void
+) async throws {
+    let rig = try await RemoteRig(limits, onTCP: onTCP)
     var failure: (any Error)?
     do { try await body(rig) } catch { failure = error }
     try await rig.on { $0.server.stop() }
@@ -245,7 +265,35 @@ final class RawClient {
         try #require(fcntl(descriptor, F_SETFL, O_NONBLOCK) == 0)
     }
 
+    init(port: Int) throws {
+        descriptor = socket(AF_INET, Int32(SOCK_STREAM.rawValue) | Int32(SOCK_CLOEXEC.rawValue), 0)
+        try #require(descriptor >= 0)
+        var address = sockaddr_in()
+        address.sin_family = sa_family_t(AF_INET)
+        address.sin_port = in_port_t(port).bigEndian
+        address.sin_addr.s_addr = UInt32(0x7f00_0001).bigEndian
+        let result = withUnsafePointer(to: &address) { pointer in
+            pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) {
+                connect(descriptor, $0, socklen_t(MemoryLayout<sockaddr_in>.size))
+            }
+        }
+        try #require(result == 0)
+        try #require(fcntl(descriptor, F_SETFL, O_NONBLOCK) == 0)
+    }
+
     deinit { close(descriptor) }
+
+    /// No more requests come from this client.
+    func endInput() throws { try #require(shutdown(descriptor, Int32(SHUT_WR)) == 0) }
+
+    /// The end of this client sends nothing to the server, as when its machine loses power. False without the capability for it.
+    func willVanish() -> Bool {
+        var on: CInt = 1
+        let length = socklen_t(MemoryLayout<CInt>.size)
+        // What came is acknowledged, or the server would notice by sending it again.
+        guard setsockopt(descriptor, Int32(IPPROTO_TCP), TCP_QUICKACK, &on, length) == 0 else { return false }
+        return setsockopt(descriptor, Int32(IPPROTO_TCP), TCP_REPAIR, &on, length) == 0
+    }
 
     /// Sends until the connection is gone or nothing was taken for a while; how much was taken.
     @discardableResult
@@ -299,23 +347,28 @@ final class RawClient {
 
     /// The server's first 18 bytes.
     static func greeted(_ path: String, flags: UInt32 = 3) async throws -> RawClient {
-        let client = try RawClient(path)
-        try #require(try await client.answers(Array("NBDMAGICIHAVEOPT".utf8) + big(3 as UInt16)))
-        try await client.send(big(flags))
-        return client
+        try await RawClient(path).greeted(flags: flags)
+    }
+
+    func greeted(flags: UInt32 = 3) async throws -> RawClient {
+        try #require(try await answers(Array("NBDMAGICIHAVEOPT".utf8) + big(3 as UInt16)))
+        try await send(big(flags))
+        return self
     }
 
     /// In transmission, with simple replies. No zeroes.
-    static func opened(_ path: String) async throws -> RawClient {
-        let client = try await greeted(path)
-        try await client.send(option(1, Array("vol0".utf8)))
-        try #require(try await client.answers(big(UInt64(volumeBytes)) + big(transmissionFlags)))
-        return client
+    static func opened(_ path: String) async throws -> RawClient { try await RawClient(path).opened() }
+
+    func opened() async throws -> RawClient {
+        _ = try await greeted()
+        try await send(option(1, Array("vol0".utf8)))
+        try #require(try await answers(big(UInt64(volumeBytes)) + big(transmissionFlags)))
+        return self
     }
 }
 
-/// HAS_FLAGS, FLUSH, FUA, TRIM, WRITE_ZEROES, MULTI_CONN.
-let transmissionFlags: UInt16 = 1 | 4 | 8 | 32 | 64 | 256
+/// HAS_FLAGS, FLUSH, FUA, TRIM, WRITE_ZEROES, MULTI_CONN, CACHE, FAST_ZERO.
+let transmissionFlags: UInt16 = 1 | 4 | 8 | 32 | 64 | 256 | 1024 | 2048
 
 /// SplitMix64.
 struct SeededGenerator: RandomNumberGenerator {

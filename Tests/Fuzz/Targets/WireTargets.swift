@@ -34,7 +34,9 @@ private func serve(_ bytes: UnsafeRawBufferPointer, _ pieceBytes: Int, _ choice:
                 case .send: break
                 }
             }
-            while handshake.isTransmission, let request = try NBDRequest.read(&input) { check(request) }
+            while handshake.isTransmission, let request = try NBDRequest.read(&input) {
+                check(request, handshake, choice)
+            }
         }
     } catch {}
 }
@@ -42,14 +44,22 @@ private func serve(_ bytes: UnsafeRawBufferPointer, _ pieceBytes: Int, _ choice:
 private func answer(_ choice: UInt8) -> NBDServerHandshake.Answer {
     choice & 2 != 0
         ? .refused(.policy, "owned by beta")
-        : .export(NBDExportInfo(sizeBytes: 1 << 20, flags: [.hasFlags, .sendFlush]))
+        : .export(export(choice))
+}
+
+private func export(_ choice: UInt8) -> NBDExportInfo {
+    NBDExportInfo(sizeBytes: 1 << 20, flags: choice & 4 != 0 ? [.hasFlags, .readOnly] : [.hasFlags, .sendFlush])
 }
 
 /// What is not refused lies inside of the export.
-private func check(_ request: NBDRequest) {
-    guard request.problem(sizeBytes: 1 << 20) == nil, request.command != .disconnect, request.command != nil else {
+private func check(_ request: NBDRequest, _ handshake: NBDServerHandshake, _ choice: UInt8) {
+    let transmission = NBDTransmission(
+        export: export(choice), isStructured: handshake.isStructured, reportsAllocation: handshake.reportsAllocation)
+    if let problem = request.problem(in: transmission) {
+        precondition(problem.code != .none && !problem.text(for: request, in: transmission).isEmpty)
         return
     }
+    guard request.command != .disconnect else { return }
     precondition(request.offset <= 1 << 20 && UInt64(request.length) <= (1 << 20) - request.offset)
 }
 

@@ -1,0 +1,117 @@
+// The handshake: which volumes there are, and the opening of one.
+
+internal import NBDProtocol
+internal import NIOCore
+internal import StorageNode
+
+extension NBDConnection {
+    func shakeHands() throws(NBDProtocolError) {
+        while !isClosed, !handshake.isTransmission, let step = try handshake.next(&input) {
+            restartTimer()
+            perform(step)
+        }
+        if isInputEnded, !handshake.isTransmission, !handshake.isWaiting { close() }
+    }
+
+    private func perform(_ step: NBDServerHandshake.Step) {
+        switch step {
+        case .send(let buffer): channel.writeAndFlush(buffer, promise: nil)
+        case .list:
+            if let refusal { return perform(handshake.refuseList(refusal)) }
+            perform(handshake.answerList(server.service.volumes().map(\.name)))
+        case .close(let reason): if let reason { fail(reason) } else { close() }
+        case .find(let name, let purpose):
+            if let refusal { return perform(handshake.answer(.refused(.policy, refusal))) }
+            switch purpose {
+            case .info, .metaContexts: answer(server.service.find(name).map(Self.info))
+            case .go, .exportName: open(name)
+            }
+        }
+    }
+
+    /// Zeros are a record of the log, so they are always fast.
+    private static let flags: NBD.TransmissionFlags = [
+        .hasFlags, .sendFlush, .sendFUA, .sendTrim, .sendWriteZeroes, .canMultiConn, .sendCache, .sendFastZero,
+    ]
+
+    private static func info(_ volume: VolumeInfo) -> NBDExportInfo {
+        NBDExportInfo(
+            sizeBytes: volume.sizeBytes,
+            flags: Self.flags.union(volume.isReadOnly ? .readOnly : []))
+    }
+
+    private func open(_ name: String) {
+        let found = server.service.find(name)
+        guard case .success(let volume) = found else { return answer(found.map(Self.info)) }
+        var isAnswered = false
+        var isLater = false
+        let giveUp = server.service.open(name) { [self] result in
+            isAnswered = true
+            giveUpOpening = nil
+            switch result {
+            case .success(let session):
+                guard !isClosed else { return session.close() }
+                answer(.success(Self.info(volume)))
+                begin(session, Self.info(volume))
+            case .failure(let refusal): answer(.failure(refusal))
+            }
+            if isLater { process() }
+        }
+        isLater = true
+        if !isAnswered { giveUpOpening = giveUp }
+    }
+
+    private func answer(_ result: Result<NBDExportInfo, VolumeRefusal>) {
+        guard !isClosed else { return }
+        let answer: NBDServerHandshake.Answer =
+            switch result {
+            case .success(let info): .export(info)
+            case .failure(let refusal):
+                .refused(
+                    refusal.code == .unknownVolume ? .unknown : refusal.code == .ownedElsewhere ? .policy : .shutdown,
+                    refusal.message)
+            }
+        perform(handshake.answer(answer))
+    }
+
+    private func begin(_ session: any VolumeSession, _ info: NBDExportInfo) {
+        timer?.cancel()
+        self.session = session
+        transmission = NBDTransmission(
+            export: info, isStructured: handshake.isStructured, reportsAllocation: handshake.reportsAllocation)
+        session.onRevoked = { [weak self] in self?.fail("the volume is not served here any more") }
+        session.onUnparked = { [weak self] in self?.resume() }
+        if isInputEnded { session.endInput() }
+    }
+
+    /// Each step of a client at work gives it the whole time for its next one.
+    func restartTimer() {
+        timer?.cancel()
+        stepped = .now()
+        timer = channel.eventLoop.assumeIsolated().scheduleTask(in: server.limits.handshake) { self.isTooLate() }
+    }
+
+    private func isTooLate() {
+        let seconds = server.limits.handshake.nanoseconds / 1_000_000_000
+        guard let giveUp = giveUpOpening else { return fail("its handshake did not go on for \(seconds) s") }
+        giveUp()
+        giveUpOpening = nil
+        restartTimer()
+        answer(
+            .failure(
+                VolumeRefusal(
+                    .notReady,
+                    "what earlier connections wrote to the volume was not acknowledged within \(seconds) s: try again"))
+        )
+        process()
+    }
+
+    /// How long the next step of a handshake may take while others wait for a place.
+    private static let stepPatience = TimeAmount.seconds(1)
+
+    /// A client of which nothing is heard where something is due.
+    var isUnresponsive: Bool {
+        guard handshake.isTransmission || handshake.isWaiting else { return stepped + Self.stepPatience < .now() }
+        return channel.isPeerSilent
+    }
+}
