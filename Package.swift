@@ -111,7 +111,7 @@ let package = Package(
                 "LogModel", "PersistentMemory", "WriteLog", "StorageMedium", "Recovery", "ClusterConfiguration",
                 "StorageNode",
             ]),
-        library("NBDServer", ["CHostSupport", "NBDProtocol", "StorageNode", log] + nio),
+        library("NBDServer", ["CHostSupport", "NBDProtocol", "AdminProtocol", "StorageNode", log] + nio),
         library(
             "ClusterHarness", ["LogModel", "ClusterConfiguration", "AdminProtocol", "NBDClient", nioCore]),
 

@@ -4,6 +4,7 @@ internal import Foundation
 
 public enum AdminRequest: Codable, Hashable, Sendable {
     case status
+    case clients
     case handover(group: String, to: String)
     case takeover(group: String, on: String, force: Bool)
     /// Destage up to the tail at the time of the call.
@@ -19,6 +20,7 @@ public enum AdminRequest: Codable, Hashable, Sendable {
 
 public enum AdminResponse: Codable, Hashable, Sendable {
     case status(NodeStatus)
+    case clients(NodeClients)
     case events([NodeEvent])
     case done
     case refused(String)

@@ -20,12 +20,15 @@ public struct NodeSummary: Codable, Hashable, Sendable {
     public var persistence: String
     /// `owner` if it owns a group, else `mirror`; `unknown` if it does not answer.
     public var role: String
+    /// `nil` if it does not answer.
+    public var clients: ClientTotals?
 
-    public init(name: String, reachable: Bool, persistence: String, role: String) {
+    public init(name: String, reachable: Bool, persistence: String, role: String, clients: ClientTotals? = nil) {
         self.name = name
         self.reachable = reachable
         self.persistence = persistence
         self.role = role
+        self.clients = clients
     }
 }
 
@@ -129,11 +132,13 @@ public struct NodeStatus: Codable, Hashable, Sendable {
     public var name: String
     public var persistence: String
     public var groups: [Group]
+    public var clients: ClientTotals?
 
-    public init(name: String, persistence: String, groups: [Group]) {
+    public init(name: String, persistence: String, groups: [Group], clients: ClientTotals? = nil) {
         self.name = name
         self.persistence = persistence
         self.groups = groups
+        self.clients = clients
     }
 }
 
@@ -156,7 +161,7 @@ extension ClusterStatus {
             }
             return NodeSummary(
                 name: name, reachable: true, persistence: answer.persistence,
-                role: answer.groups.contains { $0.isOwner } ? "owner" : "mirror")
+                role: answer.groups.contains { $0.isOwner } ? "owner" : "mirror", clients: answer.clients)
         }
         return ClusterStatus(cluster: cluster, groups: groups, nodes: summaries)
     }

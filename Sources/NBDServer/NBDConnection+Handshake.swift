@@ -52,7 +52,7 @@ extension NBDConnection {
             case .success(let session):
                 guard !isClosed else { return session.close() }
                 answer(.success(Self.info(volume)))
-                begin(session, Self.info(volume))
+                begin(session, volume)
             case .failure(let refusal): answer(.failure(refusal))
             }
             if isLater { process() }
@@ -74,11 +74,13 @@ extension NBDConnection {
         perform(handshake.answer(answer))
     }
 
-    private func begin(_ session: any VolumeSession, _ info: NBDExportInfo) {
+    private func begin(_ session: any VolumeSession, _ volume: VolumeInfo) {
         timer?.cancel()
         self.session = session
+        export = volume.name
         transmission = NBDTransmission(
-            export: info, isStructured: handshake.isStructured, reportsAllocation: handshake.reportsAllocation)
+            export: Self.info(volume), isStructured: handshake.isStructured,
+            reportsAllocation: handshake.reportsAllocation)
         session.onRevoked = { [weak self] in self?.fail("the volume is not served here any more") }
         session.onUnparked = { [weak self] in self?.resume() }
         if isInputEnded { session.endInput() }

@@ -4,6 +4,7 @@
 // A client that sends no more, by a goodbye or by closing its half, still gets what it is due: what came whole is carried
 // out and answered, then the connection is closed. After a goodbye it is carried out even if nobody is there to be answered.
 
+internal import Foundation
 internal import Logging
 internal import NBDProtocol
 internal import NIOCore
@@ -16,12 +17,16 @@ final class NBDConnection: ChannelInboundHandler {
     unowned let server: NBDServer
     let channel: any Channel
     let account: ClientAccount
+    let peer: String
+    let connected = Date()
     /// Why nothing is served on this connection, if so.
     let refusal: String?
     var handshake = NBDServerHandshake()
     var input = ByteBuffer()
     var session: (any VolumeSession)?
     var transmission: NBDTransmission?
+    /// Its name.
+    var export: String?
     /// A request whose memory is not there yet, or whose payload has not all arrived.
     var incoming: NBDRequest?
     /// Bytes of a refused WRITE that are still to come: let go of as they arrive.
@@ -63,6 +68,7 @@ final class NBDConnection: ChannelInboundHandler {
         self.server = server
         self.channel = channel
         self.refusal = refusal
+        peer = channel.peerName
         account = ClientAccount(server.memory)
         account.onGranted = { [unowned self] in resume() }
     }
@@ -137,7 +143,7 @@ final class NBDConnection: ChannelInboundHandler {
 
     func fail(_ reason: String) {
         guard !isClosed else { return }
-        server.logger.info("NBD connection closed: \(reason)")
+        server.logger.info("NBD connection of \(peer) closed: \(reason)")
         close()
     }
 

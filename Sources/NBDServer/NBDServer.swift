@@ -42,7 +42,7 @@ public final class NBDServer {
     private var listener: (any Channel)?
     private static let backlog: CInt = 128
     let memory: ClientMemory
-    private var connections: [ObjectIdentifier: NBDConnection] = [:]
+    private(set) var connections: [ObjectIdentifier: NBDConnection] = [:]
     /// Those beyond the limit, which are told so. The oldest first.
     private var refused: [NBDConnection] = []
     public private(set) var refusedCount = 0

@@ -19,6 +19,11 @@ extension ServerNode {
     public func administer(_ request: AdminRequest, _ answer: @escaping (AdminResponse) -> Void) {
         switch request {
         case .status: answer(.status(status()))
+        case .clients:
+            guard let frontEnd else { return answer(.refused("\(id) serves no clients")) }
+            answer(
+                .clients(
+                    NodeClients(name: id.rawValue, totals: frontEnd.clientTotals, clients: frontEnd.clients())))
         case .events(let after, let wait):
             guard wait else { return answer(.events(journal.after(after))) }
             journal.wait(after: after) { answer(.events($0)) }
@@ -64,7 +69,7 @@ extension ServerNode {
             name: id.rawValue, persistence: pool.persistence.rawValue,
             groups: groups.values.sorted { $0.configuration.id < $1.configuration.id }.map { group in
                 NodeStatus.Group(isOwner: group.machine.isOwner, status: status(of: group))
-            })
+            }, clients: frontEnd?.clientTotals)
     }
 
     private func status(of group: Group) -> GroupStatus {

@@ -37,6 +37,8 @@ public final class ServerNode: VolumeService {
     let coordinatorThread: NIOThreadPool
     private(set) var groups: [GroupID: Group] = [:]
     let journal: EventJournal
+    /// Who tells of the clients, if somebody serves any.
+    public weak var frontEnd: (any VolumeFrontEnd)?
     private var listener: TCPMirrorListener?
     private var accepted: [ObjectIdentifier: AcceptedRail] = [:]
     private var ticking: RepeatedTask?

@@ -12,9 +12,30 @@ import Synchronization
 let statusTimeoutMillis = 1000
 
 private final class Answers: Sendable {
-    private let all = Mutex<[NodeStatus]>([])
-    func add(_ status: NodeStatus) { all.withLock { $0.append(status) } }
-    var collected: [NodeStatus] { all.withLock { $0 } }
+    private let all = Mutex<[AdminResponse]>([])
+    func add(_ response: AdminResponse) { all.withLock { $0.append(response) } }
+    var collected: [AdminResponse] { all.withLock { $0 } }
+}
+
+/// What the nodes that answer say, in no order. Each has a thread, however few processors there are: nodes that hang are waited
+/// for together.
+func askAll(_ request: AdminRequest, of configuration: ClusterConfiguration) -> [AdminResponse] {
+    let answers = Answers()
+    let asked = DispatchGroup()
+    for node in configuration.nodes {
+        asked.enter()
+        Thread.detachNewThread {
+            defer { asked.leave() }
+            guard
+                case .success(let response) = Result(catching: {
+                    try AdminClient.ask(request, at: node.adminPath, timeoutMillis: statusTimeoutMillis)
+                })
+            else { return }
+            answers.add(response)
+        }
+    }
+    asked.wait()
+    return answers.collected
 }
 
 struct ClusterView {
@@ -23,24 +44,10 @@ struct ClusterView {
 
     init(_ configuration: ClusterConfiguration) {
         self.configuration = configuration
-        let nodes = configuration.nodes
-        let answers = Answers()
-        // A thread each, however few processors there are: nodes that hang are waited for together.
-        let asked = DispatchGroup()
-        for node in nodes {
-            asked.enter()
-            Thread.detachNewThread {
-                defer { asked.leave() }
-                guard
-                    case .success(.status(let status)) = Result(catching: {
-                        try AdminClient.ask(.status, at: node.adminPath, timeoutMillis: statusTimeoutMillis)
-                    })
-                else { return }
-                answers.add(status)
-            }
+        answers = askAll(.status, of: configuration).compactMap { response in
+            guard case .status(let status) = response else { return nil }
+            return status
         }
-        asked.wait()
-        self.answers = answers.collected
     }
 
     var status: ClusterStatus {
@@ -114,9 +121,11 @@ struct Status: ParsableCommand {
     @OptionGroup var global: GlobalOptions
     @Flag(help: "As JSON.") var json = false
     @Flag(help: "Again and again, until interrupted.") var watch = false
+    @Flag(help: "Who uses the volumes, and what that costs.") var clients = false
 
     func run() throws {
         let configuration = try global.load()
+        if clients { return try showClients(of: configuration) }
         repeat {
             let view = ClusterView(configuration)
             let status = view.status
@@ -130,6 +139,45 @@ struct Status: ParsableCommand {
             if view.answers.isEmpty { throw Failure(message: "no node answers") }
             if !status.isTakeoverPossibleEverywhere { throw ExitCode(3) }
         } while watch
+    }
+}
+
+extension Status {
+    func validate() throws {
+        guard !(clients && watch) else { throw ValidationError("--clients and --watch are not possible together") }
+    }
+
+    private func showClients(of configuration: ClusterConfiguration) throws {
+        let nodes = askAll(.clients, of: configuration).compactMap { response -> NodeClients? in
+            guard case .clients(let clients) = response else { return nil }
+            return clients
+        }.sorted { $0.name < $1.name }
+        guard !nodes.isEmpty else { throw Failure(message: "no node answers") }
+        print(json ? try AdminCodec.pretty(["nodes": nodes]) : ClientTable.render(nodes))
+    }
+}
+
+enum ClientTable {
+    static func render(_ nodes: [NodeClients]) -> String {
+        nodes.map(render).joined(separator: "\n\n")
+    }
+
+    private static func render(_ node: NodeClients) -> String {
+        let totals = node.totals
+        let refused = totals.refused > 0 ? ", \(totals.refused) refused since the start" : ""
+        let title =
+            "\(node.name): \(totals.connections) of \(totals.connectionLimit) clients\(refused); "
+            + "\(Size.format(UInt64(totals.lentBytes))) of \(Size.format(UInt64(totals.lendableBytes))) lent"
+        guard !node.clients.isEmpty else { return title }
+        let rows = node.clients.map { client in
+            [
+                client.address, client.export ?? "-", client.since, String(client.inFlight),
+                Size.format(UInt64(client.parkedBytes)), client.waitsFor ?? "-",
+            ]
+        }
+        return
+            ([title] + StatusTable.table([["CLIENT", "EXPORT", "SINCE", "IN FLIGHT", "PARKED", "WAITS FOR"]] + rows))
+            .joined(separator: "\n")
     }
 }
 
@@ -148,9 +196,17 @@ enum StatusTable {
                         "\(Size.format(group.log.usedBytes)) of \(Size.format(group.log.capacityBytes))", fate(group),
                     ]
                 })
+        let full = status.nodes.compactMap { node in node.clients.flatMap { fullness(node.name, $0) } }
+        if !full.isEmpty { lines += [""] + full }
         let reasons = status.groups.compactMap { group in group.reason.map { "\(group.name): \($0)" } }
         if !reasons.isEmpty { lines += [""] + reasons }
         return lines.joined(separator: "\n")
+    }
+
+    /// A word where clients find no place.
+    private static func fullness(_ node: String, _ clients: ClientTotals) -> String? {
+        guard clients.connections >= clients.connectionLimit else { return nil }
+        return "\(node): all \(clients.connectionLimit) places for clients are taken, \(clients.refused) were refused"
     }
 
     private static func fate(_ group: GroupStatus) -> String {
@@ -161,7 +217,7 @@ enum StatusTable {
         return String(format: "nothing lost, takeover in %.1f s", seconds)
     }
 
-    private static func table(_ rows: [[String]]) -> [String] {
+    static func table(_ rows: [[String]]) -> [String] {
         let columns = rows.map(\.count).max() ?? 0
         let widths = (0..<columns).map { column in rows.map { $0[column].count }.max() ?? 0 }
         return rows.map { row in

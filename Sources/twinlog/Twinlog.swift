@@ -95,7 +95,7 @@ func carryOut(_ request: AdminRequest, on node: ClusterConfiguration.Node) throw
         switch try AdminClient.ask(request, at: node.adminPath, timeoutMillis: commandTimeoutMillis) {
         case .done: return
         case .refused(let reason): throw Failure(message: "\(node.id) refuses: \(reason)")
-        case .status, .events: throw Failure(message: "\(node.id) answered something else than was asked")
+        case .status, .clients, .events: throw Failure(message: "\(node.id) answered something else than was asked")
         }
     } catch let error as AdminClientError {
         throw Failure(message: "\(node.id): \(error)")

@@ -48,7 +48,9 @@ struct Daemon {
         let parts = try eventLoop.submit {
             let node = try ServerNode(
                 configuration: configuration, node: id, pool: pool, eventLoop: eventLoop, logger: logger)
-            let nbd = NBDServer(service: node, eventLoop: eventLoop, logger: logger)
+            let nbd = NBDServer(
+                service: node, eventLoop: eventLoop, limits: NBDServerLimits(configuration.limits), logger: logger)
+            node.frontEnd = nbd
             let admin = AdminServer(path: entry.adminPath, eventLoop: eventLoop) { node.administer($0, $1) }
             return NIOLoopBound(Parts(node: node, nbd: nbd, admin: admin), eventLoop: eventLoop)
         }.wait()
@@ -90,6 +92,14 @@ struct Daemon {
         // The event loop and the threads still run: nothing may be torn down under them.
         fflush(nil)
         _exit(0)
+    }
+}
+
+extension NBDServerLimits {
+    init(_ configured: ClusterConfiguration.Limits) {
+        self.init()
+        connections = configured.connections
+        memoryBytes = Int(clamping: configured.memoryBytes ?? MemoryLimit.bytes() / 4)
     }
 }
 

@@ -25,6 +25,7 @@ final class FakeService: VolumeService {
     var heldOpens: [() -> Void] = []
     var givenUpOpens = 0
     var isReadOnly = false
+    var quotesWholeNames = false
     /// What every range is told to be.
     var extents: [VolumeExtent] = []
 
@@ -37,7 +38,10 @@ final class FakeService: VolumeService {
         case "vol0": .success(VolumeInfo(name: name, sizeBytes: UInt64(volumeBytes), isReadOnly: isReadOnly))
         case "elsewhere": .failure(VolumeRefusal(.ownedElsewhere, "'elsewhere' is owned by beta"))
         case "starting": .failure(VolumeRefusal(.notReady, "'starting' is being replayed"))
-        default: .failure(VolumeRefusal(.unknownVolume, "there is no volume '\(name.prefix(20))'"))
+        default:
+            .failure(
+                VolumeRefusal(
+                    .unknownVolume, "there is no volume '\(quotesWholeNames ? name : String(name.prefix(20)))'"))
         }
     }
 
@@ -113,8 +117,10 @@ final class FakeSession: VolumeSession {
                 }
             }
         case .discard(let offset, let length), .writeZeroes(let offset, let length, _):
-            service.bytes.replaceSubrange(
-                Int(offset)..<Int(offset + length), with: repeatElement(0, count: Int(length)))
+            service.bytes.withUnsafeMutableBytes {
+                _ = UnsafeMutableRawBufferPointer(rebasing: $0[Int(offset)..<Int(offset + length)])
+                    .initializeMemory(as: UInt8.self, repeating: 0)
+            }
         case .flush, .prefetch: break
         }
         return .success(nil)
@@ -333,6 +339,19 @@ final class RawClient {
             try await Task.sleep(for: .milliseconds(2))
         }
         return false
+    }
+
+    /// The next chunk of a structured reply, which has to be the last of its reply.
+    func chunk() async throws -> (type: UInt16, cookie: UInt64, body: [UInt8])? {
+        func number(_ range: Range<Int>) -> UInt64 { received[range].reduce(0) { $0 << 8 | UInt64($1) } }
+        guard try await eventually({ take() || received.count >= 20 }), received.count >= 20 else { return nil }
+        let length = Int(number(16..<20))
+        guard number(0..<4) == 0x668e_33ef, number(4..<6) == 1,
+            try await eventually({ take() || received.count >= 20 + length }), received.count >= 20 + length
+        else { return nil }
+        let chunk = (UInt16(number(6..<8)), number(8..<16), Array(received[20..<20 + length]))
+        received.removeFirst(20 + length)
+        return chunk
     }
 
     func ends() async throws -> Bool { try await eventually { take() } }
