@@ -6,9 +6,9 @@
 internal import NIOCore
 
 final class ClientMemory {
-    /// The most that is lent, whatever the budget: the loop frees a client's buffers when it leaves, 3 ms each 32 MiB, and all that is
+    /// The most that is lent, whatever the budget: the loop frees a client's buffers when it leaves, some 5 ms each 32 MiB, and all that is
     /// lent at once is freed in less than a heartbeat's interval.
-    private static let maximumLentBytes = 256 << 20
+    private static let maximumLentBytes = 128 << 20
     /// A connection has its share in requests that are carried out, in replies that are not sent, and in replies that are handed
     /// to the channel and counted no more.
     private static let sharesOfConnection = 3

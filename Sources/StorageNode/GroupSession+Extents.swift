@@ -83,6 +83,7 @@ private struct ExtentList {
         if extents.last?.kind == kind {
             extents[extents.count - 1].lengthBytes += newEnd - end
         } else {
+            guard !isFull else { return }
             extents.append(VolumeExtent(lengthBytes: newEnd - end, kind: kind))
         }
         end = newEnd

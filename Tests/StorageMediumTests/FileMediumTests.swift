@@ -19,6 +19,26 @@ struct FileMediumTests {
         try FileMedium.open(path: path, sizeBytes: sizeBytes, createIfMissing: createIfMissing)
     }
 
+    // MARK: Extents
+
+    @Test("Holes and data of a file are told from the start of a range on, at most so many")
+    func extentsOfAFile() throws {
+        let medium = try open()
+        try [UInt8](repeating: 1, count: 8192).withUnsafeBytes { try medium.write([$0], at: 16384) }
+        func told(_ offset: UInt64, _ length: UInt64, limit: Int = 10) throws -> [String] {
+            try medium.extents(of: ByteRange(offset: offset, length: length), limit: limit).map {
+                "\($0.isHole ? "hole" : "data") \($0.range)"
+            }
+        }
+        #expect(try told(0, sizeBytes) == ["hole [0, 16384)", "data [16384, 24576)", "hole [24576, 65536)"])
+        #expect(try told(0, sizeBytes, limit: 2) == ["hole [0, 16384)", "data [16384, 24576)"])
+        #expect(try told(17000, 100) == ["data [17000, 17100)"])
+        #expect(try told(24575, 2) == ["data [24575, 24576)", "hole [24576, 24577)"])
+        #expect(throws: MediumError.self) { try told(sizeBytes, 1) }
+        try medium.prefetch(ByteRange(offset: 0, length: sizeBytes))
+        #expect(throws: MediumError.self) { try medium.prefetch(ByteRange(offset: 1, length: sizeBytes)) }
+    }
+
     // MARK: Creation and opening
 
     @Test func aMissingFileIsCreatedPrivateSparseAndOfItsSize() throws {
