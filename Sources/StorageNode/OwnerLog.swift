@@ -302,12 +302,15 @@ final class OwnerLog {
 
     private func issueWaiting() {
         reclaim()
-        while isServing, authority.isValid(), requests.issueNext(with: self) {}
+        var turnBytes = WaitingRequest.dataPieceBytes
+        while isServing, authority.isValid(), requests.issueNext(with: self, &turnBytes) {}
+        if turnBytes == 0 { schedulePump() }
     }
 
-    /// Appends as much of `request` as there is room for; answers whether all of it is issued.
-    func issue(_ request: inout WaitingRequest) -> Bool {
+    /// Appends as much of `request` as there is room for and this turn of the loop bears; answers whether all of it is issued.
+    func issue(_ request: inout WaitingRequest, _ turnBytes: inout UInt64) -> Bool {
         while request.issuedBytes < request.lengthBytes {
+            guard turnBytes > 0 else { return false }
             let length = min(request.lengthBytes - request.issuedBytes, request.maximumPieceBytes(of: log))
             let offset = request.offset + request.issuedBytes
             let outcome = request.withPayload(at: request.issuedBytes, length: length) { payload in
@@ -315,6 +318,7 @@ final class OwnerLog {
             }
             guard case .appended(let appended) = outcome else { return false }
             request.issuedBytes += length
+            if request.isData { turnBytes -= min(turnBytes, length) }
             lastData = appended.end
             let isLast = request.issuedBytes == request.lengthBytes
             let entries = appended.records.map { record in

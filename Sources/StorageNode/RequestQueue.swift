@@ -19,8 +19,16 @@ struct WaitingRequest {
     var isData: Bool { if case .data = kind { true } else { false } }
     var payloadBytes: Int { if case .data(let buffer) = kind { buffer.readableBytes } else { 0 } }
 
+    /// A larger request is several writes (S7). Copying this much takes a millisecond or two of the loop, which other groups and
+    /// connections wait for (S28).
+    static let dataPieceBytes: UInt64 = 4 << 20
+
     func maximumPieceBytes(of log: WriteLog) -> UInt64 {
-        if case .data = kind { UInt64(log.maximumWriteBytes) } else { UInt64(UInt32.max) / 4096 * 4096 }
+        if case .data = kind {
+            min(UInt64(log.maximumWriteBytes), Self.dataPieceBytes)
+        } else {
+            UInt64(UInt32.max) / 4096 * 4096
+        }
     }
 
     func withPayload<Result>(at start: UInt64, length: UInt64, _ body: (WriteLog.Payload) -> Result) -> Result {
@@ -63,10 +71,11 @@ final class RequestQueue {
 
     func hold(_ session: GroupSession, _ start: @escaping () -> Void) { held.append((session, start)) }
 
-    /// Issues the oldest request; answers whether it went in whole and there may be a next one.
-    func issueNext(with log: OwnerLog) -> Bool {
-        guard var first = waiting.first else { return false }
-        guard log.issue(&first) else {
+    /// Issues the oldest request, of data no more than `turnBytes`, which it lessens; answers whether it went in whole and there
+    /// may be a next one.
+    func issueNext(with log: OwnerLog, _ turnBytes: inout UInt64) -> Bool {
+        guard turnBytes > 0, var first = waiting.first else { return false }
+        guard log.issue(&first, &turnBytes) else {
             waiting[waiting.startIndex] = first
             return false
         }
