@@ -33,6 +33,35 @@ extension Cluster {
             }
         }
 
+        @Test("base:allocation: what is told to be zeros reads as zeros, in the log and on the medium")
+        func qemuImgMapsAnExport() async throws {
+            try await withCluster { cluster in
+                let uri = cluster.nbdURI(of: try cluster.roles().owner)
+                try succeed(
+                    "qemu-io", "-f", "raw", "-c", "write -P 0x11 1M 1M", "-c", "write -P 0x22 8M 64k",
+                    "-c", "discard 1280k 256k", uri)
+                func expectMap(_ place: Comment) throws {
+                    let map = try succeed("qemu-img", "map", "-f", "raw", "--output=json", uri)
+                    struct Extent: Decodable { var start, length: Int; var zero: Bool }
+                    let extents = try JSONDecoder().decode([Extent].self, from: Data(map.utf8))
+                    #expect(extents.reduce(0) { $0 + $1.length } == 64 << 20, place)
+                    let data = extents.filter { !$0.zero }.map { $0.start..<$0.start + $0.length }
+                    for written in [1 << 20..<1280 << 10, 1536 << 10..<2 << 20, 8 << 20..<8 << 20 + 64 << 10] {
+                        #expect(
+                            data.contains { $0.contains(written.lowerBound) && $0.upperBound >= written.upperBound },
+                            place)
+                    }
+                    #expect(
+                        !data.contains { $0.overlaps(1280 << 10..<1536 << 10) || $0.overlaps(16 << 20..<64 << 20) },
+                        place)
+                }
+                try expectMap("in the log")
+                try cluster.drain()
+                try expectMap("on the medium")
+                try succeed("nbdinfo", "--map", uri)
+            }
+        }
+
         @Test func qemuIOReadsBackWhatItWrote() async throws {
             try await withCluster { cluster in
                 let owner = try cluster.roles().owner
