@@ -85,9 +85,13 @@ public struct ConfigurationError: Error, Hashable, Sendable, CustomStringConvert
     /// The path of the key: `nodes.alpha.pool.size`.
     public var key: String
     public var reason: String
+    /// What else is wrong, in the order of the file.
+    public var others: [ConfigurationError] = []
 
+    /// A line for each problem.
     public var description: String {
         let place = line > 0 ? "\(file):\(line)" : file
-        return key.isEmpty ? "\(place): \(reason)" : "\(place): \(key): \(reason)"
+        let own = key.isEmpty ? "\(place): \(reason)" : "\(place): \(key): \(reason)"
+        return ([own] + others.map(\.description)).joined(separator: "\n")
     }
 }

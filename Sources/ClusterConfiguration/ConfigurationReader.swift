@@ -1,5 +1,5 @@
 // From YAML to a checked configuration. What belongs to later versions is refused by name; what contradicts itself is
-// refused with the line of the second of the two.
+// refused with the line of the second of the two. All that is wrong is said at once.
 
 internal import Foundation
 internal import LogModel
@@ -8,18 +8,22 @@ internal import Yams
 extension ClusterConfiguration {
     static let maximumFileBytes = 1 << 20
 
-    /// Reads and checks `path`. Throws the first problem found, with file, line and key.
+    /// Reads and checks `path`. Throws all problems found, each with file, line and key.
     public static func load(path: String) throws(ConfigurationError) -> ClusterConfiguration {
         func failure(_ reason: String) -> ConfigurationError {
             ConfigurationError(file: path, line: 0, key: "", reason: reason)
         }
-        guard let handle = FileHandle(forReadingAtPath: path) else { throw failure("cannot be opened") }
+        guard let handle = FileHandle(forReadingAtPath: path) else {
+            throw failure("cannot be opened: \(String(cString: strerror(errno)))")
+        }
         let data: Data
         do {
             data = try handle.read(upToCount: maximumFileBytes + 1) ?? Data()
             try handle.close()
         } catch {
-            throw failure("cannot be read: \(error)")
+            var isFolder: ObjCBool = false
+            _ = FileManager.default.fileExists(atPath: path, isDirectory: &isFolder)
+            throw failure(isFolder.boolValue ? "is a folder" : "cannot be read: \(error)")
         }
         guard data.count <= maximumFileBytes else {
             throw failure("is larger than \(Size.format(UInt64(maximumFileBytes)))")
@@ -35,15 +39,15 @@ extension ClusterConfiguration {
     ) throws(ConfigurationError) -> ClusterConfiguration {
         let root: Yams.Node?
         do {
-            root = try Yams.compose(yaml: text)
+            // Some editors begin a file with the mark of its byte order.
+            root = try Yams.compose(yaml: text.hasPrefix("\u{feff}") ? String(text.unicodeScalars.dropFirst()) : text)
         } catch {
             let (line, problem) = place(of: error)
             throw ConfigurationError(file: file, line: line, key: "", reason: "is not YAML: \(problem)")
         }
         guard let root else { throw ConfigurationError(file: file, line: 0, key: "", reason: "is empty") }
         let reader = ConfigurationReader(baseDirectory: baseDirectory)
-        let configuration = try reader.read(YAMLValue(file: file, path: "", line: 1, node: root).section())
-        return configuration
+        return try reader.read(YAMLValue(file: file, path: "", line: 1, node: root).section())
     }
 
     /// The line (0: not in one line) and the parser's words, without the text that it quotes.
@@ -62,46 +66,43 @@ extension ClusterConfiguration {
 
 struct ConfigurationReader {
     let baseDirectory: String
+    private let problems = ConfigurationProblems()
 
-    func resolve(_ path: String) -> String {
-        path.hasPrefix("/") ? path : "\(baseDirectory)/\(path)"
-    }
+    init(baseDirectory: String) { self.baseDirectory = baseDirectory }
+
+    private func resolve(_ path: String) -> String { path.hasPrefix("/") ? path : "\(baseDirectory)/\(path)" }
 
     func read(_ root: YAMLSection) throws(ConfigurationError) -> ClusterConfiguration {
-        try root.allow(
+        problems.allow(
+            root,
             ["cluster", "coordinator", "heartbeat", "lease", "fence", "security", "doubt", "limits", "nodes", "groups"])
-        let heartbeat = try readHeartbeat(root)
-        let lease = try root["lease"]?.millis() ?? 1000
-        if lease < heartbeat.timeout, let value = root["lease"] {
-            throw value.error(
-                "a lease shorter than the heartbeat timeout (\(heartbeat.timeout) ms) would end before silence is noticed"
-            )
-        }
-        if let fence = root["fence"] {
-            let section = try fence.section()
-            _ = try section.required("type").choice(["process"], later: ["command"])
-            try section.allow(["type"], later: ["run"])
-        }
+        let heartbeat = problems.note(try readHeartbeat(root))
+        let lease = problems.note(try readLease(root, timeout: heartbeat?.timeout ?? 0))
+        problems.note(try readFence(root["fence"]))
+        let cluster = problems.note(try root.required("cluster").name())
+        let coordinator = problems.note(try readCoordinator(root.required("coordinator").section()))
+        let doubt = problems.note(try root["doubt"]?.millis() ?? 30_000)
+        let secret = problems.note(try readSecurity(root["security"]))
+        let limits = problems.note(try readLimits(root["limits"]))
+        let nodes = problems.note(try readNodes(root.required("nodes").section()))
+        let groups = problems.note(try readGroups(root.required("groups").section()))
+        try problems.finish()
+        guard let heartbeat, let lease, let cluster, let coordinator, let doubt, let secret, let limits, let nodes,
+            let groups
+        else { throw root.value.error("cannot be read") }
         let configuration = ClusterConfiguration(
-            cluster: try root.required("cluster").name(),
-            baseDirectory: baseDirectory,
-            coordinatorPath: try readCoordinator(root.required("coordinator").section()),
-            heartbeatIntervalMillis: heartbeat.interval,
-            heartbeatTimeoutMillis: heartbeat.timeout,
-            leaseMillis: lease,
-            doubtMillis: try root["doubt"]?.millis() ?? 30_000,
-            secretPath: try readSecurity(root["security"]),
-            limits: try readLimits(root["limits"]),
-            nodes: try readNodes(root.required("nodes").section()),
-            groups: try readGroups(root.required("groups").section()))
-        try ConfigurationCheck(configuration: configuration, root: root).run()
+            cluster: cluster, baseDirectory: baseDirectory, coordinatorPath: coordinator,
+            heartbeatIntervalMillis: heartbeat.interval, heartbeatTimeoutMillis: heartbeat.timeout, leaseMillis: lease,
+            doubtMillis: doubt, secretPath: secret, limits: limits, nodes: nodes, groups: groups)
+        ConfigurationCheck(configuration: configuration, root: root, problems: problems).run()
+        try problems.finish()
         return configuration
     }
 
     private func readHeartbeat(_ root: YAMLSection) throws(ConfigurationError) -> (interval: UInt64, timeout: UInt64) {
         guard let value = root["heartbeat"] else { return (100, 500) }
         let section = try value.section()
-        try section.allow(["interval", "timeout"])
+        problems.allow(section, ["interval", "timeout"])
         let interval = try section["interval"]?.millis() ?? 100
         let timeout = try section["timeout"]?.millis() ?? 500
         guard timeout >= 2 * interval else {
@@ -110,16 +111,32 @@ struct ConfigurationReader {
         return (interval, timeout)
     }
 
+    private func readLease(_ root: YAMLSection, timeout: UInt64) throws(ConfigurationError) -> UInt64 {
+        guard let value = root["lease"] else { return 1000 }
+        let lease = try value.millis()
+        guard lease >= timeout else {
+            throw value.error(
+                "a lease shorter than the heartbeat timeout (\(timeout) ms) would end before silence is noticed")
+        }
+        return lease
+    }
+
+    private func readFence(_ value: YAMLValue?) throws(ConfigurationError) {
+        guard let section = try value?.section() else { return }
+        _ = try section.required("type").choice(["process"], later: ["command"])
+        problems.allow(section, ["type"], later: ["run"])
+    }
+
     private func readCoordinator(_ section: YAMLSection) throws(ConfigurationError) -> String {
         _ = try section.required("type").choice(["file"], later: ["etcd"])
-        try section.allow(["type", "path"], later: ["endpoints", "prefix"])
+        problems.allow(section, ["type", "path"], later: ["endpoints", "prefix"])
         return resolve(try section.required("path").text())
     }
 
     private func readSecurity(_ value: YAMLValue?) throws(ConfigurationError) -> String? {
         guard let value else { return nil }
         let section = try value.section()
-        try section.allow(["psk-file"], later: ["ca", "certificate", "key", "insecure"])
+        problems.allow(section, ["psk-file"], later: ["ca", "certificate", "key", "insecure"])
         return resolve(try section.required("psk-file").text())
     }
 
@@ -127,34 +144,55 @@ struct ConfigurationReader {
     private func readLimits(_ value: YAMLValue?) throws(ConfigurationError) -> ClusterConfiguration.Limits {
         var limits = ClusterConfiguration.Limits()
         guard let section = try value?.section() else { return limits }
-        try section.allow(["memory", "connections"])
+        problems.allow(section, ["memory", "connections"])
         limits.memoryBytes = try section["memory"]?.size(atLeast: 128 << 20, multipleOf: 1)
         if let connections = section["connections"] { limits.connections = try connections.count(in: 1...4096) }
         return limits
     }
 
-    private func readNodes(_ section: YAMLSection) throws(ConfigurationError) -> [ClusterConfiguration.Node] {
-        var nodes: [ClusterConfiguration.Node] = []
+    /// Each entry of a section whose keys are names; what is wrong in one does not hide what is wrong in the next.
+    private func entries<Entry>(
+        _ section: YAMLSection, of what: String, _ read: (String, YAMLSection) throws(ConfigurationError) -> Entry?
+    ) -> [Entry] {
+        var found: [Entry] = []
         for key in section.keys.sorted() {
-            let value = try section.required(key)
-            guard Name.isValid(key) else { throw value.error("'\(key)' is not a name for a node") }
-            let entry = try value.section()
-            try entry.allow(["mirror", "nbd", "admin", "pool"], later: ["http"])
-            var rails: [String] = []
-            for rail in try entry.required("mirror").list() { rails.append(try address(rail)) }
-            guard !rails.isEmpty else { throw try entry.required("mirror").error("needs at least one HOST:PORT") }
-            nodes.append(
-                ClusterConfiguration.Node(
-                    id: NodeID(key), mirror: rails, nbd: try address(entry.required("nbd"), orSocket: true),
-                    adminPath: try socketPath(resolve(entry.required("admin").text()), entry.required("admin")),
-                    pool: try readPool(entry.required("pool").section())))
+            guard let value = section[key] else { continue }
+            if !Name.isValid(key) {
+                problems.add(value.error("'\(key)' is not a name for a \(what): \(YAMLValue.nameRule)"))
+            }
+            guard let entry = problems.note(try value.section()) else { continue }
+            if let entry = problems.note(try read(key, entry)) ?? nil { found.append(entry) }
         }
-        guard nodes.count >= 2 else { throw section.value.error("a cluster has at least two nodes") }
+        return found
+    }
+
+    private func readNodes(_ section: YAMLSection) throws(ConfigurationError) -> [ClusterConfiguration.Node] {
+        let nodes = entries(section, of: "node", readNode)
+        guard section.keys.count >= 2 else { throw section.value.error("a cluster has at least two nodes") }
         return nodes
     }
 
+    private func readNode(_ name: String, _ entry: YAMLSection) throws(ConfigurationError) -> ClusterConfiguration.Node?
+    {
+        problems.allow(entry, ["mirror", "nbd", "admin", "pool"], later: ["http"])
+        let rails = problems.note(try readRails(entry.required("mirror")))
+        let nbd = problems.note(try address(entry.required("nbd"), orSocket: true))
+        let admin = problems.note(
+            try socketPath(resolve(entry.required("admin").text()), entry.required("admin")))
+        let pool = problems.note(try readPool(entry.required("pool").section()))
+        guard let rails, let nbd, let admin, let pool else { return nil }
+        return ClusterConfiguration.Node(id: NodeID(name), mirror: rails, nbd: nbd, adminPath: admin, pool: pool)
+    }
+
+    private func readRails(_ value: YAMLValue) throws(ConfigurationError) -> [String] {
+        var rails: [String] = []
+        for rail in try value.list() { rails.append(try address(rail)) }
+        guard !rails.isEmpty else { throw value.error("needs at least one HOST:PORT") }
+        return rails
+    }
+
     private func readPool(_ section: YAMLSection) throws(ConfigurationError) -> ClusterConfiguration.Pool {
-        try section.allow(["path", "size", "persistence", "prefault"])
+        problems.allow(section, ["path", "size", "persistence", "prefault"])
         return ClusterConfiguration.Pool(
             path: resolve(try section.required("path").text()),
             sizeBytes: try section.required("size").size(atLeast: 8 << 20, multipleOf: 4096),
@@ -166,25 +204,21 @@ struct ConfigurationReader {
     private func address(_ value: YAMLValue, orSocket: Bool = false) throws(ConfigurationError) -> String {
         let text = try value.text()
         if orSocket, text.hasPrefix("unix:") {
+            guard text.utf8.count > 5 else { throw value.error("'unix:' needs the path of the socket: unix:/path") }
             return "unix:" + (try socketPath(resolve(String(text.dropFirst(5))), value))
         }
-        guard let colon = text.lastIndex(of: ":"), let port = UInt16(text[text.index(after: colon)...]), port > 0 else {
+        guard let address = LoopbackAddress.split(text) else {
             throw value.error("'\(text)' is not HOST:PORT\(orSocket ? " or unix:/path" : "")")
         }
-        let host = text[..<colon]
-        guard isLoopback(host) else {
+        guard LoopbackAddress.isLoopback(address.host) else {
+            let isBare = address.host.contains(":") && !address.host.hasPrefix("[")
             throw value.error(
-                "\(host) is not a loopback address: other networks need encryption, which this version does not support"
+                isBare
+                    ? "an IPv6 address stands in brackets, as in [::1]:7101"
+                    : "\(address.host) is not a loopback address: other networks need encryption, which this version does not support"
             )
         }
         return text
-    }
-
-    /// A name such as 127.example.org is whatever its owner says it is.
-    private func isLoopback(_ host: Substring) -> Bool {
-        let parts = host.split(separator: ".", omittingEmptySubsequences: false)
-        let isAddress = parts.count == 4 && parts.allSatisfy { !$0.hasPrefix("+") && UInt8($0) != nil }
-        return host == "localhost" || host == "[::1]" || isAddress && parts[0] == "127"
     }
 
     /// `sockaddr_un` has room for 107 bytes.
@@ -194,144 +228,44 @@ struct ConfigurationReader {
     }
 
     private func readGroups(_ section: YAMLSection) throws(ConfigurationError) -> [ClusterConfiguration.Group] {
-        var groups: [ClusterConfiguration.Group] = []
-        for key in section.keys.sorted() {
-            let value = try section.required(key)
-            guard Name.isValid(key) else { throw value.error("'\(key)' is not a name for a group") }
-            let entry = try value.section()
-            try entry.allow(["home", "mirror", "log", "ack", "on-mirror-loss", "topology", "volumes"])
-            _ = try entry["ack"]?.choice(["mirrored"], later: ["received", "local"])
-            _ = try entry["topology"]?.choice(["shared"], later: ["replicated"])
-            groups.append(
-                ClusterConfiguration.Group(
-                    id: GroupID(key), home: NodeID(try entry.required("home").name()),
-                    mirror: NodeID(try entry.required("mirror").name()),
-                    logBytes: try entry.required("log").size(atLeast: 4 << 20, multipleOf: 4096),
-                    degradeOnMirrorLoss: try entry["on-mirror-loss"]?.choice(["degrade", "stall"]) != "stall",
-                    volumes: try readVolumes(entry.required("volumes").section())))
-        }
-        guard !groups.isEmpty else { throw section.value.error("a cluster has at least one group") }
+        let groups = entries(section, of: "group", readGroup)
+        guard !section.keys.isEmpty else { throw section.value.error("a cluster has at least one group") }
         return groups
     }
 
+    private func readGroup(_ name: String, _ entry: YAMLSection) throws(ConfigurationError) -> ClusterConfiguration
+        .Group?
+    {
+        problems.allow(entry, ["home", "mirror", "log", "ack", "on-mirror-loss", "topology", "volumes"])
+        problems.note(try entry["ack"]?.choice(["mirrored"], later: ["received", "local"]))
+        problems.note(try entry["topology"]?.choice(["shared"], later: ["replicated"]))
+        let home = problems.note(NodeID(try entry.required("home").name()))
+        let mirror = problems.note(NodeID(try entry.required("mirror").name()))
+        let log = problems.note(try entry.required("log").size(atLeast: 4 << 20, multipleOf: 4096))
+        let onLoss = problems.note(try entry["on-mirror-loss"]?.choice(["degrade", "stall"]) ?? "degrade")
+        let volumes = problems.note(try readVolumes(entry.required("volumes").section()))
+        guard let home, let mirror, let log, let onLoss, let volumes else { return nil }
+        return ClusterConfiguration.Group(
+            id: GroupID(name), home: home, mirror: mirror, logBytes: log, degradeOnMirrorLoss: onLoss != "stall",
+            volumes: volumes)
+    }
+
     private func readVolumes(_ section: YAMLSection) throws(ConfigurationError) -> [ClusterConfiguration.Volume] {
-        var volumes: [ClusterConfiguration.Volume] = []
-        for key in section.keys.sorted() {
-            let value = try section.required(key)
-            guard Name.isValid(key) else { throw value.error("'\(key)' is not a name for a volume") }
-            let entry = try value.section()
-            try entry.allow(["medium", "size", "read-only"])
-            let medium = try entry.required("medium").text()
-            volumes.append(
-                ClusterConfiguration.Volume(
-                    name: key, mediumPath: resolve(medium), mediumText: medium,
-                    sizeBytes: try entry.required("size").size(atLeast: 4096, multipleOf: 512),
-                    isReadOnly: try entry["read-only"]?.choice(["true", "false"]) == "true"))
-        }
-        guard !volumes.isEmpty else { throw section.value.error("a group has at least one volume") }
+        let volumes = entries(section, of: "volume", readVolume)
+        guard !section.keys.isEmpty else { throw section.value.error("a group has at least one volume") }
         return volumes
     }
-}
 
-/// What no single key can tell: references, overlaps, and room.
-struct ConfigurationCheck {
-    let configuration: ClusterConfiguration
-    let root: YAMLSection
-
-    /// Bytes of a pool that are not rings: superblocks and directory, and two pages of each region.
-    static let poolOverheadBytes: UInt64 = 16 << 10
-    static let regionOverheadBytes: UInt64 = 8192
-
-    func run() throws(ConfigurationError) {
-        try checkAddresses()
-        try checkFiles()
-        try checkGroups()
-        try checkPools()
-    }
-
-    private func entry(_ path: String...) throws(ConfigurationError) -> YAMLValue { try entry(path) }
-
-    private func entry(_ path: [String]) throws(ConfigurationError) -> YAMLValue {
-        var section = root
-        for key in path.dropLast() { section = try section.required(key).section() }
-        return try section.required(path[path.count - 1])
-    }
-
-    private func checkAddresses() throws(ConfigurationError) {
-        var owners: [String: String] = [:]
-        func take(_ thing: String, _ user: String, _ value: () throws(ConfigurationError) -> YAMLValue)
-            throws(ConfigurationError)
-        {
-            if let other = owners.updateValue(user, forKey: thing) {
-                throw try value().error("\(thing) is used by \(other) already")
-            }
-        }
-        for node in configuration.nodes {
-            let name = node.id.rawValue
-            for rail in node.mirror {
-                try take(rail, "nodes.\(name).mirror") { () throws(ConfigurationError) in
-                    try entry("nodes", name, "mirror")
-                }
-            }
-            try take(node.nbd, "nodes.\(name).nbd") { () throws(ConfigurationError) in try entry("nodes", name, "nbd") }
-        }
-    }
-
-    /// No two keys lead to one file, by whatever names: one writer would destroy what the other one keeps there.
-    private func checkFiles() throws(ConfigurationError) {
-        var names = FileNames()
-        func take(_ path: String, _ key: [String]) throws(ConfigurationError) {
-            guard let other = names.add(path, key: key.joined(separator: ".")) else { return }
-            let what = other.path == path ? "is used by" : "is the same file as \(other.path) of"
-            throw try entry(key).error("\(path) \(what) \(other.key) already")
-        }
-        try take(configuration.coordinatorPath, ["coordinator", "path"])
-        for node in configuration.nodes {
-            let name = node.id.rawValue
-            try take(node.adminPath, ["nodes", name, "admin"])
-            if node.nbd.hasPrefix("unix:") { try take(String(node.nbd.dropFirst(5)), ["nodes", name, "nbd"]) }
-            try take(node.pool.path, ["nodes", name, "pool", "path"])
-        }
-        for group in configuration.groups {
-            for volume in group.volumes {
-                try take(volume.mediumPath, ["groups", group.id.rawValue, "volumes", volume.name, "medium"])
-            }
-        }
-    }
-
-    private func checkGroups() throws(ConfigurationError) {
-        var exports: [String: GroupID] = [:]
-        for group in configuration.groups {
-            for (key, node) in [("home", group.home), ("mirror", group.mirror)] where configuration.node(node) == nil {
-                throw try entry("groups", group.id.rawValue, key).error("there is no node '\(node)'")
-            }
-            guard group.home != group.mirror else {
-                throw try entry("groups", group.id.rawValue, "mirror").error("a node cannot mirror itself")
-            }
-            var ids: [VolumeID: String] = [:]
-            for volume in group.volumes {
-                let value = try entry("groups", group.id.rawValue, "volumes", volume.name)
-                if let other = exports.updateValue(group.id, forKey: volume.name) {
-                    throw value.error(
-                        "group \(other) has a volume of this name already; a volume's name is its export's name")
-                }
-                if let other = ids.updateValue(volume.name, forKey: volume.id) {
-                    throw value.error("the names '\(other)' and '\(volume.name)' have the same identifier; rename one")
-                }
-            }
-        }
-    }
-
-    private func checkPools() throws(ConfigurationError) {
-        for node in configuration.nodes {
-            let needed = configuration.groups(of: node.id).reduce(Self.poolOverheadBytes) {
-                $0 + $1.logBytes + Self.regionOverheadBytes
-            }
-            guard node.pool.sizeBytes >= needed else {
-                throw try entry("nodes", node.id.rawValue, "pool", "size").error(
-                    "\(Size.format(node.pool.sizeBytes)) is not enough for the logs of \(node.id), which need \(Size.format(needed))"
-                )
-            }
-        }
+    private func readVolume(_ name: String, _ entry: YAMLSection) throws(ConfigurationError) -> ClusterConfiguration
+        .Volume?
+    {
+        problems.allow(entry, ["medium", "size", "read-only"])
+        let medium = problems.note(try entry.required("medium").text())
+        let size = problems.note(try entry.required("size").size(atLeast: 4096, multipleOf: 512))
+        let readOnly = problems.note(try entry["read-only"]?.choice(["true", "false"]) ?? "false")
+        guard let medium, let size, let readOnly else { return nil }
+        return ClusterConfiguration.Volume(
+            name: name, mediumPath: resolve(medium), mediumText: medium, sizeBytes: size, isReadOnly: readOnly == "true"
+        )
     }
 }

@@ -19,10 +19,13 @@ struct YAMLValue {
         return scalar.string
     }
 
+    static let nameRule =
+        "1 to \(Name.maximumLength) of letters, digits, '-', '_' and '.', beginning with a letter, a digit or '_'"
+
     func name() throws(ConfigurationError) -> String {
         let text = try text()
         guard Name.isValid(text) else {
-            throw error("'\(text)' is not a name: 1 to \(Name.maximumLength) of letters, digits, '-', '_' and '.'")
+            throw error("'\(text)' is not a name: \(Self.nameRule)")
         }
         return text
     }
@@ -41,8 +44,9 @@ struct YAMLValue {
     func millis() throws(ConfigurationError) -> UInt64 {
         let text = try text()
         let scale: (String, UInt64)? = text.hasSuffix("ms") ? ("ms", 1) : text.hasSuffix("s") ? ("s", 1000) : nil
-        guard let scale, let count = UInt64(text.dropLast(scale.0.count)), count > 0, count <= 3_600_000 else {
-            throw error("'\(text)' is not a time, such as 100ms or 1s")
+        let digits = text.dropLast(scale?.0.count ?? 0)
+        guard let scale, !digits.hasPrefix("+"), let count = UInt64(digits), count > 0, count <= 3_600_000 else {
+            throw error("'\(text)' is not a time: a whole number of ms or s, such as 100ms or 1s")
         }
         return count * scale.1
     }
@@ -97,16 +101,6 @@ struct YAMLSection {
         self.value = value
         self.keys = keys
         self.entries = entries
-    }
-
-    /// Refuses keys that are neither known nor of a later version.
-    func allow(_ known: [String], later: [String] = []) throws(ConfigurationError) {
-        for key in keys where !known.contains(key) {
-            guard let entry = entries[key] else { continue }
-            throw later.contains(key)
-                ? entry.error("is not supported by this version")
-                : entry.error("is not a key that is known here (known: \(known.joined(separator: ", ")))")
-        }
     }
 
     subscript(key: String) -> YAMLValue? { entries[key] }

@@ -8,7 +8,7 @@ enum PoolFormat {
     static let superblockOffsets: [UInt64] = [0, 4096]
     static let directoryOffsets: [UInt64] = [8192, 12288]
     static let firstRegionOffset: UInt64 = 16384
-    static let maximumRegions = 32
+    static let maximumRegions = PoolLimits.maximumLogs
     /// The format's own bound; the configuration asks for more.
     static let minimumRingBytes: UInt64 = 64 * 1024
     /// Of superblocks, directories and slots: nobody counts so far. What is read may have it; what follows it is not written (S21).

@@ -1,0 +1,110 @@
+// What no single key of a configuration can tell.
+
+internal import LogModel
+
+/// References, overlaps, and room.
+struct ConfigurationCheck {
+    let configuration: ClusterConfiguration
+    let root: YAMLSection
+    let problems: ConfigurationProblems
+
+    /// Bytes of a pool that are not rings: superblocks and directory, and two pages of each region.
+    static let poolOverheadBytes: UInt64 = 16 << 10
+    static let regionOverheadBytes: UInt64 = 8192
+
+    func run() {
+        checkAddresses()
+        checkFiles()
+        checkGroups()
+        checkPools()
+    }
+
+    /// Looks the key up from the root: for complaints only.
+    private func complain(_ path: [String], _ reason: String) {
+        problems.note(try entry(path)).map { problems.add($0.error(reason)) }
+    }
+
+    private func entry(_ path: [String]) throws(ConfigurationError) -> YAMLValue {
+        var section = root
+        for key in path.dropLast() { section = try section.required(key).section() }
+        return try section.required(path[path.count - 1])
+    }
+
+    /// No two listen at one place, however it is spelt.
+    private func checkAddresses() {
+        var users: [String: (address: String, key: [String])] = [:]
+        func take(_ address: String, _ key: [String]) {
+            for place in LoopbackAddress.places(of: address) {
+                guard let other = users.updateValue((address, key), forKey: place) else { continue }
+                let what = other.address == address ? "is used by" : "is the same place as \(other.address) of"
+                return complain(key, "\(address) \(what) \(other.key.joined(separator: ".")) already")
+            }
+        }
+        for node in configuration.nodes {
+            for rail in node.mirror { take(rail, ["nodes", node.id.rawValue, "mirror"]) }
+            if !node.nbd.hasPrefix("unix:") { take(node.nbd, ["nodes", node.id.rawValue, "nbd"]) }
+        }
+    }
+
+    /// No two keys lead to one file, by whatever names: one writer would destroy what the other one keeps there.
+    private func checkFiles() {
+        var names = FileNames()
+        func take(_ path: String, _ key: [String]) {
+            guard let other = names.add(path, key: key.joined(separator: ".")) else { return }
+            let what = other.path == path ? "is used by" : "is the same file as \(other.path) of"
+            complain(key, "\(path) \(what) \(other.key) already")
+        }
+        take(configuration.coordinatorPath, ["coordinator", "path"])
+        for node in configuration.nodes {
+            let name = node.id.rawValue
+            take(node.adminPath, ["nodes", name, "admin"])
+            if node.nbd.hasPrefix("unix:") { take(String(node.nbd.dropFirst(5)), ["nodes", name, "nbd"]) }
+            take(node.pool.path, ["nodes", name, "pool", "path"])
+        }
+        for group in configuration.groups {
+            for volume in group.volumes {
+                take(volume.mediumPath, ["groups", group.id.rawValue, "volumes", volume.name, "medium"])
+            }
+        }
+    }
+
+    private func checkGroups() {
+        var exports: [String: GroupID] = [:]
+        for group in configuration.groups {
+            let name = group.id.rawValue
+            for (key, node) in [("home", group.home), ("mirror", group.mirror)] where configuration.node(node) == nil {
+                complain(["groups", name, key], "there is no node '\(node)'")
+            }
+            if group.home == group.mirror { complain(["groups", name, "mirror"], "a node cannot mirror itself") }
+            var ids: [VolumeID: String] = [:]
+            for volume in group.volumes {
+                let key = ["groups", name, "volumes", volume.name]
+                if let other = exports.updateValue(group.id, forKey: volume.name) {
+                    complain(
+                        key, "group \(other) has a volume of this name already; a volume's name is its export's name")
+                }
+                if let other = ids.updateValue(volume.name, forKey: volume.id) {
+                    complain(key, "the names '\(other)' and '\(volume.name)' have the same identifier; rename one")
+                }
+            }
+        }
+    }
+
+    private func checkPools() {
+        for node in configuration.nodes {
+            let groups = configuration.groups(of: node.id)
+            if groups.count > PoolLimits.maximumLogs {
+                complain(
+                    ["nodes", node.id.rawValue],
+                    "takes part in \(groups.count) groups; a pool holds at most \(PoolLimits.maximumLogs) logs")
+            }
+            let needed = groups.reduce(Self.poolOverheadBytes) { $0 + $1.logBytes + Self.regionOverheadBytes }
+            if node.pool.sizeBytes < needed {
+                complain(
+                    ["nodes", node.id.rawValue, "pool", "size"],
+                    "\(Size.format(node.pool.sizeBytes)) is not enough for the logs of \(node.id), which need \(Size.format(needed))"
+                )
+            }
+        }
+    }
+}
