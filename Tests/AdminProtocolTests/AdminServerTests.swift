@@ -153,6 +153,29 @@ struct AdminServerTests {
         }
     }
 
+    @Test("O27: a client that closes its half gets the answers that are due, then the end")
+    func repliesComeAfterTheEndOfInput() async throws {
+        try await withServer { fixture in
+            let client = try RawClient(fixture.path)
+            let requests = try AdminCodec.line(AdminRequest.drain(group: "g")) + AdminCodec.line(AdminRequest.status)
+            try await client.sendAll(requests)
+            try #require(shutdown(client.descriptor, Int32(SHUT_WR)) == 0)
+            #expect(try await eventually { try await fixture.wasAsked { $0.count == 1 } })
+            try await fixture.answerDrains()
+            var received: [UInt8] = []
+            let ended = try await eventually {
+                let (bytes, ended) = client.receive()
+                received += bytes
+                return ended
+            }
+            #expect(ended)
+            let expected =
+                try AdminCodec.line(AdminResponse.done)
+                + AdminCodec.line(AdminResponse.refused(String(repeating: "x", count: 1 << 20)))
+            #expect(received == expected)
+        }
+    }
+
     @Test func aSocketThatSomebodyListensOnIsNotReplaced() async throws {
         try await withServer { first in
             let path = first.path

@@ -25,11 +25,24 @@ func nodeStatus(_ name: String, owns: Bool, epoch: UInt64 = 3) -> NodeStatus {
 
 struct MessageTests {
     static let requests: [AdminRequest] = [
-        .status, .handover(group: "g0", to: "beta"), .takeover(group: "g0", on: "beta", force: true),
+        .status, .clients, .handover(group: "g0", to: "beta"), .takeover(group: "g0", on: "beta", force: true),
         .takeover(group: "", on: "\u{0}\n\"", force: false), .drain(group: "g0"), .forgetCoordinator(group: "g/0"),
         .events(after: .max, wait: true), .events(after: 0, wait: false),
     ]
     static let responses: [AdminResponse] = [
+        .clients(
+            NodeClients(
+                name: "alpha",
+                totals: ClientTotals(
+                    connections: 2, connectionLimit: 256, refused: 1, lentBytes: 7, lendableBytes: 8, shareBytes: 9),
+                clients: [
+                    ClientStatus(
+                        address: "[::1]:1", export: nil, since: "", inFlight: 0, parkedBytes: 0, heldBytes: 0,
+                        waitsFor: nil),
+                    ClientStatus(
+                        address: "unix", export: "vol0", since: "s", inFlight: 1, parkedBytes: 2, heldBytes: 3,
+                        waitsFor: "the volume"),
+                ])),
         .done, .refused("no:\nnot \u{1f600}"), .events([]), .status(nodeStatus("alpha", owns: true)),
         .status(nodeStatus("beta", owns: false)),
         .events([

@@ -118,6 +118,28 @@ struct ClusterConfigurationTests {
         #expect(read.leaseMillis == 1000)
     }
 
+    @Test("O5, O10: what clients may cost, and volumes that they may not change") func limitsAndReadOnlyVolumes() throws
+    {
+        let plain = try parse(example)
+        #expect(plain.limits.memoryBytes == nil && plain.limits.connections == 256)
+        #expect(plain.groups.flatMap(\.volumes).allSatisfy { !$0.isReadOnly })
+        let read = try parse(
+            example.replacingOccurrences(of: "lease: 1s", with: "lease: 1s\nlimits: {memory: 256MiB, connections: 7}")
+                .replacingOccurrences(of: "size: 4096}", with: "size: 4096, read-only: true}"))
+        #expect(read.limits.memoryBytes == 256 << 20 && read.limits.connections == 7)
+        #expect(read.groups.flatMap(\.volumes).filter(\.isReadOnly).map(\.name) == ["vol1"])
+        for (limits, key, reason) in [
+            ("memory: 64MiB", "limits.memory", "is less than 128MiB"),
+            ("connections: 0", "limits.connections", "is not a number from 1 to 4096"),
+            ("connections: +9", "limits.connections", "is not a number"),
+            ("cpu: 1", "limits.cpu", "is not a key that is known here"),
+        ] {
+            let error = try refusal("lease: 1s", "limits: {\(limits)}")
+            #expect(error.key == key && error.line == 4 && error.reason.contains(reason), "\(error)")
+        }
+        #expect(try refusal("size: 4096}", "size: 4096, read-only: maybe}").key == "groups.g0.volumes.vol1.read-only")
+    }
+
     static let later: [Refusal] = [
         Refusal(
             "type: file", "type: etcd", line: 2, key: "coordinator.type", "'etcd' is not supported by this version"),

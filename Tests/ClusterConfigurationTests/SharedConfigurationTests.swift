@@ -33,6 +33,10 @@ struct SharedConfigurationTests {
                 "groups.g0.volumes.vol0.medium is 'run/vol0.img' on alpha and 'run/vol9.img' on beta"
             ),
             (
+                "size: 4096}", "size: 4096, read-only: true}",
+                "groups.g0.volumes.vol1.read-only is missing on alpha and 'true' on beta"
+            ),
+            (
                 "size: 1GiB", "size: 2GiB",
                 "groups.g0.volumes.vol0.size is '1073741824' on alpha and '2147483648' on beta"
             ),

@@ -1,5 +1,6 @@
 // What clients may cost the node, together and each (S28): places, memory, patience.
 
+import AdminProtocol
 import Glibc
 import NBDClient
 import NBDServer
@@ -76,6 +77,40 @@ struct ClientCostTests {
                 })
             try await served.send(request(3))
             #expect(try await served.answers(simpleReply(0)))
+        }
+    }
+
+    @Test("An operator sees each client, what it has under way, and what it waits for") func clientsAreDescribed()
+        async throws
+    {
+        var limits = smallBudget
+        limits.parkedBytes = 1 << 20
+        try await withRig(limits) { rig in
+            let shaking = try RawClient(rig.path)
+            #expect(try await rig.eventually { $0.server.connectionCount == 1 })
+            let idle = try await RawClient.opened(rig.path)
+            let parked = try await RawClient.opened(rig.path)
+            let half = try await RawClient.opened(rig.path)
+            let asking = try await RawClient.opened(rig.path)
+            try await rig.on { $0.service.isHolding = true }
+            try await parked.send(repeated(request(1, length: 512) + [UInt8](repeating: 1, count: 512), 2))
+            try await half.send(request(1, length: UInt32(volumeBytes)) + [1])
+            #expect(try await rig.eventually { $0.server.clientTotals.lentBytes > 1 << 20 })
+            try await asking.send(request(0, length: UInt32(volumeBytes)))
+            #expect(try await rig.eventually { $0.server.clients().last?.waitsFor == "memory that other clients hold" })
+            try await rig.on { rig in
+                let clients = rig.server.clients()
+                #expect(
+                    clients.map(\.waitsFor) == [
+                        "the client's handshake", nil, "space in the log", "the rest of a payload",
+                        "memory that other clients hold",
+                    ])
+                #expect(clients.map(\.export) == [nil, "vol0", "vol0", "vol0", "vol0"])
+                #expect(clients.map(\.inFlight) == [0, 0, 2, 0, 0] && clients[2].parkedBytes == 1024)
+                #expect(clients.allSatisfy { $0.address == "unix, process \(getpid())" })
+                #expect(rig.server.clientTotals.connections == 5 && rig.server.clientTotals.refused == 0)
+            }
+            withExtendedLifetime([shaking, idle]) {}
         }
     }
 
