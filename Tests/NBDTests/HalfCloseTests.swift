@@ -63,8 +63,10 @@ struct HalfCloseTests {
             #expect(try await rig.eventually { $0.service.sessions[0].held.count == 3 })
             // Nobody is there for the first reply; the others are carried out all the same.
             for remaining in [2, 1, 0] {
-                try await rig.on { $0.service.sessions[0].release() }
-                try await rig.on { #expect($0.service.sessions[0].held.count == remaining) }
+                try await rig.on { rig in
+                    try #require(rig.service.sessions[0].held.count == remaining + 1)
+                    rig.service.sessions[0].release()
+                }
             }
             try await rig.on { #expect($0.service.bytes[0] == 9) }
             #expect(try await rig.eventually { $0.service.sessions[0].isClosed && $0.server.connectionCount == 0 })
