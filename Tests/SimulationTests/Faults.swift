@@ -12,6 +12,7 @@ final class Faults {
     /// Faults that come one after another need the time to be seen through.
     private var restsUntil: UInt64 = 0
     private var imageOfRecord: GroupRecord?
+    private var diesWhenItJoins: SimNode?
     /// An operator has stopped both nodes, or is about to.
     private(set) var isBeingHealed = false
 
@@ -32,7 +33,7 @@ final class Faults {
 
     private func inject() {
         let node = world.nodes[Int(world.random.between(0, 1))]
-        switch world.random.between(0, 139) {
+        switch world.random.between(0, 141) {
         case 100..<103: pauseBoth()
         case 103..<106: node.image = node.contents
         case 106..<109: rollBack(node)
@@ -46,6 +47,7 @@ final class Faults {
         case 120..<132: rot(node)
         case 132..<136: jump(node)
         case 136..<138: hangMemory(of: node)
+        case 140..<142: losePoolBesideHungLog()
         case 0..<13: kill(node)
         case 13..<16: hangMemory(of: node)
         case 16..<19: world.nodes.forEach(kill)
@@ -250,7 +252,7 @@ final class Faults {
     private func isSpare(_ node: SimNode) -> Bool {
         let other = world.nodes[1 - node.index]
         guard node.process == nil, let record = world.coordinator.record, record.isHolder(other.name),
-            record.members[other.name]?.pool == other.pool, !record.setsAsideLog
+            record.members[other.name]?.pool == other.pool, !record.setsAsideLog, world.lateSwapsPending == 0
         else { return false }
         // One whose memory failed may be giving the group away still.
         let isWell = other.memoryFailedAt.map { world.now > $0 + 4 * second } ?? true
@@ -321,16 +323,50 @@ final class Faults {
         poolLost = true
         if let process = node.process { world.kill(process) }
         world.after(world.random.between(20, 400) * millisecond) { [self] in
-            if isSpare(node) {
-                world.note("\(node.name) loses its pool")
-                world.coverage.poolsLost += 1
-                node.pool = UUID128.random(using: &world.random)
-                node.region = nil
-                node.holdsOlderCopy = false
-                node.standing = LocalStanding(generation: 0, counted: 0, epoch: .none)
-            }
+            if isSpare(node) { replacePool(of: node) }
             restart(node)
         }
+    }
+
+    /// The owner's log does not become durable, while its mirror comes back without its pool, joins, and dies again: what the first copy
+    /// held says nothing of the second (S1).
+    private func losePoolBesideHungLog() {
+        guard world.persistsLater, let record = world.coordinator.record, record.phase == .published,
+            record.holders.count == 2, let owner = world.nodes.first(where: { $0.name == record.owner }),
+            owner.process?.isPaused == false
+        else { return }
+        let mirror = world.nodes[1 - owner.index]
+        spell(longest: 3000, { owner.isMemoryHung = true }, { owner.isMemoryHung = false })
+        world.after(world.random.between(50, 200) * millisecond) { [self] in
+            if let process = mirror.process { world.kill(process) }
+            world.after(world.random.between(400, 900) * millisecond) { [self] in
+                guard !isOver, isSpare(mirror) else { return restart(mirror) }
+                replacePool(of: mirror)
+                diesWhenItJoins = mirror
+                world.start(mirror)
+            }
+        }
+    }
+
+    /// A mirror was put in sync.
+    func joined(_ holders: [NodeID]) {
+        guard let mirror = diesWhenItJoins, holders.contains(mirror.name), !isOver else { return }
+        diesWhenItJoins = nil
+        world.after(world.random.between(0, 3) * millisecond) { [self] in
+            kill(mirror)
+            world.after(world.random.between(5, 150) * millisecond) { [self] in
+                world.nodes[1 - mirror.index].isMemoryHung = false
+            }
+        }
+    }
+
+    private func replacePool(of node: SimNode) {
+        world.note("\(node.name) loses its pool")
+        world.coverage.poolsLost += 1
+        node.pool = UUID128.random(using: &world.random)
+        node.region = nil
+        node.holdsOlderCopy = false
+        node.standing = LocalStanding(generation: 0, counted: 0, epoch: .none)
     }
 
     /// A claim was won: now and then its process dies before it publishes.

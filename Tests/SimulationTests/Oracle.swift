@@ -252,6 +252,7 @@ final class Oracle {
             if process.isDead == false, let owner = process.owner {
                 checkImage(of: process, upTo: owner.mirrorDurable ?? .zero, whole: true)
             }
+            world.faults.joined(new.holders)
             // One that attached since it became an older copy was compared from its head on.
             for node in world.nodes where new.isHolder(node.name) && node.process?.mirrorTarget != nil {
                 node.holdsOlderCopy = false

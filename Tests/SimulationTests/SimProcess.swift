@@ -177,6 +177,9 @@ final class SimProcess {
 
     private func noteEpoch(_ epoch: Epoch) {
         later(world.random.between(0, 3) * millisecond) { [self] in
+            guard !node.isMemoryHung else {
+                return node.whenMemoryGoesOn.append { [self] in perform { self.noteEpoch(epoch) } }
+            }
             node.standing.epoch = max(node.standing.epoch, epoch)
             handle(.epochNoted(epoch))
         }

@@ -157,6 +157,8 @@ final class World {
     private(set) lazy var faults = Faults(self)
     var coverage = Coverage()
     var history = History(blocks: World.blocks)
+    /// Swaps that nobody knows of and that may come into effect.
+    private(set) var lateSwapsPending = 0
     var nextKey: UInt64 = 0
     private var lastStamp: UInt64 = 0
 
@@ -350,7 +352,11 @@ final class World {
             }
             if isLate {
                 coverage.lateSwaps += 1
-                after(random.between(1, 3000) * millisecond) { _ = effect() }
+                lateSwapsPending += 1
+                after(random.between(1, 3000) * millisecond) { [self] in
+                    lateSwapsPending -= 1
+                    _ = effect()
+                }
                 return process.later(back) { answer(.unknown("no answer")) }
             }
             let result = effect()
