@@ -100,14 +100,16 @@ public final class LocalCluster: Sendable {
     }
 
     /// A port of the loopback interface that nobody has at the moment. Below those that the kernel gives to outgoing
-    /// connections, so that none of them takes it before a node binds it, or while the node is down.
+    /// connections, so that none of them takes it before a node binds it, or while the node is down; and never the same twice.
     public static func freePort() throws -> UInt16 {
         for _ in 0..<1000 {
             let port = UInt16.random(in: 20_000..<32_000)
-            if canBind(port) { return port }
+            if givenPorts.withLock({ $0.insert(port).inserted }), canBind(port) { return port }
         }
         throw HarnessError("no free port can be found")
     }
+
+    private static let givenPorts = Mutex<Set<UInt16>>([])
 
     private static func canBind(_ port: UInt16) -> Bool {
         let descriptor = socket(AF_INET, Int32(SOCK_STREAM.rawValue), 0)

@@ -136,15 +136,10 @@ public final class ServerNode: VolumeService {
         memoryThreads.start()
         for group in groups.values { group.threads.start() }
         coordinatorThread.start()
-        let answered = eventLoop.makePromise(of: Void.self)
-        whenCoordinatorAnswers = answered
         let bound = NIOLoopBound(self, eventLoop: eventLoop)
         return learnSecret()
             .flatMap { secret in bound.value.listen(secret) }
-            .flatMap {
-                bound.value.begin()
-                return answered.futureResult
-            }
+            .flatMap { bound.value.begin() }
     }
 
     /// A coordinator that does not answer is asked again; a secret that is not to be trusted ends the start.
@@ -175,7 +170,10 @@ public final class ServerNode: VolumeService {
         return EventLoopFuture.andAllSucceed(listening, on: eventLoop)
     }
 
-    private func begin() {
+    /// Takes part from now on; the future succeeds with the coordinator's first answer.
+    private func begin() -> EventLoopFuture<Void> {
+        let answered = eventLoop.makePromise(of: Void.self)
+        whenCoordinatorAnswers = answered
         for group in groups.values {
             let identity = group.region.identity
             let local = identity.flatMap {
@@ -191,6 +189,7 @@ public final class ServerNode: VolumeService {
         let interval = TimeAmount.milliseconds(Int64(configuration.heartbeatIntervalMillis))
         let bound = NIOLoopBound(self, eventLoop: eventLoop)
         ticking = eventLoop.scheduleRepeatedTask(initialDelay: .zero, delay: interval) { _ in bound.value.tick() }
+        return answered.futureResult
     }
 
     /// Hands over what can be handed over, destages, and leaves. The future succeeds when all of it is done.
