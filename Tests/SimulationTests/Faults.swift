@@ -13,6 +13,7 @@ final class Faults {
     private var restsUntil: UInt64 = 0
     private var imageOfRecord: GroupRecord?
     private var diesWhenItJoins: SimNode?
+    private var nextJoinIsLate = false
     /// An operator has stopped both nodes, or is about to.
     private(set) var isBeingHealed = false
 
@@ -33,7 +34,7 @@ final class Faults {
 
     private func inject() {
         let node = world.nodes[Int(world.random.between(0, 1))]
-        switch world.random.between(0, 141) {
+        switch world.random.between(0, 143) {
         case 100..<103: pauseBoth()
         case 103..<106: node.image = node.contents
         case 106..<109: rollBack(node)
@@ -47,6 +48,7 @@ final class Faults {
         case 120..<132: rot(node)
         case 132..<136: jump(node)
         case 136..<138: hangMemory(of: node)
+        case 142..<144: nextJoinIsLate = true
         case 140..<142: losePoolBesideHungLog()
         case 0..<13: kill(node)
         case 13..<16: hangMemory(of: node)
@@ -146,7 +148,7 @@ final class Faults {
             mine.incarnation == theirs.incarnation, other.memoryFailedAt == nil, !other.holdsOlderCopy,
             !isBeingHealed, world.coordinator.record?.members[other.name]?.pool == other.pool
         else { return }
-        let end = mine.judgeable
+        let end = min(mine.judgeable, shippedFor(node))
         let candidates = mine.records.filter { record in
             record.lsn >= mine.head && record.end <= end && record.isSound
                 && theirs.record(at: record.lsn).map { $0.isSound && $0.isCopy(of: record) } == true
@@ -157,6 +159,12 @@ final class Faults {
         world.note("the record at LSN \(record.lsn) rots at \(node.name)")
         node.region?.rot(
             record.lsn, at: record.lsn + world.random.between(0, record.bytes / LSN.alignment - 1) * LSN.alignment)
+    }
+
+    /// What has passed its checks and rots before it is shipped is found by the mirror. One of an earlier version does not look.
+    private func shippedFor(_ node: SimNode) -> LSN {
+        guard !world.mirrorsRefuseOtherBytes, let mirror = node.process?.owner?.mirror else { return .maximum }
+        return mirror.session.durable
     }
 
     /// A node is blocked by a damaged log. Its message names the ways out, and the operator takes the first that is open: back to the
@@ -185,20 +193,25 @@ final class Faults {
         world.after(300 * millisecond) { self.goBack(to: node, until: deadline) }
     }
 
+    /// From the other pool, or from the log that was set aside beside it.
+    private func heal(_ node: SimNode, from other: SimNode) {
+        guard let mine = node.region, mine.hasRot else { return }
+        for theirs in [other.region, other.archive].compactMap(\.self)
+        where theirs.logUUID == mine.logUUID && theirs.incarnation == mine.incarnation {
+            world.note("\(node.name)'s log is healed from \(other.name)'s")
+            world.coverage.logsHealed += 1
+            node.region?.heal(from: theirs.records)
+        }
+    }
+
     private func healWhenStopped(_ node: SimNode) {
         let other = world.nodes[1 - node.index]
         guard node.process == nil, other.process == nil else {
             return world.after(10 * millisecond) { self.healWhenStopped(node) }
         }
         isBeingHealed = false
-        if let mine = node.region, let theirs = other.region, theirs.logUUID == mine.logUUID,
-            theirs.incarnation == mine.incarnation
-        {
-            world.note("the logs of both nodes are healed from each other")
-            world.coverage.logsHealed += 1
-            node.region?.heal(from: theirs.records)
-            other.region?.heal(from: mine.records)
-        }
+        heal(node, from: other)
+        heal(other, from: node)
         for node in world.nodes { world.start(node) }
     }
 
@@ -346,6 +359,15 @@ final class Faults {
                 world.start(mirror)
             }
         }
+    }
+
+    /// The swap that puts a mirror in sync is not answered and comes into effect later, and meanwhile the mirror is away.
+    func takesJoinLate() -> Bool {
+        guard nextJoinIsLate, !isOver else { return false }
+        nextJoinIsLate = false
+        block([0, 1])
+        world.cutConnections()
+        return true
     }
 
     /// A mirror was put in sync.

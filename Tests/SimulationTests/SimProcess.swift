@@ -293,6 +293,8 @@ final class SimProcess {
         world.oracle.expect(world.oracle.isForced(self), "\(name) sets its log aside, and nobody forced it")
         step(world.random.between(1, 20) * millisecond) { [self] done in
             let end = node.region?.scan().end ?? .zero
+            // A log that was opened by a claim that failed is empty: what it took the place of is worth more.
+            if node.region?.records.isEmpty == false { node.archive = node.region }
             writeToMedium([]) { done($0 ? .recovered(end: end) : .stepFailed("the medium failed")) }
         }
     }
@@ -405,7 +407,7 @@ final class SimProcess {
 
     private func swapRecord(_ expected: UInt64, _ record: GroupRecord) {
         coordinatorCalls.append { [self] in
-            world.coordinateSwap(self) { [self] in
+            world.coordinateSwap(self, to: record) { [self] in
                 world.swapRecord(expecting: expected, to: record, by: self)
             } _: { [self] answer in
                 isCalling = false

@@ -19,6 +19,8 @@ final class SimNode {
     let name: NodeID
     var pool: UUID128
     var region: RegionModel?
+    /// The log that was set aside last, in a file beside the pool.
+    var archive: RegionModel?
     /// What the region has seen of the coordinator.
     var standing = LocalStanding(generation: 0, counted: 0, epoch: .none)
     /// A copy of the pool as it was at some time.
@@ -340,12 +342,14 @@ final class World {
 
     /// A swap by `process`, which may also be answered by nothing and come into effect later, if nobody else was quicker.
     func coordinateSwap(
-        _ process: SimProcess, _ effect: @escaping () -> SwapOutcome, _ answer: @escaping (SwapOutcome?) -> Void
+        _ process: SimProcess, to wanted: GroupRecord, _ effect: @escaping () -> SwapOutcome,
+        _ answer: @escaping (SwapOutcome?) -> Void
     ) {
         let back = coordinatorDelay()
         let failsBefore = random.chance(coordinator.failPercent)
         let failsAfter = random.chance(coordinator.failPercent)
-        let isLate = random.chance(coordinator.failPercent / 2)
+        let isJoin = wanted.phase == .published && wanted.holders.count > coordinator.holders().count
+        let isLate = random.chance(coordinator.failPercent / 2) || isJoin && faults.takesJoinLate()
         process.givenOut(coordinatorDelay()) { [self] in
             guard !coordinator.isDown, !process.node.isCutFromCoordinator, !failsBefore else {
                 return process.later(back) { answer(nil) }
