@@ -152,7 +152,12 @@ let package = Package(
         tests("CoordinationTests", ["LogModel", "Coordination", "RecordSupport"]),
         tests("ClusterConfigurationTests", ["LogModel", "ClusterConfiguration"]),
         tests("RemoteMemoryTCPTests", ["LogModel", "RemoteMemory", "RemoteMemoryTCP", crypto] + nio),
-        tests("NBDTests", ["LogModel", "NBDServer", "NBDClient", "StorageNode", "AdminProtocol", log] + nio),
+        tests(
+            "NBDTests",
+            [
+                "LogModel", "NBDServer", "NBDClient", "StorageNode", "AdminProtocol", log,
+                .product(name: "NIOEmbedded", package: "swift-nio"),
+            ] + nio),
         tests("AdminProtocolTests", ["AdminProtocol"] + nio),
         tests("ClusterProtocolTests", ["LogModel", "Coordination", "ClusterProtocol", "RecordSupport"]),
         tests("SimulationTests", ["LogModel", "Coordination", "ClusterProtocol"]),

@@ -1,9 +1,11 @@
 // NBD by the letter of its specification (O10): every command with every flag and size; options, contexts and texts.
 
-import NBDServer
 import NIOCore
+import NIOEmbedded
 import StorageNode
 import Testing
+
+@testable import NBDServer
 
 struct LetterTests {
     // MARK: Requests
@@ -211,24 +213,30 @@ struct LetterTests {
         }
     }
 
-    @Test("O10, C3: a client at work is not timed out, however many options it has")
-    func aClientAtWorkIsNotTimedOut() async throws {
-        var limits = patientLimits
-        limits.handshake = .seconds(3)
-        try await withRig(limits) { rig in
-            let client = try await RawClient.greeted(rig.path)
-            let start = ContinuousClock.now
-            // Together they take longer than one step may.
-            while ContinuousClock.now - start < .seconds(4) {
-                try await client.send(option(77))
-                try #require(
-                    try await client.answers(
-                        optionReply(77, 0x8000_0001, Array("this option is not known here".utf8))))
-                try await Task.sleep(for: .milliseconds(100))
-            }
-            try await client.send(option(2))
-            #expect(try await client.answers(optionReply(2, 1)))
+    /// A client in virtual time, behind its flags.
+    private static func embedded(_ rig: Rig, _ loop: EmbeddedEventLoop) throws -> EmbeddedChannel {
+        let channel = EmbeddedChannel(loop: loop)
+        try channel.connect(to: SocketAddress(ipAddress: "127.0.0.1", port: 1)).wait()
+        try channel.pipeline.syncOperations.addHandler(
+            NBDConnection(server: rig.server, channel: channel, refusal: nil))
+        channel.pipeline.fireChannelActive()
+        try channel.writeInbound(ByteBuffer(bytes: big(3 as UInt32)))
+        return channel
+    }
+
+    @Test("O10, C3: a client at work is not timed out, however long all of its options take; a silent one is")
+    func aClientAtWorkIsNotTimedOut() throws {
+        let loop = EmbeddedEventLoop()
+        let rig = Rig(loop, NBDServerLimits())
+        let channel = try Self.embedded(rig, loop)
+        defer { withExtendedLifetime(rig) {} }
+        for _ in 0..<100 {
+            loop.advanceTime(by: .seconds(9))
+            try channel.writeInbound(ByteBuffer(bytes: option(77)))
+            #expect(channel.isActive)
         }
+        loop.advanceTime(by: .seconds(11))
+        #expect(!channel.isActive)
     }
 
     @Test("C3: options have an end, which is told") func optionsAreBounded() async throws {
@@ -245,17 +253,20 @@ struct LetterTests {
         }
     }
 
-    @Test("O24: who waits too long for a volume to open is told why")
-    func anOpeningThatTakesTooLong() async throws {
-        var limits = patientLimits
-        limits.handshake = .seconds(2)
-        try await withRig(limits) { rig in
-            try await rig.on { $0.service.holdsOpens = true }
-            let client = try await RawClient.greeted(rig.path)
-            try await client.send(option(7, asking(for: "vol0")))
-            #expect(try await client.eventually { client.take() || client.received.count >= 20 })
-            #expect(client.received.starts(with: Array(optionReply(7, 0x8000_0007).prefix(16))))
-            try await rig.on { #expect($0.service.givenUpOpens == 1) }
-        }
+    @Test("O24: who waits too long for a volume to open is told why, and may go on") func anOpeningThatTakesTooLong()
+        throws
+    {
+        let loop = EmbeddedEventLoop()
+        let rig = Rig(loop, NBDServerLimits())
+        rig.service.holdsOpens = true
+        let channel = try Self.embedded(rig, loop)
+        _ = try channel.readOutbound(as: ByteBuffer.self)
+        try channel.writeInbound(ByteBuffer(bytes: option(7, asking(for: "vol0"))))
+        loop.advanceTime(by: .seconds(9))
+        #expect(try channel.readOutbound(as: ByteBuffer.self) == nil)
+        loop.advanceTime(by: .seconds(2))
+        let reply = try #require(try channel.readOutbound(as: ByteBuffer.self))
+        #expect(reply.readableBytesView.starts(with: optionReply(7, 0x8000_0007).prefix(16)))
+        #expect(rig.service.givenUpOpens == 1 && channel.isActive)
     }
 }

@@ -274,14 +274,8 @@ final class RawClient {
     init(port: Int) throws {
         descriptor = socket(AF_INET, Int32(SOCK_STREAM.rawValue) | Int32(SOCK_CLOEXEC.rawValue), 0)
         try #require(descriptor >= 0)
-        var address = sockaddr_in()
-        address.sin_family = sa_family_t(AF_INET)
-        address.sin_port = in_port_t(port).bigEndian
-        address.sin_addr.s_addr = UInt32(0x7f00_0001).bigEndian
-        let result = withUnsafePointer(to: &address) { pointer in
-            pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) {
-                connect(descriptor, $0, socklen_t(MemoryLayout<sockaddr_in>.size))
-            }
+        let result = try SocketAddress(ipAddress: "127.0.0.1", port: port).withSockAddr { address, length in
+            connect(descriptor, address, socklen_t(length))
         }
         try #require(result == 0)
         try #require(fcntl(descriptor, F_SETFL, O_NONBLOCK) == 0)
