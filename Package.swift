@@ -84,8 +84,11 @@ let package = Package(
         // Leaf vocabulary
         library("LogModel"),
 
+        // What every executable does as a process: its start, signals, output, exit codes
+        library("HostProcess", ["CHostSupport", arguments]),
+
         // Side by side, blind to each other
-        library("PersistentMemory", ["LogModel", "Clibpmem", "CLogCore", system]),
+        library("PersistentMemory", ["LogModel", "CHostSupport", "Clibpmem", "CLogCore", system]),
         library("StorageMedium", ["LogModel", "CHostSupport"]),
         library("RemoteMemory", ["LogModel"]),
         library("NBDProtocol", [nioCore]),
@@ -117,19 +120,27 @@ let package = Package(
 
         executable(
             "twinlogd",
-            ["LogModel", "ClusterConfiguration", "StorageNode", "NBDServer", "AdminProtocol", arguments, log] + nio),
-        executable("twinlog", ["LogModel", "Coordination", "ClusterConfiguration", "AdminProtocol", arguments]),
+            [
+                "LogModel", "HostProcess", "ClusterConfiguration", "StorageNode", "NBDServer", "AdminProtocol",
+                arguments, log,
+            ]
+                + nio),
+        executable(
+            "twinlog", ["LogModel", "HostProcess", "Coordination", "ClusterConfiguration", "AdminProtocol", arguments]),
         executable(
             "twinlog-recover",
             [
-                "LogModel", "PersistentMemory", "WriteLog", "StorageMedium", "Recovery", "Coordination",
+                "LogModel", "HostProcess", "PersistentMemory", "WriteLog", "StorageMedium", "Recovery", "Coordination",
                 "ClusterConfiguration", arguments,
             ]),
-        executable("twinlog-demo", ["ClusterHarness", "AdminProtocol", "NBDClient", "LogModel", nioPosix, arguments]),
+        executable(
+            "twinlog-demo",
+            ["HostProcess", "ClusterHarness", "AdminProtocol", "NBDClient", "LogModel", nioPosix, arguments]),
         executable(
             "twinlog-perf",
             [
-                "LogModel", "PersistentMemory", "WriteLog", "CLogCore", "RemoteMemory", "RemoteMemoryTCP",
+                "LogModel", "HostProcess", "PersistentMemory", "WriteLog", "CLogCore", "RemoteMemory",
+                "RemoteMemoryTCP",
                 "ClusterProtocol", "NBDClient", "ClusterHarness", "AdminProtocol", arguments, histogram,
             ] + nio,
             path: "Perf/twinlog-perf"),

@@ -3,6 +3,7 @@
 import ArgumentParser
 import CLogCore
 import Glibc
+import HostProcess
 import LogModel
 import PersistentMemory
 import WriteLog
@@ -31,7 +32,7 @@ struct CompareCommand: ParsableCommand {
         var results = Results(scenario: "append")
         let pool = try PerfPool(path: options.pool, purpose: "compare", groups: ["log", "floor"])
         let peer = try PMEMLogTarget(bytes: Int(perfRingBytes))
-        if peer == nil { print("libpmemlog is not installed (Debian: libpmemlog1): no peer") }
+        if peer == nil { try StandardOutput.line("libpmemlog is not installed (Debian: libpmemlog1): no peer") }
         for size in try options.sizes(default: "64,512,4KiB,64KiB") {
             try compareAppend(size, pool, peer, &results)
         }

@@ -2,6 +2,7 @@
 
 import Foundation
 import Histogram
+import HostProcess
 import LogModel
 
 typealias LatencyHistogram = Histogram<UInt64>
@@ -126,7 +127,7 @@ struct Results: Encodable {
     }
 
     func report(_ options: CommonOptions) throws {
-        printTable()
+        try printTable()
         if let path = options.html { try HTMLReport(results: self).write(to: path) }
         guard let path = options.json else { return }
         let encoder = JSONEncoder()
@@ -134,7 +135,7 @@ struct Results: Encodable {
         try encoder.encode(self).write(to: URL(fileURLWithPath: path))
     }
 
-    private func printTable() {
+    private func printTable() throws(OutputError) {
         func cell(_ text: String, _ width: Int) -> String {
             String(repeating: " ", count: max(0, width - text.count)) + text
         }
@@ -142,7 +143,8 @@ struct Results: Encodable {
         let titles = [
             "memory", "size", "threads", "depth", "ops/s", "MiB/s", "mean us", "p50 us", "p99 us", "p99.9 us",
         ]
-        print("\(scenario)".padding(toLength: 22, withPad: " ", startingAt: 0) + titles.map { cell($0, 11) }.joined())
+        try StandardOutput.line(
+            "\(scenario)".padding(toLength: 22, withPad: " ", startingAt: 0) + titles.map { cell($0, 11) }.joined())
         for row in rows {
             let latency = row.latencyNanos
             let cells = [
@@ -151,12 +153,12 @@ struct Results: Encodable {
                 micros(latency.mean), micros(Double(latency.p50)), micros(Double(latency.p99)),
                 micros(Double(latency.p999)),
             ]
-            print(
+            try StandardOutput.line(
                 "  \(row.name)".padding(toLength: 22, withPad: " ", startingAt: 0) + cells.map { cell($0, 11) }.joined()
             )
         }
         for (name, ratio) in ratios.sorted(by: { $0.key < $1.key }) {
-            print("  \(name): \(String(format: "%.3f", ratio))")
+            try StandardOutput.line("  \(name): \(String(format: "%.3f", ratio))")
         }
     }
 }

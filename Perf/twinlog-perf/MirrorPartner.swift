@@ -5,6 +5,7 @@ import ArgumentParser
 import Dispatch
 import Foundation
 import Glibc
+import HostProcess
 import LogModel
 import NIOCore
 import NIOPosix
@@ -48,7 +49,8 @@ struct MirrorPartnerCommand: ParsableCommand {
         let (port, key) = try startRail(region, secret)
         let announcement = PartnerAnnouncement(
             railPort: port, key: key, secret: secret.hexadecimal, floorPort: floor.port, memory: pool.memory)
-        FileHandle.standardOutput.write(try JSONEncoder().encode(announcement) + Data("\n".utf8))
+        try StandardOutput.line(String(decoding: try JSONEncoder().encode(announcement), as: UTF8.self))
+        try StandardOutput.flush()
         while try FileHandle.standardInput.read(upToCount: 1)?.isEmpty == false {}
         // Whatever is still open ends with the process.
         Foundation.exit(0)

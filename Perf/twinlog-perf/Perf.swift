@@ -2,6 +2,7 @@
 
 import ArgumentParser
 import Foundation
+import HostProcess
 import LogModel
 
 @main
@@ -14,26 +15,12 @@ struct Perf: ParsableCommand {
             FloorCommand.self, CompareCommand.self, MirrorPartnerCommand.self,
         ])
 
-    static func main() {
-        // A partner that ends early is an error of the write, not of the process.
-        signal(SIGPIPE, SIG_IGN)
-        do {
-            var command = try parseAsRoot()
-            try command.run()
-        } catch let error as PerfError {
-            FileHandle.standardError.write(Data("twinlog-perf: \(error.message)\n".utf8))
-            Foundation.exit(1)
-        } catch {
-            let isHelp = exitCode(for: error) == .success
-            let output = isHelp ? FileHandle.standardOutput : FileHandle.standardError
-            output.write(Data((fullMessage(for: error) + "\n").utf8))
-            Foundation.exit(isHelp ? 0 : 2)
-        }
-    }
+    static func main() { runAsProgram() }
 }
 
-struct PerfError: Error {
+struct PerfError: ProgramError {
     var message: String
+    var exitCode: Int32 { ProgramExit.failed }
     init(_ message: String) { self.message = message }
 }
 

@@ -3,6 +3,7 @@
 
 import Foundation
 import Glibc
+import HostProcess
 import LogModel
 
 /// A blocking TCP socket; closed when the last reference goes.
@@ -170,7 +171,7 @@ struct FloorServer {
             do throws(PerfError) {
                 while true { try TCPFloor.serve(listener.accept()) }
             } catch {
-                FileHandle.standardError.write(Data("twinlog-perf: \(error.message)\n".utf8))
+                StandardError.line("twinlog-perf: \(error.message)")
             }
         }
         return FloorServer(port: port)

@@ -31,4 +31,9 @@ public enum Size {
         }
         return UInt64(text)
     }
+
+    /// What follows an error of a file that cannot grow: the limit that its process has for it, in bytes.
+    public static func fileLimit(_ bytes: UInt64) -> String {
+        bytes == .max ? "" : " (this process may write files of at most \(bytes) bytes: ulimit -f)"
+    }
 }

@@ -1,7 +1,9 @@
 // Owner of a pool file's descriptor and of the lock that goes with it: both end with this value.
 
+import CHostSupport
 import CLogCore
 import Glibc
+import LogModel
 import SystemPackage
 
 struct Descriptor: ~Copyable, Sendable {
@@ -60,6 +62,7 @@ extension PoolError {
         _ path: String, _ call: String, _ number: Int32 = errno, offset: UInt64? = nil
     ) -> PoolError {
         let code: Code = number == ENOSPC || number == EDQUOT || number == EFBIG ? .noSpace : .system
-        return PoolError(code, path: path, offset: offset, "\(call): \(Errno(rawValue: number))")
+        let limit = number == EFBIG ? Size.fileLimit(tl_process_file_size_limit()) : ""
+        return PoolError(code, path: path, offset: offset, "\(call): \(Errno(rawValue: number))\(limit)")
     }
 }

@@ -142,7 +142,8 @@ public final class FileMedium: Medium {
     }
 
     static func failure(_ code: MediumError.Code, _ path: String, _ what: String, _ number: CInt) -> MediumError {
-        MediumError(code, "\(path): \(what): \(String(cString: strerror(number)))", errno: number)
+        let limit = number == EFBIG ? Size.fileLimit(tl_process_file_size_limit()) : ""
+        return MediumError(code, "\(path): \(what): \(String(cString: strerror(number)))\(limit)", errno: number)
     }
 
     /// Of a call that needs space: a full file system is said to be full, which is no failing path.

@@ -5,15 +5,20 @@ import AdminProtocol
 import ArgumentParser
 import ClusterHarness
 import Foundation
+import HostProcess
 import LogModel
 import NBDClient
 import NIOPosix
 import Synchronization
 
-/// By SIGINT or SIGTERM.
+/// By SIGINT, SIGTERM or SIGHUP.
 private let isInterrupted = Atomic(false)
 
 @main
+enum DemoProgram {
+    static func main() { Demo.runAsAsyncProgram() }
+}
+
 struct Demo: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "twinlog-demo", abstract: "Show a takeover, and that nothing is lost.",
@@ -39,7 +44,7 @@ struct Demo: AsyncParsableCommand {
     }
 
     private func keepUp(_ cluster: LocalCluster) async throws {
-        print(
+        try StandardOutput.line(
             """
             A cluster of two nodes is up, in \(cluster.folder)
               volume vol0 of 256 MiB     \(cluster.nbdURI(of: "alpha"))
@@ -48,20 +53,23 @@ struct Demo: AsyncParsableCommand {
               kill -9 the owner, start it again, hand over: see README.md
             Ctrl-C ends it.
             """)
+        try StandardOutput.flush()
         // A Dispatch source would not hear of it: the main thread, which a signal comes to first, has left (dispatchMain).
         isInterrupted.store(false, ordering: .relaxed)
-        for number in [SIGINT, SIGTERM] { signal(number) { _ in isInterrupted.store(true, ordering: .relaxed) } }
+        for number in [SIGINT, SIGTERM, SIGHUP] {
+            signal(number) { _ in isInterrupted.store(true, ordering: .relaxed) }
+        }
         while !isInterrupted.load(ordering: .relaxed) { try await Task.sleep(for: .milliseconds(100)) }
-        print("\nstopping")
+        try StandardOutput.line("\nstopping")
         for node in LocalCluster.nodes { cluster.stop(node) }
     }
 
     private func show(_ cluster: LocalCluster) async throws {
         let screen = Screen()
         let status = cluster.state()
-        screen.line("two nodes are up, group g0 is \(status?.state ?? "?"), owned by \(status?.owner ?? "?")")
+        try screen.line("two nodes are up, group g0 is \(status?.state ?? "?"), owned by \(status?.owner ?? "?")")
         if case .success(.status(let node)) = Result(catching: { try cluster.ask("alpha", .status) }) {
-            screen.line(
+            try screen.line(
                 "memory: \(node.persistence)\(node.persistence == "volatile" ? " (survives a crash of a process, not a loss of power)" : "")"
             )
         }
@@ -81,7 +89,7 @@ struct Demo: AsyncParsableCommand {
         try await write(history, from: 0.5, to: 1, screen)
         for writer in writers { writer.stop() }
         await running.value
-        screen.endProgress()
+        try screen.endProgress()
         try await verify(cluster, history, takeover, screen)
     }
 
@@ -90,7 +98,7 @@ struct Demo: AsyncParsableCommand {
         let length = seconds * (end - start)
         while true {
             let part = min(1, Date().timeIntervalSince(began) / length)
-            screen.progress(start + (end - start) * part, "\(history.acknowledgedWrites) writes acknowledged")
+            try screen.progress(start + (end - start) * part, "\(history.acknowledgedWrites) writes acknowledged")
             if part >= 1 { return }
             try await Task.sleep(for: .milliseconds(50))
         }
@@ -110,20 +118,20 @@ struct Demo: AsyncParsableCommand {
         let killed = Date()
         cluster.kill(owner)
         let before = history.acknowledgedWrites
-        screen.line("\(owner) is killed with SIGKILL after \(before) acknowledged writes")
+        try screen.line("\(owner) is killed with SIGKILL after \(before) acknowledged writes")
         try await cluster.wait("taken over") { cluster.group(at: survivor)?.isOwner == true }
         let published = Date().timeIntervalSince(killed)
         // What the dead owner had answered is counted by now.
         let answered = history.acknowledgedWrites
         try await cluster.wait("accepting writes again") { history.acknowledgedWrites > answered }
         let first = Date().timeIntervalSince(killed)
-        screen.line(
+        try screen.line(
             String(
                 format: "%@ has taken over: published after %.2f s, writing again after %.2f s", survivor, published,
                 first))
         try cluster.start(owner)
         try await cluster.waitUntilMirrored()
-        screen.line(
+        try screen.line(
             String(format: "%@ is back and mirrors again after %.2f s", owner, Date().timeIntervalSince(killed)))
         return TakeoverTimes(killed: owner, survivor: survivor, published: published, firstWrite: first)
     }
@@ -133,22 +141,22 @@ struct Demo: AsyncParsableCommand {
     {
         try await history.verify(
             through: cluster.nbdAddress(of: times.survivor), export: "vol0", on: MultiThreadedEventLoopGroup.singleton)
-        screen.line("every block read through \(times.survivor)")
+        try screen.line("every block read through \(times.survivor)")
         guard case .done = try cluster.ask(times.survivor, .drain(group: "g0"), timeoutMillis: 60_000) else {
             throw HarnessError("the log could not be drained")
         }
         try history.verify(medium: cluster.mediumPath())
-        screen.line("every block read from the medium after a drain")
+        try screen.line("every block read from the medium after a drain")
         let events = Result { try cluster.ask(times.survivor, .events(after: 0, wait: false)) }
         if case .success(.events(let list)) = events {
-            screen.line("what \(times.survivor) says of it:")
-            for event in list.suffix(8) { screen.line("    \(event.time)  \(event.kind): \(event.message)") }
+            try screen.line("what \(times.survivor) says of it:")
+            for event in list.suffix(8) { try screen.line("    \(event.time)  \(event.kind): \(event.message)") }
         }
         guard history.violations.isEmpty else {
-            for violation in history.violations { screen.line("LOST: \(violation)") }
+            for violation in history.violations { try screen.line("LOST: \(violation)") }
             throw ExitCode(1)
         }
-        screen.line(
+        try screen.line(
             String(
                 format: "\nNothing lost: %d acknowledged writes, one SIGKILL of %@, %.2f s until %@ accepted writes.",
                 history.acknowledgedWrites, times.killed, times.firstWrite, times.survivor))
@@ -157,39 +165,41 @@ struct Demo: AsyncParsableCommand {
 
 /// Lines, and on a terminal a progress bar below them.
 final class Screen {
-    private let isTerminal = isatty(STDOUT_FILENO) == 1
+    private let isTerminal = StandardOutput.isTerminal
     private var hasBar = false
     private var lastTenth = -1
 
-    func line(_ text: String) {
-        clearBar()
-        print(text)
-        fflush(nil)
+    func line(_ text: String) throws(OutputError) {
+        try clearBar()
+        try StandardOutput.line(text)
+        try StandardOutput.flush()
     }
 
-    func progress(_ part: Double, _ text: String) {
+    func progress(_ part: Double, _ text: String) throws(OutputError) {
         guard isTerminal else {
             let tenth = Int(part * 10)
-            if tenth > lastTenth { print("\(tenth * 10)% \(text)") }
+            if tenth > lastTenth {
+                try StandardOutput.line("\(tenth * 10)% \(text)")
+                try StandardOutput.flush()
+            }
             lastTenth = max(lastTenth, tenth)
             return
         }
         let width = 40
         let filled = Int(part * Double(width))
-        print(
-            "\r[\(String(repeating: "#", count: filled))\(String(repeating: ".", count: width - filled))] \(Int(part * 100))% \(text)\u{1B}[K",
-            terminator: "")
-        fflush(nil)
+        try StandardOutput.text(
+            "\r[\(String(repeating: "#", count: filled))\(String(repeating: ".", count: width - filled))] \(Int(part * 100))% \(text)\u{1B}[K"
+        )
         hasBar = true
     }
 
-    func endProgress() {
-        if hasBar { print("") }
+    func endProgress() throws(OutputError) {
+        if hasBar { try StandardOutput.line("") }
         hasBar = false
     }
 
-    private func clearBar() {
-        if hasBar { print("\r\u{1B}[K", terminator: "") }
+    private func clearBar() throws(OutputError) {
+        if hasBar { try StandardOutput.text("\r\u{1B}[K") }
         hasBar = false
     }
 }

@@ -1,6 +1,7 @@
 // compare: the owner's and the mirror's log of each group, held against each other. Reads only.
 
 import ArgumentParser
+import HostProcess
 import LogModel
 import PersistentMemory
 import Recovery
@@ -32,7 +33,7 @@ struct Compare: ParsableCommand {
             verdicts.append(comparison.verdict)
         }
         report.noteLonely(one, other)
-        if json { try printJSON(report) } else { print(report.text) }
+        if json { try printJSON(report) } else { try StandardOutput.line(report.text) }
         throw ExitCode(LogScan.Verdict.worst(verdicts).exit.rawValue)
     }
 

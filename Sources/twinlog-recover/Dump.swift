@@ -2,6 +2,7 @@
 
 import ArgumentParser
 import Foundation
+import HostProcess
 import LogModel
 import PersistentMemory
 import WriteLog
@@ -17,12 +18,12 @@ struct Dump: ParsableCommand {
     func run() throws {
         let file = try LogFile.open(options.pool)
         var worst: [ScanEnd] = []
-        if options.json { print("{\"groups\":[", terminator: "") }
+        if options.json { try StandardOutput.text("{\"groups\":[") }
         for (index, region) in try file.regions(of: selection.group).enumerated() {
-            if options.json { print(index == 0 ? "" : ",") }
-            worst.append(options.json ? try dumpJSON(region) : dumpText(region))
+            if options.json { try StandardOutput.line(index == 0 ? "" : ",") }
+            worst.append(options.json ? try dumpJSON(region) : try dumpText(region))
         }
-        if options.json { print("\n]}") }
+        if options.json { try StandardOutput.line("\n]}") }
         if let end = worst.first(where: { $0.verdict == .corrupt }) ?? worst.first(where: { $0.verdict == .torn }) {
             throw ExitCode((end.verdict == .corrupt ? ToolExit.corrupt : ToolExit.torn).rawValue)
         }
@@ -66,44 +67,45 @@ struct Dump: ParsableCommand {
         let encoder = JSONEncoder()
         encoder.outputFormatting = [.sortedKeys]
         var separator = "\n"
-        print("{\"name\":\"\(region.group)\",\"records\":[", terminator: "")
+        try StandardOutput.text("{\"name\":\"\(region.group)\",\"records\":[")
         let end = try forEachRecord(of: region) { record in
             let entry = Entry(
                 lsn: record.lsn.rawValue, kind: record.kind.name, volume: record.volume.description,
                 offset: record.range.offset, length: record.range.length, acknowledgedLSN: record.acknowledged.rawValue,
                 record: record.number, recordsInWrite: record.recordsInWrite,
                 payloadHex: payload ? hex(record.payload) : nil)
-            print(separator + String(decoding: try encoder.encode(entry), as: UTF8.self), terminator: "")
+            try StandardOutput.text(separator + String(decoding: try encoder.encode(entry), as: UTF8.self))
             separator = ",\n"
         }
         let verdict = end.verdict.map { "\"\($0.rawValue)\"" } ?? "null"
-        print("\n],\"verdict\":\(verdict),\"firstBadLSN\":\(end.firstBad?.description ?? "null")}", terminator: "")
+        try StandardOutput.text("\n],\"verdict\":\(verdict),\"firstBadLSN\":\(end.firstBad?.description ?? "null")}")
         return end
     }
 
     // MARK: Text
 
-    private func dumpText(_ region: Region) -> ScanEnd {
-        print("\(region.group):")
-        let end = forEachRecord(of: region) { record in
+    private func dumpText(_ region: Region) throws -> ScanEnd {
+        try StandardOutput.line("\(region.group):")
+        let end = try forEachRecord(of: region) { record in
             let place = record.kind == .watermark ? "" : " volume \(record.volume) \(record.range)"
             let part = record.recordsInWrite > 1 ? " (\(record.number + 1) of \(record.recordsInWrite))" : ""
-            print("  \(record.lsn): \(record.kind.name)\(place)\(part), acknowledged \(record.acknowledged)")
-            if payload { printPayload(record) }
+            try StandardOutput.line(
+                "  \(record.lsn): \(record.kind.name)\(place)\(part), acknowledged \(record.acknowledged)")
+            if payload { try printPayload(record) }
         }
         switch end.verdict {
-        case .torn: print("  torn at LSN \(end.firstBad ?? .zero)")
-        case .corrupt: print("  CORRUPT at LSN \(end.firstBad ?? .zero)")
+        case .torn: try StandardOutput.line("  torn at LSN \(end.firstBad ?? .zero)")
+        case .corrupt: try StandardOutput.line("  CORRUPT at LSN \(end.firstBad ?? .zero)")
         case .clean, nil: break
         }
         return end
     }
 
     /// Sixteen bytes a line, at their offset in the volume.
-    private func printPayload(_ record: LogRecord) {
+    private func printPayload(_ record: LogRecord) throws {
         for start in stride(from: 0, to: record.payload.count, by: 16) {
             let line = UnsafeRawBufferPointer(rebasing: record.payload[start..<min(start + 16, record.payload.count)])
-            print("    \(record.range.offset + UInt64(start)): \(hex(line))")
+            try StandardOutput.line("    \(record.range.offset + UInt64(start)): \(hex(line))")
         }
     }
 }

@@ -4,6 +4,7 @@
 // also heals its own torn superblock, directory and identity copies; heal log by log.
 
 import ArgumentParser
+import HostProcess
 import LogModel
 import PersistentMemory
 import Recovery
@@ -42,7 +43,7 @@ struct HealCommand: ParsableCommand {
             for group in groups { report.groups.append(try heal(group, writable, source, dryRun: false)) }
             writable.close()
         }
-        if options.json { try printJSON(report) } else { print(report.text) }
+        if options.json { try printJSON(report) } else { try StandardOutput.line(report.text) }
         let verdicts = report.groups.compactMap { LogScan.Verdict(rawValue: $0.verdict) }
         throw ExitCode(LogScan.Verdict.worst(verdicts).exit.rawValue)
     }

@@ -1,6 +1,7 @@
 // inspect: what a pool says of itself, without reading its logs.
 
 import ArgumentParser
+import HostProcess
 import LogModel
 import PersistentMemory
 
@@ -11,7 +12,7 @@ struct Inspect: ParsableCommand {
 
     func run() throws {
         let report = Report(try LogFile.open(options.pool))
-        if options.json { try printJSON(report) } else { print(report.text) }
+        if options.json { try printJSON(report) } else { try StandardOutput.line(report.text) }
     }
 
     struct Report: Encodable {

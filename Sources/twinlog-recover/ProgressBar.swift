@@ -1,6 +1,7 @@
 // A line on a terminal's standard error that says how far the work is; nothing anywhere else.
 
 import Glibc
+import HostProcess
 
 struct ProgressBar {
     private let title: String
@@ -17,18 +18,13 @@ struct ProgressBar {
         lastPercent = percent
         let filled = Int(percent * Self.width / 100)
         let bar = String(repeating: "#", count: filled) + String(repeating: ".", count: Int(Self.width) - filled)
-        write("\r\(title) [\(bar)] \(percent)%")
+        StandardError.text("\r\(title) [\(bar)] \(percent)%")
     }
 
     /// Takes the line away again.
     mutating func clear() {
         guard lastPercent != nil else { return }
-        write("\r\u{1B}[K")
+        StandardError.text("\r\u{1B}[K")
         lastPercent = nil
-    }
-
-    private func write(_ text: String) {
-        var text = text
-        text.withUTF8 { bytes in _ = Glibc.write(STDERR_FILENO, bytes.baseAddress, bytes.count) }
     }
 }

@@ -3,6 +3,7 @@
 
 import ArgumentParser
 import Foundation
+import HostProcess
 import LogModel
 
 @main
@@ -11,27 +12,12 @@ struct Recover: ParsableCommand {
         commandName: "twinlog-recover", abstract: "Look into a pool, and rescue what its logs hold.",
         discussion: """
             Pools are opened read-only unless an option says otherwise. Exit codes: 0 clean, 1 a torn tail only, 2 usage, \
-            3 corrupt records, 4 not a pool or unreadable, 5 in use, 6 refused or failed for the reason that is told.
+            3 corrupt records, 4 not a pool or unreadable, or output that could not be written, 5 in use, 6 refused or failed for the reason that is told.
             """,
         version: TwinLogVersion.current,
         subcommands: [Inspect.self, Scan.self, Dump.self, ReplayCommand.self, Compare.self, HealCommand.self])
 
-    static func main() {
-        do {
-            var command = try parseAsRoot()
-            try command.run()
-        } catch let error as Failure {
-            printError(error.message)
-            Foundation.exit(error.code.rawValue)
-        } catch let error as ExitCode {
-            Foundation.exit(error.rawValue)
-        } catch {
-            let isHelp = exitCode(for: error) == .success
-            let text = fullMessage(for: error)
-            if isHelp { print(text) } else { printError(text) }
-            Foundation.exit(isHelp ? 0 : ToolExit.usage.rawValue)
-        }
-    }
+    static func main() { runAsProgram(otherwise: ToolExit.refused.rawValue) }
 }
 
 enum ToolExit: Int32 {
@@ -45,9 +31,10 @@ enum ToolExit: Int32 {
 }
 
 /// Why the tool stops: what failed, where, why, and what to do next.
-struct Failure: Error {
+struct Failure: ProgramError {
     var code: ToolExit
     var message: String
+    var exitCode: Int32 { code.rawValue }
     init(_ code: ToolExit, _ message: String) {
         self.code = code
         self.message = message
@@ -55,7 +42,7 @@ struct Failure: Error {
 }
 
 func printError(_ text: String) {
-    FileHandle.standardError.write(Data("twinlog-recover: \(text)\n".utf8))
+    StandardError.line("twinlog-recover: \(text)")
 }
 
 /// What every subcommand takes.
@@ -71,7 +58,7 @@ struct GroupOption: ParsableArguments {
 func printJSON(_ value: some Encodable) throws {
     let encoder = JSONEncoder()
     encoder.outputFormatting = [.prettyPrinted, .sortedKeys, .withoutEscapingSlashes]
-    print(String(decoding: try encoder.encode(value), as: UTF8.self))
+    try StandardOutput.line(String(decoding: try encoder.encode(value), as: UTF8.self))
 }
 
 /// A value that is `null` in JSON when it is missing, where `Optional` would leave the key out.

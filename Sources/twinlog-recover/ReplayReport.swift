@@ -1,6 +1,7 @@
 // What a replay or a salvage tells.
 
 import Coordination
+import HostProcess
 import LogModel
 import PersistentMemory
 import Recovery
@@ -102,16 +103,16 @@ struct ReplayReport {
     mutating func show(asJSON: Bool) throws {
         warn()
         if asJSON { return try printJSON(contents) }
-        print("\(contents.dryRun ? "would write" : "wrote and flushed") \(summary)")
+        try StandardOutput.line("\(contents.dryRun ? "would write" : "wrote and flushed") \(summary)")
         if let leftOut = contents.leftOut.value {
-            for line in leftOut.summary + leftOut.lines { print("  \(line)") }
+            for line in leftOut.summary + leftOut.lines { try StandardOutput.line("  \(line)") }
         } else if outcome.replayed.verdict == .torn {
-            print(
+            try StandardOutput.line(
                 "  the log's tail is torn: what begins at LSN \(contents.endLSN) is not known to be acknowledged and is left out"
             )
         }
         guard !contents.dryRun else { return }
-        print("  \(consequence)")
+        try StandardOutput.line("  \(consequence)")
     }
 
     private var consequence: String {

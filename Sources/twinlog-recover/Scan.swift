@@ -1,6 +1,7 @@
 // scan: reads every record of a pool's logs, or of an archive, verifies it, and judges how each log ends (S5).
 
 import ArgumentParser
+import HostProcess
 import LogModel
 import PersistentMemory
 import WriteLog
@@ -19,7 +20,7 @@ struct Scan: ParsableCommand {
             report.groups.append(ScannedLog(region) { bar.show($0, of: region.ringBytes) })
             bar.clear()
         }
-        if options.json { try printJSON(report) } else { print(report.text) }
+        if options.json { try printJSON(report) } else { try StandardOutput.line(report.text) }
         throw report.groups.exit
     }
 

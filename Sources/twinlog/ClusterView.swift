@@ -5,6 +5,7 @@ import ArgumentParser
 import ClusterConfiguration
 import Dispatch
 import Foundation
+import HostProcess
 import LogModel
 import Synchronization
 
@@ -129,11 +130,12 @@ struct Status: ParsableCommand {
         repeat {
             let view = ClusterView(configuration)
             let status = view.status
-            if watch && !json { print("\u{1B}[2J\u{1B}[H", terminator: "") }
-            print(json ? try AdminCodec.pretty(status) : StatusTable.render(status))
-            fflush(nil)
+            if watch && StandardOutput.isTerminal { try StandardOutput.text("\u{1B}[2J\u{1B}[H") }
+            try StandardOutput.line(json ? try AdminCodec.pretty(status) : StatusTable.render(status))
             if watch {
-                Thread.sleep(forTimeInterval: 1)
+                if !json && !StandardOutput.isTerminal { try StandardOutput.line() }
+                try StandardOutput.flush()
+                try StandardOutput.wait(millis: 1000)
                 continue
             }
             if view.answers.isEmpty { throw Failure(message: "no node answers") }
@@ -251,17 +253,18 @@ struct Events: ParsableCommand {
                 fresh += cursors[node.id, default: EventCursor()].take(events)
             }
             for event in fresh.sorted(by: { $0.time < $1.time }) { try show(event) }
-            fflush(nil)
-            if follow { Thread.sleep(forTimeInterval: 0.3) }
+            try StandardOutput.flush()
+            if follow { try StandardOutput.wait(millis: 300) }
         } while follow
         if !answered { throw Failure(message: "no node answers") }
     }
 
     private func show(_ event: NodeEvent) throws {
         if json {
-            print(String(decoding: try AdminCodec.line(event).dropLast(), as: UTF8.self))
+            try StandardOutput.line(String(decoding: try AdminCodec.line(event).dropLast(), as: UTF8.self))
         } else {
-            print("\(event.time)  \(event.node)  \(event.group ?? "-")  \(event.kind): \(event.message)")
+            try StandardOutput.line(
+                "\(event.time)  \(event.node)  \(event.group ?? "-")  \(event.kind): \(event.message)")
         }
     }
 }

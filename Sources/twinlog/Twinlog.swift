@@ -1,11 +1,12 @@
-// twinlog: what an operator sees and does. Exit codes: 0 done, 1 refused or failed, 2 usage, 3 (status) while a group
-// could not be taken over right now.
+// twinlog: what an operator sees and does. Exit codes: 0 done, 1 refused or failed, 2 usage or configuration, 3 (status) while a
+// group could not be taken over right now, 4 output could not be written.
 
 import AdminProtocol
 import ArgumentParser
 import ClusterConfiguration
 import Coordination
 import Foundation
+import HostProcess
 import LogModel
 
 @main
@@ -19,23 +20,7 @@ struct Twinlog: ParsableCommand {
 
     @OptionGroup var global: GlobalOptions
 
-    /// Usage errors are exit code 2; everything else is what the command says.
-    static func main() {
-        do {
-            var command = try parseAsRoot(arrange(Array(CommandLine.arguments.dropFirst())))
-            try command.run()
-        } catch let error as Failure {
-            FileHandle.standardError.write(Data("twinlog: \(error.message)\n".utf8))
-            Foundation.exit(error.code)
-        } catch let error as ExitCode {
-            Foundation.exit(error.rawValue)
-        } catch {
-            let text = fullMessage(for: error)
-            let isHelp = exitCode(for: error) == .success
-            (isHelp ? FileHandle.standardOutput : FileHandle.standardError).write(Data((text + "\n").utf8))
-            Foundation.exit(isHelp ? 0 : 2)
-        }
-    }
+    static func main() { runAsProgram(arrange: arrange) }
 
     /// `--config FILE` may stand before the subcommand or after it.
     private static func arrange(_ arguments: [String]) -> [String] {
@@ -50,9 +35,9 @@ struct Twinlog: ParsableCommand {
     }
 }
 
-struct Failure: Error {
+struct Failure: ProgramError {
     var message: String
-    var code: Int32 = 1
+    var exitCode: Int32 = ProgramExit.failed
 }
 
 struct GlobalOptions: ParsableArguments {
@@ -64,7 +49,7 @@ struct GlobalOptions: ParsableArguments {
         do {
             return try ClusterConfiguration.load(path: config)
         } catch {
-            throw Failure(message: error.description)
+            throw Failure(message: error.description, exitCode: ProgramExit.usage)
         }
     }
 }
@@ -114,7 +99,7 @@ struct Handover: ParsableCommand {
         _ = try configuration.checked(node: to)
         let owner = try ClusterView(configuration).owner(of: target)
         try carryOut(.handover(group: group, to: to), on: owner)
-        print("\(group): handed over to \(to)")
+        try StandardOutput.line("\(group): handed over to \(to)")
     }
 }
 
@@ -130,9 +115,12 @@ struct Takeover: ParsableCommand {
         let configuration = try global.load()
         let target = try configuration.checked(group: group)
         let node = try configuration.checked(node: on)
-        if force { print(ClusterView(configuration).lossOfForcing(target, on: node)) }
+        if force {
+            try StandardOutput.line(ClusterView(configuration).lossOfForcing(target, on: node))
+            try StandardOutput.flush()
+        }
         try carryOut(.takeover(group: group, on: on, force: force), on: node)
-        print("\(group): taken over by \(on)")
+        try StandardOutput.line("\(group): taken over by \(on)")
     }
 }
 
@@ -145,7 +133,7 @@ struct Drain: ParsableCommand {
         let configuration = try global.load()
         let owner = try ClusterView(configuration).owner(of: try configuration.checked(group: group))
         try carryOut(.drain(group: group), on: owner)
-        print("\(group): destaged")
+        try StandardOutput.line("\(group): destaged")
     }
 }
 
@@ -155,7 +143,7 @@ struct CheckConfig: ParsableCommand {
 
     func run() throws {
         let configuration = try global.load()
-        print(
+        try StandardOutput.line(
             "\(configuration.cluster): \(configuration.nodes.count) nodes, \(configuration.groups.count) groups, no complaint"
         )
     }
@@ -175,15 +163,16 @@ struct ForgetCoordinator: ParsableCommand {
         let target = try configuration.checked(group: group)
         let node =
             try on.map { try configuration.checked(node: $0) } ?? ClusterView(configuration).blockedNode(of: target)
-        print(ClusterView(configuration).lossOfForcing(target, on: node))
+        try StandardOutput.line(ClusterView(configuration).lossOfForcing(target, on: node))
         if !yes {
-            print(
-                "The log in \(node.id)'s pool becomes the truth of \(group); what another copy or the coordinator knows beyond it is lost. Type yes to go on: ",
-                terminator: "")
+            try StandardOutput.text(
+                "The log in \(node.id)'s pool becomes the truth of \(group); what another copy or the coordinator knows beyond it is lost. Type yes to go on: "
+            )
+            try StandardOutput.flush()
             guard readLine() == "yes" else { throw Failure(message: "nothing was changed") }
         }
         try carryOut(.forgetCoordinator(group: group), on: node)
-        print("\(group): \(node.id)'s pool is the truth now")
+        try StandardOutput.line("\(group): \(node.id)'s pool is the truth now")
     }
 }
 
@@ -202,10 +191,10 @@ struct ConfirmDead: ParsableCommand {
         let dead = try configuration.checked(node: node).id
         let groups = configuration.groups(of: dead)
         if !yes {
-            print(
+            try StandardOutput.text(
                 "If a process of \(dead) still runs anywhere and reaches a medium of \(groups.map(\.id.rawValue).joined(separator: ", ")), acknowledged data will be overwritten. "
-                    + "Make sure that the machine is off, or that its processes have ended. Type yes to go on: ",
-                terminator: "")
+                    + "Make sure that the machine is off, or that its processes have ended. Type yes to go on: ")
+            try StandardOutput.flush()
             guard readLine() == "yes" else { throw Failure(message: "nothing was changed") }
         }
         let by = "\(NSUserName())@\(ProcessInfo.processInfo.hostName)"
@@ -222,7 +211,7 @@ struct ConfirmDead: ParsableCommand {
             }
         }
         guard !recorded.isEmpty else { throw Failure(message: refusals.joined(separator: "\n")) }
-        print("\(recorded.joined(separator: ", ")): recorded that \(dead) is dead, by \(by)")
+        try StandardOutput.line("\(recorded.joined(separator: ", ")): recorded that \(dead) is dead, by \(by)")
     }
 
     /// Whichever node of the group answers first and takes it.
@@ -253,6 +242,6 @@ struct InitKeys: ParsableCommand {
         } catch {
             throw Failure(message: error.description)
         }
-        print("\(file): made; every node of the cluster needs a copy")
+        try StandardOutput.line("\(file): made; every node of the cluster needs a copy")
     }
 }

@@ -3,7 +3,9 @@
 import AdminProtocol
 import ClusterConfiguration
 import Dispatch
+import Foundation
 import Glibc
+import HostProcess
 import LogModel
 import Logging
 import NBDServer
@@ -38,7 +40,7 @@ struct Daemon {
                     "there is no node '\(node)'; there are \(configuration.nodes.map(\.id.rawValue).joined(separator: ", "))"
             )
         }
-        let stopSignals = SignalQueue()
+        let signals = try SignalWatch(logger: logger)
         let pool = try ServerNode.openPool(configuration: configuration, node: node, logger: logger)
         let group = MultiThreadedEventLoopGroup(numberOfThreads: 1)
         let eventLoop = group.next()
@@ -59,17 +61,29 @@ struct Daemon {
                 .flatMap { parts.value.nbd.start(on: nbdAddress) }
                 .flatMap { _ in parts.value.node.start() }
         }.wait()
-        stopSignals.isReady()
-        FileHandleOutput.standardOutput.write("ready\n")
+        signals.isReady()
+        sayReady()
         SystemdNotification.ready()
         logger.notice("ready: \(id) of \(configuration.cluster), \(pool.persistence) memory, NBD on \(entry.nbd)")
 
-        stopSignals.wait()
+        signals.waitForStop()
         logger.notice(
-            "stopping: handing over and destaging, at most \(stopTimeout.nanoseconds / 1_000_000_000) s; a second signal stops at once"
+            "handing over and destaging, at most \(stopTimeout.nanoseconds / 1_000_000_000) s; a second signal stops at once"
         )
-        stopSignals.exitOnNext()
         stop(parts, eventLoop)
+    }
+
+    /// Whoever started the node may not read what it says.
+    private func sayReady() {
+        let logger = logger
+        Thread.detachNewThread {
+            do throws(OutputError) {
+                try StandardOutput.line("ready")
+                try StandardOutput.flush()
+            } catch {
+                logger.warning("\(error)")
+            }
+        }
     }
 
     private func stop(_ parts: NIOLoopBound<Parts>, _ eventLoop: any EventLoop) {
@@ -103,41 +117,52 @@ extension NBDServerLimits {
     }
 }
 
-struct DaemonError: Error, CustomStringConvertible {
+struct DaemonError: ProgramError {
     var message: String
-    var description: String { message }
+    var exitCode: Int32 = ProgramExit.failed
 }
 
-/// SIGTERM and SIGINT, waited for. Before the node is ready there is nothing to hand over, and one ends the process at once:
-/// whatever was begun can be cut there, as by a crash.
-final class SignalQueue {
-    private let semaphore = DispatchSemaphore(value: 0)
-    private let ready = Mutex(false)
-    private var sources: [any DispatchSourceSignal] = []
+/// What signals ask for, on a thread of its own. Before the node is ready there is nothing to hand over, and a stop ends the process
+/// at once: whatever was begun can be cut there, as by a crash.
+final class SignalWatch: Sendable {
+    private enum Phase { case starting, ready, stopping }
 
-    init() {
-        sources = [SIGTERM, SIGINT].map { number in
-            signal(number, SIG_IGN)
-            let source = DispatchSource.makeSignalSource(signal: number, queue: .global())
-            source.setEventHandler { [unowned self] in
-                guard ready.withLock({ $0 }) else { _exit(0) }
-                semaphore.signal()
+    private let phase = Mutex(Phase.starting)
+    private let stopRequested = DispatchSemaphore(value: 0)
+    private let logger: Logger
+
+    init(logger: Logger) throws(DaemonSignalsError) {
+        self.logger = logger
+        let signals = try DaemonSignals()
+        Thread.detachNewThread { [self] in
+            var told: Set<String> = []
+            while true {
+                let (request, name) = signals.next()
+                switch request {
+                case .stop: stop(name)
+                case .reload: logger.notice("\(name): there is nothing to reload")
+                case .stray: if told.insert(name).inserted { logger.notice("\(name) is ignored") }
+                }
             }
-            source.resume()
-            return source
         }
     }
 
-    func isReady() { ready.withLock { $0 = true } }
+    func isReady() { phase.withLock { $0 = .ready } }
 
-    func wait() { semaphore.wait() }
+    func waitForStop() { stopRequested.wait() }
 
-    /// A second signal ends the process without waiting for anything.
-    func exitOnNext() {
-        let semaphore = semaphore
-        DispatchQueue.global().async {
-            semaphore.wait()
-            _exit(1)
+    /// A second one ends the process without waiting for anything.
+    private func stop(_ name: String) {
+        let earlier = phase.withLock { phase in
+            defer { if phase == .ready { phase = .stopping } }
+            return phase
+        }
+        switch earlier {
+        case .starting: _exit(ProgramExit.done)
+        case .stopping: _exit(ProgramExit.failed)
+        case .ready:
+            logger.notice("\(name): stopping")
+            stopRequested.signal()
         }
     }
 }

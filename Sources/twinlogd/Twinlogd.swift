@@ -4,7 +4,7 @@ import AdminProtocol
 import ArgumentParser
 import ClusterConfiguration
 import Dispatch
-import Glibc
+import HostProcess
 import LogModel
 import Logging
 import NBDServer
@@ -27,6 +27,8 @@ struct Twinlogd: ParsableCommand {
     @Flag(help: "Log more.")
     var verbose = false
 
+    static func main() { runAsProgram() }
+
     func validate() throws {
         guard Self.seconds(stopTimeout) != nil else {
             throw ValidationError("--stop-timeout: '\(stopTimeout)' is not a time, such as 30s")
@@ -39,7 +41,6 @@ struct Twinlogd: ParsableCommand {
     }
 
     func run() throws {
-        signal(SIGPIPE, SIG_IGN)
         LoggingSystem.bootstrap { StreamLogHandler.standardError(label: $0) }
         var logger = Logger(label: "twinlogd.\(node)")
         logger.logLevel = verbose ? .debug : .info
@@ -49,23 +50,7 @@ struct Twinlogd: ParsableCommand {
                 stopTimeout: .seconds(Self.seconds(stopTimeout) ?? 30)
             ).run()
         } catch let error as ConfigurationError {
-            FileHandleOutput.standardError.write("twinlogd: \(error)\n")
-            throw ExitCode(2)
-        } catch let error as ExitCode {
-            throw error
-        } catch {
-            FileHandleOutput.standardError.write("twinlogd: \(error)\n")
-            throw ExitCode(1)
+            throw DaemonError(message: error.description, exitCode: ProgramExit.usage)
         }
-    }
-}
-
-struct FileHandleOutput {
-    static let standardError = FileHandleOutput(descriptor: STDERR_FILENO)
-    static let standardOutput = FileHandleOutput(descriptor: STDOUT_FILENO)
-    let descriptor: CInt
-    func write(_ text: String) {
-        var text = text
-        text.withUTF8 { bytes in _ = Glibc.write(descriptor, bytes.baseAddress, bytes.count) }
     }
 }

@@ -7,6 +7,8 @@
 #include <sys/types.h>
 #include <sys/uio.h>
 
+#include "tl_process.h"
+
 /// Takes the exclusive open-file-description lock of the whole file. -EAGAIN if another description holds one.
 int tl_host_lock(int fd);
 int tl_host_unlock(int fd);
