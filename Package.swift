@@ -84,6 +84,9 @@ let package = Package(
         // Leaf vocabulary
         library("LogModel"),
 
+        // swift-log's handler, with a queue
+        library("NodeLog", [log]),
+
         // What every executable does as a process: its start, signals, output, exit codes
         library("HostProcess", ["CHostSupport", arguments]),
 
@@ -121,7 +124,8 @@ let package = Package(
         executable(
             "twinlogd",
             [
-                "LogModel", "HostProcess", "ClusterConfiguration", "StorageNode", "NBDServer", "AdminProtocol",
+                "LogModel", "HostProcess", "NodeLog", "ClusterConfiguration", "StorageNode", "NBDServer",
+                "AdminProtocol",
                 arguments, log,
             ]
                 + nio),
@@ -149,6 +153,7 @@ let package = Package(
             name: "RecordSupport", dependencies: ["LogModel", "Coordination"], path: "Tests/Support/RecordSupport",
             swiftSettings: strict),
         tests("LogModelTests", ["LogModel"]),
+        tests("NodeLogTests", ["NodeLog", log]),
         tests("PersistentMemoryTests", ["LogModel", "PersistentMemory"]),
         tests("WriteLogTests", ["LogModel", "PersistentMemory", "WriteLog", "CLogCore"]),
         .target(

@@ -15,6 +15,9 @@ public enum AdminRequest: Codable, Hashable, Sendable {
     /// Events with a sequence number above `after`; waits a while for one if there is none and `wait` is true.
     case events(after: UInt64, wait: Bool)
 
+    /// One of swift-log's, until the process ends or reads its configuration again.
+    case logLevel(String)
+
     public static let maximumBytes = 64 << 10
 }
 

@@ -17,6 +17,7 @@ public struct ClusterConfiguration: Sendable {
     /// The file with the cluster's secret; `nil`: the one that the nodes keep at the coordinator.
     public var secretPath: String?
     public var limits = Limits()
+    public var log: Log
     /// In order of name.
     public var nodes: [Node]
     /// In order of name.
@@ -37,6 +38,18 @@ public struct ClusterConfiguration: Sendable {
         public var nbd: String
         public var adminPath: String
         public var pool: Pool
+    }
+
+    /// What every node logs, and how.
+    public struct Log: Hashable, Sendable {
+        /// In swift-log's words.
+        public static let levels = ["trace", "debug", "info", "notice", "warning", "error", "critical"]
+        public static let formats = ["text", "json"]
+
+        /// One of ``levels``.
+        public var level = "info"
+        /// One of ``formats``.
+        public var format = "text"
     }
 
     public struct Pool: Sendable {

@@ -75,7 +75,10 @@ struct ConfigurationReader {
     func read(_ root: YAMLSection) throws(ConfigurationError) -> ClusterConfiguration {
         problems.allow(
             root,
-            ["cluster", "coordinator", "heartbeat", "lease", "fence", "security", "doubt", "limits", "nodes", "groups"])
+            [
+                "cluster", "coordinator", "heartbeat", "lease", "fence", "security", "doubt", "limits", "log", "nodes",
+                "groups",
+            ])
         let heartbeat = problems.note(try readHeartbeat(root))
         let lease = problems.note(try readLease(root, timeout: heartbeat?.timeout ?? 0))
         problems.note(try readFence(root["fence"]))
@@ -84,16 +87,17 @@ struct ConfigurationReader {
         let doubt = problems.note(try root["doubt"]?.millis() ?? 30_000)
         let secret = problems.note(try readSecurity(root["security"]))
         let limits = problems.note(try readLimits(root["limits"]))
+        let log = problems.note(try readLog(root["log"]))
         let nodes = problems.note(try readNodes(root.required("nodes").section()))
         let groups = problems.note(try readGroups(root.required("groups").section()))
         try problems.finish()
-        guard let heartbeat, let lease, let cluster, let coordinator, let doubt, let secret, let limits, let nodes,
+        guard let heartbeat, let lease, let cluster, let coordinator, let doubt, let secret, let limits, let log, let nodes,
             let groups
         else { throw root.value.error("cannot be read") }
         let configuration = ClusterConfiguration(
             cluster: cluster, baseDirectory: baseDirectory, coordinatorPath: coordinator,
             heartbeatIntervalMillis: heartbeat.interval, heartbeatTimeoutMillis: heartbeat.timeout, leaseMillis: lease,
-            doubtMillis: doubt, secretPath: secret, limits: limits, nodes: nodes, groups: groups)
+            doubtMillis: doubt, secretPath: secret, limits: limits, log: log, nodes: nodes, groups: groups)
         ConfigurationCheck(configuration: configuration, root: root, problems: problems).run()
         try problems.finish()
         return configuration
@@ -164,6 +168,15 @@ struct ConfigurationReader {
             if let entry = problems.note(try read(key, entry)) ?? nil { found.append(entry) }
         }
         return found
+    }
+
+    private func readLog(_ value: YAMLValue?) throws(ConfigurationError) -> ClusterConfiguration.Log {
+        var log = ClusterConfiguration.Log()
+        guard let section = try value?.section() else { return log }
+        problems.allow(section, ["level", "format"])
+        if let level = section["level"] { log.level = try level.choice(ClusterConfiguration.Log.levels) }
+        if let format = section["format"] { log.format = try format.choice(ClusterConfiguration.Log.formats) }
+        return log
     }
 
     private func readNodes(_ section: YAMLSection) throws(ConfigurationError) -> [ClusterConfiguration.Node] {

@@ -5,6 +5,7 @@ internal import ClusterConfiguration
 internal import ClusterProtocol
 internal import Coordination
 internal import LogModel
+internal import Logging
 internal import NIOCore
 internal import PersistentMemory
 internal import WriteLog
@@ -47,11 +48,21 @@ extension ServerNode {
         case .drain(let group): withGroup(group, answer) { group, done in group.drain(done) }
         case .forgetCoordinator(let group):
             withGroup(group, answer) { group, done in group.command(.forgetCoordinator, done: done) }
+        case .logLevel(let name): answer(setLogLevel(name))
         case .confirmDead(let group, let node, let by, let at):
             withGroup(group, answer) { group, done in
                 group.command(.confirmDead(NodeID(node), by: by, at: at), done: done)
             }
         }
+    }
+
+    /// With a handler that has one level for the whole process, of all loggers.
+    private func setLogLevel(_ name: String) -> AdminResponse {
+        guard let level = Logger.Level(rawValue: name) else { return .refused("'\(name)' is not a level of a log") }
+        var logger = logger
+        logger.logLevel = level
+        report(Report("log-level", "the log's level is \(level) now"), group: nil)
+        return .done
     }
 
     private func withGroup(

@@ -429,7 +429,9 @@ public final class ServerNode: VolumeService {
     // MARK: Events
 
     func report(_ report: Report, group: GroupID?) {
-        logger.notice("\(group.map { "\($0): " } ?? "")\(report.kind): \(report.message)")
+        var about: Logger.Metadata = ["kind": "\(report.kind)"]
+        if let group { about["group"] = "\(group)" }
+        logger.notice("\(group.map { "\($0): " } ?? "")\(report.kind): \(report.message)", metadata: about)
         journal.append(kind: report.kind, message: report.message, group: group)
     }
 }

@@ -155,7 +155,7 @@ extension Status {
             return clients
         }.sorted { $0.name < $1.name }
         guard !nodes.isEmpty else { throw Failure(message: "no node answers") }
-        print(json ? try AdminCodec.pretty(["nodes": nodes]) : ClientTable.render(nodes))
+        try StandardOutput.line(json ? try AdminCodec.pretty(["nodes": nodes]) : ClientTable.render(nodes))
     }
 }
 

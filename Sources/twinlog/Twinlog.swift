@@ -15,7 +15,7 @@ struct Twinlog: ParsableCommand {
         commandName: "twinlog", abstract: "Watch and steer a TwinLog cluster.", version: TwinLogVersion.current,
         subcommands: [
             Status.self, Handover.self, Takeover.self, Drain.self, Events.self, CheckConfig.self,
-            ForgetCoordinator.self, ConfirmDead.self, InitKeys.self,
+            ForgetCoordinator.self, ConfirmDead.self, InitKeys.self, LogLevel.self,
         ])
 
     @OptionGroup var global: GlobalOptions
@@ -227,6 +227,36 @@ struct ConfirmDead: ParsableCommand {
             }
         }
         throw Failure(message: failures.joined(separator: "; "))
+    }
+}
+
+struct LogLevel: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "log-level", abstract: "Set how much nodes log, until they end or read their configuration again.")
+    @OptionGroup var global: GlobalOptions
+    @Argument(help: "One of \(ClusterConfiguration.Log.levels.joined(separator: ", ")).") var level: String
+    @Option(help: "The node; else all of them.") var on: String?
+
+    func validate() throws {
+        guard ClusterConfiguration.Log.levels.contains(level) else {
+            throw ValidationError(
+                "'\(level)' is not one of \(ClusterConfiguration.Log.levels.joined(separator: ", "))")
+        }
+    }
+
+    func run() throws {
+        let configuration = try global.load()
+        let nodes = try on.map { [try configuration.checked(node: $0)] } ?? configuration.nodes
+        var failures: [String] = []
+        for node in nodes {
+            do {
+                try carryOut(.logLevel(level), on: node)
+                try StandardOutput.line("\(node.id): logs \(level) and above")
+            } catch let failure as Failure {
+                failures.append(failure.message)
+            }
+        }
+        if !failures.isEmpty { throw Failure(message: failures.joined(separator: "\n")) }
     }
 }
 

@@ -11,14 +11,18 @@ import Logging
 import NBDServer
 import NIOCore
 import NIOPosix
+import NodeLog
 import StorageNode
 import Synchronization
 
 struct Daemon {
     let configuration: ClusterConfiguration
     let node: NodeID
+    let log: LogQueue
     let logger: Logger
     let stopTimeout: TimeAmount
+    /// From the configuration, read again.
+    let readLevel: @Sendable () throws -> Logger.Level
 
     /// The parts that live on the event loop.
     private final class Parts {
@@ -40,7 +44,7 @@ struct Daemon {
                     "there is no node '\(node)'; there are \(configuration.nodes.map(\.id.rawValue).joined(separator: ", "))"
             )
         }
-        let signals = try SignalWatch(logger: logger)
+        let signals = try SignalWatch(logger: logger, reload: reload)
         let pool = try ServerNode.openPool(configuration: configuration, node: node, logger: logger)
         let group = MultiThreadedEventLoopGroup(numberOfThreads: 1)
         let eventLoop = group.next()
@@ -86,6 +90,21 @@ struct Daemon {
         }
     }
 
+    /// What SIGHUP can change: the level of the log.
+    private func reload(_ signal: String) {
+        do {
+            let level = try readLevel()
+            guard level != log.level else {
+                return logger.notice(
+                    "\(signal): nothing to reload: the log's level is \(level), and all else needs a restart")
+            }
+            log.level = level
+            logger.notice("\(signal): the log's level is \(level) now")
+        } catch {
+            logger.error("\(signal): nothing is reloaded: \(error)")
+        }
+    }
+
     private func stop(_ parts: NIOLoopBound<Parts>, _ eventLoop: any EventLoop) {
         let stopped = DispatchSemaphore(value: 0)
         eventLoop.execute {
@@ -103,8 +122,8 @@ struct Daemon {
         }
         closed.wait()
         logger.notice("stopped")
+        log.flush(atMostMillis: 1000)
         // The event loop and the threads still run: nothing may be torn down under them.
-        fflush(nil)
         _exit(0)
     }
 }
@@ -117,8 +136,9 @@ extension NBDServerLimits {
     }
 }
 
-struct DaemonError: ProgramError {
+struct DaemonError: ProgramError, CustomStringConvertible {
     var message: String
+    var description: String { message }
     var exitCode: Int32 = ProgramExit.failed
 }
 
@@ -130,9 +150,11 @@ final class SignalWatch: Sendable {
     private let phase = Mutex(Phase.starting)
     private let stopRequested = DispatchSemaphore(value: 0)
     private let logger: Logger
+    private let reload: @Sendable (_ signal: String) -> Void
 
-    init(logger: Logger) throws(DaemonSignalsError) {
+    init(logger: Logger, reload: @escaping @Sendable (_ signal: String) -> Void) throws(DaemonSignalsError) {
         self.logger = logger
+        self.reload = reload
         let signals = try DaemonSignals()
         Thread.detachNewThread { [self] in
             var told: Set<String> = []
@@ -140,7 +162,7 @@ final class SignalWatch: Sendable {
                 let (request, name) = signals.next()
                 switch request {
                 case .stop: stop(name)
-                case .reload: logger.notice("\(name): there is nothing to reload")
+                case .reload: reload(name)
                 case .stray: if told.insert(name).inserted { logger.notice("\(name) is ignored") }
                 }
             }

@@ -1,16 +1,13 @@
 // twinlogd: runs one node in the foreground. Flags and wiring; the node is in StorageNode.
 
-import AdminProtocol
 import ArgumentParser
 import ClusterConfiguration
-import Dispatch
+import Glibc
 import HostProcess
 import LogModel
 import Logging
-import NBDServer
 import NIOCore
-import NIOPosix
-import StorageNode
+import NodeLog
 
 @main
 struct Twinlogd: ParsableCommand {
@@ -24,7 +21,9 @@ struct Twinlogd: ParsableCommand {
     var node: String
     @Option(help: "How long a stop may take before what is left stays in the log.")
     var stopTimeout: String = "30s"
-    @Flag(help: "Log more.")
+    @Option(help: "How the log is written: text or json; else as the configuration says.")
+    var logFormat: String?
+    @Flag(help: "Log more than the configuration says.")
     var verbose = false
 
     static func main() { runAsProgram() }
@@ -33,7 +32,12 @@ struct Twinlogd: ParsableCommand {
         guard Self.seconds(stopTimeout) != nil else {
             throw ValidationError("--stop-timeout: '\(stopTimeout)' is not a time, such as 30s")
         }
+        if let logFormat, !Self.formats.contains(logFormat) {
+            throw ValidationError("--log-format: '\(logFormat)' is not one of \(Self.formats.joined(separator: ", "))")
+        }
     }
+
+    private static let formats = LogQueue.Format.allCases.map(\.rawValue)
 
     static func seconds(_ text: String) -> Int64? {
         if text.hasSuffix("ms") { return Int64(text.dropLast(2)).map { max(1, $0 / 1000) } }
@@ -41,16 +45,29 @@ struct Twinlogd: ParsableCommand {
     }
 
     func run() throws {
-        LoggingSystem.bootstrap { StreamLogHandler.standardError(label: $0) }
-        var logger = Logger(label: "twinlogd.\(node)")
-        logger.logLevel = verbose ? .debug : .info
+        let configuration = try load()
+        let log = LogQueue(
+            descriptor: STDERR_FILENO, format: format(configuration), level: verbose ? .debug : level(configuration))
+        LoggingSystem.bootstrap { QueuedLogHandler(label: $0, queue: log) }
+        try Daemon(
+            configuration: configuration, node: NodeID(node), log: log, logger: Logger(label: "twinlogd.\(node)"),
+            stopTimeout: .seconds(Self.seconds(stopTimeout) ?? 30), readLevel: { try level(load()) }
+        ).run()
+    }
+
+    private func load() throws -> ClusterConfiguration {
         do {
-            try Daemon(
-                configuration: ClusterConfiguration.load(path: config), node: NodeID(node), logger: logger,
-                stopTimeout: .seconds(Self.seconds(stopTimeout) ?? 30)
-            ).run()
-        } catch let error as ConfigurationError {
+            return try ClusterConfiguration.load(path: config)
+        } catch {
             throw DaemonError(message: error.description, exitCode: ProgramExit.usage)
         }
+    }
+
+    private func format(_ configuration: ClusterConfiguration) -> LogQueue.Format {
+        LogQueue.Format(rawValue: logFormat ?? configuration.log.format) ?? .text
+    }
+
+    private func level(_ configuration: ClusterConfiguration) -> Logger.Level {
+        Logger.Level(rawValue: configuration.log.level) ?? .info
     }
 }

@@ -73,6 +73,71 @@ extension Cluster {
             }
         }
 
+        @Test("O1, S28: a log that nobody reads holds up neither clients nor the group")
+        func unreadLog() async throws {
+            try await withCluster(started: false) { cluster in
+                let log = cluster.folder + "/unread"
+                try #require(mkfifo(log, 0o600) == 0)
+                // Read and write: opening it waits for nobody, and nobody ever reads.
+                try cluster.start("alpha", through: shell("exec 2<>'\(log)'"))
+                try cluster.start("beta")
+                try await cluster.waitUntilMirrored()
+                if cluster.owner() != "alpha" {
+                    #expect(try twinlog(cluster, "handover", "g0", "--to", "alpha").code == 0)
+                    try await cluster.waitUntilMirrored()
+                }
+                try fill(log)
+                let epoch = try #require(cluster.state()?.epoch)
+                let history = try await withHistory(cluster, seed: 11) { history in
+                    try makeBadHandshakes(600, at: cluster.nbdAddress(of: "alpha"))
+                    let before = history.acknowledgedWrites
+                    try await cluster.wait("writing") { history.acknowledgedWrites > before + 200 }
+                }
+                #expect(cluster.owner() == "alpha" && cluster.state()?.epoch == epoch)
+                try await verify(history, cluster)
+                #expect(cluster.stop("alpha") == 0, "nor does it hold up the end")
+            }
+        }
+
+        /// Nothing more goes into the pipe.
+        private func fill(_ pipe: String) throws {
+            let descriptor = open(pipe, O_RDWR | O_NONBLOCK)
+            try #require(descriptor >= 0)
+            defer { close(descriptor) }
+            for bytes in [4096, 1] {
+                let junk = [UInt8](repeating: UInt8(ascii: "."), count: bytes)
+                while write(descriptor, junk, bytes) > 0 {}
+                try #require(errno == EAGAIN)
+            }
+        }
+
+        @Test("O1: the level comes from the configuration, by SIGHUP and by command; lines are JSON if asked for")
+        func logLevel() async throws {
+            try await withCluster { cluster in
+                let (owner, _) = try cluster.roles()
+                let text = try String(contentsOfFile: cluster.configurationPath, encoding: .utf8)
+                try (text + "log: {level: debug, format: json}\n")
+                    .write(toFile: cluster.configurationPath, atomically: true, encoding: .utf8)
+                cluster.signal(owner, SIGHUP)
+                try await cluster.wait("reloaded") { cluster.logs().contains("SIGHUP: the log's level is debug now") }
+                #expect(try twinlog(cluster, "log-level", "warning").code == 0)
+                #expect(try twinlog(cluster, "log-level", "loud").code == 2)
+                try "nonsense".write(toFile: cluster.configurationPath, atomically: true, encoding: .utf8)
+                cluster.signal(owner, SIGHUP)
+                try await cluster.wait("refused") { cluster.logs().contains("SIGHUP: nothing is reloaded") }
+                try (text + "log: {level: debug, format: json}\n")
+                    .write(toFile: cluster.configurationPath, atomically: true, encoding: .utf8)
+                #expect(cluster.stop(owner) == 0)
+                try cluster.start(owner)
+                try await cluster.waitUntilMirrored()
+                let log = try String(contentsOfFile: "\(cluster.folder)/\(owner).log", encoding: .utf8)
+                let started = try #require(log.split(separator: "\n").last { $0.contains("\"ready: ") })
+                let line = try #require(
+                    try JSONSerialization.jsonObject(with: Data(started.utf8)) as? [String: String])
+                #expect(line["level"] == "notice" && line["time"]?.hasSuffix("Z") == true)
+            }
+        }
+
         @Test(
             "O3, S28: signals that ask nothing of a node leave it and its group alone",
             arguments: [SIGHUP, SIGUSR1, SIGUSR2, SIGALRM, SIGVTALRM, SIGPROF, SIGIO, SIGPIPE, SIGXFSZ, SIGXCPU, 40])
