@@ -33,8 +33,10 @@ public enum AdminResponse: Codable, Hashable, Sendable {
 
 /// Something that happened on a node.
 public struct NodeEvent: Codable, Hashable, Sendable {
-    /// Grows by one, from 1, since the node's start.
+    /// Grows by one, from 1, over all starts of the node.
     public var sequence: UInt64
+    /// What a reader of JSON with floating-point numbers can tell apart.
+    public static let maximumSequence: UInt64 = (1 << 53) - 1
     /// UTC, ISO 8601 with milliseconds.
     public var time: String
     public var node: String

@@ -37,6 +37,8 @@ public struct ClusterConfiguration: Sendable {
         /// HOST:PORT or unix:/path.
         public var nbd: String
         public var adminPath: String
+        /// The file of its events.
+        public var eventsPath: String
         public var pool: Pool
     }
 

@@ -60,6 +60,11 @@ struct ConfigurationCheck {
             take(node.adminPath, ["nodes", name, "admin"])
             if node.nbd.hasPrefix("unix:") { take(String(node.nbd.dropFirst(5)), ["nodes", name, "nbd"]) }
             take(node.pool.path, ["nodes", name, "pool", "path"])
+            // Where it is not given, the pool's path is what to change.
+            let isBesidePool = node.eventsPath == node.pool.path + ".events"
+            for path in [node.eventsPath, node.eventsPath + ".1"] {
+                take(path, ["nodes", name] + (isBesidePool ? ["pool", "path"] : ["events"]))
+            }
         }
         for group in configuration.groups {
             for volume in group.volumes {

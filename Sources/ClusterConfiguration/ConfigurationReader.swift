@@ -187,14 +187,17 @@ struct ConfigurationReader {
 
     private func readNode(_ name: String, _ entry: YAMLSection) throws(ConfigurationError) -> ClusterConfiguration.Node?
     {
-        problems.allow(entry, ["mirror", "nbd", "admin", "pool"], later: ["http"])
+        problems.allow(entry, ["mirror", "nbd", "admin", "events", "pool"], later: ["http"])
         let rails = problems.note(try readRails(entry.required("mirror")))
         let nbd = problems.note(try address(entry.required("nbd"), orSocket: true))
         let admin = problems.note(
             try socketPath(resolve(entry.required("admin").text()), entry.required("admin")))
         let pool = problems.note(try readPool(entry.required("pool").section()))
-        guard let rails, let nbd, let admin, let pool else { return nil }
-        return ClusterConfiguration.Node(id: NodeID(name), mirror: rails, nbd: nbd, adminPath: admin, pool: pool)
+        let events = problems.note(try entry["events"]?.text() ?? "")
+        guard let rails, let nbd, let admin, let pool, let events else { return nil }
+        return ClusterConfiguration.Node(
+            id: NodeID(name), mirror: rails, nbd: nbd, adminPath: admin,
+            eventsPath: events.isEmpty ? pool.path + ".events" : resolve(events), pool: pool)
     }
 
     private func readRails(_ value: YAMLValue) throws(ConfigurationError) -> [String] {

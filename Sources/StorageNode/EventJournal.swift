@@ -1,36 +1,134 @@
-// The last things that happened on this node, for `twinlog events`. Bounded: older events are forgotten, and their numbers
-// tell so. Lives on the node's event loop.
+// What happened on this node, for `twinlog events`: the latest in memory, and all of that in the files beside the pool. An event is told
+// when it is on disk, so that a number that anybody has seen is never given to another event, whatever ends the process. Files that do
+// not take events for a second hold up nothing: the events are told from memory, and written when the files take them again. Lives on
+// the node's event loop; the files have a thread of their own.
 
 internal import AdminProtocol
 internal import Foundation
 internal import LogModel
 internal import NIOCore
+internal import NIOPosix
 
 final class EventJournal {
-    static let capacity = 1000
+    /// What the two files hold, about.
+    static let capacity = 4000
+    /// Of one answer.
+    static let answerCount = 256
+    static let maximumMessageBytes = 2048
+    /// How long events wait for their files.
+    static let patience = TimeAmount.seconds(1)
 
     private let node: NodeID
-    private var events = CircularBuffer<NodeEvent>()
-    private var lastSequence: UInt64 = 0
-    private var waiting: [(after: UInt64, answer: ([NodeEvent]) -> Void)] = []
+    private let file: EventFile
+    private let eventLoop: any EventLoop
+    private let thread: NIOThreadPool
+    /// Why the files do not take events, each time that it begins; `nil` when they do again.
+    var onProblem: (String?) -> Void = { _ in }
 
-    init(node: NodeID) { self.node = node }
+    private(set) var kept: CircularBuffer<NodeEvent>
+    private var lastSequence: UInt64
+    private var writtenThrough: UInt64
+    /// What may be told.
+    private var toldThrough: UInt64
+    private var writing: Scheduled<Void>?
+    private var problem: String?
+    private var waiting: [(after: UInt64, answer: ([NodeEvent]) -> Void)] = []
+    private var flushes: [EventLoopPromise<Void>] = []
+
+    init(_ opened: OpenedEvents, eventLoop: any EventLoop) {
+        node = opened.node
+        file = opened.file
+        self.eventLoop = eventLoop
+        thread = NIOThreadPool(numberOfThreads: 1)
+        thread.start()
+        kept = CircularBuffer(opened.kept.suffix(Self.capacity))
+        lastSequence = opened.lastSequence
+        writtenThrough = lastSequence
+        toldThrough = lastSequence
+    }
 
     func append(kind: String, message: String, group: GroupID?) {
         lastSequence += 1
         let time = Date().formatted(
             .iso8601.year().month().day().time(includingFractionalSeconds: true).timeZone(separator: .omitted))
-        events.append(
+        let isLong = message.utf8.count > Self.maximumMessageBytes
+        let text = isLong ? String(decoding: message.utf8.prefix(Self.maximumMessageBytes), as: UTF8.self) : message
+        kept.append(
             NodeEvent(
                 sequence: lastSequence, time: time, node: node.rawValue, group: group?.rawValue, kind: kind,
-                message: message))
-        if events.count > Self.capacity { events.removeFirst() }
-        let ready = waiting
-        waiting = []
-        for entry in ready { entry.answer(self.after(entry.after)) }
+                message: text))
+        if kept.count > Self.capacity { kept.removeFirst() }
+        write()
     }
 
-    func after(_ sequence: UInt64) -> [NodeEvent] { events.filter { $0.sequence > sequence } }
+    // MARK: The files
+
+    /// One batch at a time.
+    private func write() {
+        guard writing == nil else { return }
+        let batch = Array(kept.lazy.filter { $0.sequence > self.writtenThrough }.prefix(Self.answerCount))
+        guard let last = batch.last?.sequence else { return flushed() }
+        writing = eventLoop.assumeIsolated().scheduleTask(in: Self.patience) {
+            self.tell(through: self.lastSequence)
+            self.flushed()
+        }
+        let file = file
+        thread.runIfActive(eventLoop: eventLoop) { try file.append(batch) }.assumeIsolated().whenComplete { result in
+            self.writing?.cancel()
+            self.writing = nil
+            switch result {
+            case .success: self.written(through: last)
+            case .failure(let error): self.failed("\(error)")
+            }
+        }
+    }
+
+    private func written(through last: UInt64) {
+        writtenThrough = last
+        if problem != nil {
+            problem = nil
+            onProblem(nil)
+        }
+        tell(through: last)
+        write()
+    }
+
+    /// The next event tries again.
+    private func failed(_ reason: String) {
+        tell(through: lastSequence)
+        flushed()
+        guard problem == nil else { return }
+        problem = reason
+        onProblem(reason)
+    }
+
+    /// Succeeds when all events are on disk, or the files do not take them.
+    func flush() -> EventLoopFuture<Void> {
+        let promise = eventLoop.makePromise(of: Void.self)
+        flushes.append(promise)
+        write()
+        return promise.futureResult
+    }
+
+    private func flushed() {
+        let ready = flushes
+        flushes = []
+        for promise in ready { promise.succeed() }
+    }
+
+    // MARK: Telling
+
+    private func tell(through sequence: UInt64) {
+        toldThrough = max(toldThrough, sequence)
+        let ready = waiting
+        waiting = []
+        for entry in ready { wait(after: entry.after, entry.answer) }
+    }
+
+    /// The first of the events behind `sequence`; ask again from its last one.
+    func after(_ sequence: UInt64) -> [NodeEvent] {
+        Array(kept.lazy.filter { $0.sequence > sequence && $0.sequence <= self.toldThrough }.prefix(Self.answerCount))
+    }
 
     /// Answers as soon as there is an event after `sequence`; the caller sets a limit and calls ``stopWaiting()``.
     func wait(after sequence: UInt64, _ answer: @escaping ([NodeEvent]) -> Void) {
@@ -44,5 +142,32 @@ final class EventJournal {
         let ready = waiting
         waiting = []
         for entry in ready { entry.answer([]) }
+    }
+}
+
+/// The files of a node's events, read.
+struct OpenedEvents: Sendable {
+    let node: NodeID
+    let file: EventFile
+    let kept: [NodeEvent]
+    let lastSequence: UInt64
+    /// Why they could not be read.
+    let problem: String?
+
+    /// Blocks. Files that are lost beside a pool that is not new leave their numbers behind: milliseconds since 1970 are above all that
+    /// a node has given.
+    init(path: String, node: NodeID, isNewPool: Bool) {
+        self.node = node
+        file = EventFile(path: path, node: node.rawValue)
+        let found: [NodeEvent]?
+        do throws(EventFileError) {
+            found = try file.read()
+            problem = nil
+        } catch {
+            found = nil
+            problem = error.description
+        }
+        kept = found ?? []
+        lastSequence = kept.last?.sequence ?? (isNewPool ? 0 : UInt64(Date().timeIntervalSince1970 * 1000))
     }
 }

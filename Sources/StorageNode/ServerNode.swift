@@ -109,8 +109,14 @@ public final class ServerNode: VolumeService {
         let groups = configuration.groups(of: id)
         memoryThreads = NIOThreadPool(numberOfThreads: GroupThreads.memoryThreadCount(groups: groups.count))
         coordinatorThread = NIOThreadPool(numberOfThreads: 1)
-        journal = EventJournal(node: id)
+        journal = EventJournal(pool.events, eventLoop: eventLoop)
         for group in groups { try addGroup(group) }
+        if let problem = pool.events.problem { journalProblem(problem) }
+        journal.onProblem = { [unowned self] problem in journalProblem(problem) }
+    }
+
+    private func journalProblem(_ problem: String?) {
+        logger.warning("\(problem.map { "events are kept in memory only: \($0)" } ?? "events are on disk again")")
     }
 
     private func addGroup(_ group: ClusterConfiguration.Group) throws {
@@ -133,6 +139,7 @@ public final class ServerNode: VolumeService {
     /// Listens for rails and begins to take part. Succeeds once the sockets listen and the coordinator has answered.
     public func start() -> EventLoopFuture<Void> {
         eventLoop.preconditionInEventLoop()
+        report(Report("started", "process \(process.pid) of version \(TwinLogVersion.current)"), group: nil)
         memoryThreads.start()
         for group in groups.values { group.threads.start() }
         coordinatorThread.start()
@@ -201,6 +208,7 @@ public final class ServerNode: VolumeService {
             return done.futureResult
         }
         isStopping = true
+        report(Report("stopping", "process \(process.pid) hands over, destages and ends"), group: nil)
         var waiting = groups.count
         for group in groups.values {
             group.stop {
@@ -209,7 +217,8 @@ public final class ServerNode: VolumeService {
             }
         }
         if groups.isEmpty { done.succeed() }
-        return done.futureResult
+        let bound = NIOLoopBound(self, eventLoop: eventLoop)
+        return done.futureResult.flatMap { bound.value.journal.flush() }
     }
 
     /// This process will be fenced because `group` cannot release its medium: what else it owns goes to the partners first.
@@ -439,6 +448,7 @@ public final class ServerNode: VolumeService {
 /// A pool that is open and has its regions.
 public struct OpenedPool: Sendable {
     let pool: Pool
+    let events: OpenedEvents
     /// `pmem`, `msync` or `volatile`.
     public var persistence: String { pool.persistence.rawValue }
 
@@ -452,13 +462,15 @@ public struct OpenedPool: Sendable {
         guard let request = PersistenceRequest(rawValue: node.pool.persistence) else {
             throw NodeError(message: "nodes.\(id).pool.persistence: '\(node.pool.persistence)' is not known")
         }
+        let isNew: Bool
         do throws(PoolError) {
-            pool = try Self.openOrCreate(configuration.cluster, node, request, logger)
+            (pool, isNew) = try Self.openOrCreate(configuration.cluster, node, request, logger)
             for group in configuration.groups(of: id) { try Self.ensureRegion(group, in: pool).countStart() }
             if node.pool.isPrefaulted { try pool.prefault() }
         } catch {
             throw NodeError(message: error.description)
         }
+        events = OpenedEvents(path: node.eventsPath, node: id, isNewPool: isNew)
         if pool.persistence == .volatile {
             logger.warning(
                 "\(node.pool.path): memory is VOLATILE: it survives a crash of the process, not a loss of power")
@@ -467,15 +479,16 @@ public struct OpenedPool: Sendable {
 
     private static func openOrCreate(
         _ cluster: String, _ node: ClusterConfiguration.Node, _ request: PersistenceRequest, _ logger: Logger
-    ) throws(PoolError) -> Pool {
+    ) throws(PoolError) -> (Pool, isNew: Bool) {
         var status = stat()
         if stat(node.pool.path, &status) == 0 || errno != ENOENT {
-            return try Pool.open(path: node.pool.path, expecting: (cluster, node.id), persistence: request)
+            return (try Pool.open(path: node.pool.path, expecting: (cluster, node.id), persistence: request), false)
         }
         logger.notice("creating the pool \(node.pool.path)")
-        return try Pool.create(
+        let pool = try Pool.create(
             path: node.pool.path, sizeBytes: node.pool.sizeBytes,
             identity: PoolIdentity(uuid: .random(), cluster: cluster, node: node.id), persistence: request)
+        return (pool, true)
     }
 
     private static func ensureRegion(_ group: ClusterConfiguration.Group, in pool: Pool) throws(PoolError) -> Region {

@@ -240,23 +240,31 @@ struct Events: ParsableCommand {
         var cursors: [NodeID: EventCursor] = [:]
         var answered = false
         repeat {
-            var fresh: [NodeEvent] = []
+            var fresh: [[NodeEvent]] = []
             for node in configuration.nodes {
-                let after = cursors[node.id, default: EventCursor()].after
-                guard
-                    case .success(.events(let events)) = Result(catching: {
-                        try AdminClient.ask(
-                            .events(after: after, wait: false), at: node.adminPath, timeoutMillis: statusTimeoutMillis)
-                    })
-                else { continue }
+                guard let events = new(of: node, &cursors[node.id, default: EventCursor()]) else { continue }
                 answered = true
-                fresh += cursors[node.id, default: EventCursor()].take(events)
+                fresh.append(events)
             }
-            for event in fresh.sorted(by: { $0.time < $1.time }) { try show(event) }
+            for event in EventOrder.merge(fresh) { try show(event) }
             try StandardOutput.flush()
             if follow { try StandardOutput.wait(millis: 300) }
         } while follow
         if !answered { throw Failure(message: "no node answers") }
+    }
+
+    /// `nil` if the node does not answer.
+    private func new(of node: ClusterConfiguration.Node, _ cursor: inout EventCursor) -> [NodeEvent]? {
+        var all: [NodeEvent]?
+        while case .success(.events(let events)) = Result(catching: {
+            try AdminClient.ask(
+                .events(after: cursor.after, wait: false), at: node.adminPath, timeoutMillis: statusTimeoutMillis)
+        }) {
+            let fresh = cursor.take(events)
+            all = (all ?? []) + fresh
+            if fresh.isEmpty { break }
+        }
+        return all
     }
 
     private func show(_ event: NodeEvent) throws {

@@ -145,17 +145,40 @@ struct MessageTests {
         #expect(ask(&cursor, events(1...3, of: "first")) == [1, 2, 3])
         #expect(ask(&cursor, events(1...3, of: "first")) == [])
         #expect(ask(&cursor, events(1...5, of: "first")) == [4, 5])
-        // It remembers the last ones only.
-        #expect(ask(&cursor, events(8...9, of: "first")) == [8, 9])
+        // Numbers that are left out are named.
+        let late = cursor.take(events(8...9, of: "first"))
+        #expect(late.map(\.sequence) == [7, 8, 9] && late.map(\.kind).first == "events-missing")
+        #expect(late.first?.message.contains("2 events") == true && late.first?.message.contains("6 to 7") == true)
     }
 
-    @Test(arguments: [1, 4, 5, 6] as [UInt64]) func eventsOfANodeThatStartedAgainAreFollowedFromItsFirst(count: UInt64)
-    {
+    @Test("O20: what a node no longer keeps is named to who comes late")
+    func forgotten() {
+        var cursor = EventCursor()
+        #expect(ask(&cursor, events(4...5, of: "first")) == [3, 4, 5])
+    }
+
+    @Test(
+        "O20: a node that has lost its events is found out, and what it has is told",
+        arguments: [0, 1, 4, 5] as [UInt64])
+    func lostEvents(count: UInt64) {
         var cursor = EventCursor()
         #expect(ask(&cursor, events(1...5, of: "first")).count == 5)
-        let again = events(1...count, of: "second")
-        #expect(ask(&cursor, again) == [], "found out")
-        #expect(ask(&cursor, again) == Array(1...count))
+        let again = count == 0 ? [] : events(1...count, of: "second")
+        let after = cursor.after
+        #expect(cursor.take(again.filter { $0.sequence > after }).map(\.kind) == ["events-missing"])
+        #expect(ask(&cursor, again) == (count == 0 ? [] : Array(1...count)))
         #expect(ask(&cursor, again) == [])
+    }
+
+    @Test("O20: the events of one node stay in order of number though its clock steps back")
+    func merged() {
+        func event(_ sequence: UInt64, _ node: String, _ time: String) -> NodeEvent {
+            NodeEvent(sequence: sequence, time: time, node: node, group: nil, kind: "k", message: "")
+        }
+        let order = EventOrder.merge([
+            [event(1, "a", "12:00"), event(2, "a", "11:00"), event(3, "a", "12:02")],
+            [event(1, "b", "11:30"), event(2, "b", "12:01")],
+        ])
+        #expect(order.map { "\($0.node)\($0.sequence)" } == ["b1", "a1", "a2", "b2", "a3"])
     }
 }

@@ -62,7 +62,7 @@ struct MediumFailureTests {
 
     private func kinds(_ node: KeyPath<PairRig, ServerNode>, _ on: PairRig.Runner) async throws -> [String] {
         nonisolated(unsafe) let node = node
-        return try await on { rig in rig[keyPath: node].journal.after(0).map(\.kind) }
+        return try await on { rig in rig[keyPath: node].journal.kept.map(\.kind) }
     }
 
     @Test("claims 2, 10: when the owner's medium fails for good, its partner writes everything that was acknowledged")
@@ -202,7 +202,7 @@ struct MediumFailureTests {
                 (0..<8).allSatisfy { rig.done["write \($0)"] == "done" }
             }
             try await on.eventually("the recovery is told") { rig in
-                rig.alpha.journal.after(0).contains { $0.kind == "medium-recovered" }
+                rig.alpha.journal.kept.contains { $0.kind == "medium-recovered" }
             }
         }
     }
@@ -218,7 +218,7 @@ struct MediumFailureTests {
             try await write(0..<10, at: "alpha", on)
             // Said when the time is over after which a failing path would have moved the group.
             try await on.eventually("the medium is said to be full") { rig in
-                rig.alpha.journal.after(0).contains { $0.kind == "medium-full" }
+                rig.alpha.journal.kept.contains { $0.kind == "medium-full" }
             }
             try await on { rig in
                 rig.submit(.read(offset: 0, length: Self.block), to: "vol0", at: rig.alpha, as: "overlaid")

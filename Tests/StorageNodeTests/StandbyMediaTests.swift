@@ -64,7 +64,7 @@ struct StandbyMediaTests {
             try await eventually("the other group", \.beta, of: "g1", on) { $0.takeoverPossible }
             try FileManager.default.moveItem(atPath: folder + "/away.img", toPath: folder + "/vol0.img")
             try await eventually("it is back", \.beta, on) { $0.takeoverPossible && $0.reason == nil }
-            let kinds = try await on { $0.beta.journal.after(0).map(\.kind) }
+            let kinds = try await on { $0.beta.journal.kept.map(\.kind) }
             #expect(kinds.contains("takeover-impossible") && kinds.contains("takeover-possible"))
         }
     }
