@@ -154,6 +154,7 @@ let package = Package(
             swiftSettings: strict),
         tests("LogModelTests", ["LogModel"]),
         tests("NodeLogTests", ["NodeLog", log]),
+        tests("HostProcessTests", ["HostProcess"]),
         tests("PersistentMemoryTests", ["LogModel", "PersistentMemory"]),
         tests("WriteLogTests", ["LogModel", "PersistentMemory", "WriteLog", "CLogCore"]),
         .target(

@@ -7,6 +7,7 @@ internal import Coordination
 internal import LogModel
 internal import Logging
 internal import NIOCore
+internal import NIOPosix
 internal import PersistentMemory
 internal import WriteLog
 
@@ -52,6 +53,18 @@ extension ServerNode {
         case .confirmDead(let group, let node, let by, let at):
             withGroup(group, answer) { group, done in
                 group.command(.confirmDead(NodeID(node), by: by, at: at), done: done)
+            }
+        }
+    }
+
+    /// Calls `answer` on some thread when one that works on a medium is free. A group whose threads all hang is not asked again before
+    /// they answer; the others answer for it, as long as there are any.
+    public func askMediumThread(_ answer: @escaping @Sendable () -> Void) {
+        guard !groups.isEmpty else { return answer() }
+        let bound = NIOLoopBound(self, eventLoop: eventLoop)
+        for (id, group) in groups where groupsAsked.insert(id).inserted {
+            group.threads.steps.runIfActive(eventLoop: eventLoop) { answer() }.whenComplete { _ in
+                bound.value.groupsAsked.remove(id)
             }
         }
     }

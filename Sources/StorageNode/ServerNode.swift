@@ -50,6 +50,8 @@ public final class ServerNode: VolumeService {
     private var presenceCounter: UInt64 = 0
     private var whenCoordinatorAnswers: EventLoopPromise<Void>?
     private var isStopping = false
+    /// Whose threads have not answered ``askMediumThread(_:)`` yet.
+    var groupsAsked: Set<GroupID> = []
 
     /// With the cluster's secret, once that is read.
     private(set) var railIdentity: RailIdentity?

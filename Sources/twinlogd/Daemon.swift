@@ -23,6 +23,20 @@ struct Daemon {
     let stopTimeout: TimeAmount
     /// From the configuration, read again.
     let readLevel: @Sendable () throws -> Logger.Level
+    private let supervisor = ServiceNotification()
+    private var serving: String { "\(node) of \(configuration.cluster) takes part" }
+
+    init(
+        configuration: ClusterConfiguration, node: NodeID, log: LogQueue, logger: Logger, stopTimeout: TimeAmount,
+        readLevel: @escaping @Sendable () throws -> Logger.Level
+    ) {
+        self.configuration = configuration
+        self.node = node
+        self.log = log
+        self.logger = logger
+        self.stopTimeout = stopTimeout
+        self.readLevel = readLevel
+    }
 
     /// The parts that live on the event loop.
     private final class Parts {
@@ -45,6 +59,7 @@ struct Daemon {
             )
         }
         let signals = try SignalWatch(logger: logger, reload: reload)
+        supervisor.status("\(node) of \(configuration.cluster) opens its pool and looks for the coordinator")
         let pool = try ServerNode.openPool(configuration: configuration, node: node, logger: logger)
         let group = MultiThreadedEventLoopGroup(numberOfThreads: 1)
         let eventLoop = group.next()
@@ -67,7 +82,10 @@ struct Daemon {
         }.wait()
         signals.isReady()
         sayReady()
-        SystemdNotification.ready()
+        supervisor.ready(serving)
+        ServiceWatchdog.start(supervisor) { answer in
+            eventLoop.execute { parts.value.node.askMediumThread(answer) }
+        }
         logger.notice("ready: \(id) of \(configuration.cluster), \(pool.persistence) memory, NBD on \(entry.nbd)")
 
         signals.waitForStop()
@@ -92,6 +110,8 @@ struct Daemon {
 
     /// What SIGHUP can change: the level of the log.
     private func reload(_ signal: String) {
+        supervisor.reloading()
+        defer { supervisor.ready(serving) }
         do {
             let level = try readLevel()
             guard level != log.level else {
@@ -105,12 +125,28 @@ struct Daemon {
         }
     }
 
+    /// How often a supervisor is told that a stop goes on, and for how long it is asked to wait each time.
+    private static let extensionMillis = 1000
+    private static let extensionMicros: UInt64 = 10_000_000
+
+    /// False if the time is up.
+    private func wait(for stopped: DispatchSemaphore) -> Bool {
+        let deadline = DispatchTime.now() + .nanoseconds(Int(stopTimeout.nanoseconds))
+        while DispatchTime.now() < deadline {
+            supervisor.extendTimeout(micros: Self.extensionMicros)
+            let next = min(deadline, .now() + .milliseconds(Self.extensionMillis))
+            if stopped.wait(timeout: next) == .success { return true }
+        }
+        return false
+    }
+
     private func stop(_ parts: NIOLoopBound<Parts>, _ eventLoop: any EventLoop) {
+        supervisor.stopping("\(node) hands its groups over and destages")
         let stopped = DispatchSemaphore(value: 0)
         eventLoop.execute {
             parts.value.node.stop().whenComplete { _ in stopped.signal() }
         }
-        if stopped.wait(timeout: .now() + .nanoseconds(Int(stopTimeout.nanoseconds))) == .timedOut {
+        if !wait(for: stopped) {
             logger.warning(
                 "not everything could be destaged in time; what is left stays in the log and is replayed from there")
         }
@@ -185,32 +221,6 @@ final class SignalWatch: Sendable {
         case .ready:
             logger.notice("\(name): stopping")
             stopRequested.signal()
-        }
-    }
-}
-
-/// `sd_notify`'s protocol: one datagram to the socket that systemd names.
-enum SystemdNotification {
-    static func ready() {
-        guard let path = getenv("NOTIFY_SOCKET").map({ String(cString: $0) }), !path.isEmpty else { return }
-        var address = sockaddr_un()
-        address.sun_family = sa_family_t(AF_UNIX)
-        let bytes = Array(path.utf8)
-        guard bytes.count < MemoryLayout.size(ofValue: address.sun_path) else { return }
-        withUnsafeMutableBytes(of: &address.sun_path) { space in
-            for (index, byte) in bytes.enumerated() {
-                space[index] = index == 0 && byte == UInt8(ascii: "@") ? 0 : byte
-            }
-        }
-        let descriptor = socket(AF_UNIX, Int32(SOCK_DGRAM.rawValue) | Int32(SOCK_CLOEXEC.rawValue), 0)
-        guard descriptor >= 0 else { return }
-        defer { close(descriptor) }
-        let message = Array("READY=1".utf8)
-        let length = socklen_t(MemoryLayout<sa_family_t>.size + bytes.count)
-        withUnsafePointer(to: &address) { pointer in
-            pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) { name in
-                _ = sendto(descriptor, message, message.count, Int32(MSG_NOSIGNAL), name, length)
-            }
         }
     }
 }

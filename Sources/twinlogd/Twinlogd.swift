@@ -48,6 +48,7 @@ struct Twinlogd: ParsableCommand {
         let configuration = try load()
         let log = LogQueue(
             descriptor: STDERR_FILENO, format: format(configuration), level: verbose ? .debug : level(configuration))
+        defer { log.flush(atMostMillis: 1000) }
         LoggingSystem.bootstrap { QueuedLogHandler(label: $0, queue: log) }
         try Daemon(
             configuration: configuration, node: NodeID(node), log: log, logger: Logger(label: "twinlogd.\(node)"),
