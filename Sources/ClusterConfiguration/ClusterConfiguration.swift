@@ -87,6 +87,12 @@ public struct ClusterConfiguration: Sendable {
         public var id: VolumeID { VolumeID(name: name) }
     }
 
+    /// Where a server of `address` (HOST:PORT or unix:/path) listens: `localhost` is both loopback addresses, of which a machine may
+    /// lack one.
+    public static func places(of address: String) -> [String] {
+        address.hasPrefix("unix:") ? [address] : LoopbackAddress.places(of: address)
+    }
+
     public func node(_ id: NodeID) -> Node? { nodes.first { $0.id == id } }
     public func group(_ id: GroupID) -> Group? { groups.first { $0.id == id } }
     public func groups(of node: NodeID) -> [Group] { groups.filter { $0.includes(node) } }

@@ -16,7 +16,7 @@ enum LoopbackAddress {
         host == "localhost" || host == "[::1]" || octets(host)?.first == 127
     }
 
-    /// The places where a server of this address listens, each spelt in one way.
+    /// The places where a server of this address listens, IPv4 first, each spelt in one way.
     static func places(of address: String) -> [String] {
         guard let (host, port) = split(address) else { return [address] }
         if host == "localhost" { return ["127.0.0.1:\(port)", "[::1]:\(port)"] }
