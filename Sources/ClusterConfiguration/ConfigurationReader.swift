@@ -91,7 +91,8 @@ struct ConfigurationReader {
         let nodes = problems.note(try readNodes(root.required("nodes").section()))
         let groups = problems.note(try readGroups(root.required("groups").section()))
         try problems.finish()
-        guard let heartbeat, let lease, let cluster, let coordinator, let doubt, let secret, let limits, let log, let nodes,
+        guard let heartbeat, let lease, let cluster, let coordinator, let doubt, let secret, let limits, let log,
+            let nodes,
             let groups
         else { throw root.value.error("cannot be read") }
         let configuration = ClusterConfiguration(

@@ -73,7 +73,8 @@ private struct Pipe {
         let large = String(repeating: "y", count: LogLine.maximumMessageBytes)
         for number in 0..<1000 { queue.append(line(large, UInt(number % 200))) }
         let told = pipe.read { $0.contains("lines dropped") }
-        #expect(told.utf8.count < LogQueue.capacityBytes + (256 << 10))
+        // What the queue holds, what the writer has taken from it, and the number of those dropped.
+        #expect(told.utf8.count < 2 * LogQueue.capacityBytes + (64 << 10))
     }
 
     @Test("O1: a reader that has gone, and a full disk, are survived", arguments: [true, false])
