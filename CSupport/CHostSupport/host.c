@@ -94,7 +94,7 @@ int tl_host_file_zero(int fd, uint64_t offset, uint64_t length, bool releasing) 
 static int remove_stale(const struct sockaddr_un *address) {
     struct stat about;
     if (lstat(address->sun_path, &about) < 0) return errno == ENOENT ? 0 : -errno;
-    if (!S_ISSOCK(about.st_mode)) return -EADDRINUSE;
+    if (!S_ISSOCK(about.st_mode)) return -EEXIST;
     int probe = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     if (probe < 0) return -errno;
     int connected = connect(probe, (const struct sockaddr *)address, sizeof *address);
@@ -104,7 +104,7 @@ static int remove_stale(const struct sockaddr_un *address) {
     return result(unlink(address->sun_path));
 }
 
-int tl_host_listen_private(const char *path, int backlog) {
+int tl_host_listen_private(const char *path, int backlog, struct tl_socket_file *made) {
     struct sockaddr_un address = {.sun_family = AF_UNIX};
     if (strlen(path) >= sizeof address.sun_path) return -ENAMETOOLONG;
     strcpy(address.sun_path, path);
@@ -112,10 +112,18 @@ int tl_host_listen_private(const char *path, int backlog) {
     if (stale < 0) return stale;
     int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     if (fd < 0) return -errno;
-    if (bind(fd, (struct sockaddr *)&address, sizeof address) < 0 || chmod(path, 0600) < 0 || listen(fd, backlog) < 0) {
+    struct stat about;
+    if (bind(fd, (struct sockaddr *)&address, sizeof address) < 0 || chmod(path, 0600) < 0 || lstat(path, &about) < 0
+        || listen(fd, backlog) < 0) {
         int error = -errno;
         close(fd);
         return error;
     }
+    *made = (struct tl_socket_file){.device = about.st_dev, .inode = about.st_ino};
     return fd;
+}
+
+void tl_host_remove_socket(const char *path, struct tl_socket_file made) {
+    struct stat about;
+    if (lstat(path, &about) == 0 && about.st_dev == made.device && about.st_ino == made.inode) unlink(path);
 }

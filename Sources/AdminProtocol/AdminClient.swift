@@ -5,6 +5,7 @@ internal import Glibc
 
 public struct AdminClientError: Error, Hashable, Sendable, CustomStringConvertible {
     public var message: String
+    public init(message: String) { self.message = message }
     public var description: String { message }
 }
 

@@ -21,6 +21,7 @@ public final class AdminServer {
     private let path: String
     fileprivate let handler: Handler
     private var listener: (any Channel)?
+    private var socketFile = tl_socket_file()
     private var connections = 0
 
     public init(path: String, eventLoop: any EventLoop, handler: @escaping Handler) {
@@ -33,7 +34,7 @@ public final class AdminServer {
     public func start() -> EventLoopFuture<Void> {
         eventLoop.preconditionInEventLoop()
         let bound = NIOLoopBound(self, eventLoop: eventLoop)
-        let socket = tl_host_listen_private(path, Self.backlog)
+        let socket = tl_host_listen_private(path, Self.backlog, &socketFile)
         guard socket >= 0 else {
             return eventLoop.makeFailedFuture(IOError(errnoCode: -socket, reason: "\(path): cannot be listened on"))
         }
@@ -58,7 +59,7 @@ public final class AdminServer {
     public func stop() {
         listener?.close(mode: .all, promise: nil)
         listener = nil
-        unlink(path)
+        tl_host_remove_socket(path, socketFile)
     }
 }
 

@@ -22,10 +22,16 @@ public struct NodeSummary: Codable, Hashable, Sendable {
     public var role: String
     /// `nil` if it does not answer.
     public var clients: ClientTotals?
+    /// Why it could not be asked.
+    public var reason: String?
 
-    public init(name: String, reachable: Bool, persistence: String, role: String, clients: ClientTotals? = nil) {
+    public init(
+        name: String, reachable: Bool, persistence: String, role: String, clients: ClientTotals? = nil,
+        reason: String? = nil
+    ) {
         self.name = name
         self.reachable = reachable
+        self.reason = reason
         self.persistence = persistence
         self.role = role
         self.clients = clients
@@ -144,9 +150,10 @@ public struct NodeStatus: Codable, Hashable, Sendable {
 
 extension ClusterStatus {
     /// Merges the nodes' answers: the highest epoch wins, and at the same epoch its owner. `configured` gives every group
-    /// as it is said when nobody answers for it, and every node's name.
+    /// as it is said when nobody answers for it, and every node's name. `failures` says why a node could not be asked.
     public static func merge(
-        cluster: String, nodes: [String], configured: [GroupStatus], answers: [NodeStatus]
+        cluster: String, nodes: [String], configured: [GroupStatus], answers: [NodeStatus],
+        failures: [String: String] = [:]
     ) -> ClusterStatus {
         let groups = configured.map { group in
             let candidates = answers.flatMap { answer in answer.groups.filter { $0.status.name == group.name } }
@@ -157,7 +164,8 @@ extension ClusterStatus {
         }
         let summaries = nodes.map { name in
             guard let answer = answers.first(where: { $0.name == name }) else {
-                return NodeSummary(name: name, reachable: false, persistence: "unknown", role: "unknown")
+                return NodeSummary(
+                    name: name, reachable: false, persistence: "unknown", role: "unknown", reason: failures[name])
             }
             return NodeSummary(
                 name: name, reachable: true, persistence: answer.persistence,

@@ -39,7 +39,7 @@ public final class NBDServer {
     let eventLoop: any EventLoop
     let limits: NBDServerLimits
     let logger: Logger
-    private var listener: (any Channel)?
+    private var listeners: [any Channel] = []
     private static let backlog: CInt = 128
     let memory: ClientMemory
     private(set) var connections: [ObjectIdentifier: NBDConnection] = [:]
@@ -50,6 +50,7 @@ public final class NBDServer {
     private var isFullReported = false
     private var isWatchingMemory = false
     private var socketPath: String?
+    private var socketFile = tl_socket_file()
 
     /// Everything is called on `eventLoop`, where `service` lives too.
     public init(
@@ -66,7 +67,7 @@ public final class NBDServer {
     /// Of replies that a client has not taken: no more requests of it are taken then.
     private var unsentLimit: Int { max(64 << 10, min(limits.unsentBytes, memory.shareBytes)) }
 
-    /// Begins to listen and answers where. A stale Unix socket is replaced; the new one has mode 0600.
+    /// Begins to listen on one address more and answers where. A stale Unix socket is replaced; the new one has mode 0600.
     public func start(on address: NBDListenAddress) -> EventLoopFuture<SocketAddress> {
         eventLoop.preconditionInEventLoop()
         let bound = NIOLoopBound(self, eventLoop: eventLoop)
@@ -92,7 +93,7 @@ public final class NBDServer {
                 .serverChannelOption(.socketOption(.so_reuseaddr), value: 1)
                 .bind(host: host, port: port)
         case .unix(let path):
-            let socket = tl_host_listen_private(path, Self.backlog)
+            let socket = tl_host_listen_private(path, Self.backlog, &socketFile)
             guard socket >= 0 else {
                 return eventLoop.makeFailedFuture(IOError(errnoCode: -socket, reason: "\(path): cannot be listened on"))
             }
@@ -100,7 +101,7 @@ public final class NBDServer {
             listening = bootstrap.withBoundSocket(socket)
         }
         return listening.flatMapThrowing { channel in
-            bound.value.listener = channel
+            bound.value.listeners.append(channel)
             guard let address = channel.localAddress else { throw ChannelError.unknownLocalAddress }
             return address
         }
@@ -168,9 +169,9 @@ public final class NBDServer {
     /// Stops listening and closes every connection.
     public func stop() {
         eventLoop.preconditionInEventLoop()
-        listener?.close(mode: .all, promise: nil)
-        listener = nil
-        if let socketPath { unlink(socketPath) }
+        for listener in listeners { listener.close(mode: .all, promise: nil) }
+        listeners = []
+        if let socketPath { tl_host_remove_socket(socketPath, socketFile) }
         for connection in Array(connections.values) + refused { connection.close() }
     }
 }

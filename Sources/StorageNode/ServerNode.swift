@@ -174,8 +174,12 @@ public final class ServerNode: VolumeService {
             [unowned self] queuePair, peer in accept(queuePair, peer)
         }
         self.listener = listener
-        let addresses = (configuration.node(id)?.mirror ?? []).compactMap { RailAddress($0) }
-        let listening = addresses.map { listener.listen(on: $0).map { _ in } }
+        let listening = (configuration.node(id)?.mirror ?? []).map { rail in
+            Listening.begin(on: rail, for: "nodes.\(id).mirror", eventLoop: eventLoop) { place in
+                guard let address = RailAddress(place) else { preconditionFailure("\(place) was checked") }
+                return listener.listen(on: address)
+            }
+        }
         return EventLoopFuture.andAllSucceed(listening, on: eventLoop)
     }
 

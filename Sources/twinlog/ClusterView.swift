@@ -12,58 +12,76 @@ import Synchronization
 /// One second: a stopped process still accepts connections, and `status` must not hang on it.
 let statusTimeoutMillis = 1000
 
-private final class Answers: Sendable {
-    private let all = Mutex<[AdminResponse]>([])
-    func add(_ response: AdminResponse) { all.withLock { $0.append(response) } }
-    var collected: [AdminResponse] { all.withLock { $0 } }
+/// What came of asking the nodes of a cluster.
+struct Answers: Sendable {
+    /// In no order.
+    var responses: [AdminResponse] = []
+    /// Why a node does not answer; whether it is at work is not known.
+    var failures: [NodeID: AdminClientError] = [:]
+
+    /// Nobody answers: why, node by node.
+    var nobody: Failure {
+        let reasons = failures.sorted { $0.key < $1.key }.map { "\($0.key): \($0.value)" }
+        return Failure(message: "no node answers\n" + reasons.joined(separator: "\n"))
+    }
 }
 
-/// What the nodes that answer say, in no order. Each has a thread, however few processors there are: nodes that hang are waited
-/// for together.
-func askAll(_ request: AdminRequest, of configuration: ClusterConfiguration) -> [AdminResponse] {
-    let answers = Answers()
+/// Each node has a thread, however few processors there are: nodes that hang are waited for together.
+func askAll(_ request: AdminRequest, of configuration: ClusterConfiguration) -> Answers {
+    let answers = Mutex(Answers())
     let asked = DispatchGroup()
     for node in configuration.nodes {
         asked.enter()
         Thread.detachNewThread {
             defer { asked.leave() }
-            guard
-                case .success(let response) = Result(catching: {
-                    try AdminClient.ask(request, at: node.adminPath, timeoutMillis: statusTimeoutMillis)
-                })
-            else { return }
-            answers.add(response)
+            do throws(AdminClientError) {
+                let response = try AdminClient.ask(request, at: node.adminPath, timeoutMillis: statusTimeoutMillis)
+                answers.withLock { $0.responses.append(response) }
+            } catch {
+                answers.withLock { $0.failures[node.id] = error }
+            }
         }
     }
     asked.wait()
-    return answers.collected
+    return answers.withLock { $0 }
 }
 
 struct ClusterView {
     let configuration: ClusterConfiguration
     let answers: [NodeStatus]
+    private let asked: Answers
 
     init(_ configuration: ClusterConfiguration) {
         self.configuration = configuration
-        answers = askAll(.status, of: configuration).compactMap { response in
+        asked = askAll(.status, of: configuration)
+        answers = asked.responses.compactMap { response in
             guard case .status(let status) = response else { return nil }
             return status
         }
     }
 
+    /// Throws, with the reasons, if no node answers.
+    func checkAnswered() throws { if answers.isEmpty { throw asked.nobody } }
+
     var status: ClusterStatus {
         let configured = configuration.groups.map { group in
             GroupStatus(
                 name: group.id.rawValue, owner: nil, home: group.home.rawValue, mirror: group.mirror.rawValue, epoch: 0,
-                state: "unavailable", takeoverPossible: false,
-                reason: "neither \(group.home) nor \(group.mirror) answers",
+                state: "unknown", takeoverPossible: false, reason: whyUnknown(group),
                 log: GroupStatus.Log(capacityBytes: group.logBytes),
                 ifOwnerDiedNow: GroupStatus.Loss(lostAcknowledgedWrites: nil, estimatedTakeoverSeconds: nil),
                 volumes: group.volumes.map { GroupStatus.Volume(name: $0.name, sizeBytes: $0.sizeBytes) })
         }
         return ClusterStatus.merge(
             cluster: configuration.cluster, nodes: configuration.nodes.map(\.id.rawValue), configured: configured,
-            answers: answers)
+            answers: answers,
+            failures: Dictionary(uniqueKeysWithValues: asked.failures.map { ($0.key.rawValue, $0.value.message) }))
+    }
+
+    /// A node that cannot be asked may well serve.
+    private func whyUnknown(_ group: ClusterConfiguration.Group) -> String {
+        let reasons = [group.home, group.mirror].map { "\($0): \(asked.failures[$0]?.message ?? "says nothing of it")" }
+        return "nobody could be asked about it: " + reasons.joined(separator: "; ")
     }
 
     /// The node that says it owns the group.
@@ -138,7 +156,7 @@ struct Status: ParsableCommand {
                 try StandardOutput.wait(millis: 1000)
                 continue
             }
-            if view.answers.isEmpty { throw Failure(message: "no node answers") }
+            try view.checkAnswered()
             if !status.isTakeoverPossibleEverywhere { throw ExitCode(3) }
         } while watch
     }
@@ -150,11 +168,12 @@ extension Status {
     }
 
     private func showClients(of configuration: ClusterConfiguration) throws {
-        let nodes = askAll(.clients, of: configuration).compactMap { response -> NodeClients? in
+        let asked = askAll(.clients, of: configuration)
+        let nodes = asked.responses.compactMap { response -> NodeClients? in
             guard case .clients(let clients) = response else { return nil }
             return clients
         }.sorted { $0.name < $1.name }
-        guard !nodes.isEmpty else { throw Failure(message: "no node answers") }
+        guard !nodes.isEmpty else { throw asked.nobody }
         try StandardOutput.line(json ? try AdminCodec.pretty(["nodes": nodes]) : ClientTable.render(nodes))
     }
 }
@@ -200,6 +219,8 @@ enum StatusTable {
                 })
         let full = status.nodes.compactMap { node in node.clients.flatMap { fullness(node.name, $0) } }
         if !full.isEmpty { lines += [""] + full }
+        let silent = status.nodes.compactMap { node in node.reason.map { "\(node.name): \($0)" } }
+        if !silent.isEmpty { lines += [""] + silent }
         let reasons = status.groups.compactMap { group in group.reason.map { "\(group.name): \($0)" } }
         if !reasons.isEmpty { lines += [""] + reasons }
         return lines.joined(separator: "\n")
@@ -238,33 +259,39 @@ struct Events: ParsableCommand {
     func run() throws {
         let configuration = try global.load()
         var cursors: [NodeID: EventCursor] = [:]
+        var asked = Answers()
         var answered = false
         repeat {
             var fresh: [[NodeEvent]] = []
             for node in configuration.nodes {
-                guard let events = new(of: node, &cursors[node.id, default: EventCursor()]) else { continue }
-                answered = true
-                fresh.append(events)
+                do throws(AdminClientError) {
+                    fresh.append(try new(of: node, &cursors[node.id, default: EventCursor()]))
+                    answered = true
+                } catch {
+                    asked.failures[node.id] = error
+                }
             }
             for event in EventOrder.merge(fresh) { try show(event) }
             try StandardOutput.flush()
             if follow { try StandardOutput.wait(millis: 300) }
         } while follow
-        if !answered { throw Failure(message: "no node answers") }
+        if !answered { throw asked.nobody }
     }
 
-    /// `nil` if the node does not answer.
-    private func new(of node: ClusterConfiguration.Node, _ cursor: inout EventCursor) -> [NodeEvent]? {
-        var all: [NodeEvent]?
-        while case .success(.events(let events)) = Result(catching: {
-            try AdminClient.ask(
+    private func new(
+        of node: ClusterConfiguration.Node, _ cursor: inout EventCursor
+    ) throws(AdminClientError) -> [NodeEvent] {
+        var all: [NodeEvent] = []
+        while true {
+            let answer = try AdminClient.ask(
                 .events(after: cursor.after, wait: false), at: node.adminPath, timeoutMillis: statusTimeoutMillis)
-        }) {
+            guard case .events(let events) = answer else {
+                throw AdminClientError(message: "\(node.adminPath): answered something else than events")
+            }
             let fresh = cursor.take(events)
-            all = (all ?? []) + fresh
-            if fresh.isEmpty { break }
+            if fresh.isEmpty { return all }
+            all += fresh
         }
-        return all
     }
 
     private func show(_ event: NodeEvent) throws {

@@ -52,7 +52,7 @@ struct Daemon {
     }
 
     func run() throws {
-        guard let entry = configuration.node(node), let nbdAddress = NBDListenAddress(entry.nbd) else {
+        guard let entry = configuration.node(node) else {
             throw DaemonError(
                 message:
                     "there is no node '\(node)'; there are \(configuration.nodes.map(\.id.rawValue).joined(separator: ", "))"
@@ -76,9 +76,16 @@ struct Daemon {
             return NIOLoopBound(Parts(node: node, nbd: nbd, admin: admin), eventLoop: eventLoop)
         }.wait()
         try eventLoop.flatSubmit {
-            parts.value.admin.start()
-                .flatMap { parts.value.nbd.start(on: nbdAddress) }
-                .flatMap { _ in parts.value.node.start() }
+            Listening.begin(on: "unix:\(entry.adminPath)", for: "nodes.\(id).admin", eventLoop: eventLoop) { _ in
+                parts.value.admin.start()
+            }
+            .flatMap {
+                Listening.begin(on: entry.nbd, for: "nodes.\(id).nbd", eventLoop: eventLoop) { place in
+                    guard let address = NBDListenAddress(place) else { preconditionFailure("\(place) was checked") }
+                    return parts.value.nbd.start(on: address)
+                }
+            }
+            .flatMap { parts.value.node.start() }
         }.wait()
         signals.isReady()
         sayReady()

@@ -45,10 +45,11 @@ final class Fixture: @unchecked Sendable {  // Its mutable parts are touched on 
         }.get()
     }
 
-    func stop() async throws {
+    /// `leaving`: something is at the socket's path afterwards.
+    func stop(leaving: Bool = false) async throws {
         try await group.next().submit { self.server?.stop() }.get()
         try await group.shutdownGracefully()
-        #expect(access(path, F_OK) != 0)
+        #expect((access(path, F_OK) == 0) == leaving)
     }
 
     /// The client blocks, so it does so on a thread of its own.
@@ -188,6 +189,15 @@ struct AdminServerTests {
             let serves = try await first.serves()
             #expect(serves)
         }
+    }
+
+    @Test("O13: at its end a server removes its own socket, and nobody else's")
+    func ownSocketOnly() async throws {
+        let server = try await Fixture()
+        unlink(server.path)
+        try leaveSocket(at: server.path)
+        try await server.stop(leaving: true)
+        #expect(unlink(server.path) == 0)
     }
 
     @Test func aSocketThatADeadProcessLeftIsReplaced() async throws {

@@ -127,6 +127,62 @@ extension Cluster {
             }
         }
 
+        @Test("O13: a node that cannot be asked is unknown, with the reason, and not said to be away")
+        func cannotBeAsked() async throws {
+            try await withCluster { cluster in
+                for node in LocalCluster.nodes {
+                    #expect(rename("\(cluster.folder)/run/\(node).sock", "\(cluster.folder)/run/\(node).away") == 0)
+                }
+                let status = try twinlog(cluster, "status", "--json")
+                #expect(status.code == 1)
+                let group = try #require(
+                    status.output.range(of: "\"state\" : \"unknown\"")
+                        ?? status.output.range(of: "\"state\":\"unknown\""))
+                #expect(!group.isEmpty && status.output.contains("No such file or directory"), "\(status.output)")
+                let events = try twinlog(cluster, "events")
+                #expect(events.code == 1 && events.output.contains("alpha.sock"), "\(events.output)")
+                for node in LocalCluster.nodes {
+                    #expect(rename("\(cluster.folder)/run/\(node).away", "\(cluster.folder)/run/\(node).sock") == 0)
+                }
+                guard getuid() == 0 else { return }
+                // Whoever may read the configuration need not be one who may ask.
+                #expect(chmod(cluster.folder, 0o755) == 0 && chmod(cluster.configurationPath, 0o644) == 0)
+                let denied = try run(
+                    "setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", builtBinaries() + "/twinlog",
+                    "--config",
+                    cluster.configurationPath, "status")
+                #expect(denied.code == 1 && denied.output.contains("Permission denied"), "\(denied.output)")
+                #expect(denied.output.contains("unknown") && !denied.output.contains("unavailable"), "\(denied.output)")
+            }
+        }
+
+        @Test("O11: `localhost` listens on every loopback address, for clients and for rails")
+        func localhost() async throws {
+            var options = LocalClusterOptions.patient
+            let ports = try (LocalCluster.freePort(), LocalCluster.freePort())
+            options.nbdPorts = ports
+            try await withCluster(options, started: false) { cluster in
+                let text = try String(contentsOfFile: cluster.configurationPath, encoding: .utf8)
+                try text.replacingOccurrences(of: "127.0.0.1", with: "localhost")
+                    .write(toFile: cluster.configurationPath, atomically: true, encoding: .utf8)
+                for node in LocalCluster.nodes { try cluster.start(node) }
+                try await cluster.waitUntilMirrored()
+                for host in ["127.0.0.1"] + (hasIPv6Loopback ? ["::1"] : []) {
+                    let client = try await NBDClient.connect(
+                        to: .tcp(host: host, port: Int(ports.0)), export: "vol0", on: eventLoops)
+                    #expect(try await client.read(offset: 0, length: 4096).readableBytes == 4096)
+                    await client.disconnect()
+                }
+                let second = try run(
+                    builtBinaries() + "/twinlogd", "--config", cluster.configurationPath, "--node", "alpha")
+                #expect(second.code != 0 && !second.output.contains("bind("), "\(second.output)")
+            }
+        }
+
+        private var hasIPv6Loopback: Bool {
+            (try? String(contentsOfFile: "/proc/net/if_inet6", encoding: .utf8))?.contains(" lo") == true
+        }
+
         @Test func statusTellsTheTruthInItsExitCode() async throws {
             try await withCluster(LocalClusterOptions()) { cluster in
                 let (owner, mirror) = try cluster.roles()

@@ -41,6 +41,13 @@ int tl_host_drop_range(int fd, uint64_t offset, uint64_t length);
 /// Makes a range of a file read as zeros, releasing its blocks or keeping them.
 int tl_host_file_zero(int fd, uint64_t offset, uint64_t length, bool releasing);
 
+/// What a socket's name leads to.
+struct tl_socket_file {
+    uint64_t device;
+    uint64_t inode;
+};
 /// A listening, non-blocking stream socket at `path`, mode 0600 before anybody can connect. A socket that nobody listens
-/// on is replaced; -EADDRINUSE if somebody does, or if something else is at `path`.
-int tl_host_listen_private(const char *path, int backlog);
+/// on is replaced; -EADDRINUSE if somebody does, -EEXIST if something else is at `path`. `made` is the name's file.
+int tl_host_listen_private(const char *path, int backlog, struct tl_socket_file *made);
+/// Removes the socket's name, if it still leads to what was made.
+void tl_host_remove_socket(const char *path, struct tl_socket_file made);
