@@ -219,7 +219,7 @@ struct RecoverToolTests {
         fixture.pool.close()
         let path = fixture.poolPath
         let medium = "vol0=\(fixture.mediumPath())"
-        #expect(try recover().code == 0)
+        #expect(try recover().code == 2)
         #expect(try recover("mend", path).code == 2)
         #expect(try recover("scan").code == 2)
         #expect(try recover("dump", path, "--limit", "many").code == 2)
