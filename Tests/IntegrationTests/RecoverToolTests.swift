@@ -95,7 +95,7 @@ extension Cluster {
         /// Kills both while nothing of many writes has reached the medium, and spoils what the mirror's log holds there. Answers which
         /// writes were acknowledged.
         private func killBoth(_ cluster: LocalCluster, _ owner: String, _ mirror: String) async throws -> [Int] {
-            for node in LocalCluster.nodes { try keepFromTheMedium(cluster, node) }
+            for node in LocalCluster.nodes { try cluster.keep(node, fromTheMediumBeyond: Self.firstByte) }
             let client = try await cluster.connect(to: owner)
             let acknowledged = Mutex<[Int]>([])
             for number in 0..<Self.writes {
@@ -109,12 +109,6 @@ extension Cluster {
             await client.disconnect()
             #expect(try cluster.spoilMedium(whatIsInTheLogOf: mirror) > 0)
             return acknowledged.withLock { $0 }
-        }
-
-        /// No file of the node grows or is written beyond the first byte of these writes; its logs are mapped.
-        private func keepFromTheMedium(_ cluster: LocalCluster, _ node: String) throws {
-            let process = try #require(cluster.processID(of: node))
-            try succeed("prlimit", "--pid", "\(process)", "--fsize=\(Self.firstByte)")
         }
 
         private func medium(_ cluster: LocalCluster) throws -> Data {

@@ -70,6 +70,12 @@ extension LocalCluster {
         guard case .done = answer else { throw HarnessError("drain of \(group) by \(owner): \(answer)") }
     }
 
+    /// The node grows and writes no file beyond `byte` any more; its logs are mapped.
+    func keep(_ node: String, fromTheMediumBeyond byte: Int) throws {
+        let process = try #require(processID(of: node))
+        try succeed("prlimit", "--pid", "\(process)", "--fsize=\(byte)")
+    }
+
     /// SIGSTOP, and waits until the kernel says that the process is stopped.
     func freeze(_ node: String) async throws {
         let process = try #require(processID(of: node))
