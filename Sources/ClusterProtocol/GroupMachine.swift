@@ -388,10 +388,11 @@ public struct GroupMachine: Sendable {
         return member.generation < standing.counted ? .coordinatorOlder : .older
     }
 
-    /// The generation of this node's copy once it is begun anew: above everything that was counted for it.
+    /// The generation of this node's copy once it is begun anew: above everything that was counted for it. It stays the same until it is
+    /// counted: the swap that counts it may be on its way.
     func freshGeneration(in record: GroupRecord) -> UInt64 {
         guard case .older = poolAge(in: record), let member = record.members[me] else { return standing.generation }
-        return max(member.generation, standing.generation) + 1
+        return max(member.generation + 1, standing.generation)
     }
 
     /// Has this start counted at the coordinator, if nothing else does; answers whether it is.

@@ -210,6 +210,28 @@ struct KnownCopyTests {
         #expect(rig.machine.reason(rig.now)?.contains("is not the one that the coordinator knows") == true)
     }
 
+    @Test(
+        "S20: a copy that is begun anew has one generation, however often its owner attaches before it has counted it")
+    func attachedTwiceBeforeItIsCounted() throws {
+        let rig = Rig(Self.beta)
+        let record = record(of: Self.beta, generation: 9, holders: [Self.alpha])
+        rig.start(local: Self.local, generation: 4, record)
+        let request = AttachRequest(
+            group: GroupID("g0"), from: Self.alpha, epoch: Epoch(5), logUUID: Rig.logUUID, incarnation: Incarnation(5),
+            head: .zero, acknowledged: .zero, ringBytes: 1 << 20)
+        for _ in 1...2 { #expect(rig.take(.attachRequested(request)) == [.acceptAttach(request, generation: 10)]) }
+
+        var joined = record
+        joined.version += 1
+        joined.members[Self.beta]?.generation = 10
+        joined.members[Self.beta]?.incarnation = Incarnation(5)
+        joined.setHolders([Self.alpha, Self.beta])
+        rig.take(.recordChanged)
+        rig.take(.recordRead(joined))
+        rig.take(.heard)
+        #expect(rig.machine.state(rig.now) == .mirrored)
+    }
+
     // MARK: A claim by force
 
     @Test("A7: who was complete takes back without force what a forced claim has not published, and replays its log")
