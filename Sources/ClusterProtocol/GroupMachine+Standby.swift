@@ -313,6 +313,7 @@ extension GroupMachine {
         standing.generation = generation
         standing.epoch = max(standing.epoch, request.epoch)
         local = LocalLog(logUUID: request.logUUID, incarnation: request.incarnation)
+        hasMirrored = true
         out.append(.acceptAttach(request, generation: generation))
     }
 }

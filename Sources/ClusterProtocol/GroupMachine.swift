@@ -34,6 +34,8 @@ public struct GroupMachine: Sendable {
     /// Swaps from the present record whose outcome is unknown.
     var unresolved: [Attempt] = []
     let startedAt: Nanos
+    /// An owner's log was accepted here since the start.
+    var hasMirrored = false
     /// When this machine last heard of anything at all, ticks included.
     var lastEventAt: Nanos
     /// Why this node could not take the group over: what it reaches of the media.
@@ -138,10 +140,12 @@ public struct GroupMachine: Sendable {
     /// A call is out, or what became of one is not known: no swap can be made now.
     var isCoordinating: Bool { call != nil || !unresolved.isEmpty }
 
-    /// The process that owns the group by the record is known to be gone. For the first lease after a start that is not looked at:
-    /// when both nodes were down, its next process may be on its way, and may know what this one and the coordinator do not.
+    /// The process that owns the group by the record is known to be gone. For the first lease after a start that is not looked at
+    /// unless it has mirrored an owner: when both nodes were down, the owner's next process may be on its way, and may know what this
+    /// one and the coordinator do not.
     func ownerIsKnownDead(_ now: Nanos) -> Bool {
-        record?.ownerProcess != nil && record?.ownerProcess == peer.deadProcess && now >= startedAt + settings.lease
+        guard let owner = record?.ownerProcess, owner == peer.deadProcess else { return false }
+        return hasMirrored || now >= startedAt + settings.lease
     }
 
     /// Takes one event at time `now` and appends what is to be done, in order.

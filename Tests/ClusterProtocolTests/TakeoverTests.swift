@@ -345,6 +345,18 @@ struct TakeoverTests {
             head: .zero, acknowledged: .zero, ringBytes: 1 << 20)
     }
 
+    @Test(
+        "the death of an owner is acted on at once by who mirrored it, and after a lease by who has only started",
+        arguments: [true, false])
+    func deathSoonAfterTheStart(mirrors: Bool) {
+        let rig = Rig(Self.beta)
+        rig.start(local: LocalLog(logUUID: Rig.logUUID, incarnation: Incarnation(5)), Rig.record())
+        if mirrors { rig.take(.attachRequested(request(epoch: 5))) }
+        let claim = rig.take(.peerPresence(nil, deadProcess: Self.dead, askedAt: rig.now)).swap
+        #expect((claim?.owner == Self.beta) == mirrors)
+        #expect(mirrors || rig.take(.tick, after: Rig.lease).swap?.owner == Self.beta)
+    }
+
     @Test("S12, S15: only the published owner of the record's own epoch may write the region")
     func attach() {
         let rig = Rig.standby()
