@@ -14,6 +14,7 @@ struct AppendCommand: ParsableCommand {
     @OptionGroup var options: CommonOptions
 
     func run() throws {
+        try options.checkOutputs()
         let pool = try PerfPool(path: options.pool, purpose: "append", groups: ["log", "floor"])
         var results = Results(scenario: "append")
         for size in try options.sizes() {

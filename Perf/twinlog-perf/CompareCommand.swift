@@ -20,6 +20,7 @@ struct CompareCommand: ParsableCommand {
     var disk = "/var/tmp/twinlog-perf-\(getpid()).pool"
 
     func run() throws {
+        try options.checkOutputs()
         switch scenario {
         case .append: try compareAppend().report(options)
         case .recover: try RecoverScenario(options).measure().report(options)

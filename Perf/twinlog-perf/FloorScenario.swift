@@ -16,6 +16,7 @@ struct FloorCommand: ParsableCommand {
     var file = "/var/tmp/twinlog-perf-\(getpid()).file"
 
     func run() throws {
+        try options.checkOutputs()
         let pool = try PerfPool(path: options.pool, purpose: "floor", groups: ["floor"])
         let server = try FloorServer.start()
         let file = try ScratchFile(file)

@@ -6,15 +6,9 @@ import LogModel
 struct HTMLReport {
     let results: Results
 
-    func write(to path: String) throws {
-        do {
-            try page.write(toFile: path, atomically: true, encoding: .utf8)
-        } catch {
-            throw PerfError("\(path): \(error.localizedDescription)")
-        }
-    }
+    var page: Data { Data(text.utf8) }
 
-    private var page: String {
+    private var text: String {
         """
         <!DOCTYPE html>
         <html lang="en">

@@ -127,12 +127,15 @@ struct Results: Encodable {
     }
 
     func report(_ options: CommonOptions) throws {
+        if let row = rows.first(where: { $0.operations == 0 }) {
+            throw PerfError("\(row.name): no operation ended in \(row.seconds) s: nothing was measured; more --seconds")
+        }
         try printTable()
-        if let path = options.html { try HTMLReport(results: self).write(to: path) }
+        if let path = options.html { try OutputFile.replace(path, by: HTMLReport(results: self).page) }
         guard let path = options.json else { return }
         let encoder = JSONEncoder()
         encoder.outputFormatting = [.prettyPrinted, .sortedKeys, .withoutEscapingSlashes]
-        try encoder.encode(self).write(to: URL(fileURLWithPath: path))
+        try OutputFile.replace(path, by: encoder.encode(self))
     }
 
     private func printTable() throws(OutputError) {

@@ -26,6 +26,7 @@ struct MirrorCommand: ParsableCommand {
     }
 
     func run() throws {
+        try options.checkOutputs()
         let pool = try PerfPool(path: options.pool, purpose: "mirror", groups: ["log"])
         let partner = try Partner.start(pool: options.pool.map { $0 + ".partner" })
         defer { partner.stop() }

@@ -45,6 +45,11 @@ struct CommonOptions: ParsableArguments {
         _ = try threadCounts()
     }
 
+    /// Called before anything is measured or overwritten.
+    func checkOutputs() throws {
+        for path in [json, html].compactMap(\.self) { try OutputFile.check(path) }
+    }
+
     func sizes(default standard: String = "4KiB") throws -> [Int] {
         try (size ?? standard).split(separator: ",").map { text in
             guard let bytes = Size.parse(String(text)), (1...Self.largestSizeBytes).contains(bytes) else {

@@ -14,7 +14,10 @@ struct RecoverCommand: ParsableCommand {
         abstract: "Scans a full log; the floor is one checksum pass over the same bytes.")
     @OptionGroup var options: CommonOptions
 
-    func run() throws { try RecoverScenario(options).measure().report(options) }
+    func run() throws {
+        try options.checkOutputs()
+        try RecoverScenario(options).measure().report(options)
+    }
 }
 
 struct RecoverScenario {

@@ -33,6 +33,7 @@ struct TakeoverCommand: ParsableCommand {
     }
 
     func run() throws {
+        try options.checkOutputs()
         let folder = options.pool ?? "/dev/shm/twinlog-perf-\(getpid())"
         guard !FileManager.default.fileExists(atPath: folder) else { throw PerfError("\(folder) exists already") }
         var results = Results(scenario: "takeover")

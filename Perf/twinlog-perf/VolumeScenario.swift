@@ -18,6 +18,7 @@ struct VolumeCommand: ParsableCommand {
     @Option(help: "How many of a hundred operations are reads; the others are writes.") var reads = 0
     @Flag(help: "One block after another, instead of anywhere.") var sequential = false
     @Option(help: "Seed of the random offsets.") var seed: UInt64 = 1
+    @Flag(help: "Write though the volume holds something: it is lost.") var overwrite = false
 
     func validate() throws {
         guard NBDAddress(connect) != nil else {
@@ -28,6 +29,8 @@ struct VolumeCommand: ParsableCommand {
     }
 
     func run() throws {
+        try options.checkOutputs()
+        if reads < 100, !overwrite { try checkEmpty() }
         let floor = try FloorServer.start()
         var results = Results(scenario: "volume")
         for size in try options.sizes() {
@@ -38,6 +41,24 @@ struct VolumeCommand: ParsableCommand {
             }
         }
         try results.report(options)
+    }
+
+    /// Reads the whole export, up to the first byte that would be lost.
+    private func checkEmpty() throws {
+        let client = try connect()
+        defer { client.drop() }
+        let pieceBytes: UInt64 = 4 << 20
+        for offset in stride(from: 0, to: client.sizeBytes, by: UInt64.Stride(pieceBytes)) {
+            let length = Int(min(pieceBytes, client.sizeBytes - offset))
+            let promise = client.eventLoop.makePromise(of: ByteBuffer.self)
+            promise.completeWithTask { try await client.read(offset: offset, length: length) }
+            guard let place = try promise.futureResult.wait().readableBytesView.firstIndex(where: { $0 != 0 }) else {
+                continue
+            }
+            throw PerfError(
+                "export \(export) is not empty: there is data at \(offset + UInt64(place)). Its writes would destroy it; --overwrite does so, "
+                    + "--reads 100 only reads")
+        }
     }
 
     /// Each thread is a connection with an event loop of its own, and `depth` requests under way.
@@ -76,19 +97,21 @@ struct VolumeCommand: ParsableCommand {
     }
 
     private func driver(_ size: Int, _ index: Int) throws -> VolumeDriver {
+        let client = try connect()
+        guard client.sizeBytes >= UInt64(size) else { throw PerfError("the export has only \(client.sizeBytes) bytes") }
+        return try VolumeDriver(
+            client: client, size: size, depth: options.depth, reads: reads, sequential: sequential,
+            seed: seed &+ UInt64(index))
+    }
+
+    private func connect() throws -> NBDClient {
         guard let address = NBDAddress(connect) else { throw PerfError("--connect: '\(connect)' is no address") }
         let group = MultiThreadedEventLoopGroup(numberOfThreads: 1)
         let promise = group.next().makePromise(of: NBDClient.self)
         let export = export
         promise.completeWithTask { try await NBDClient.connect(to: address, export: export, on: group) }
         do {
-            let client = try promise.futureResult.wait()
-            guard client.sizeBytes >= UInt64(size) else {
-                throw PerfError("the export has only \(client.sizeBytes) bytes")
-            }
-            return try VolumeDriver(
-                client: client, size: size, depth: options.depth, reads: reads, sequential: sequential,
-                seed: seed &+ UInt64(index))
+            return try promise.futureResult.wait()
         } catch let error as NBDClientError {
             throw PerfError("\(connect), export \(export): \(error)")
         }

@@ -2,6 +2,8 @@
 
 import ClusterHarness
 import Foundation
+import NBDClient
+import NIOCore
 import Testing
 
 extension Cluster {
@@ -32,6 +34,40 @@ extension Cluster {
             let result = try measure(scenario, "--repeats", "1", "--seconds", "0.2", "--size", "64KiB")
             #expect(result["scenario"] as? String == scenario)
             try check(result, scenario)
+        }
+
+        @Test("O14: a volume that holds something is overwritten only by who says so, and output is tried first")
+        func volumeIsKept() async throws {
+            var options = LocalClusterOptions.patient
+            options.volumeBytes = 8 << 20
+            try await withCluster(options) { cluster in
+                let address = "unix:\(cluster.folder)/run/\(try cluster.roles().owner).nbd"
+                func volume(_ more: String...) throws -> Finished {
+                    let words = ["volume", "--connect", address, "--export", "vol0", "--repeats", "1"] + more
+                    return try run(
+                        "bash", "-c",
+                        ([builtBinaries() + "/twinlog-perf"] + words).map { "'\($0)'" }.joined(separator: " "))
+                }
+                let client = try await cluster.connect(to: try cluster.roles().owner)
+                func firstByte() async throws -> UInt8? {
+                    try await client.read(offset: 5 << 20, length: 4096).readableBytesView.first
+                }
+                let nowhere = try volume("--seconds", "0.1", "--json", "\(cluster.folder)/nowhere/r.json")
+                #expect(nowhere.code != 0 && nowhere.output.contains("cannot be written"), "\(nowhere.output)")
+                let written = client.submit(
+                    .write(offset: 5 << 20, payload: ByteBuffer(repeating: 0xEE, count: 4096), fua: false))
+                _ = try await written.get()
+                let refused = try volume("--seconds", "0.1")
+                #expect(refused.code != 0 && refused.output.contains("data at \(5 << 20)"), "\(refused.output)")
+                #expect(try volume("--seconds", "0.1", "--reads", "100").code == 0)
+                #expect(try await firstByte() == 0xEE)
+                let nothing = try volume("--seconds", "0.000000001", "--reads", "100")
+                #expect(nothing.code != 0 && nothing.output.contains("nothing was measured"), "\(nothing.output)")
+                let sequential = try volume(
+                    "--seconds", "1", "--overwrite", "--sequential", "--size", "1MiB", "--depth", "8")
+                #expect(sequential.code == 0, "\(sequential.output)")
+                await client.disconnect()
+            }
         }
 
         @Test func aComparisonWritesRowsAndRatios() throws {
