@@ -117,7 +117,7 @@ let package = Package(
                 "LogModel", "PersistentMemory", "WriteLog", "StorageMedium", "Recovery", "ClusterConfiguration",
                 "StorageNode",
             ]),
-        library("NBDServer", ["CHostSupport", "NBDProtocol", "AdminProtocol", "StorageNode", log] + nio),
+        library("NBDServer", ["LogModel", "CHostSupport", "NBDProtocol", "AdminProtocol", "StorageNode", log] + nio),
         library(
             "ClusterHarness", ["LogModel", "ClusterConfiguration", "AdminProtocol", "NBDClient", nioCore]),
 

@@ -45,18 +45,18 @@ struct VolumeCommand: ParsableCommand {
 
     /// Reads the whole export, up to the first byte that would be lost.
     private func checkEmpty() throws {
-        let client = try connect()
+        let client = try makeClient()
         defer { client.drop() }
         let pieceBytes: UInt64 = 4 << 20
         for offset in stride(from: 0, to: client.sizeBytes, by: UInt64.Stride(pieceBytes)) {
             let length = Int(min(pieceBytes, client.sizeBytes - offset))
             let promise = client.eventLoop.makePromise(of: ByteBuffer.self)
             promise.completeWithTask { try await client.read(offset: offset, length: length) }
-            guard let place = try promise.futureResult.wait().readableBytesView.firstIndex(where: { $0 != 0 }) else {
-                continue
-            }
+            let piece = try promise.futureResult.wait().readableBytesView
+            guard let place = piece.firstIndex(where: { $0 != 0 }) else { continue }
+            let first = offset + UInt64(place - piece.startIndex)
             throw PerfError(
-                "export \(export) is not empty: there is data at \(offset + UInt64(place)). Its writes would destroy it; --overwrite does so, "
+                "export \(export) is not empty: there is data at \(first). Its writes would destroy it; --overwrite does so, "
                     + "--reads 100 only reads")
         }
     }
@@ -97,14 +97,14 @@ struct VolumeCommand: ParsableCommand {
     }
 
     private func driver(_ size: Int, _ index: Int) throws -> VolumeDriver {
-        let client = try connect()
+        let client = try makeClient()
         guard client.sizeBytes >= UInt64(size) else { throw PerfError("the export has only \(client.sizeBytes) bytes") }
         return try VolumeDriver(
             client: client, size: size, depth: options.depth, reads: reads, sequential: sequential,
             seed: seed &+ UInt64(index))
     }
 
-    private func connect() throws -> NBDClient {
+    private func makeClient() throws -> NBDClient {
         guard let address = NBDAddress(connect) else { throw PerfError("--connect: '\(connect)' is no address") }
         let group = MultiThreadedEventLoopGroup(numberOfThreads: 1)
         let promise = group.next().makePromise(of: NBDClient.self)

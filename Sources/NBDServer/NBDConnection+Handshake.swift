@@ -23,8 +23,8 @@ extension NBDConnection {
         case .find(let name, let purpose):
             if let refusal { return perform(handshake.answer(.refused(.policy, refusal))) }
             switch purpose {
-            case .info, .metaContexts: answer(server.service.find(name).map(Self.info))
-            case .go, .exportName: open(name)
+            case .info, .metaContexts: answer(server.service.find(NamedExport(name).volume).map(Self.info))
+            case .go, .exportName: open(NamedExport(name))
             }
         }
     }
@@ -40,12 +40,14 @@ extension NBDConnection {
             flags: Self.flags.union(volume.isReadOnly ? .readOnly : []))
     }
 
-    private func open(_ name: String) {
-        let found = server.service.find(name)
+    private func open(_ export: NamedExport) {
+        let found = server.service.find(export.volume)
         guard case .success(let volume) = found else { return answer(found.map(Self.info)) }
+        clientName = export.client.map { "\(volume.name)@\($0)" }
+        server.endOlder(than: self)
         var isAnswered = false
         var isLater = false
-        let giveUp = server.service.open(name) { [self] result in
+        let giveUp = server.service.open(volume.name) { [self] result in
             isAnswered = true
             giveUpOpening = nil
             switch result {

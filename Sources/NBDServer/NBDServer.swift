@@ -138,6 +138,14 @@ public final class NBDServer {
         return "all \(limits.connections) connections of this node are taken"
     }
 
+    /// What the same client sent before, and nobody has taken, is of a connection that it has given up (S24).
+    func endOlder(than newer: NBDConnection) {
+        guard let name = newer.clientName else { return }
+        for older in connections.values where older !== newer && older.clientName == name {
+            older.fail("\(name) has connected again")
+        }
+    }
+
     func ended(_ connection: NBDConnection) {
         connections[ObjectIdentifier(connection)] = nil
         refused.removeAll { $0 === connection }

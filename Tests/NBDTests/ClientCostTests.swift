@@ -61,6 +61,45 @@ struct ClientCostTests {
         }
     }
 
+    @Test(
+        "S24, O22: a client that names itself ends its older connection, and what nobody took of it, before it is served"
+    )
+    func namedClients() async throws {
+        var limits = patientLimits
+        limits.parkedBytes = 100_000
+        try await withRig(limits) { rig in
+            try await rig.on { $0.service.isHolding = true }
+            let older = try await RawClient.opened(rig.path, "vol0@host7")
+            let other = try await RawClient.opened(rig.path, "vol0@host8")
+            let unnamed = try await RawClient.opened(rig.path)
+            let write = request(1, length: 65536) + [UInt8](repeating: 1, count: 65536)
+            try await older.send(repeated(write, 20))
+            #expect(try await rig.eventually { $0.service.sessions[0].held.count == 2 })
+            let newer = try await RawClient.opened(rig.path, "vol0@host7")
+            #expect(try await older.ends())
+            try await rig.on { rig in
+                #expect(rig.service.sessions[0].isClosed && rig.service.sessions[0].submitted.count == 2)
+                #expect(rig.service.sessions.count == 4 && rig.server.connectionCount == 3)
+                #expect(rig.service.sessions.dropFirst().allSatisfy { !$0.isClosed })
+                #expect(rig.server.clients().compactMap(\.export).sorted() == ["vol0", "vol0@host7", "vol0@host8"])
+                rig.service.isHolding = false
+            }
+            for client in [newer, other, unnamed] {
+                try await client.send(request(3))
+                #expect(try await client.answers(simpleReply(0)))
+            }
+        }
+    }
+
+    @Test("a name that is none is part of the volume's", arguments: ["vol0@", "vol0@-x", "vol0@a@b", "@a"])
+    func notAName(export: String) async throws {
+        try await withRig { rig in
+            let client = try await RawClient.greeted(rig.path)
+            try await client.send(option(1, Array(export.utf8)))
+            #expect(try await client.ends())
+        }
+    }
+
     @Test("O4: who says nothing in its handshake gives way to a new client") func theSilentGiveWay() async throws {
         var limits = patientLimits
         limits.connections = 2

@@ -370,11 +370,13 @@ final class RawClient {
     }
 
     /// In transmission, with simple replies. No zeroes.
-    static func opened(_ path: String) async throws -> RawClient { try await RawClient(path).opened() }
+    static func opened(_ path: String, _ export: String = "vol0") async throws -> RawClient {
+        try await RawClient(path).opened(export)
+    }
 
-    func opened() async throws -> RawClient {
+    func opened(_ export: String = "vol0") async throws -> RawClient {
         _ = try await greeted()
-        try await send(option(1, Array("vol0".utf8)))
+        try await send(option(1, Array(export.utf8)))
         try #require(try await answers(big(UInt64(volumeBytes)) + big(transmissionFlags)))
         return self
     }
