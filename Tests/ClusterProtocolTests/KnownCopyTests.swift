@@ -53,19 +53,16 @@ struct KnownCopyTests {
         #expect(rig.take(.swapped(.won)) == [.acceptAttach(request, generation: 4)])
     }
 
-    @Test("S20: nor when the record that it reads for the owner counts an older start")
-    func countedBeforeItMirrorsByALaterRecord() throws {
+    @Test("S20: nor when its start could not be counted before")
+    func countedBeforeItMirrorsAfterAFailure() {
         let rig = Rig(Self.beta)
-        rig.start(local: Self.local, generation: 4, record(of: Self.beta, generation: 4))
-        var later = record(of: Self.beta, generation: 3)
-        later.version += 1
-        later.epoch = later.epoch.next
+        let enlisting = rig.start(local: Self.local, generation: 4, record(of: Self.beta, generation: 3))
+        rig.take(.coordinatorFailed("away"))
         let request = AttachRequest(
-            group: GroupID("g0"), from: Self.alpha, epoch: later.epoch, logUUID: Rig.logUUID,
-            incarnation: Incarnation(5), head: .zero, acknowledged: .zero, ringBytes: 1 << 20)
-        #expect(rig.take(.attachRequested(request)) == [.readRecord])
-        let out = rig.take(.recordRead(later))
-        #expect(out.count == 1 && out.swap?.members[Self.beta]?.generation == 4)
+            group: GroupID("g0"), from: Self.alpha, epoch: Epoch(5), logUUID: Rig.logUUID, incarnation: Incarnation(5),
+            head: .zero, acknowledged: .zero, ringBytes: 1 << 20)
+        let out = rig.take(.attachRequested(request), after: Rig.heartbeat)
+        #expect(out.count == 1 && out.swap != nil && out.swap == enlisting.swap)
         #expect(rig.take(.swapped(.won)) == [.acceptAttach(request, generation: 4)])
     }
 
