@@ -20,7 +20,7 @@ INTEGRATION := --filter IntegrationTests --no-parallel
 SANITIZED := PersistentMemoryTests|WriteLogTests|RemoteMemoryTCPTests|NBDTests|StorageMediumTests
 SANITIZED_COMPUTING := CrashTests|RecoveryTests
 
-.PHONY: all build release test test-previous lint format test-tsan test-asan test-core arm64 test-pmem model sim crash-states mutate holes fuzz demo run perf instructions clean build-packages test-packages
+.PHONY: all build release test test-previous lint format test-tsan test-asan test-core arm64 test-pmem model sim crash-states mutate holes fuzz demo demo-as-user run perf instructions clean build-packages test-packages
 
 all: build
 
@@ -152,6 +152,11 @@ holes: test-packages
 
 demo: release
 	.build/release/twinlog-demo
+
+# People are not root: the demo as somebody who may nothing.
+demo-as-user: test-packages
+	$(SWIFT) build $(FLAGS)
+	Tests/as-user "$$($(SWIFT) build --show-bin-path)"
 
 run: release
 	.build/release/twinlog-demo --keep
