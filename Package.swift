@@ -35,8 +35,9 @@ func executable(_ name: String, _ dependencies: [Target.Dependency], path: Strin
     .executableTarget(name: name, dependencies: dependencies, path: path ?? "Sources/\(name)", swiftSettings: strict)
 }
 
-func tests(_ name: String, _ dependencies: [Target.Dependency]) -> Target {
-    .testTarget(name: name, dependencies: dependencies, path: "Tests/\(name)", swiftSettings: strict)
+func tests(_ name: String, _ dependencies: [Target.Dependency], exclude: [String] = []) -> Target {
+    .testTarget(
+        name: name, dependencies: dependencies, path: "Tests/\(name)", exclude: exclude, swiftSettings: strict)
 }
 
 // `make fuzz` builds the fuzzer's executable, which has no `main` of its own; otherwise the same functions are a test target
@@ -177,7 +178,7 @@ let package = Package(
             ] + nio),
         tests("AdminProtocolTests", ["AdminProtocol"] + nio),
         tests("ClusterProtocolTests", ["LogModel", "Coordination", "ClusterProtocol", "RecordSupport"]),
-        tests("SimulationTests", ["LogModel", "Coordination", "ClusterProtocol"]),
+        tests("SimulationTests", ["LogModel", "Coordination", "ClusterProtocol"], exclude: ["README.md"]),
         tests(
             "RecoveryTests",
             [

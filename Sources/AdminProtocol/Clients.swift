@@ -4,6 +4,8 @@
 public struct ClientStatus: Codable, Hashable, Sendable {
     /// HOST:PORT, or `unix` and the process.
     public var address: String
+    /// By its own word, where it gave one.
+    public var name: String?
     /// `nil` during the handshake.
     public var export: String?
     /// UTC, ISO 8601 with milliseconds.
@@ -18,10 +20,12 @@ public struct ClientStatus: Codable, Hashable, Sendable {
     public var waitsFor: String?
 
     public init(
-        address: String, export: String?, since: String, inFlight: Int, parkedBytes: Int, heldBytes: Int,
+        address: String, name: String? = nil, export: String?, since: String, inFlight: Int, parkedBytes: Int,
+        heldBytes: Int,
         waitsFor: String?
     ) {
         self.address = address
+        self.name = name
         self.export = export
         self.since = since
         self.inFlight = inFlight

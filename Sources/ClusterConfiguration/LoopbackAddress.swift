@@ -16,18 +16,17 @@ enum LoopbackAddress {
         host == "localhost" || host == "[::1]" || octets(host)?.first == 127
     }
 
-    /// The places where a server of this address listens, IPv4 first, each spelt in one way.
+    /// The places where a server of this address listens, IPv4 first.
     static func places(of address: String) -> [String] {
         guard let (host, port) = split(address) else { return [address] }
         if host == "localhost" { return ["127.0.0.1:\(port)", "[::1]:\(port)"] }
-        guard let octets = octets(host) else { return ["\(host):\(port)"] }
-        return ["\(octets.map(String.init).joined(separator: ".")):\(port)"]
+        return ["\(host):\(port)"]
     }
 
+    /// Without leading zeros: resolvers read those as octal, people do not.
     private static func octets(_ host: Substring) -> [UInt8]? {
         let parts = host.split(separator: ".", omittingEmptySubsequences: false)
-        guard parts.count == 4, parts.allSatisfy({ !$0.hasPrefix("+") }) else { return nil }
         let octets = parts.compactMap { UInt8($0) }
-        return octets.count == 4 ? octets : nil
+        return octets.count == 4 && octets.map(String.init) == parts.map(String.init) ? octets : nil
     }
 }

@@ -43,7 +43,7 @@ extension NBDConnection {
     private func open(_ export: NamedExport) {
         let found = server.service.find(export.volume)
         guard case .success(let volume) = found else { return answer(found.map(Self.info)) }
-        clientName = export.client.map { "\(volume.name)@\($0)" }
+        named = export.client == nil ? nil : export
         server.endOlder(than: self)
         var isAnswered = false
         var isLater = false

@@ -27,8 +27,8 @@ final class NBDConnection: ChannelInboundHandler {
     var transmission: NBDTransmission?
     /// Its name.
     var export: String?
-    /// VOLUME@CLIENT of a client that names itself.
-    var clientName: String?
+    /// The volume and itself, as a client that names itself asked for them.
+    var named: NamedExport?
     /// A request whose memory is not there yet, or whose payload has not all arrived.
     var incoming: NBDRequest?
     /// Bytes of a refused WRITE that are still to come: let go of as they arrive.

@@ -23,7 +23,7 @@ extension NBDConnection {
         let time = connected.formatted(
             .iso8601.year().month().day().time(includingFractionalSeconds: true).timeZone(separator: .omitted))
         return ClientStatus(
-            address: peer, export: clientName ?? export, since: time, inFlight: requestsInFlight,
+            address: peer, name: named?.client, export: export, since: time, inFlight: requestsInFlight,
             parkedBytes: session?.parkedBytes ?? 0, heldBytes: account.heldBytes, waitsFor: waitsFor)
     }
 

@@ -48,7 +48,7 @@ public final class NBDServer {
     public private(set) var refusedCount = 0
     /// The log has a line about the present want of places.
     private var isFullReported = false
-    private var isWatchingMemory = false
+    private(set) var isWatchingMemory = false
     private var socketPath: String?
     private var socketFile = tl_socket_file()
 
@@ -140,9 +140,9 @@ public final class NBDServer {
 
     /// What the same client sent before, and nobody has taken, is of a connection that it has given up (S24).
     func endOlder(than newer: NBDConnection) {
-        guard let name = newer.clientName else { return }
-        for older in connections.values where older !== newer && older.clientName == name {
-            older.fail("\(name) has connected again")
+        guard let named = newer.named, let client = named.client else { return }
+        for older in connections.values where older !== newer && older.named == named {
+            older.fail("\(client) has opened \(named.volume) again")
         }
     }
 

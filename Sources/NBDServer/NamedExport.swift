@@ -2,7 +2,7 @@
 
 internal import LogModel
 
-struct NamedExport {
+struct NamedExport: Equatable {
     var volume: String
     /// One that comes again under the same name ends its older connection before it is served.
     var client: String?

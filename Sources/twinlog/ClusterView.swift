@@ -192,7 +192,8 @@ enum ClientTable {
         guard !node.clients.isEmpty else { return title }
         let rows = node.clients.map { client in
             [
-                client.address, client.export ?? "-", client.since, String(client.inFlight),
+                client.name.map { "\($0), \(client.address)" } ?? client.address, client.export ?? "-", client.since,
+                String(client.inFlight),
                 Size.format(UInt64(client.parkedBytes)), client.waitsFor ?? "-",
             ]
         }

@@ -297,13 +297,15 @@ struct ClusterConfigurationTests {
         #expect(([clashes] + clashes.others).map(\.key) == ["nodes.beta.nbd", "groups.g1.home"])
     }
 
-    @Test(
-        "O11: one place under two spellings is one place",
-        arguments: ["localhost:7101", "127.0.0.01:7101", "127.000.0.1:7101"])
-    func addressSpelling(_ spelling: String) throws {
-        let error = try refusal("mirror: [127.0.0.1:7102]", "mirror: [\"\(spelling)\"]")
+    @Test("O11: one place under two spellings is one place, and an octal spelling is none")
+    func addressSpelling() throws {
+        let error = try refusal("mirror: [127.0.0.1:7102]", "mirror: [\"localhost:7101\"]")
         #expect(error.key == "nodes.beta.mirror" && error.others.isEmpty)
-        #expect(error.reason == "\(spelling) is the same place as 127.0.0.1:7101 of nodes.alpha.mirror already")
+        #expect(error.reason == "localhost:7101 is the same place as 127.0.0.1:7101 of nodes.alpha.mirror already")
+        for spelling in ["127.0.0.01:7102", "127.010.0.1:7102", "127.0.0.+1:7102"] {
+            let octal = try refusal("mirror: [127.0.0.1:7102]", "mirror: [\"\(spelling)\"]")
+            #expect(octal.key == "nodes.beta.mirror[0]" && octal.reason.contains("not a loopback address"))
+        }
     }
 
     @Test("O11: `localhost` is both loopback addresses; other places of one port are other places")

@@ -5,7 +5,7 @@ import Glibc
 import LogModel
 import Logging
 import NBDClient
-import NBDServer
+@testable import NBDServer
 import NIOCore
 import NIOPosix
 import StorageNode

@@ -32,25 +32,25 @@ struct SimulationTests {
         let firstFailed = Lowest()
         var failed: Outcome?
         var total: [String: Int] = [:]
-        await withTaskGroup(of: [Outcome].self) { group in
+        await withTaskGroup(of: (failed: Outcome?, total: [String: Int]).self) { group in
             for worker in 0..<workers {
                 group.addTask {
-                    var outcomes: [Outcome] = []
+                    var total: [String: Int] = [:]
                     for seed in seeds where seed % workers == worker {
                         guard seed < firstFailed.value else { break }
                         let outcome = run(seed)
-                        outcomes.append(outcome)
-                        if outcome.violation != nil { firstFailed.add(seed) }
+                        total.merge(outcome.coverage.all) { $0 + $1 }
+                        guard outcome.violation != nil else { continue }
+                        firstFailed.add(seed)
+                        return (outcome, total)
                     }
-                    return outcomes
+                    return (nil, total)
                 }
             }
-            for await outcomes in group {
-                for outcome in outcomes {
-                    for (name, count) in outcome.coverage.all { total[name, default: 0] += count }
-                    guard outcome.violation != nil, outcome.seed < failed?.seed ?? .max else { continue }
-                    failed = outcome
-                }
+            for await part in group {
+                total.merge(part.total) { $0 + $1 }
+                guard let other = part.failed, other.seed < failed?.seed ?? .max else { continue }
+                failed = other
             }
         }
         return (failed, total)

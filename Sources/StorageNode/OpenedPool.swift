@@ -1,0 +1,67 @@
+// A node's pool, opened or made at its start, with a region for each of its groups.
+
+internal import ClusterConfiguration
+internal import Glibc
+internal import LogModel
+internal import Logging
+internal import PersistentMemory
+
+/// A pool that is open and has its regions.
+public struct OpenedPool: Sendable {
+    let pool: Pool
+    let events: OpenedEvents
+    /// `pmem`, `msync` or `volatile`.
+    public var persistence: String { pool.persistence.rawValue }
+
+    init(configuration: ClusterConfiguration, node id: NodeID, logger: Logger) throws(NodeError) {
+        guard let node = configuration.node(id) else {
+            throw NodeError(
+                message:
+                    "the configuration has no node '\(id)'; it has \(configuration.nodes.map(\.id.rawValue).joined(separator: ", "))"
+            )
+        }
+        guard let request = PersistenceRequest(rawValue: node.pool.persistence) else {
+            throw NodeError(message: "nodes.\(id).pool.persistence: '\(node.pool.persistence)' is not known")
+        }
+        let isNew: Bool
+        do throws(PoolError) {
+            (pool, isNew) = try Self.openOrCreate(configuration.cluster, node, request, logger)
+            for group in configuration.groups(of: id) { try Self.ensureRegion(group, in: pool).countStart() }
+            if node.pool.isPrefaulted { try pool.prefault() }
+        } catch {
+            throw NodeError(message: error.description)
+        }
+        events = OpenedEvents(path: node.eventsPath, node: id, isNewPool: isNew)
+        if pool.persistence == .volatile {
+            logger.warning(
+                "\(node.pool.path): memory is VOLATILE: it survives a crash of the process, not a loss of power")
+        }
+    }
+
+    private static func openOrCreate(
+        _ cluster: String, _ node: ClusterConfiguration.Node, _ request: PersistenceRequest, _ logger: Logger
+    ) throws(PoolError) -> (Pool, isNew: Bool) {
+        var status = stat()
+        if stat(node.pool.path, &status) == 0 || errno != ENOENT {
+            return (try Pool.open(path: node.pool.path, expecting: (cluster, node.id), persistence: request), false)
+        }
+        logger.notice("creating the pool \(node.pool.path)")
+        let pool = try Pool.create(
+            path: node.pool.path, sizeBytes: node.pool.sizeBytes,
+            identity: PoolIdentity(uuid: .random(), cluster: cluster, node: node.id), persistence: request)
+        return (pool, true)
+    }
+
+    private static func ensureRegion(_ group: ClusterConfiguration.Group, in pool: Pool) throws(PoolError) -> Region {
+        guard let region = pool.region(of: group.id) else {
+            return try pool.allocateRegion(group: group.id, ringBytes: group.logBytes)
+        }
+        guard region.ringBytes == group.logBytes else {
+            throw PoolError(
+                .invalidValue, path: pool.path, offset: region.offset,
+                "the log of \(group.id) has \(region.ringBytes) bytes, the configuration says \(group.logBytes); a log's size cannot be changed"
+            )
+        }
+        return region
+    }
+}
