@@ -320,9 +320,11 @@ final class Faults {
         }
     }
 
+    /// By whoever `owner` has given the group to meanwhile, if that one refuses the coordinator too.
     private func decide(by owner: SimNode, until deadline: UInt64) {
         guard world.now < deadline else { return }
-        if let process = owner.process, process.isBlocked {
+        let holder = world.nodes.first { $0.name == world.coordinator.record?.owner } ?? owner
+        if let process = [owner, holder].compactMap(\.process).first(where: \.isBlocked) {
             world.coverage.coordinatorsForgotten += 1
             process.perform { process.handle(.command(.forgetCoordinator, CommandID(rawValue: 2))) }
         }
