@@ -106,7 +106,7 @@ extension Cluster {
                         "bash", "-c", "'\(other)/twinlog-recover' scan '\(cluster.folder)/run/\(node).pool' --json")
                     #expect(scan.code == 0, "\(scan.output)")
                 }
-                _ = try cluster.spoilMedium(whatIsInTheLogOf: try #require(try cluster.record()?.owner.rawValue))
+                _ = try cluster.spoilMedium(whatIsInTheLogOf: "alpha", andOf: "beta")
                 for node in LocalCluster.nodes { try cluster.start(node, of: ownerIsPrevious ? nil : previous) }
                 try await cluster.waitUntilMirrored()
                 try await verify(history, cluster)

@@ -107,10 +107,15 @@ extension LocalCluster {
             .filter { $0["kind"] as? String == "data" }
     }
 
-    /// What a log holds may or may not have reached the medium when the servers died: make it the worst case. Answers
-    /// how many records there are.
-    func spoilMedium(whatIsInTheLogOf node: String) throws -> Int {
-        let records = try dataRecords(node)
+    /// What a log holds may or may not have reached the medium when the servers died: make it the worst case. Where either
+    /// log may be the one that is replayed, what only one of them holds was never acknowledged and is not on its way to
+    /// the medium: `other` names the second log that must hold a record too. Answers how many records there are.
+    func spoilMedium(whatIsInTheLogOf node: String, andOf other: String? = nil) throws -> Int {
+        let inBoth = try other.map { try Set(dataRecords($0).map { try #require($0["lsn"] as? UInt64) }) }
+        let records = try dataRecords(node).filter { record in
+            guard let inBoth else { return true }
+            return inBoth.contains(try #require(record["lsn"] as? UInt64))
+        }
         let medium = try FileHandle(forWritingTo: URL(fileURLWithPath: mediumPath()))
         for record in records {
             try medium.seek(toOffset: try #require(record["offset"] as? UInt64))
