@@ -98,6 +98,8 @@ extension Cluster {
                 try await cluster.waitUntilMirrored()
                 let history = try await withHistory(cluster, seed: 29) { history in
                     try await wait(history, cluster, 500)
+                    // So the owner's log goes on where the mirror's ends.
+                    try await cluster.freeze(try cluster.roles().mirror)
                     for node in LocalCluster.nodes { cluster.kill(node) }
                 }
                 let other = ownerIsPrevious ? builtBinaries() : previous
