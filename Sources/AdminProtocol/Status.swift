@@ -39,15 +39,28 @@ public struct NodeSummary: Codable, Hashable, Sendable {
 }
 
 public struct GroupStatus: Codable, Hashable, Sendable {
+    /// `nil`: whoever answered cannot know it.
     public struct Log: Codable, Hashable, Sendable {
         public var capacityBytes: UInt64
-        public var headLSN: UInt64 = 0
-        public var tailLSN: UInt64 = 0
-        public var durableLSN: UInt64 = 0
-        public var mirroredLSN: UInt64 = 0
-        public var acknowledgedLSN: UInt64 = 0
-        public var usedBytes: UInt64 = 0
+        public var headLSN: UInt64?
+        public var tailLSN: UInt64?
+        public var durableLSN: UInt64?
+        public var mirroredLSN: UInt64?
+        public var acknowledgedLSN: UInt64?
+        public var usedBytes: UInt64?
         public init(capacityBytes: UInt64) { self.capacityBytes = capacityBytes }
+
+        /// Every key is always there, `null` if its number is unknown.
+        public func encode(to encoder: any Encoder) throws {
+            var container = encoder.container(keyedBy: CodingKeys.self)
+            try container.encode(capacityBytes, forKey: .capacityBytes)
+            try container.encode(headLSN, forKey: .headLSN)
+            try container.encode(tailLSN, forKey: .tailLSN)
+            try container.encode(durableLSN, forKey: .durableLSN)
+            try container.encode(mirroredLSN, forKey: .mirroredLSN)
+            try container.encode(acknowledgedLSN, forKey: .acknowledgedLSN)
+            try container.encode(usedBytes, forKey: .usedBytes)
+        }
     }
     public struct Loss: Codable, Hashable, Sendable {
         /// `nil`: cannot be known from here.
@@ -78,7 +91,8 @@ public struct GroupStatus: Codable, Hashable, Sendable {
     public var owner: String?
     public var home: String
     public var mirror: String
-    public var epoch: UInt64
+    /// The highest that is known; `nil` if none is.
+    public var epoch: UInt64?
     public var state: String
     public var takeoverPossible: Bool
     public var reason: String?
@@ -87,7 +101,7 @@ public struct GroupStatus: Codable, Hashable, Sendable {
     public var volumes: [Volume]
 
     public init(
-        name: String, owner: String?, home: String, mirror: String, epoch: UInt64, state: String,
+        name: String, owner: String?, home: String, mirror: String, epoch: UInt64?, state: String,
         takeoverPossible: Bool, reason: String?, log: Log, ifOwnerDiedNow: Loss, volumes: [Volume]
     ) {
         self.name = name
@@ -107,7 +121,7 @@ public struct GroupStatus: Codable, Hashable, Sendable {
         case name, owner, home, mirror, epoch, state, takeoverPossible, reason, log, ifOwnerDiedNow, volumes
     }
 
-    /// `owner` and `reason` are always there, `null` if there is none.
+    /// `owner`, `epoch` and `reason` are always there, `null` if there is none.
     public func encode(to encoder: any Encoder) throws {
         var container = encoder.container(keyedBy: CodingKeys.self)
         try container.encode(name, forKey: .name)
@@ -134,6 +148,33 @@ public struct NodeStatus: Codable, Hashable, Sendable {
             self.isOwner = isOwner
             self.status = status
         }
+
+        private enum CodingKeys: String, CodingKey { case isOwner, status, unknown }
+
+        /// Tools of earlier releases know no unknown numbers: those cross as 0, and their names beside them.
+        private static let numbers: [(name: String, path: any WritableKeyPath<GroupStatus, UInt64?> & Sendable)] = [
+            ("epoch", \.epoch), ("headLSN", \.log.headLSN), ("tailLSN", \.log.tailLSN),
+            ("durableLSN", \.log.durableLSN), ("mirroredLSN", \.log.mirroredLSN),
+            ("acknowledgedLSN", \.log.acknowledgedLSN), ("usedBytes", \.log.usedBytes),
+        ]
+
+        public func encode(to encoder: any Encoder) throws {
+            let unknown = Self.numbers.filter { status[keyPath: $0.path] == nil }
+            var said = status
+            for number in unknown { said[keyPath: number.path] = 0 }
+            var container = encoder.container(keyedBy: CodingKeys.self)
+            try container.encode(isOwner, forKey: .isOwner)
+            try container.encode(said, forKey: .status)
+            if !unknown.isEmpty { try container.encode(unknown.map(\.name), forKey: .unknown) }
+        }
+
+        public init(from decoder: any Decoder) throws {
+            let container = try decoder.container(keyedBy: CodingKeys.self)
+            isOwner = try container.decode(Bool.self, forKey: .isOwner)
+            status = try container.decode(GroupStatus.self, forKey: .status)
+            let unknown = try container.decodeIfPresent([String].self, forKey: .unknown) ?? []
+            for number in Self.numbers where unknown.contains(number.name) { status[keyPath: number.path] = nil }
+        }
     }
     public var name: String
     public var persistence: String
@@ -155,13 +196,7 @@ extension ClusterStatus {
         cluster: String, nodes: [String], configured: [GroupStatus], answers: [NodeStatus],
         failures: [String: String] = [:]
     ) -> ClusterStatus {
-        let groups = configured.map { group in
-            let candidates = answers.flatMap { answer in answer.groups.filter { $0.status.name == group.name } }
-            let best = candidates.max { a, b in
-                (a.status.epoch, a.isOwner ? 1 : 0) < (b.status.epoch, b.isOwner ? 1 : 0)
-            }
-            return best?.status ?? group
-        }
+        let groups = configured.map { merge(configured: $0, answers) }
         let summaries = nodes.map { name in
             guard let answer = answers.first(where: { $0.name == name }) else {
                 return NodeSummary(
@@ -172,6 +207,25 @@ extension ClusterStatus {
                 role: answer.groups.contains { $0.isOwner } ? "owner" : "mirror", clients: answer.clients)
         }
         return ClusterStatus(cluster: cluster, groups: groups, nodes: summaries)
+    }
+
+    private static func merge(configured group: GroupStatus, _ answers: [NodeStatus]) -> GroupStatus {
+        let told = answers.flatMap { answer in
+            answer.groups.filter { $0.status.name == group.name }.map { (node: answer.name, group: $0) }
+        }
+        let best = told.max { a, b in
+            (a.group.status.epoch ?? 0, a.group.isOwner ? 1 : 0) < (b.group.status.epoch ?? 0, b.group.isOwner ? 1 : 0)
+        }
+        guard let best else { return group }
+        var merged = best.group.status
+        // What only an operator can mend comes first, whichever node it keeps.
+        let blocked = told.filter { $0.node != best.node && $0.group.status.state == "unavailable" }
+        let reasons = blocked.compactMap { other in other.group.status.reason.map { "\(other.node): \($0)" } }
+        if !reasons.isEmpty {
+            merged.reason = (reasons + [merged.reason.map { "\(best.node): \($0)" }].compactMap(\.self))
+                .joined(separator: "; ")
+        }
+        return merged
     }
 
     public var isTakeoverPossibleEverywhere: Bool { groups.allSatisfy(\.takeoverPossible) }

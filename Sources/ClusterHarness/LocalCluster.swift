@@ -209,7 +209,7 @@ public final class LocalCluster: Sendable {
     /// The state by the owner's word; by any node's if there is no owner.
     public func state(of name: String = "g0") -> GroupStatus? {
         let answers = Self.nodes.compactMap { group(name, at: $0) }
-        return (answers.first { $0.isOwner } ?? answers.max { $0.status.epoch < $1.status.epoch })?.status
+        return (answers.first { $0.isOwner } ?? answers.max { $0.status.epoch ?? 0 < $1.status.epoch ?? 0 })?.status
     }
 
     /// Waits until `condition` holds; throws with what the nodes say if it does not within `seconds`.

@@ -50,6 +50,10 @@ struct Recovering: Sendable {
     /// Why the group is on its way to the partner, and whether that is for the partner to remember.
     var leavingBecause: String?
     var leavesForMedium = false
+
+    var reason: String {
+        problem ?? leavingBecause.map { "leaves the group: \($0)" } ?? "taking over in epoch \(epoch)"
+    }
 }
 
 extension GroupMachine {

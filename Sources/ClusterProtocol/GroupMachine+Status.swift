@@ -37,40 +37,48 @@ extension GroupMachine {
         }
     }
 
-    /// Why the group is not `mirrored`, or what keeps it from its medium, for a person; `nil` if all is well.
+    /// Why the group is not `mirrored`, or what keeps it from its medium, for a person; `nil` if all is well. There is one whenever
+    /// no takeover is possible.
     public func reason(_ now: Nanos) -> String? {
-        let reasons = [stateReason(now), mediumReason(now)].compactMap(\.self)
+        let reasons = [
+            coordinatorProblem.map { "the coordinator does not answer: \($0)" }, roleReason(now), mediumReason(now),
+        ].compactMap(\.self)
         return reasons.isEmpty ? nil : reasons.joined(separator: "; ")
     }
 
-    private func stateReason(_ now: Nanos) -> String? {
-        if let coordinatorProblem { return "the coordinator does not answer: \(coordinatorProblem)" }
+    private func roleReason(_ now: Nanos) -> String? {
         switch role {
-        case .starting: return "waiting for the coordinator"
-        case .blocked(let block): return block.reason
-        case .recovering(let recovering): return recovering.problem ?? "taking over in epoch \(recovering.epoch)"
-        case .handingOver: return "handing over to \(settings.peer)"
-        case .stopped: return "stopped"
-        case .standby:
-            guard let record else { return "waiting for \(settings.home) to create the group" }
-            guard presenceStale(now) else {
-                guard record.isHolder(me) else { return nil }
-                return holds(me, in: record) ? takeoverProblem : whatIsMissing(record)
-            }
-            return holds(me, in: record)
-                ? "\(record.owner) gives no sign of life"
-                : "\(record.owner) gives no sign of life, and the log here is out of sync"
-        case .owner(let owner):
-            if let failure = owner.failure { return failure }
-            if owner.suspended { return "the lease ran out and could not be renewed" }
-            return switch owner.mirror {
-            case .inSync: peer.heartbeat.problem.map { "\(settings.peer) could not take over: \($0)" }
-            case .absent, .dialing, .attaching: absence(owner)
-            case .catchingUp, .requiring, .joining:
-                "\(settings.peer) is catching up" + (owner.stuck.map { "; before, \($0)" } ?? "")
-            case .lost: lossReason(owner)
-            case .disqualifying: "\(settings.peer) is being counted out at the coordinator"
-            }
+        case .starting: "waiting for the coordinator"
+        case .blocked(let block): block.reason
+        case .recovering(let recovering): recovering.reason
+        case .handingOver(let handover): handover.toPeer ? "handing over to \(settings.peer)" : "stopping"
+        case .stopped: "stopped"
+        case .standby: standbyReason(now)
+        case .owner(let owner): ownerReason(owner)
+        }
+    }
+
+    private func standbyReason(_ now: Nanos) -> String? {
+        guard let record else { return "waiting for \(settings.home) to create the group" }
+        let holds = holds(me, in: record)
+        // Who does not hear the coordinator does not hear the owner's signs of life there either.
+        if presenceStale(now), coordinatorProblem == nil {
+            return "\(record.owner) gives no sign of life" + (holds ? "" : ", and the log here is out of sync")
+        }
+        if record.phase == .claimed { return "\(record.owner) takes over in epoch \(record.epoch)" }
+        return holds ? takeoverProblem : whatIsMissing(record)
+    }
+
+    private func ownerReason(_ owner: Owner) -> String? {
+        if let failure = owner.failure { return failure }
+        if owner.suspended { return "the lease ran out and could not be renewed" }
+        return switch owner.mirror {
+        case .inSync: peer.heartbeat.problem.map { "\(settings.peer) could not take over: \($0)" }
+        case .absent, .dialing, .attaching: absence(owner)
+        case .catchingUp, .requiring, .joining:
+            "\(settings.peer) is catching up" + (owner.stuck.map { "; before, \($0)" } ?? "")
+        case .lost: lossReason(owner)
+        case .disqualifying: "\(settings.peer) is being counted out at the coordinator"
         }
     }
 
@@ -82,7 +90,8 @@ extension GroupMachine {
 
     /// Why the mirror is lost that the record counts as in sync.
     func lossReason(_ owner: Owner) -> String {
-        (owner.stuck ?? "\(settings.peer) is silent or its rail is down") + "; acknowledgements wait"
+        let refusal = owner.refusal.map { "\(settings.peer) does not mirror (\($0))" }
+        return (owner.stuck ?? refusal ?? "\(settings.peer) is silent or its rail is down") + "; acknowledgements wait"
     }
 
     /// Whether the partner could take over now without loss: it takes a copy that holds everything, and a coordinator.
@@ -111,6 +120,12 @@ extension GroupMachine {
         case .owner, .handingOver: true
         default: false
         }
+    }
+
+    /// The highest epoch that this node knows of; `nil` if it knows of none.
+    public var epochSeen: Epoch? {
+        let seen = max(record?.epoch ?? .none, standing.epoch)
+        return seen == .none ? nil : seen
     }
 
     /// Whether clients' requests are accepted now.

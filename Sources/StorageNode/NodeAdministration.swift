@@ -105,25 +105,26 @@ extension ServerNode {
             log.headLSN = owner.destage.head.rawValue
             log.tailLSN = owner.log.tail.rawValue
             log.durableLSN = owner.log.durable.rawValue
-            log.mirroredLSN = (owner.mirrorDurable ?? .zero).rawValue
+            log.mirroredLSN = owner.mirrorDurable?.rawValue
             log.acknowledgedLSN = owner.acknowledged.rawValue
             log.usedBytes = owner.log.tail - owner.destage.head
             if lost == nil { lost = UInt64(owner.destage.undestagedWrites) }
         } else {
             let head = group.region.head.rawValue
+            let mirrored = max(head, group.mirrorTarget?.target.durable.rawValue ?? head)
             log.headLSN = head
-            log.mirroredLSN = max(head, group.mirrorTarget?.target.durable.rawValue ?? head)
-            log.usedBytes = log.mirroredLSN - head
+            log.mirroredLSN = mirrored
+            log.usedBytes = mirrored - head
         }
         let difference = knownDifference(from: group.peer)
         let isTakeoverPossible = machine.takeoverPossible(now) && difference == nil
         let detection = Double(configuration.leaseMillis) / 1000
         let takeover =
-            isTakeoverPossible ? detection + Double(log.usedBytes) / Self.replayBytesPerSecond : nil
+            isTakeoverPossible ? detection + Double(log.usedBytes ?? 0) / Self.replayBytesPerSecond : nil
         return GroupStatus(
             name: group.configuration.id.rawValue, owner: machine.record?.owner.rawValue,
             home: group.configuration.home.rawValue, mirror: group.configuration.mirror.rawValue,
-            epoch: machine.record?.epoch.rawValue ?? 0, state: machine.state(now).rawValue,
+            epoch: machine.epochSeen?.rawValue, state: machine.state(now).rawValue,
             takeoverPossible: isTakeoverPossible, reason: reason(of: group, difference, now), log: log,
             ifOwnerDiedNow: GroupStatus.Loss(lostAcknowledgedWrites: lost, estimatedTakeoverSeconds: takeover),
             volumes: group.configuration.volumes.map { GroupStatus.Volume(name: $0.name, sizeBytes: $0.sizeBytes) })

@@ -66,7 +66,8 @@ struct ClusterView {
     var status: ClusterStatus {
         let configured = configuration.groups.map { group in
             GroupStatus(
-                name: group.id.rawValue, owner: nil, home: group.home.rawValue, mirror: group.mirror.rawValue, epoch: 0,
+                name: group.id.rawValue, owner: nil, home: group.home.rawValue, mirror: group.mirror.rawValue,
+                epoch: nil,
                 state: "unknown", takeoverPossible: false, reason: whyUnknown(group),
                 log: GroupStatus.Log(capacityBytes: group.logBytes),
                 ifOwnerDiedNow: GroupStatus.Loss(lostAcknowledgedWrites: nil, estimatedTakeoverSeconds: nil),
@@ -104,18 +105,18 @@ struct ClusterView {
         let told = answers.flatMap { answer in
             answer.groups.filter { $0.status.name == group.id.rawValue }.map { (answer.name, $0) }
         }
-        let record = told.map(\.1.status).max { $0.epoch < $1.epoch }
+        let epoch = told.compactMap(\.1.status.epoch).max().map(String.init) ?? "unknown"
         let others = configuration.nodes.filter { group.includes($0.id) && $0.id != node.id }.map(\.id.rawValue)
         guard let (name, owner) = told.first(where: { $0.1.isOwner }), name != node.id.rawValue else {
             let silent = others.filter { other in !told.contains { $0.0 == other } }
             let who = silent.isEmpty ? others : silent
             return
-                "\(group.id), epoch \(record.map { String($0.epoch) } ?? "unknown"): acknowledged writes that only "
+                "\(group.id), epoch \(epoch): acknowledged writes that only "
                 + "\(who.joined(separator: " or ")) holds will be lost; how many is unknown"
         }
         let count = owner.status.ifOwnerDiedNow.lostAcknowledgedWrites.map(String.init) ?? "an unknown number of"
         return
-            "\(group.id), epoch \(owner.status.epoch): \(count) acknowledged writes are in \(name)'s log only and will be lost"
+            "\(group.id), epoch \(epoch): \(count) acknowledged writes are in \(name)'s log only and will be lost"
     }
 
     func blockedNode(of group: ClusterConfiguration.Group) throws -> ClusterConfiguration.Node {
@@ -214,8 +215,9 @@ enum StatusTable {
             [["GROUP", "STATE", "OWNER", "EPOCH", "LOG USED", "IF THE OWNER DIED NOW"]]
                 + status.groups.map { group in
                     [
-                        group.name, group.state, group.owner ?? "-", String(group.epoch),
-                        "\(Size.format(group.log.usedBytes)) of \(Size.format(group.log.capacityBytes))", fate(group),
+                        group.name, group.state, group.owner ?? "-", group.epoch.map(String.init) ?? "-",
+                        "\(group.log.usedBytes.map(Size.format) ?? "unknown") of \(Size.format(group.log.capacityBytes))",
+                        fate(group),
                     ]
                 })
         let full = status.nodes.compactMap { node in node.clients.flatMap { fullness(node.name, $0) } }

@@ -125,6 +125,42 @@ struct MessageTests {
         #expect(after.groups[0].owner == "beta")
     }
 
+    @Test("O23: an unknown number is null, and 0 beside its name to a tool that knows none")
+    func unknownNumbers() throws {
+        var answer = nodeStatus("beta", owns: false)
+        answer.groups[0].status.epoch = nil
+        answer.groups[0].status.log.tailLSN = nil
+        let line = try AdminCodec.line(AdminResponse.status(answer))
+        #expect(try AdminCodec.decode(AdminResponse.self, from: line) == .status(answer))
+        // What such a tool decodes.
+        struct Told: Decodable { var isOwner: Bool; var status: Numbers }
+        struct Numbers: Decodable { var epoch: UInt64; var log: Log }
+        struct Log: Decodable { var headLSN, tailLSN, durableLSN, mirroredLSN, acknowledgedLSN, usedBytes: UInt64 }
+        let told = try AdminCodec.decode(Told.self, from: try AdminCodec.line(answer.groups[0]))
+        #expect(told.status.epoch == 0 && told.status.log.tailLSN == 0 && told.status.log.headLSN == 64)
+        // What people and scripts get.
+        let text = try AdminCodec.pretty(answer.groups[0].status)
+        let object = try #require(try JSONSerialization.jsonObject(with: Data(text.utf8)) as? [String: Any])
+        let log = try #require(object["log"] as? [String: Any])
+        #expect(object["epoch"] is NSNull && log["tailLSN"] is NSNull && log["usedBytes"] is NSNull)
+        #expect(log["headLSN"] as? UInt64 == 64)
+    }
+
+    @Test("O23: what only an operator can mend comes first, whichever node it keeps")
+    func blockedNode() {
+        var alpha = nodeStatus("alpha", owns: false, epoch: 3)
+        alpha.groups[0].status.state = "unavailable"
+        alpha.groups[0].status.reason = "this node's log is corrupt"
+        var beta = nodeStatus("beta", owns: true, epoch: 4)
+        beta.groups[0].status.state = "replaying"
+        beta.groups[0].status.reason = "taking over in epoch 4"
+        let merged = ClusterStatus.merge(
+            cluster: "demo", nodes: ["alpha", "beta"], configured: [groupStatus("g0")], answers: [beta, alpha])
+        #expect(merged.groups[0].state == "replaying")
+        #expect(
+            merged.groups[0].reason == "alpha: this node's log is corrupt; beta: taking over in epoch 4")
+    }
+
     // MARK: Following
 
     private func events(_ range: ClosedRange<UInt64>, of process: String) -> [NodeEvent] {

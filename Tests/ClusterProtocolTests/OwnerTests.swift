@@ -192,6 +192,30 @@ struct OwnerTests {
         #expect(rig.take(.attachRefused(.staleEpoch, "newer")).contains(.readRecord))
     }
 
+    @Test("O23: a mirror that answers and refuses is not called silent", arguments: [true, false])
+    func refusalsOwnWords(degrades: Bool) {
+        let rig = Rig.mirrored(degrades: degrades)
+        rig.take(.railDown)
+        #expect(rig.machine.reason(rig.now)?.contains("silent") == true)
+        rig.take(.tick)
+        rig.take(.railUp)
+        rig.take(.attachRefused(.notReady, "its pool is full"))
+        let reason = rig.machine.reason(rig.now) ?? ""
+        #expect(reason.contains("its pool is full") && !reason.contains("silent"), "\(reason)")
+    }
+
+    @Test("O23: a standby says who takes over, and where its own log is no copy")
+    func standbyReasons() {
+        let claimed = Rig(Rig.alpha)
+        let log = LocalLog(logUUID: Rig.logUUID, incarnation: Incarnation(5))
+        claimed.start(local: log, Rig.record(owner: Rig.beta, phase: .claimed, holders: [Rig.beta]))
+        #expect(!claimed.machine.takeoverPossible(claimed.now))
+        #expect(claimed.machine.reason(claimed.now)?.contains("beta takes over in epoch") == true)
+        let stale = Rig.standby(Rig.record(holders: [Rig.alpha]))
+        #expect(!stale.machine.takeoverPossible(stale.now))
+        #expect(stale.machine.reason(stale.now)?.contains("out of sync") == true)
+    }
+
     // MARK: A mirror that completes nothing
 
     /// Alive on its rail, while its oldest request waits.

@@ -297,6 +297,14 @@ final class Oracle {
             "S13: \(process.name) would acknowledge with one copy while \(record.holders) are in sync by the record")
     }
 
+    /// An operator is never told that no takeover is possible without being told why.
+    func checkReason(of process: SimProcess) {
+        guard violation == nil, !process.machine.takeoverPossible(process.clock) else { return }
+        expect(
+            process.machine.reason(process.clock) != nil,
+            "\(process.name), \(process.machine.state(process.clock)), knows no reason why no takeover is possible")
+    }
+
     /// Nobody takes the group from an owner that has given its signs of life in time for a while (S16).
     private func expectSuspect(_ old: GroupRecord, _ process: SimProcess) {
         guard let owner = old.ownerProcess, owner.node != process.node.name, world.process(owner)?.isDead == false,

@@ -132,6 +132,7 @@ final class SimProcess {
             machine.handle(events.removeFirst(), now: clock, into: &directives)
             for directive in directives { carryOut(directive) }
             world.oracle.checkRule(of: self)
+            world.oracle.checkReason(of: self)
         }
         isHandling = false
     }
