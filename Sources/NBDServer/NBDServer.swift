@@ -76,6 +76,8 @@ public final class NBDServer {
             .childChannelOption(
                 .recvAllocator, value: AdaptiveRecvByteBufferAllocator(minimum: 4096, initial: 65536, maximum: 1 << 20)
             )
+            // One such buffer a turn of the loop: then the other connections have theirs (S28).
+            .childChannelOption(.maxMessagesPerRead, value: 1)
             .childChannelOption(
                 .writeBufferWaterMark,
                 value: ChannelOptions.Types.WriteBufferWaterMark(low: unsentLimit / 2, high: unsentLimit)

@@ -107,7 +107,7 @@ final class GroupSession: VolumeSession {
         }
         switch log.checkOverlay(volume, range) {
         case .sound: return true
-        case .unfinished: log.eventLoop.assumeIsolated().execute(again)
+        case .unfinished: log.eventLoop.assumeIsolated().executeNextTurn(again)
         case .damaged(let damaged):
             log.heal(damaged) { [weak self] outcome in
                 guard let self, !self.isClosed, !self.log.isRevoked else { return }

@@ -302,9 +302,19 @@ final class OwnerLog {
 
     private func issueWaiting() {
         reclaim()
-        var turnBytes = WaitingRequest.dataPieceBytes
+        var turnBytes = WaitingRequest.turnBytes
         while isServing, authority.isValid(), requests.issueNext(with: self, &turnBytes) {}
-        if turnBytes == 0 { schedulePump() }
+        if turnBytes == 0 { pumpNextTurn() }
+    }
+
+    /// Requests are left that this turn of the loop did not bear.
+    private func pumpNextTurn() {
+        guard !isPumpScheduled, !isRevoked else { return }
+        isPumpScheduled = true
+        eventLoop.assumeIsolated().executeNextTurn {
+            self.isPumpScheduled = false
+            self.pump()
+        }
     }
 
     /// Appends as much of `request` as there is room for and this turn of the loop bears; answers whether all of it is issued.

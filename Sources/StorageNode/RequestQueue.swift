@@ -19,13 +19,13 @@ struct WaitingRequest {
     var isData: Bool { if case .data = kind { true } else { false } }
     var payloadBytes: Int { if case .data(let buffer) = kind { buffer.readableBytes } else { 0 } }
 
-    /// A larger request is several writes (S7). Copying this much takes a millisecond or two of the loop, which other groups and
-    /// connections wait for (S28).
-    static let dataPieceBytes: UInt64 = 4 << 20
+    /// A larger request is several writes (S7). Storing and shipping this much takes about a millisecond of the loop, which other
+    /// groups and connections wait for (S28); they have their turn before the next.
+    static let turnBytes: UInt64 = 1 << 20
 
     func maximumPieceBytes(of log: WriteLog) -> UInt64 {
         if case .data = kind {
-            min(UInt64(log.maximumWriteBytes), Self.dataPieceBytes)
+            min(UInt64(log.maximumWriteBytes), Self.turnBytes)
         } else {
             UInt64(UInt32.max) / 4096 * 4096
         }
