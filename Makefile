@@ -51,6 +51,7 @@ test-previous: test-packages
 lint: test-packages
 	$(SWIFT) format lint --strict --recursive $(FORMATTED)
 	Tests/lint-imports
+	Tests/lint-rules
 
 format:
 	$(SWIFT) format --in-place --recursive $(FORMATTED)

@@ -1,6 +1,6 @@
 // An archive: the log of one region, as it was when the region was given to another log. A header page of its own, and behind it
 // the region with the layout that it has in a pool, so whoever reads a pool's region reads an archive's. The format is drawn
-// in ARCHITECTURE.md, "The pool file".
+// in docs/FORMATS.md, "The pool file".
 //
 // Invariants:
 //  - an archive exists under its name only when it and its name are durable, and it never changes afterwards;

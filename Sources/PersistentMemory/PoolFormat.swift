@@ -1,4 +1,4 @@
-// The superblock and the region directory in bytes: see ARCHITECTURE.md, "The pool file". Decoding trusts nothing.
+// The superblock and the region directory in bytes: see docs/FORMATS.md, "The pool file". Decoding trusts nothing.
 
 import LogModel
 

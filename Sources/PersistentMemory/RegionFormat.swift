@@ -1,4 +1,4 @@
-// A region's identity and head slots in bytes: see ARCHITECTURE.md, "The pool file".
+// A region's identity and head slots in bytes: see docs/FORMATS.md, "The pool file".
 
 public import LogModel
 

@@ -106,7 +106,7 @@ extension Cluster {
                 let client = try await cluster.connect(to: owner)
                 try await client.write(offset: 0, Stamp.block(0, stamp: 1))
                 cluster.kill(mirror)
-                // Both slots of the region's identity and head (ARCHITECTURE, "The pool file").
+                // Both slots of the region's identity and head (docs/FORMATS.md, "The pool file").
                 let pool = try FileHandle(forWritingTo: URL(fileURLWithPath: "\(cluster.folder)/run/\(mirror).pool"))
                 try pool.seek(toOffset: 16384)
                 try pool.write(contentsOf: Data(count: 8192))

@@ -18,7 +18,7 @@
  *   reading      what lies in [reclaim, published) is, unit by unit, what its writer drained
  *   nothing lost once every producer has returned or stopped, the watermark is found at the tail, or at the start of the
  *                lowest stopped reservation; with ASK some producer was told so (this one does
- *                not hold with STORE_BUFFERS, and nothing relies on it: see ARCHITECTURE.md, "Memory orders")
+ *                not hold with STORE_BUFFERS, and nothing relies on it: see docs/LOG.md, "Memory orders")
  * That every call returns, whatever the others do, is the absence of cycles and of invalid end states: no step of a
  * producer waits. `run-model` checks both.
  *

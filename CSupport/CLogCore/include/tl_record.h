@@ -1,5 +1,5 @@
 // A record: its 64-byte header in bytes, and the rules by which a write becomes a list of records. The format is
-// drawn in ARCHITECTURE.md, "The log".
+// drawn in docs/FORMATS.md, "A record of the log".
 #pragma once
 #include <stdbool.h>
 #include <stddef.h>
