@@ -35,13 +35,14 @@ public struct ClientStatus: Codable, Hashable, Sendable {
     }
 
     private enum CodingKeys: String, CodingKey {
-        case address, export, since, inFlight, parkedBytes, heldBytes, waitsFor
+        case address, name, export, since, inFlight, parkedBytes, heldBytes, waitsFor
     }
 
     /// Every key is always there, `null` if there is nothing.
     public func encode(to encoder: any Encoder) throws {
         var container = encoder.container(keyedBy: CodingKeys.self)
         try container.encode(address, forKey: .address)
+        try container.encode(name, forKey: .name)
         try container.encode(export, forKey: .export)
         try container.encode(since, forKey: .since)
         try container.encode(inFlight, forKey: .inFlight)

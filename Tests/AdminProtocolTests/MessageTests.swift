@@ -40,7 +40,8 @@ struct MessageTests {
                         address: "[::1]:1", export: nil, since: "", inFlight: 0, parkedBytes: 0, heldBytes: 0,
                         waitsFor: nil),
                     ClientStatus(
-                        address: "unix", export: "vol0", since: "s", inFlight: 1, parkedBytes: 2, heldBytes: 3,
+                        address: "unix", name: "vm-7", export: "vol0", since: "s", inFlight: 1, parkedBytes: 2,
+                        heldBytes: 3,
                         waitsFor: "the volume"),
                 ])),
         .done, .refused("no:\nnot \u{1f600}"), .events([]), .status(nodeStatus("alpha", owns: true)),
@@ -62,6 +63,47 @@ struct MessageTests {
         let line = try AdminCodec.line(response)
         #expect(line.firstIndex(of: UInt8(ascii: "\n")) == line.count - 1)
         #expect(try AdminCodec.decode(AdminResponse.self, from: line) == response)
+    }
+
+    /// Optional fields are all set, so that a key that is missing on either side is missed here.
+    @Test("every field crosses the socket under its name")
+    func everyFieldHasAKey() throws {
+        let totals = ClientTotals(
+            connections: 1, connectionLimit: 2, refused: 3, lentBytes: 4, lendableBytes: 5, shareBytes: 6)
+        try expectEveryField(
+            of: ClientStatus(
+                address: "a", name: "n", export: "e", since: "s", inFlight: 1, parkedBytes: 2, heldBytes: 3,
+                waitsFor: "w"))
+        try expectEveryField(of: totals)
+        try expectEveryField(of: NodeClients(name: "n", totals: totals, clients: []))
+        var group = groupStatus("g0")
+        group.reason = "r"
+        group.log.durableLSN = 1
+        group.log.mirroredLSN = 2
+        group.log.usedBytes = 3
+        try expectEveryField(of: group)
+        try expectEveryField(of: group.log)
+        try expectEveryField(of: GroupStatus.Loss(lostAcknowledgedWrites: 1, estimatedTakeoverSeconds: 2))
+        try expectEveryField(of: GroupStatus.Volume(name: "v", sizeBytes: 1))
+        try expectEveryField(of: NodeStatus.Group(isOwner: true, status: group))
+        try expectEveryField(of: NodeStatus(name: "n", persistence: "p", groups: [], clients: totals))
+        try expectEveryField(
+            of: NodeSummary(
+                name: "n", reachable: false, persistence: "p", role: "r", clients: totals, reason: "why"))
+        try expectEveryField(of: ClusterStatus(cluster: "c", groups: [group], nodes: []))
+        try expectEveryField(
+            of: NodeEvent(sequence: 1, time: "t", node: "n", group: "g", kind: "k", message: "m"))
+    }
+
+    private func expectEveryField<Value: Codable & Hashable>(
+        of value: Value, _ place: SourceLocation = #_sourceLocation
+    ) throws {
+        let line = try AdminCodec.line(value)
+        #expect(try AdminCodec.decode(Value.self, from: line) == value, sourceLocation: place)
+        let object = try #require(
+            try JSONSerialization.jsonObject(with: Data(line)) as? [String: Any], sourceLocation: place)
+        let fields = Mirror(reflecting: value).children.compactMap(\.label)
+        #expect(Set(object.keys) == Set(fields), sourceLocation: place)
     }
 
     @Test func whatIsNoRequestIsRefused() throws {  // S21
