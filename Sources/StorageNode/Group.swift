@@ -62,6 +62,10 @@ final class Group {
     private var commands: [CommandID: (_ refusal: String?) -> Void] = [:]
     private var onStopped: (() -> Void)?
     private var isNotingEpoch = false
+    /// Where the head was when a drain was last seen to get on, and when.
+    private var drainProgress: (head: LSN, at: Nanos)?
+    /// A drain that gets no further for so long is answered with what `status` says is the reason.
+    static let drainPatience: Nanos = 5_000_000_000
 
     init(
         node: ServerNode, configuration: ClusterConfiguration.Group, region: Region, threads: GroupThreads,
@@ -383,6 +387,32 @@ final class Group {
         proveMedia()
         if let mirrorRail { send(heartbeat, on: mirrorRail.queuePair) }
         owner?.tick()
+        judgeDrain(BootClock.now)
+    }
+
+    private func judgeDrain(_ now: Nanos) {
+        guard let owner, owner.isDrainAsked else {
+            drainProgress = nil
+            return
+        }
+        let head = owner.destage.head
+        guard let progress = drainProgress, progress.head == head else {
+            drainProgress = (head, now)
+            return
+        }
+        guard now >= progress.at + Self.drainPatience, let reason = drainObstacle(owner, now) else { return }
+        drainProgress = nil
+        let seconds = Self.drainPatience / 1_000_000_000
+        owner.refuseDrains("nothing has reached the medium for \(seconds) s: \(reason); \(node.id) goes on trying")
+    }
+
+    /// What keeps the log from the medium; `nil` if a batch is on its way and takes its time.
+    private func drainObstacle(_ owner: OwnerLog, _ now: Nanos) -> String? {
+        let isUnacknowledged = owner.destage.head >= owner.acknowledgedWriteEnd
+        let isHeldUp =
+            isUnacknowledged || owner.mediumTrouble(now) != nil || owner.destageProblem != nil
+            || !machine.ownershipValid(now)
+        return isHeldUp ? node.reason(of: self, now) ?? owner.destageProblem : nil
     }
 
     /// What failed is attributed once, and again if more fails; the machine hears of it until this process ends.

@@ -116,8 +116,7 @@ extension ServerNode {
             log.mirroredLSN = mirrored
             log.usedBytes = mirrored - head
         }
-        let difference = knownDifference(from: group.peer)
-        let isTakeoverPossible = machine.takeoverPossible(now) && difference == nil
+        let isTakeoverPossible = machine.takeoverPossible(now) && knownDifference(from: group.peer) == nil
         let detection = Double(configuration.leaseMillis) / 1000
         let takeover =
             isTakeoverPossible ? detection + Double(log.usedBytes ?? 0) / Self.replayBytesPerSecond : nil
@@ -125,16 +124,16 @@ extension ServerNode {
             name: group.configuration.id.rawValue, owner: machine.record?.owner.rawValue,
             home: group.configuration.home.rawValue, mirror: group.configuration.mirror.rawValue,
             epoch: machine.epochSeen?.rawValue, state: machine.state(now).rawValue,
-            takeoverPossible: isTakeoverPossible, reason: reason(of: group, difference, now), log: log,
+            takeoverPossible: isTakeoverPossible, reason: reason(of: group, now), log: log,
             ifOwnerDiedNow: GroupStatus.Loss(lostAcknowledgedWrites: lost, estimatedTakeoverSeconds: takeover),
             volumes: group.configuration.volumes.map { GroupStatus.Volume(name: $0.name, sizeBytes: $0.sizeBytes) })
     }
 
     /// The machine's, what the two configurations differ in, and what keeps a mirror from getting the log. An owner's reason may have the
     /// difference already, as its mirror's refusal.
-    private func reason(of group: Group, _ difference: String?, _ now: Nanos) -> String? {
+    func reason(of group: Group, _ now: Nanos) -> String? {
         let machine = group.machine.reason(now)
-        let told = difference.flatMap { machine?.contains($0) == true ? nil : $0 }
+        let told = knownDifference(from: group.peer).flatMap { machine?.contains($0) == true ? nil : $0 }
         let reasons = [told, machine, group.owner?.catchUpProblem].compactMap(\.self)
         return reasons.isEmpty ? nil : reasons.joined(separator: "; ")
     }

@@ -129,9 +129,18 @@ final class OwnerLog {
         mirror = nil
         issued.removeAll()
         requests.revoke()
-        let asked = drains.filter { !$0.stops }
+        refuseDrains("the ownership ended before everything was on the medium")
         drains.removeAll()
-        for drain in asked { drain.done("the ownership ended before everything was on the medium") }
+    }
+
+    /// An operator waits for a drain.
+    var isDrainAsked: Bool { drains.contains { !$0.stops } }
+
+    /// Answers those that an operator waits for. What they asked for goes on.
+    func refuseDrains(_ reason: String) {
+        let asked = drains.filter { !$0.stops }
+        drains.removeAll { !$0.stops }
+        for drain in asked { drain.done(reason) }
     }
 
     /// Destages everything that is in the log now, and calls `done`. New requests wait.
