@@ -43,12 +43,10 @@ struct YAMLValue {
 
     func millis() throws(ConfigurationError) -> UInt64 {
         let text = try text()
-        let scale: (String, UInt64)? = text.hasSuffix("ms") ? ("ms", 1) : text.hasSuffix("s") ? ("s", 1000) : nil
-        let digits = text.dropLast(scale?.0.count ?? 0)
-        guard let scale, !digits.hasPrefix("+"), let count = UInt64(digits), count > 0, count <= 3_600_000 else {
+        guard let millis = TimeSpan.parseMillis(text) else {
             throw error("'\(text)' is not a time: a whole number of ms or s, such as 100ms or 1s")
         }
-        return count * scale.1
+        return millis
     }
 
     func count(in range: ClosedRange<Int>) throws(ConfigurationError) -> Int {
