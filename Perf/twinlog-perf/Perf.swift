@@ -9,6 +9,7 @@ import LogModel
 struct Perf: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "twinlog-perf", abstract: "Measure TwinLog beside its floors, in one run.",
+        discussion: ProgramExit.table(),
         version: TwinLogVersion.current,
         subcommands: [
             AppendCommand.self, MirrorCommand.self, VolumeCommand.self, RecoverCommand.self, TakeoverCommand.self,
@@ -20,7 +21,6 @@ struct Perf: ParsableCommand {
 
 struct PerfError: ProgramError {
     var message: String
-    var exitCode: Int32 { ProgramExit.failed }
     init(_ message: String) { self.message = message }
 }
 

@@ -4,8 +4,19 @@
 internal import Glibc
 
 public struct AdminClientError: Error, Hashable, Sendable, CustomStringConvertible {
+    public enum Kind: Hashable, Sendable {
+        /// Nobody is there, or somebody else is.
+        case unreachable
+        case permissionDenied
+        /// Somebody is there, and has not answered when the time was over.
+        case timeout
+    }
+    public var kind: Kind
     public var message: String
-    public init(message: String) { self.message = message }
+    public init(_ kind: Kind = .unreachable, message: String) {
+        self.kind = kind
+        self.message = message
+    }
     public var description: String { message }
 }
 
@@ -90,7 +101,7 @@ public enum AdminClient {
     ) throws(AdminClientError) {
         while true {
             let left = deadline - now()
-            guard left > 0 else { throw AdminClientError(message: "\(path): no answer in time") }
+            guard left > 0 else { throw AdminClientError(.timeout, message: "\(path): no answer in time") }
             var entry = pollfd(fd: descriptor, events: events, revents: 0)
             let ready = poll(&entry, 1, CInt(clamping: left))
             if ready > 0 { return }
@@ -105,6 +116,8 @@ public enum AdminClient {
     }
 
     private static func failure(_ path: String, _ what: String) -> AdminClientError {
-        AdminClientError(message: "\(path): \(what): \(String(cString: strerror(errno)))")
+        AdminClientError(
+            errno == EACCES || errno == EPERM ? .permissionDenied : .unreachable,
+            message: "\(path): \(what): \(String(cString: strerror(errno)))")
     }
 }

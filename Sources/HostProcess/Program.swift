@@ -5,7 +5,7 @@ internal import CHostSupport
 internal import Dispatch
 internal import Glibc
 
-/// The exit codes that all executables share; twinlog-recover has more of its own.
+/// The exit codes that all executables share; twinlog-recover has its own.
 public enum ProgramExit {
     public static let done: Int32 = 0
     public static let failed: Int32 = 1
@@ -13,12 +13,38 @@ public enum ProgramExit {
     public static let usage: Int32 = 2
     /// Standard output could not be written.
     public static let output: Int32 = 4
+    /// What a shell makes of SIGINT.
+    public static let interrupted: Int32 = 130
+
+    private static let shared: [(code: Int32, meaning: String)] = [
+        (done, "done"), (failed, "refused or failed, with the reason"), (usage, "usage or configuration"),
+        (output, "output could not be written"),
+    ]
+
+    /// The shared ones and `own`, as `--help` shows them.
+    public static func table(with own: [(code: Int32, meaning: String)] = []) -> String {
+        help((shared + own).sorted { $0.code < $1.code })
+    }
+
+    public static func help(_ codes: [(code: Int32, meaning: String)]) -> String {
+        (["Exit codes:"] + codes.map { "  \($0.code)  \($0.meaning)" }).joined(separator: "\n")
+    }
 }
 
 /// An error that ends a program with a sentence and an exit code.
 public protocol ProgramError: Error {
+    /// What failed, where, and why.
     var message: String { get }
+    var code: ErrorCode { get }
+    /// A command that helps.
+    var next: String? { get }
     var exitCode: Int32 { get }
+}
+
+extension ProgramError {
+    public var code: ErrorCode { .failed }
+    public var next: String? { nil }
+    public var exitCode: Int32 { code.exitCode }
 }
 
 public enum ProgramStart {
@@ -38,19 +64,30 @@ public enum ProgramStart {
     }
 }
 
+/// How a program ends.
+private struct Ending {
+    var exitCode: Int32
+    /// On standard error; `nil` if everything is said.
+    var text: String?
+    /// The same for a script.
+    var report: ErrorReport?
+}
+
 extension ParsableCommand {
     /// The whole of a tool's `main`. `arrange` may put the arguments in another order; `otherwise` is the exit code of errors that
-    /// have none of their own.
+    /// have none of their own. `json`: the tool's `--json` is a flag, and among the arguments it asks for errors as JSON too.
     public static func runAsProgram(
-        otherwise: Int32 = ProgramExit.failed, arrange: ([String]) -> [String] = { $0 }
+        otherwise: Int32 = ProgramExit.failed, json: Bool = false, arrange: ([String]) -> [String] = { $0 }
     ) -> Never {
         prepare()
+        let arguments = arrange(Array(CommandLine.arguments.dropFirst()))
         do {
-            var command = try parse(arrange(Array(CommandLine.arguments.dropFirst())))
+            var command = try parse(arguments)
             try command.run()
             try StandardOutput.flush()
         } catch {
-            Glibc.exit(ending(with: error, otherwise: otherwise))
+            let ending = ending(of: error, arguments, otherwise: otherwise)
+            finish(error, ending, asJSON: json && arguments.prefix { $0 != "--" }.contains("--json"))
         }
         Glibc.exit(ProgramExit.done)
     }
@@ -68,45 +105,56 @@ extension ParsableCommand {
 
     private static var programName: String { configuration.commandName ?? "\(Self.self)" }
 
-    /// Says why, where that has not been said, and answers the exit code. What was printed before goes out first.
-    fileprivate static func ending(
-        with error: any Error, otherwise: Int32 = ProgramExit.failed
-    ) -> Int32 {
+    fileprivate static func ending(of error: any Error, _ arguments: [String], otherwise: Int32) -> Ending {
+        switch error {
+        case let error as ExitCode: return Ending(exitCode: error.rawValue)
+        case let error as OutputError: return ending(of: error)
+        case let error as any ProgramError:
+            return Ending(
+                exitCode: error.exitCode, text: "\(programName): \(error.message)", report: ErrorReport(error))
+        default: break
+        }
+        switch exitCode(for: error) {
+        case .success: return Ending(exitCode: ProgramExit.done)
+        case .validationFailure:
+            return Ending(
+                exitCode: ProgramExit.usage, text: fullMessage(for: error),
+                report: ErrorReport(.usage, message(for: error), next: helpCommand(arguments)))
+        default:
+            return Ending(
+                exitCode: otherwise, text: "\(programName): \(error)", report: ErrorReport(.failed, "\(error)"))
+        }
+    }
+
+    private static func ending(of error: OutputError) -> Ending {
+        // As Unix tools do: whoever closed the pipe knows.
+        Ending(exitCode: ProgramExit.output, text: error.isClosedPipe ? nil : "\(programName): \(error)")
+    }
+
+    private static func helpCommand(_ arguments: [String]) -> String {
+        let subcommands = configuration.subcommands.map { $0._commandName }
+        let named = arguments.first { subcommands.contains($0) }
+        return ([programName] + [named].compactMap(\.self) + ["--help"]).joined(separator: " ")
+    }
+
+    /// What was printed before goes out first.
+    fileprivate static func finish(_ error: any Error, _ ending: Ending, asJSON: Bool = false) -> Never {
         do throws(OutputError) {
             if exitCode(for: error) == .success, !(error is ExitCode) {
                 try StandardOutput.line(fullMessage(for: error))
             }
+            if asJSON, let report = ending.report {
+                try StandardOutput.line(report.line)
+            }
             try StandardOutput.flush()
         } catch {
-            return ending(with: error)
+            let broken = Self.ending(of: error)
+            if let text = broken.text { StandardError.line(text) }
+            Glibc.exit(broken.exitCode)
         }
-        return say(error, otherwise)
-    }
-
-    private static func ending(with error: OutputError) -> Int32 {
-        // As Unix tools do: whoever closed the pipe knows.
-        if !error.isClosedPipe { StandardError.line("\(programName): \(error)") }
-        return ProgramExit.output
-    }
-
-    private static func say(_ error: any Error, _ otherwise: Int32) -> Int32 {
-        switch error {
-        case let error as OutputError: return ending(with: error)
-        case let error as ExitCode: return error.rawValue
-        case let error as any ProgramError:
-            StandardError.line("\(programName): \(error.message)")
-            return error.exitCode
-        default: break
-        }
-        switch exitCode(for: error) {
-        case .success: return ProgramExit.done
-        case .validationFailure:
-            StandardError.line(fullMessage(for: error))
-            return ProgramExit.usage
-        default:
-            StandardError.line("\(programName): \(error)")
-            return otherwise
-        }
+        if let text = ending.text, !asJSON || ending.report == nil { StandardError.line(text) }
+        if ending.exitCode == ProgramExit.interrupted { Interruption.end() }
+        Glibc.exit(ending.exitCode)
     }
 }
 
@@ -114,22 +162,22 @@ extension AsyncParsableCommand {
     /// As ``ParsableCommand/runAsProgram(otherwise:arrange:)``. Not from an asynchronous `main`: that has opened descriptors already.
     public static func runAsAsyncProgram() -> Never {
         prepare()
-        Task { Glibc.exit(await outcome()) }
+        Task { await runToEnd(Array(CommandLine.arguments.dropFirst())) }
         dispatchMain()
     }
 
-    private static func outcome() async -> Int32 {
+    private static func runToEnd(_ arguments: [String]) async -> Never {
         do {
-            var command = try parse(Array(CommandLine.arguments.dropFirst()))
+            var command = try parse(arguments)
             if var asynchronous = command as? any AsyncParsableCommand {
                 try await asynchronous.run()
             } else {
                 try command.run()
             }
             try StandardOutput.flush()
-            return ProgramExit.done
         } catch {
-            return ending(with: error)
+            finish(error, ending(of: error, arguments, otherwise: ProgramExit.failed))
         }
+        Glibc.exit(ProgramExit.done)
     }
 }

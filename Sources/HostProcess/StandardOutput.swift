@@ -18,6 +18,9 @@ public enum StandardOutput {
 
     public static let isTerminal = isatty(STDOUT_FILENO) == 1
 
+    /// Of the terminal, which may be made wider or narrower at any time; `nil` if there is none: then no line is cut.
+    public static var columns: Int? { Terminal.columns(of: STDOUT_FILENO) }
+
     /// Printed at the latest with the next ``flush()``; on a terminal at once.
     public static func text(_ text: String) throws(OutputError) {
         let count = pending.withLock { bytes in

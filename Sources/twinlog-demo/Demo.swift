@@ -22,6 +22,7 @@ enum DemoProgram {
 struct Demo: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "twinlog-demo", abstract: "Show a takeover, and that nothing is lost.",
+        discussion: ProgramExit.table(),
         version: TwinLogVersion.current)
 
     @Flag(help: "Only keep a cluster up until interrupted.") var keep = false

@@ -18,8 +18,9 @@ struct Dump: ParsableCommand {
     func run() throws {
         let file = try LogFile.open(options.pool)
         var worst: [ScanEnd] = []
+        let regions = try file.regions(of: selection.group)
         if options.json { try StandardOutput.text("{\"groups\":[") }
-        for (index, region) in try file.regions(of: selection.group).enumerated() {
+        for (index, region) in regions.enumerated() {
             if options.json { try StandardOutput.line(index == 0 ? "" : ",") }
             worst.append(options.json ? try dumpJSON(region) : try dumpText(region))
         }

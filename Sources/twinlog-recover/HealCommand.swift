@@ -23,6 +23,7 @@ struct HealCommand: ParsableCommand {
         String
     @OptionGroup var selection: GroupOption
     @Flag(help: "Say what would be healed, write nothing.") var dryRun = false
+    @OptionGroup var consent: ConsentOption
 
     func run() throws {
         try checkDistinct(options.pool, from)
@@ -34,6 +35,8 @@ struct HealCommand: ParsableCommand {
         // Every refusal comes before the pool is opened for writing.
         for group in groups { report.groups.append(try heal(group, pool, source, dryRun: true)) }
         if !dryRun {
+            // What is written is what both pools call the group's log.
+            try consent.confirm(.onTerminal, report.intents, isQuiet: true)
             pool.close()
             let writable = LogFile(try openPool(options.pool, writing: true))
             guard writable.identity == pool.identity else {
@@ -82,6 +85,9 @@ struct HealCommand: ParsableCommand {
         var groups: [HealedLog]
 
         var text: String { groups.map { $0.text(dryRun: dryRun) }.joined(separator: "\n") }
+
+        /// What will be done.
+        var intents: [String] { groups.map { $0.text(dryRun: true) } + ["\(path) is written, from \(from)"] }
     }
 }
 

@@ -1,11 +1,11 @@
 // A line on a terminal's standard error that says how far the work is; nothing anywhere else.
 
-import Glibc
 import HostProcess
 
 struct ProgressBar {
     private let title: String
-    private let isShown = isatty(STDERR_FILENO) == 1
+    private let isShown = TransientLine.isShown
+    private var line = TransientLine()
     private var lastPercent: UInt64?
     private static let width: UInt64 = 40
 
@@ -18,13 +18,12 @@ struct ProgressBar {
         lastPercent = percent
         let filled = Int(percent * Self.width / 100)
         let bar = String(repeating: "#", count: filled) + String(repeating: ".", count: Int(Self.width) - filled)
-        StandardError.text("\r\(title) [\(bar)] \(percent)%")
+        line.show("\(title) [\(bar)] \(percent)%")
     }
 
     /// Takes the line away again.
     mutating func clear() {
-        guard lastPercent != nil else { return }
-        StandardError.text("\r\u{1B}[K")
+        line.clear()
         lastPercent = nil
     }
 }

@@ -10,17 +10,14 @@ import LogModel
 struct Recover: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "twinlog-recover", abstract: "Look into a pool, and rescue what its logs hold.",
-        discussion: """
-            Pools are opened read-only unless an option says otherwise. Exit codes: 0 clean, 1 a torn tail only, 2 usage, \
-            3 corrupt records, 4 not a pool or unreadable, or output that could not be written, 5 in use, 6 refused or failed for the reason that is told.
-            """,
+        discussion: "Pools are opened read-only unless an option says otherwise.\n\n" + ToolExit.table,
         version: TwinLogVersion.current,
         subcommands: [Inspect.self, Scan.self, Dump.self, ReplayCommand.self, Compare.self, HealCommand.self])
 
-    static func main() { runAsProgram(otherwise: ToolExit.refused.rawValue) }
+    static func main() { runAsProgram(otherwise: ToolExit.refused.rawValue, json: true) }
 }
 
-enum ToolExit: Int32 {
+enum ToolExit: Int32, CaseIterable {
     case clean = 0
     case torn = 1
     case usage = 2
@@ -28,15 +25,42 @@ enum ToolExit: Int32 {
     case unreadable = 4
     case inUse = 5
     case refused = 6
+
+    static var table: String { ProgramExit.help(allCases.map { ($0.rawValue, $0.meaning) }) }
+
+    private var meaning: String {
+        switch self {
+        case .clean: "clean"
+        case .torn: "a torn tail only"
+        case .usage: "usage"
+        case .corrupt: "corrupt records"
+        case .unreadable: "not a pool, or unreadable; or output could not be written"
+        case .inUse: "in use"
+        case .refused: "refused or failed, with the reason"
+        }
+    }
+
+    /// The same to a script, as far as it ends with an error.
+    var errorCode: ErrorCode {
+        switch self {
+        case .clean, .torn: .failed
+        case .usage: .usage
+        case .corrupt: .corrupt
+        case .unreadable: .unreadable
+        case .inUse: .inUse
+        case .refused: .refused
+        }
+    }
 }
 
 /// Why the tool stops: what failed, where, why, and what to do next.
 struct Failure: ProgramError {
-    var code: ToolExit
+    var exit: ToolExit
     var message: String
-    var exitCode: Int32 { code.rawValue }
-    init(_ code: ToolExit, _ message: String) {
-        self.code = code
+    var code: ErrorCode { exit.errorCode }
+    var exitCode: Int32 { exit.rawValue }
+    init(_ exit: ToolExit, _ message: String) {
+        self.exit = exit
         self.message = message
     }
 }
@@ -49,6 +73,17 @@ func printError(_ text: String) {
 struct PoolOptions: ParsableArguments {
     @Argument(help: "The pool's file.") var pool: String
     @Flag(help: "Print JSON.") var json = false
+}
+
+/// What every subcommand takes that writes.
+struct ConsentOption: ParsableArguments {
+    @Flag(help: "Do not ask.") var yes = false
+
+    func confirm(_ rule: Confirmation.Rule, _ consequences: [String], isQuiet: Bool) throws(Unconfirmed) {
+        let confirmation = Confirmation(
+            program: "twinlog-recover", rule, isGiven: yes, isQuiet: isQuiet, refusal: ToolExit.refused.rawValue)
+        try confirmation.ask(consequences)
+    }
 }
 
 struct GroupOption: ParsableArguments {

@@ -7,6 +7,7 @@
 import ArgumentParser
 import ClusterConfiguration
 import Coordination
+import HostProcess
 import LogModel
 import PersistentMemory
 import Recovery
@@ -43,7 +44,7 @@ struct ReplayCommand: ParsableCommand {
     var otherPool: [String] = []
     @Flag(help: "Write what is sound around damage, and list what is not. For a log that no other copy can heal.")
     var salvage = false
-    @Flag(help: "With --salvage: do not ask.") var yes = false
+    @OptionGroup var consent: ConsentOption
     @Flag(help: "Write to a target that is not the volume's medium, by the configuration or by its identity.")
     var forceTarget = false
 
@@ -70,9 +71,11 @@ struct ReplayCommand: ParsableCommand {
         let outcome = try bring(region, onto: media, dryRun: true)
         try standing?.checkIsWhatWasTold(options.pool, end: outcome.replayed.endLSN)
         var report = ReplayReport(file, group, outcome, volumes, standing, dryRun: dryRun, isSalvage: salvage)
-        if salvage && !dryRun {
+        if !dryRun {
             report.warn()
-            try Confirmation(isGiven: yes).ask(report.loss)
+            // A replay can be cut and begun anew, and a medium that is newer is refused where a coordinator knows it. What a salvage
+            // leaves out is lost.
+            try consent.confirm(salvage ? .always : .onTerminal, report.loss, isQuiet: !salvage)
         }
         if !dryRun {
             if markReplayed { (file, region) = try reopenForWriting(file, region) }
@@ -103,7 +106,6 @@ struct ReplayCommand: ParsableCommand {
         if !otherPool.isEmpty, !markReplayed {
             throw Failure(.usage, "--other-pool goes with --mark-replayed")
         }
-        if yes, !salvage { throw Failure(.usage, "--yes goes with --salvage") }
     }
 
     private func checkReplayable(_ region: Region) throws(Failure) {

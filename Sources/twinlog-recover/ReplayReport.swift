@@ -86,8 +86,11 @@ struct ReplayReport {
 
     // MARK: Text
 
-    /// What a salvage will bring and cost, in numbers.
-    var loss: [String] { [summary] + (contents.leftOut.value?.summary ?? []) }
+    /// What will be written, and what a salvage costs, in numbers.
+    var loss: [String] {
+        let targets = contents.volumes.map { "\($0.name)=\($0.path)" }.joined(separator: ", ")
+        return ["\(summary); written to \(targets)"] + (contents.leftOut.value?.summary ?? [])
+    }
 
     /// Each warning once.
     mutating func warn() {

@@ -1,7 +1,6 @@
-// The cluster as its nodes tell it, asked side by side; and how that looks to a person.
+// The cluster as its nodes tell it, asked side by side.
 
 import AdminProtocol
-import ArgumentParser
 import ClusterConfiguration
 import Dispatch
 import Foundation
@@ -22,7 +21,9 @@ struct Answers: Sendable {
     /// Nobody answers: why, node by node.
     var nobody: Failure {
         let reasons = failures.sorted { $0.key < $1.key }.map { "\($0.key): \($0.value)" }
-        return Failure(message: "no node answers\n" + reasons.joined(separator: "\n"))
+        let isDenied = failures.values.contains { $0.kind == .permissionDenied }
+        return Failure(
+            isDenied ? .permissionDenied : .noAnswer, "no node answers\n" + reasons.joined(separator: "\n"))
     }
 }
 
@@ -60,8 +61,8 @@ struct ClusterView {
         }
     }
 
-    /// Throws, with the reasons, if no node answers.
-    func checkAnswered() throws { if answers.isEmpty { throw asked.nobody } }
+    /// Why no node answers; `nil` if one does.
+    var silence: Failure? { answers.isEmpty ? asked.nobody : nil }
 
     var status: ClusterStatus {
         let configured = configuration.groups.map { group in
@@ -85,19 +86,28 @@ struct ClusterView {
         return "nobody could be asked about it: " + reasons.joined(separator: "; ")
     }
 
-    /// The node that says it owns the group.
-    func owner(of group: ClusterConfiguration.Group) throws -> ClusterConfiguration.Node {
-        let name = answers.first { answer in
-            answer.groups.contains { $0.isOwner && $0.status.name == group.id.rawValue }
-        }?.name
-        guard let name, let node = configuration.node(NodeID(name)) else {
-            let told = status.groups.first { $0.name == group.id.rawValue }
-            throw Failure(
-                message:
-                    "no node that answers owns \(group.id): \(told?.state ?? "unavailable")\(told?.reason.map { ", \($0)" } ?? "")"
-            )
+    /// The group as `status` tells it.
+    func told(of group: ClusterConfiguration.Group) -> GroupStatus {
+        guard let told = status.groups.first(where: { $0.name == group.id.rawValue }) else {
+            preconditionFailure("a merged status has every configured group")
         }
-        return node
+        return told
+    }
+
+    /// The node that says it owns the group, of the highest epoch, and what it says.
+    private func ownersAnswer(on group: ClusterConfiguration.Group) -> (node: String, told: GroupStatus)? {
+        let words = answers.flatMap { answer in
+            answer.groups.filter { $0.isOwner && $0.status.name == group.id.rawValue }.map { (answer.name, $0.status) }
+        }
+        return words.max { ($0.1.epoch ?? 0) < ($1.1.epoch ?? 0) }
+    }
+
+    func ownersWord(on group: ClusterConfiguration.Group) -> GroupStatus? { ownersAnswer(on: group)?.told }
+
+    func owner(of group: ClusterConfiguration.Group) throws(Failure) -> ClusterConfiguration.Node {
+        if let name = ownersAnswer(on: group)?.node, let node = configuration.node(NodeID(name)) { return node }
+        if let silence { throw silence }
+        throw Failure(.noOwner, "no node that answers owns \(group.id): \(told(of: group).situation)")
     }
 
     /// What a decision that nobody can take back may cost, in numbers as far as a node that answers knows them.
@@ -119,190 +129,20 @@ struct ClusterView {
             "\(group.id), epoch \(epoch): \(count) acknowledged writes are in \(name)'s log only and will be lost"
     }
 
-    func blockedNode(of group: ClusterConfiguration.Group) throws -> ClusterConfiguration.Node {
+    /// The one that waits for an operator's decision.
+    func blockedNode(of group: ClusterConfiguration.Group) throws(Failure) -> ClusterConfiguration.Node {
         let blocked = answers.filter { answer in
             answer.groups.contains { $0.status.name == group.id.rawValue && $0.status.state == "unavailable" }
         }
         guard let only = blocked.first, let node = configuration.node(NodeID(only.name)) else {
-            throw Failure(message: "no node waits for a decision about \(group.id)")
+            throw silence ?? Failure(.refused, "no node waits for a decision about \(group.id)")
         }
         guard blocked.count == 1 else {
             throw Failure(
-                message:
-                    "\(blocked.map(\.name).joined(separator: " and ")) wait for a decision: say which one is right with --on"
+                .usage,
+                "\(blocked.map(\.name).joined(separator: " and ")) wait for a decision: say which one is right with --on"
             )
         }
         return node
-    }
-}
-
-struct Status: ParsableCommand {
-    static let configuration = CommandConfiguration(abstract: "Show the cluster, as all of its nodes tell it.")
-    @OptionGroup var global: GlobalOptions
-    @Flag(help: "As JSON.") var json = false
-    @Flag(help: "Again and again, until interrupted.") var watch = false
-    @Flag(help: "Who uses the volumes, and what that costs.") var clients = false
-
-    func run() throws {
-        let configuration = try global.load()
-        if clients { return try showClients(of: configuration) }
-        repeat {
-            let view = ClusterView(configuration)
-            let status = view.status
-            if watch && StandardOutput.isTerminal { try StandardOutput.text("\u{1B}[2J\u{1B}[H") }
-            try StandardOutput.line(json ? try AdminCodec.pretty(status) : StatusTable.render(status))
-            if watch {
-                if !json && !StandardOutput.isTerminal { try StandardOutput.line() }
-                try StandardOutput.flush()
-                try StandardOutput.wait(millis: 1000)
-                continue
-            }
-            try view.checkAnswered()
-            if !status.isTakeoverPossibleEverywhere { throw ExitCode(3) }
-        } while watch
-    }
-}
-
-extension Status {
-    func validate() throws {
-        guard !(clients && watch) else { throw ValidationError("--clients and --watch are not possible together") }
-    }
-
-    private func showClients(of configuration: ClusterConfiguration) throws {
-        let asked = askAll(.clients, of: configuration)
-        let nodes = asked.responses.compactMap { response -> NodeClients? in
-            guard case .clients(let clients) = response else { return nil }
-            return clients
-        }.sorted { $0.name < $1.name }
-        guard !nodes.isEmpty else { throw asked.nobody }
-        try StandardOutput.line(json ? try AdminCodec.pretty(["nodes": nodes]) : ClientTable.render(nodes))
-    }
-}
-
-enum ClientTable {
-    static func render(_ nodes: [NodeClients]) -> String {
-        nodes.map(render).joined(separator: "\n\n")
-    }
-
-    private static func render(_ node: NodeClients) -> String {
-        let totals = node.totals
-        let refused = totals.refused > 0 ? ", \(totals.refused) refused since the start" : ""
-        let title =
-            "\(node.name): \(totals.connections) of \(totals.connectionLimit) clients\(refused); "
-            + "\(Size.format(UInt64(totals.lentBytes))) of \(Size.format(UInt64(totals.lendableBytes))) lent"
-        guard !node.clients.isEmpty else { return title }
-        let rows = node.clients.map { client in
-            [
-                client.name.map { "\($0), \(client.address)" } ?? client.address, client.export ?? "-", client.since,
-                String(client.inFlight),
-                Size.format(UInt64(client.parkedBytes)), client.waitsFor ?? "-",
-            ]
-        }
-        return
-            ([title] + StatusTable.table([["CLIENT", "EXPORT", "SINCE", "IN FLIGHT", "PARKED", "WAITS FOR"]] + rows))
-            .joined(separator: "\n")
-    }
-}
-
-enum StatusTable {
-    static func render(_ status: ClusterStatus) -> String {
-        var lines = ["cluster \(status.cluster)", ""]
-        lines += table(
-            [["NODE", "REACHABLE", "MEMORY", "ROLE"]]
-                + status.nodes.map { [$0.name, $0.reachable ? "yes" : "no", $0.persistence, $0.role] })
-        lines.append("")
-        lines += table(
-            [["GROUP", "STATE", "OWNER", "EPOCH", "LOG USED", "IF THE OWNER DIED NOW"]]
-                + status.groups.map { group in
-                    [
-                        group.name, group.state, group.owner ?? "-", group.epoch.map(String.init) ?? "-",
-                        "\(group.log.usedBytes.map(Size.format) ?? "unknown") of \(Size.format(group.log.capacityBytes))",
-                        fate(group),
-                    ]
-                })
-        let full = status.nodes.compactMap { node in node.clients.flatMap { fullness(node.name, $0) } }
-        if !full.isEmpty { lines += [""] + full }
-        let silent = status.nodes.compactMap { node in node.reason.map { "\(node.name): \($0)" } }
-        if !silent.isEmpty { lines += [""] + silent }
-        let reasons = status.groups.compactMap { group in group.reason.map { "\(group.name): \($0)" } }
-        if !reasons.isEmpty { lines += [""] + reasons }
-        return lines.joined(separator: "\n")
-    }
-
-    /// A word where clients find no place.
-    private static func fullness(_ node: String, _ clients: ClientTotals) -> String? {
-        guard clients.connections >= clients.connectionLimit else { return nil }
-        return "\(node): all \(clients.connectionLimit) places for clients are taken, \(clients.refused) were refused"
-    }
-
-    private static func fate(_ group: GroupStatus) -> String {
-        guard group.takeoverPossible, let seconds = group.ifOwnerDiedNow.estimatedTakeoverSeconds else {
-            guard let lost = group.ifOwnerDiedNow.lostAcknowledgedWrites, lost > 0 else { return "no takeover" }
-            return "no takeover, \(lost) acknowledged writes only there"
-        }
-        return String(format: "nothing lost, takeover in %.1f s", seconds)
-    }
-
-    static func table(_ rows: [[String]]) -> [String] {
-        let columns = rows.map(\.count).max() ?? 0
-        let widths = (0..<columns).map { column in rows.map { $0[column].count }.max() ?? 0 }
-        return rows.map { row in
-            zip(row, widths).map { $0.padding(toLength: $1, withPad: " ", startingAt: 0) }
-                .joined(separator: "  ").trimmingCharacters(in: .whitespaces)
-        }
-    }
-}
-
-struct Events: ParsableCommand {
-    static let configuration = CommandConfiguration(abstract: "Show what happened on the nodes.")
-    @OptionGroup var global: GlobalOptions
-    @Flag(help: "Go on with what happens, until interrupted.") var follow = false
-    @Flag(help: "One JSON object a line.") var json = false
-
-    func run() throws {
-        let configuration = try global.load()
-        var cursors: [NodeID: EventCursor] = [:]
-        var asked = Answers()
-        var answered = false
-        repeat {
-            var fresh: [[NodeEvent]] = []
-            for node in configuration.nodes {
-                do throws(AdminClientError) {
-                    fresh.append(try new(of: node, &cursors[node.id, default: EventCursor()]))
-                    answered = true
-                } catch {
-                    asked.failures[node.id] = error
-                }
-            }
-            for event in EventOrder.merge(fresh) { try show(event) }
-            try StandardOutput.flush()
-            if follow { try StandardOutput.wait(millis: 300) }
-        } while follow
-        if !answered { throw asked.nobody }
-    }
-
-    private func new(
-        of node: ClusterConfiguration.Node, _ cursor: inout EventCursor
-    ) throws(AdminClientError) -> [NodeEvent] {
-        var all: [NodeEvent] = []
-        while true {
-            let answer = try AdminClient.ask(
-                .events(after: cursor.after, wait: false), at: node.adminPath, timeoutMillis: statusTimeoutMillis)
-            guard case .events(let events) = answer else {
-                throw AdminClientError(message: "\(node.adminPath): answered something else than events")
-            }
-            let fresh = cursor.take(events)
-            if fresh.isEmpty { return all }
-            all += fresh
-        }
-    }
-
-    private func show(_ event: NodeEvent) throws {
-        if json {
-            try StandardOutput.line(String(decoding: try AdminCodec.line(event).dropLast(), as: UTF8.self))
-        } else {
-            try StandardOutput.line(
-                "\(event.time)  \(event.node)  \(event.group ?? "-")  \(event.kind): \(event.message)")
-        }
     }
 }

@@ -13,6 +13,7 @@ import NodeLog
 struct Twinlogd: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "twinlogd", abstract: "Run one node of a TwinLog cluster in the foreground.",
+        discussion: ProgramExit.table(),
         version: TwinLogVersion.current)
 
     @Option(help: "The cluster's configuration file.")

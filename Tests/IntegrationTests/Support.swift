@@ -73,7 +73,7 @@ extension LocalCluster {
     /// The node grows and writes no file beyond `byte` any more; its logs are mapped.
     func keep(_ node: String, fromTheMediumBeyond byte: Int) throws {
         let process = try #require(processID(of: node))
-        try succeed("prlimit", "--pid", "\(process)", "--fsize=\(byte)")
+        try succeed("prlimit", "--pid", "\(process)", "--fsize=\(byte):")
     }
 
     /// SIGSTOP, and waits until the kernel says that the process is stopped.
