@@ -20,7 +20,7 @@ INTEGRATION := --filter IntegrationTests --no-parallel
 SANITIZED := PersistentMemoryTests|WriteLogTests|RemoteMemoryTCPTests|NBDTests|StorageMediumTests
 SANITIZED_COMPUTING := CrashTests|RecoveryTests
 
-.PHONY: all build release test test-previous lint format test-tsan test-asan test-core arm64 test-pmem model sim crash-states mutate holes fuzz demo demo-as-user run perf instructions clean build-packages test-packages
+.PHONY: all build release test test-previous lint format test-tsan test-asan test-core arm64 test-pmem model sim crash-states mutate holes fuzz demo demo-as-user run man perf instructions clean build-packages test-packages
 
 all: build
 
@@ -161,6 +161,14 @@ demo-as-user: test-packages
 
 run: release
 	.build/release/twinlog-demo --keep
+
+# Manual pages and shell completions, in .build/share as in /usr/share: CONFIGURATION=release make man
+CONFIGURATION ?= debug
+MANUAL := .build/manual
+man: build-packages
+	$(SWIFT) build -c $(CONFIGURATION) $(FLAGS)
+	$(SWIFT) build --package-path .build/checkouts/swift-argument-parser --scratch-path $(MANUAL) --product generate-manual
+	packaging/make-share "$$($(SWIFT) build -c $(CONFIGURATION) --show-bin-path)" $(MANUAL)/debug/generate-manual .build/share
 
 clean:
 	rm -rf .build .build-previous .build-tsan .build-asan .build-sim .build-model .build-ccore .build-pmem .build-fuzz .build-crash .build-mutate

@@ -10,7 +10,7 @@ import LogModel
 struct Recover: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "twinlog-recover", abstract: "Look into a pool, and rescue what its logs hold.",
-        discussion: "Pools are opened read-only unless an option says otherwise.\n\n" + ToolExit.table,
+        discussion: "Pools are opened read-only unless an option says otherwise.\n" + ToolExit.table,
         version: TwinLogVersion.current,
         subcommands: [Inspect.self, Scan.self, Dump.self, ReplayCommand.self, Compare.self, HealCommand.self])
 

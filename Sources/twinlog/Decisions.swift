@@ -14,7 +14,7 @@ struct ForgetCoordinator: ParsableCommand {
     @OptionGroup var global: GlobalOptions
     @OptionGroup var answer: AnswerOptions
     @OptionGroup var decision: DecisionOptions
-    @Argument var group: String
+    @Argument(help: "The group.") var group: String
     @Option(help: "The node whose pool is right; needed if more than one waits for the decision.") var on: String?
 
     func run() throws {

@@ -10,7 +10,7 @@ struct Handover: ParsableCommand {
     static let configuration = CommandConfiguration(abstract: "Move a group to another node, with nothing lost.")
     @OptionGroup var global: GlobalOptions
     @OptionGroup var answer: AnswerOptions
-    @Argument var group: String
+    @Argument(help: "The group.") var group: String
     @Option(help: "The node that gets it.") var to: String
 
     func run() throws {
@@ -30,7 +30,7 @@ struct Takeover: ParsableCommand {
     @OptionGroup var global: GlobalOptions
     @OptionGroup var answer: AnswerOptions
     @OptionGroup var decision: DecisionOptions
-    @Argument var group: String
+    @Argument(help: "The group.") var group: String
     @Option(help: "The node that takes it.") var on: String
     @Flag(help: "Even if its log is out of sync: acknowledged writes may be lost.") var force = false
 
@@ -69,7 +69,7 @@ struct Drain: ParsableCommand {
             """)
     @OptionGroup var global: GlobalOptions
     @OptionGroup var answer: AnswerOptions
-    @Argument var group: String
+    @Argument(help: "The group.") var group: String
 
     func run() throws {
         let configuration = try global.load()

@@ -19,7 +19,7 @@ struct Wait: ParsableCommand {
 
     @OptionGroup var global: GlobalOptions
     @OptionGroup var answer: AnswerOptions
-    @Argument var group: String
+    @Argument(help: "The group.") var group: String
     @Option(
         name: .customLong("for"),
         help: ArgumentHelp("What to wait for.", valueName: "mirrored|owner=NODE|drained"))
