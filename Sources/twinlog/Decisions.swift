@@ -64,7 +64,8 @@ struct ConfirmDead: ParsableCommand {
                 + "sure that the machine is off, or that its processes have ended",
             "the record of \(names) keeps that \(by) said so at \(at)",
         ]
-        var report = Report(node: node, by: by, at: at, isDryRun: decision.dryRun)
+        var report = Report(
+            node: node, by: by, at: at, isDryRun: decision.dryRun, consequences: consequences)
         guard !decision.dryRun else {
             return try answer.show(report, consequences.joined(separator: "\n"))
         }
@@ -109,9 +110,10 @@ struct ConfirmDead: ParsableCommand {
         var recorded: [String] = []
         var refused: [Refusal] = []
         var isDryRun: Bool
+        var consequences: [String]
 
         private enum CodingKeys: String, CodingKey {
-            case node, by, at, recorded, refused
+            case node, by, at, recorded, refused, consequences
             case isDryRun = "dryRun"
         }
 

@@ -32,6 +32,7 @@ struct Wait: ParsableCommand {
         if case .owner(let name) = condition { _ = try configuration.checked(node: name, of: target) }
         let began = ContinuousClock.now
         let deadline = began + .milliseconds(timeout.millis)
+        Interruption.watch()
         var mark = DrainMark()
         var line = TransientLine()
         while true {
@@ -42,6 +43,10 @@ struct Wait: ParsableCommand {
             guard !holds, now < deadline else {
                 line.clear()
                 return try finish(told, holds: holds, after: now - began)
+            }
+            guard !Interruption.hasCome else {
+                line.clear()
+                throw Failure(.interrupted, "left before \(condition.outcome(of: group))")
             }
             line.show("waiting until \(condition.outcome(of: group)): \(told.situation)")
             Thread.sleep(forTimeInterval: min(.milliseconds(Self.pauseMillis), deadline - now) / .seconds(1))

@@ -134,6 +134,47 @@ extension Cluster {
             }
         }
 
+        @Test("O16: a drain of what no mirror acknowledges answers with the reason that status has")
+        func drainOfAStalledGroup() async throws {
+            var options = LocalClusterOptions()
+            options.onMirrorLoss = "stall"
+            try await withCluster(options) { cluster in
+                let (owner, mirror) = try cluster.roles()
+                cluster.kill(mirror)
+                try await cluster.wait("stalled") { cluster.group(at: owner)?.status.state == "stalled" }
+                let client = try await cluster.connect(to: owner)
+                let write = client.submit(
+                    .write(offset: 0, payload: ByteBuffer(repeating: 7, count: 4096), fua: false))
+                try await cluster.wait("a write that waits") {
+                    guard let log = cluster.group(at: owner)?.status.log else { return false }
+                    return log.tailLSN != log.acknowledgedLSN
+                }
+                let refused = try ask(cluster, "drain", "g0")
+                let reason = try #require(cluster.group(at: owner)?.status.reason)
+                #expect(refused.code == 1 && refused.errors.contains(reason), "\(refused), status: \(reason)")
+                try cluster.start(mirror)
+                _ = try await write.get()
+                #expect(try ask(cluster, "drain", "g0").code == 0)
+                await client.disconnect()
+            }
+        }
+
+        @Test("O18: a handover that the medium holds up says so as long as it lasts, and is done")
+        func handoverFromAFailingMedium() async throws {
+            try await withCluster { cluster in
+                let (owner, mirror) = try cluster.roles()
+                try await cluster.failMedium(owner)
+                let moved = try ask(cluster, "handover", "g0", "--to", mirror)
+                #expect(moved.code == 0, "\(moved)")
+                #expect(moved.errors.contains("waiting for \(owner), 1 s: g0 is handing-over: "), "\(moved)")
+                #expect(moved.errors.contains("File too large"), "\(moved)")
+                #expect(try ask(cluster, "drain", "g0").code == 0)
+                let medium = try FileHandle(forReadingFrom: URL(fileURLWithPath: cluster.mediumPath()))
+                try medium.seek(toOffset: 9 << 20)
+                #expect(try medium.read(upToCount: 4096) == Data(repeating: 7, count: 4096))
+            }
+        }
+
         @Test("a command that waits is left with Ctrl-C, as a shell expects, and says that the node goes on")
         func interrupted() async throws {
             try await withCluster { cluster in
