@@ -38,12 +38,15 @@ public protocol ProgramError: Error {
     var code: ErrorCode { get }
     /// A command that helps.
     var next: String? { get }
+    /// The JSON document that was printed has it.
+    var isInAnswer: Bool { get }
     var exitCode: Int32 { get }
 }
 
 extension ProgramError {
     public var code: ErrorCode { .failed }
     public var next: String? { nil }
+    public var isInAnswer: Bool { false }
     public var exitCode: Int32 { code.exitCode }
 }
 
@@ -67,9 +70,9 @@ public enum ProgramStart {
 /// How a program ends.
 private struct Ending {
     var exitCode: Int32
-    /// On standard error; `nil` if everything is said.
+    /// For people, on standard error; `nil` if everything is said.
     var text: String?
-    /// The same for a script.
+    /// The same for scripts, on standard output; `nil` if it is in what was printed.
     var report: ErrorReport?
 }
 
@@ -111,7 +114,8 @@ extension ParsableCommand {
         case let error as OutputError: return ending(of: error)
         case let error as any ProgramError:
             return Ending(
-                exitCode: error.exitCode, text: "\(programName): \(error.message)", report: ErrorReport(error))
+                exitCode: error.exitCode, text: "\(programName): \(error.message)",
+                report: error.isInAnswer ? nil : ErrorReport(error))
         default: break
         }
         switch exitCode(for: error) {
@@ -152,7 +156,7 @@ extension ParsableCommand {
             if let text = broken.text { StandardError.line(text) }
             Glibc.exit(broken.exitCode)
         }
-        if let text = ending.text, !asJSON || ending.report == nil { StandardError.line(text) }
+        if let text = ending.text { StandardError.line(text) }
         if ending.exitCode == ProgramExit.interrupted { Interruption.end() }
         Glibc.exit(ending.exitCode)
     }

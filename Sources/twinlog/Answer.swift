@@ -16,7 +16,10 @@ struct AnswerOptions: ParsableArguments {
         }
         let error = failure.map { ErrorReport($0) }
         try StandardOutput.line(try AdminCodec.pretty(Document(body: document, error: error)))
-        if let failure { throw ExitCode(failure.exitCode) }
+        if var failure {
+            failure.isInAnswer = true
+            throw failure
+        }
     }
 }
 

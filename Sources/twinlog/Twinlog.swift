@@ -39,6 +39,7 @@ struct Failure: ProgramError {
     var code: ErrorCode
     var message: String
     var next: String?
+    var isInAnswer = false
 
     init(_ code: ErrorCode, _ message: String, next: String? = nil) {
         self.code = code
