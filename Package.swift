@@ -105,12 +105,20 @@ let package = Package(
         library("NBDClient", ["NBDProtocol"] + nio),
 
         library("Recovery", ["LogModel", "PersistentMemory", "WriteLog", "StorageMedium", "Coordination"]),
-        library("AdminProtocol", ["CHostSupport"] + nio),
+        library("AdminProtocol", ["LogModel", "CHostSupport"] + nio),
+        // What a node needs of its machine
+        library(
+            "NodeNeeds",
+            [
+                "LogModel", "PersistentMemory", "StorageMedium", "Coordination", "ClusterConfiguration",
+                "AdminProtocol",
+            ]),
         library(
             "StorageNode",
             [
                 "LogModel", "PersistentMemory", "WriteLog", "StorageMedium", "RemoteMemory", "RemoteMemoryTCP",
-                "CLogCore", "Coordination", "ClusterProtocol", "ClusterConfiguration", "Recovery", "AdminProtocol", log,
+                "CLogCore", "CHostSupport", "Coordination", "ClusterProtocol", "ClusterConfiguration", "Recovery",
+                "AdminProtocol", "NodeNeeds", log,
             ] + nio),
         library(
             "TwinLog",
@@ -126,12 +134,14 @@ let package = Package(
             "twinlogd",
             [
                 "LogModel", "HostProcess", "NodeLog", "ClusterConfiguration", "StorageNode", "NBDServer",
-                "AdminProtocol",
-                arguments, log,
-            ]
-                + nio),
+                "AdminProtocol", "NodeNeeds", arguments, log,
+            ] + nio),
         executable(
-            "twinlog", ["LogModel", "HostProcess", "Coordination", "ClusterConfiguration", "AdminProtocol", arguments]),
+            "twinlog",
+            [
+                "LogModel", "HostProcess", "Coordination", "ClusterConfiguration", "AdminProtocol", "NodeNeeds",
+                arguments,
+            ]),
         executable(
             "twinlog-recover",
             [
@@ -177,6 +187,12 @@ let package = Package(
                 .product(name: "NIOEmbedded", package: "swift-nio"),
             ] + nio),
         tests("AdminProtocolTests", ["AdminProtocol"] + nio),
+        tests(
+            "NodeNeedsTests",
+            [
+                "LogModel", "ClusterConfiguration", "PersistentMemory", "Coordination", "NodeNeeds", "RecordSupport",
+                "ClusterHarness",
+            ]),
         tests("ClusterProtocolTests", ["LogModel", "Coordination", "ClusterProtocol", "RecordSupport"]),
         tests("SimulationTests", ["LogModel", "Coordination", "ClusterProtocol"], exclude: ["README.md"]),
         tests(

@@ -104,7 +104,25 @@ static int remove_stale(const struct sockaddr_un *address) {
     return result(unlink(address->sun_path));
 }
 
-int tl_host_listen_private(const char *path, int backlog, struct tl_socket_file *made) {
+int tl_host_set_access(int fd, uint32_t mode, uint32_t group) {
+    // The mode last: a change of the group takes the set-group-ID bit away.
+    if (group != UINT32_MAX && fchown(fd, (uid_t)-1, (gid_t)group) < 0) return -errno;
+    return result(fchmod(fd, (mode_t)mode));
+}
+
+/// Nobody can connect before `listen`.
+static int bind_unix(int fd, const struct sockaddr_un *address, uint32_t mode, uint32_t group, struct stat *about) {
+    if (bind(fd, (const struct sockaddr *)address, sizeof *address) < 0) return -errno;
+    const char *path = address->sun_path;
+    if ((group == UINT32_MAX || lchown(path, (uid_t)-1, (gid_t)group) == 0) && chmod(path, (mode_t)mode) == 0
+        && lstat(path, about) == 0)
+        return 0;
+    int error = -errno;
+    unlink(path);
+    return error;
+}
+
+int tl_host_listen_unix(const char *path, int backlog, uint32_t mode, uint32_t group, struct tl_socket_file *made) {
     struct sockaddr_un address = {.sun_family = AF_UNIX};
     if (strlen(path) >= sizeof address.sun_path) return -ENAMETOOLONG;
     strcpy(address.sun_path, path);
@@ -113,11 +131,11 @@ int tl_host_listen_private(const char *path, int backlog, struct tl_socket_file 
     int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     if (fd < 0) return -errno;
     struct stat about;
-    if (bind(fd, (struct sockaddr *)&address, sizeof address) < 0 || chmod(path, 0600) < 0 || lstat(path, &about) < 0
-        || listen(fd, backlog) < 0) {
-        int error = -errno;
+    int bound = bind_unix(fd, &address, mode, group, &about);
+    if (bound >= 0 && listen(fd, backlog) < 0) bound = -errno;
+    if (bound < 0) {
         close(fd);
-        return error;
+        return bound;
     }
     *made = (struct tl_socket_file){.device = about.st_dev, .inode = about.st_ino};
     return fd;

@@ -30,6 +30,23 @@ uint64_t tl_process_file_size_limit(void) {
     return limit.rlim_cur;
 }
 
+static uint64_t descriptor_limit(bool hard) {
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_NOFILE, &limit) < 0) return UINT64_MAX;
+    rlim_t value = hard ? limit.rlim_max : limit.rlim_cur;
+    return value == RLIM_INFINITY ? UINT64_MAX : value;
+}
+
+uint64_t tl_process_most_descriptors(void) { return descriptor_limit(true); }
+uint64_t tl_process_descriptors(void) { return descriptor_limit(false); }
+
+int tl_process_raise_descriptors(void) {
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_NOFILE, &limit) < 0) return -errno;
+    limit.rlim_cur = limit.rlim_max;
+    return setrlimit(RLIMIT_NOFILE, &limit) < 0 ? -errno : 0;
+}
+
 // MARK: Text, in a handler
 
 typedef struct {

@@ -1,9 +1,10 @@
 // The node's side of the admin socket. Bound to one event loop. A client that sends nonsense, too much or nothing loses
-// its connection and nothing else (S21). The socket is created 0600 (S22).
+// its connection and nothing else (S21). The socket has its mode before it listens; 0600 unless the configuration says otherwise (S22).
 
 internal import CHostSupport
 internal import Foundation
 internal import Glibc
+public import LogModel
 public import NIOCore
 internal import NIOPosix
 
@@ -19,13 +20,17 @@ public final class AdminServer {
 
     private let eventLoop: any EventLoop
     private let path: String
+    private let access: FileAccess
     fileprivate let handler: Handler
     private var listener: (any Channel)?
     private var socketFile = tl_socket_file()
     private var connections = 0
 
-    public init(path: String, eventLoop: any EventLoop, handler: @escaping Handler) {
+    public init(
+        path: String, access: FileAccess = .ownerOnly, eventLoop: any EventLoop, handler: @escaping Handler
+    ) {
         self.path = path
+        self.access = access
         self.eventLoop = eventLoop
         self.handler = handler
     }
@@ -34,7 +39,7 @@ public final class AdminServer {
     public func start() -> EventLoopFuture<Void> {
         eventLoop.preconditionInEventLoop()
         let bound = NIOLoopBound(self, eventLoop: eventLoop)
-        let socket = tl_host_listen_private(path, Self.backlog, &socketFile)
+        let socket = tl_host_listen_unix(path, Self.backlog, access.mode, access.group ?? .max, &socketFile)
         guard socket >= 0 else {
             return eventLoop.makeFailedFuture(IOError(errnoCode: -socket, reason: "\(path): cannot be listened on"))
         }

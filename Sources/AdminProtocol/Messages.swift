@@ -17,6 +17,8 @@ public enum AdminRequest: Codable, Hashable, Sendable {
 
     /// One of swift-log's, until the process ends or reads its configuration again.
     case logLevel(String)
+    /// What must be equal in the configurations of all nodes, as the node has read it.
+    case configuration
 
     public static let maximumBytes = 64 << 10
 }
@@ -25,10 +27,22 @@ public enum AdminResponse: Codable, Hashable, Sendable {
     case status(NodeStatus)
     case clients(NodeClients)
     case events([NodeEvent])
+    case configuration([ConfigurationKey])
     case done
     case refused(String)
 
     public static let maximumBytes = 4 << 20
+}
+
+/// A key of a node's configuration, with its value as canonical text.
+public struct ConfigurationKey: Codable, Hashable, Sendable {
+    public var key: String
+    public var value: String
+
+    public init(key: String, value: String) {
+        self.key = key
+        self.value = value
+    }
 }
 
 /// Something that happened on a node.

@@ -9,6 +9,7 @@ public struct ClusterConfiguration: Sendable {
     public var baseDirectory: String
     /// The file coordinator's directory.
     public var coordinatorPath: String
+    public var coordinatorAccess = FileAccess.ownerOnly
     public var heartbeatIntervalMillis: UInt64
     public var heartbeatTimeoutMillis: UInt64
     public var leaseMillis: UInt64
@@ -22,6 +23,8 @@ public struct ClusterConfiguration: Sendable {
     public var nodes: [Node]
     /// In order of name.
     public var groups: [Group]
+    /// Where the keys stand in the file, for what is wrong with the machine and not with the file.
+    public var source = ConfigurationSource()
 
     /// What clients may cost a node.
     public struct Limits: Sendable {
@@ -36,7 +39,10 @@ public struct ClusterConfiguration: Sendable {
         public var mirror: [String]
         /// HOST:PORT or unix:/path.
         public var nbd: String
+        /// Of its Unix socket.
+        public var nbdAccess = FileAccess.ownerOnly
         public var adminPath: String
+        public var adminAccess = FileAccess.ownerOnly
         /// The file of its events.
         public var eventsPath: String
         public var pool: Pool
@@ -61,6 +67,8 @@ public struct ClusterConfiguration: Sendable {
         public var persistence: String
         /// Bring all of its pages in at the start.
         public var isPrefaulted: Bool
+        /// Of the pool, and of what is made beside it: events and archives.
+        public var access = FileAccess.ownerOnly
     }
 
     public struct Group: Sendable {
@@ -84,6 +92,8 @@ public struct ClusterConfiguration: Sendable {
         public var sizeBytes: UInt64
         /// Its clients may not change it.
         public var isReadOnly = false
+        /// Of a medium that a node makes.
+        public var access = FileAccess.ownerOnly
         public var id: VolumeID { VolumeID(name: name) }
     }
 

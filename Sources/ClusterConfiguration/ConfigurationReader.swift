@@ -96,9 +96,11 @@ struct ConfigurationReader {
             let groups
         else { throw root.value.error("cannot be read") }
         let configuration = ClusterConfiguration(
-            cluster: cluster, baseDirectory: baseDirectory, coordinatorPath: coordinator,
+            cluster: cluster, baseDirectory: baseDirectory, coordinatorPath: coordinator.path,
+            coordinatorAccess: coordinator.access,
             heartbeatIntervalMillis: heartbeat.interval, heartbeatTimeoutMillis: heartbeat.timeout, leaseMillis: lease,
-            doubtMillis: doubt, secretPath: secret, limits: limits, log: log, nodes: nodes, groups: groups)
+            doubtMillis: doubt, secretPath: secret, limits: limits, log: log, nodes: nodes, groups: groups,
+            source: ConfigurationSource(root.value))
         ConfigurationCheck(configuration: configuration, root: root, problems: problems).run()
         try problems.finish()
         return configuration
@@ -132,10 +134,19 @@ struct ConfigurationReader {
         problems.allow(section, ["type"], later: ["run"])
     }
 
-    private func readCoordinator(_ section: YAMLSection) throws(ConfigurationError) -> String {
+    private func readCoordinator(
+        _ section: YAMLSection
+    ) throws(ConfigurationError) -> (path: String, access: FileAccess) {
         _ = try section.required("type").choice(["file"], later: ["etcd"])
-        problems.allow(section, ["type", "path"], later: ["endpoints", "prefix"])
-        return resolve(try section.required("path").text())
+        problems.allow(section, ["type", "path", "mode", "group"], later: ["endpoints", "prefix"])
+        return (resolve(try section.required("path").text()), try readAccess(section))
+    }
+
+    /// `mode` and `group` of what a node makes. A group without a mode may read and write.
+    private func readAccess(_ section: YAMLSection, isSocket: Bool = false) throws(ConfigurationError) -> FileAccess {
+        let group = try section["group"]?.group()
+        let standard = group == nil ? FileAccess.ownerOnly.mode : FileAccess.sharedMode
+        return FileAccess(mode: try section["mode"]?.fileMode(isSocket: isSocket) ?? standard, group: group)
     }
 
     private func readSecurity(_ value: YAMLValue?) throws(ConfigurationError) -> String? {
@@ -190,15 +201,40 @@ struct ConfigurationReader {
     {
         problems.allow(entry, ["mirror", "nbd", "admin", "events", "pool"], later: ["http"])
         let rails = problems.note(try readRails(entry.required("mirror")))
-        let nbd = problems.note(try address(entry.required("nbd"), orSocket: true))
-        let admin = problems.note(
-            try socketPath(resolve(entry.required("admin").text()), entry.required("admin")))
+        let nbd = problems.note(try readNBD(entry.required("nbd")))
+        let admin = problems.note(try readAdmin(entry.required("admin")))
         let pool = problems.note(try readPool(entry.required("pool").section()))
         let events = problems.note(try entry["events"]?.text() ?? "")
         guard let rails, let nbd, let admin, let pool, let events else { return nil }
         return ClusterConfiguration.Node(
-            id: NodeID(name), mirror: rails, nbd: nbd, adminPath: admin,
+            id: NodeID(name), mirror: rails, nbd: nbd.address, nbdAccess: nbd.access, adminPath: admin.path,
+            adminAccess: admin.access,
             eventsPath: events.isEmpty ? pool.path + ".events" : resolve(events), pool: pool)
+    }
+
+    /// An address, or a section with one.
+    private func readNBD(_ value: YAMLValue) throws(ConfigurationError) -> (address: String, access: FileAccess) {
+        guard value.isSection else { return (try address(value, orSocket: true), .ownerOnly) }
+        let section = try value.section()
+        problems.allow(section, ["listen", "mode", "group"], later: ["tls", "certificate", "key", "ca"])
+        let listen = try section.required("listen")
+        let places = listen.isList ? try listen.list() : [listen]
+        guard let place = places.first else { throw listen.error("needs an address") }
+        guard places.count == 1 else { throw listen.error("more than one address is not supported by this version") }
+        let address = try address(place, orSocket: true)
+        if !address.hasPrefix("unix:"), let key = section["mode"] ?? section["group"] {
+            throw key.error("is of a Unix socket, and \(address) is none")
+        }
+        return (address, try readAccess(section, isSocket: true))
+    }
+
+    /// The path of a socket, or a section with one.
+    private func readAdmin(_ value: YAMLValue) throws(ConfigurationError) -> (path: String, access: FileAccess) {
+        guard value.isSection else { return (try socketPath(resolve(value.text()), value), .ownerOnly) }
+        let section = try value.section()
+        problems.allow(section, ["path", "mode", "group"])
+        let path = try section.required("path")
+        return (try socketPath(resolve(path.text()), path), try readAccess(section, isSocket: true))
     }
 
     private func readRails(_ value: YAMLValue) throws(ConfigurationError) -> [String] {
@@ -209,12 +245,13 @@ struct ConfigurationReader {
     }
 
     private func readPool(_ section: YAMLSection) throws(ConfigurationError) -> ClusterConfiguration.Pool {
-        problems.allow(section, ["path", "size", "persistence", "prefault"])
+        problems.allow(section, ["path", "size", "persistence", "prefault", "mode", "group"])
         return ClusterConfiguration.Pool(
             path: resolve(try section.required("path").text()),
             sizeBytes: try section.required("size").size(atLeast: 8 << 20, multipleOf: 4096),
             persistence: try section["persistence"]?.choice(["auto", "pmem", "msync", "volatile"]) ?? "auto",
-            isPrefaulted: try section["prefault"]?.choice(["true", "false"]) != "false")
+            isPrefaulted: try section["prefault"]?.choice(["true", "false"]) != "false",
+            access: try readAccess(section))
     }
 
     /// HOST:PORT on the loopback interface, or, for NBD, a Unix socket.
@@ -276,13 +313,14 @@ struct ConfigurationReader {
     private func readVolume(_ name: String, _ entry: YAMLSection) throws(ConfigurationError) -> ClusterConfiguration
         .Volume?
     {
-        problems.allow(entry, ["medium", "size", "read-only"])
+        problems.allow(entry, ["medium", "size", "read-only", "mode", "group"])
         let medium = problems.note(try entry.required("medium").text())
         let size = problems.note(try entry.required("size").size(atLeast: 4096, multipleOf: 512))
         let readOnly = problems.note(try entry["read-only"]?.choice(["true", "false"]) ?? "false")
-        guard let medium, let size, let readOnly else { return nil }
+        let access = problems.note(try readAccess(entry))
+        guard let medium, let size, let readOnly, let access else { return nil }
         return ClusterConfiguration.Volume(
-            name: name, mediumPath: resolve(medium), mediumText: medium, sizeBytes: size, isReadOnly: readOnly == "true"
-        )
+            name: name, mediumPath: resolve(medium), mediumText: medium, sizeBytes: size,
+            isReadOnly: readOnly == "true", access: access)
     }
 }

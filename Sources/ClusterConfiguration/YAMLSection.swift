@@ -1,6 +1,7 @@
 // A mapping of the file with its path and lines, so that every complaint names file, line and key. A section knows which
 // of its keys were asked for; what is left over is an unknown key.
 
+internal import Glibc
 internal import LogModel
 internal import Yams
 
@@ -56,6 +57,40 @@ struct YAMLValue {
         }
         return count
     }
+
+    /// Permission bits. The node itself reads and writes; what it makes is not run, and only sockets may be everybody's.
+    func fileMode(isSocket: Bool) throws(ConfigurationError) -> UInt32 {
+        let text = try text()
+        let digits = text.hasPrefix("0o") ? text.dropFirst(2) : text.hasPrefix("0") ? text.dropFirst() : text[...]
+        guard digits.utf8.count == 3, digits.utf8.allSatisfy({ (UInt8(ascii: "0")...UInt8(ascii: "7")).contains($0) }),
+            let mode = UInt32(digits, radix: 8)
+        else { throw error("'\(text)' is not a mode: three octal digits, such as 0660") }
+        guard mode & 0o600 == 0o600 else {
+            throw error("\(text) keeps the node itself out: 06.. lets it read and write")
+        }
+        guard mode & 0o111 == 0 else { throw error("\(text) lets somebody run it: 0660 lets a group read and write") }
+        guard isSocket || mode & 0o002 == 0 else {
+            throw error("\(text) lets every user write: 0660 lets a group, with 'group' to say which")
+        }
+        return mode
+    }
+
+    /// A group of this machine by name, or any by number.
+    func group() throws(ConfigurationError) -> UInt32 {
+        let text = try text()
+        if text.utf8.allSatisfy({ (UInt8(ascii: "0")...UInt8(ascii: "9")).contains($0) }) {
+            // The highest number means none in system calls.
+            guard let number = UInt32(text), number < .max else { throw error("'\(text)' is not a group's number") }
+            return number
+        }
+        guard let number = try GroupDatabase.number(of: text, self) else {
+            throw error("there is no group '\(text)' on this machine")
+        }
+        return number
+    }
+
+    var isSection: Bool { if case .mapping = node { true } else { false } }
+    var isList: Bool { if case .sequence = node { true } else { false } }
 
     func choice(_ supported: [String], later: [String] = []) throws(ConfigurationError) -> String {
         let text = try text()

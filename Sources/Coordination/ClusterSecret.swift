@@ -1,9 +1,10 @@
 // Where the cluster's secret is kept: in a file that the configuration names, or beside the records of the file
 // coordinator, where the first node that starts makes it.
 //
-// A secret file holds 64 hexadecimal digits and a line end, mode 0600. It is written whole under another name, made durable
+// A secret file holds 64 hexadecimal digits and a line end, mode 0600, or 0660 where a group of users runs the nodes. It is written whole under another name, made durable
 // and linked into place, as a record is: of several nodes that start at once one makes it, and the others read that one.
 
+internal import CHostSupport
 internal import Glibc
 public import LogModel
 
@@ -35,8 +36,8 @@ public enum SecretFile {
     /// The digits and a line end.
     static let fileBytes = 2 * ClusterSecret.byteCount + 1
 
-    /// Reads a secret that nobody but this user, or root, could have read or written. Blocks.
-    public static func read(_ path: String) throws(SecretError) -> ClusterSecret {
+    /// Reads a secret that nobody but this user, root, and the members of `group`, could have read or written. Blocks.
+    public static func read(_ path: String, trusting group: UInt32? = nil) throws(SecretError) -> ClusterSecret {
         // O_NONBLOCK: a FIFO in its place holds nobody up.
         let descriptor = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK)
         guard descriptor >= 0 else {
@@ -46,7 +47,7 @@ public enum SecretFile {
             throw SecretError(path, "the secret cannot be opened", errno: errno)
         }
         defer { close(descriptor) }
-        try check(descriptor, path)
+        try check(descriptor, path, group)
         var bytes = [UInt8](repeating: 0, count: fileBytes + 1)
         let count = Glibc.read(descriptor, &bytes, bytes.count)
         guard count >= 0 else { throw SecretError(path, "the secret cannot be read", errno: errno) }
@@ -60,28 +61,31 @@ public enum SecretFile {
         return secret
     }
 
-    private static func check(_ descriptor: CInt, _ path: String) throws(SecretError) {
+    private static func check(_ descriptor: CInt, _ path: String, _ group: UInt32?) throws(SecretError) {
         var status = stat()
         guard fstat(descriptor, &status) == 0 else { throw SecretError(path, "cannot be looked at", errno: errno) }
         guard status.st_mode & S_IFMT == S_IFREG else { throw SecretError(.untrusted, path, "is not a file") }
-        guard status.st_mode & 0o077 == 0 else {
+        let isShared = group == status.st_gid
+        guard status.st_mode & (isShared ? 0o007 : 0o077) == 0 else {
             throw SecretError(
                 .untrusted, path,
                 "others may read or write the cluster's secret (mode 0\(String(status.st_mode & 0o777, radix: 8))); "
                     + "`chmod 600` it, and make a new one if somebody may have read it")
         }
-        guard status.st_uid == geteuid() || status.st_uid == 0 else {
+        guard status.st_uid == geteuid() || status.st_uid == 0 || isShared else {
             throw SecretError(.untrusted, path, "belongs to user \(status.st_uid); `chown` it to the user of this node")
         }
     }
 
     /// Makes a fresh secret at `path`, durably; never over something that is there. Blocks.
     @discardableResult
-    public static func create(_ path: String) throws(SecretError) -> ClusterSecret {
+    public static func create(
+        _ path: String, access: FileAccess = .ownerOnly
+    ) throws(SecretError) -> ClusterSecret {
         let secret = ClusterSecret.random()
         let temporary = "\(path).\(UUID128.random()).new"
         defer { unlink(temporary) }
-        try write(secret, to: temporary)
+        try write(secret, to: temporary, access)
         guard link(temporary, path) == 0 else {
             if errno == EEXIST { throw SecretError(.exists, path, "is there already, and is not overwritten") }
             throw SecretError(path, "the secret cannot be put in its place", errno: errno)
@@ -90,10 +94,16 @@ public enum SecretFile {
         return secret
     }
 
-    private static func write(_ secret: ClusterSecret, to path: String) throws(SecretError) {
+    private static func write(
+        _ secret: ClusterSecret, to path: String, _ access: FileAccess
+    ) throws(SecretError) {
         let descriptor = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0o600)
         guard descriptor >= 0 else { throw SecretError(path, "the secret cannot be created", errno: errno) }
         defer { close(descriptor) }
+        let given = tl_host_set_access(descriptor, access.mode, access.group ?? .max)
+        guard given >= 0 else {
+            throw SecretError(path, "the secret cannot be given its mode and group", errno: -given)
+        }
         let text = Array((secret.hexadecimal + "\n").utf8)
         guard Glibc.write(descriptor, text, text.count) == text.count, fsync(descriptor) == 0 else {
             throw SecretError(path, "the secret cannot be written", errno: errno)
@@ -110,20 +120,20 @@ public enum SecretFile {
 }
 
 extension FileCoordinator {
-    private var secretPath: String { "\(directory)/secret" }
+    public var secretPath: String { "\(directory)/secret" }
 
     /// The secret that the nodes keep here; the first that asks makes it. Blocks.
     public func clusterSecret() throws(SecretError) -> ClusterSecret {
         do throws(SecretError) {
-            return try SecretFile.read(secretPath)
+            return try SecretFile.read(secretPath, trusting: trustedGroup)
         } catch {
             guard error.code == .missing else { throw error }
         }
         do throws(SecretError) {
-            return try SecretFile.create(secretPath)
+            return try SecretFile.create(secretPath, access: access.secret)
         } catch {
             guard error.code == .exists else { throw error }
-            return try SecretFile.read(secretPath)
+            return try SecretFile.read(secretPath, trusting: trustedGroup)
         }
     }
 }

@@ -14,6 +14,7 @@
 // A presence is one small file that is overwritten in place, so that a full file system takes nobody's lease. It is not made
 // durable: it says that a process is alive now, and means nothing after a crash. Whoever reads half of a new one reads again.
 
+internal import CHostSupport
 internal import Foundation
 internal import Glibc
 public import LogModel
@@ -28,30 +29,60 @@ public final class FileCoordinator: Coordinator {
     static let keptVersions: UInt64 = 8
 
     public let directory: String
+    let access: FileAccess
     private let durableVersions = Mutex<[GroupID: UInt64]>([:])
 
-    /// Creates the directory (mode 0700) if it is missing.
-    public init(directory: String) throws(CoordinationError) {
+    /// `access` is of the files, and of the directory as far as it follows from that. Makes the directory if it is missing.
+    public init(directory: String, access: FileAccess = .ownerOnly) throws(CoordinationError) {
         self.directory = directory
-        if mkdir(directory, 0o700) != 0 && errno != EEXIST {
-            throw Self.unreachable(directory, "cannot be created", errno)
+        self.access = access
+        if mkdir(directory, 0o700) != 0 {
+            guard errno == EEXIST else { throw Self.unreachable(directory, "cannot be created", errno) }
+        } else if access != .ownerOnly {
+            try giveDirectory()
         }
     }
 
-    /// Whoever may write here can name any process as one to be fenced. Throws unless only this user, or root, may.
+    /// Of a directory that is there: makes nothing.
+    public init(existing directory: String, access: FileAccess = .ownerOnly) {
+        self.directory = directory
+        self.access = access
+    }
+
+    private func giveDirectory() throws(CoordinationError) {
+        let descriptor = open(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
+        guard descriptor >= 0 else { throw Self.unreachable(directory, "cannot be opened", errno) }
+        defer { close(descriptor) }
+        try Self.give(descriptor, access.folderMode, access.group, directory)
+    }
+
+    private static func give(
+        _ descriptor: CInt, _ mode: UInt32, _ group: UInt32?, _ path: String
+    ) throws(CoordinationError) {
+        let result = tl_host_set_access(descriptor, mode, group ?? .max)
+        guard result >= 0 else { throw unreachable(path, "cannot be given its mode and group", -result) }
+    }
+
+    /// The group whose members run the nodes of the cluster, and are trusted with what is here; `nil`: only this user is.
+    public var trustedGroup: UInt32? { access.group ?? (access.mode & 0o060 == 0 ? nil : getegid()) }
+
+    /// Whoever may write here can name any process as one to be fenced. Throws unless only this user, root, and the group that the
+    /// configuration names may.
     public func checkPermissions() throws(CoordinationError) {
         var about = stat()
         guard stat(directory, &about) == 0 else { throw Self.unreachable(directory, "has no status", errno) }
-        guard about.st_uid == geteuid() || about.st_uid == 0 else {
+        let isShared = trustedGroup == about.st_gid
+        guard about.st_uid == geteuid() || about.st_uid == 0 || isShared else {
             throw CoordinationError(
                 .unreachable,
                 "\(directory): belongs to user \(about.st_uid), who could make this node end any process: `chown` it to user \(geteuid())"
             )
         }
-        guard about.st_mode & 0o022 == 0 else {
+        guard about.st_mode & (isShared ? 0o002 : 0o022) == 0 else {
+            let advice = trustedGroup.map { "`chgrp \($0)` it and `chmod o-w` it" } ?? "`chmod go-w` it"
             throw CoordinationError(
                 .unreachable,
-                "\(directory): other users may write to it, and could make this node end any process: `chmod go-w` it")
+                "\(directory): other users may write to it, and could make this node end any process: \(advice)")
         }
     }
 
@@ -228,6 +259,7 @@ public final class FileCoordinator: Coordinator {
         let descriptor = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0o600)
         guard descriptor >= 0 else { throw Self.unreachable(path, "cannot be created", errno) }
         defer { close(descriptor) }
+        if access != .ownerOnly { try Self.give(descriptor, access.mode, access.group, path) }
         let written = bytes.withUnsafeBytes { Glibc.write(descriptor, $0.baseAddress!, $0.count) }
         guard written == bytes.count, !durable || fsync(descriptor) == 0 else {
             throw Self.unreachable(path, "cannot be written", errno)

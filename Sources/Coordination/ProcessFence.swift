@@ -71,7 +71,18 @@ public enum ProcessFence {
     }
 
     private static func failure(_ process: ProcessIdentity, _ what: String, _ number: CInt) -> FenceError {
-        FenceError("process \(process.pid) of \(process.node) \(what): \(String(cString: strerror(number)))")
+        guard number != EPERM else { return notPermitted(process, what) }
+        return FenceError("process \(process.pid) of \(process.node) \(what): \(String(cString: strerror(number)))")
+    }
+
+    /// Two users run the nodes, and this one may not end what the other one started (S18).
+    private static func notPermitted(_ process: ProcessIdentity, _ what: String) -> FenceError {
+        var about = stat()
+        let user = stat("/proc/\(process.pid)", &about) == 0 ? "user \(about.st_uid)" : "another user"
+        return FenceError(
+            "process \(process.pid) of \(process.node) \(what): it runs as \(user), this node as user \(geteuid()), without the capability "
+                + "CAP_KILL: end that process, or give this node CAP_KILL, or run both nodes as one user; if it is known to be dead, say so with "
+                + "`twinlog confirm-dead \(process.node)`")
     }
 
     /// Another boot of this host has ended whatever ran before. In the present one a pid means something only in its own namespace.
@@ -108,10 +119,21 @@ public enum ProcessFence {
         return String(text.prefix { $0 != "\n" })
     }
 
-    /// `nil` if there is no such process. What cannot be read is not taken for that (S18).
+    /// `nil` if there is no such process. What cannot be read is not taken for that, nor is a process that `/proc`, mounted with
+    /// `hidepid`, hides from this user (S18).
     static func status(of pid: Int32) throws(FenceError) -> (state: String, startTicks: UInt64)? {
         let path = "/proc/\(pid)/stat"
-        guard let text = try smallFile(path) else { return nil }
+        var text = try smallFile(path)
+        if text == nil, pid > 0, Glibc.kill(pid, 0) == 0 || errno != ESRCH {
+            // It may have begun since.
+            text = try smallFile(path)
+            if text == nil {
+                throw FenceError(
+                    "process \(pid) is there, but \(path) is hidden from this user (hidepid): nobody can tell from here which it is"
+                )
+            }
+        }
+        guard let text else { return nil }
         guard let end = text.lastIndex(of: ")") else { throw FenceError("\(path) is not as expected") }
         let fields = text[text.index(after: end)...].split(separator: " ")
         guard fields.count > 19, let ticks = UInt64(fields[19]) else { throw FenceError("\(path) is not as expected") }

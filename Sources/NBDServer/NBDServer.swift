@@ -2,6 +2,7 @@
 
 internal import CHostSupport
 internal import Glibc
+public import LogModel
 public import Logging
 internal import NBDProtocol
 public import NIOCore
@@ -67,8 +68,10 @@ public final class NBDServer {
     /// Of replies that a client has not taken: no more requests of it are taken then.
     private var unsentLimit: Int { max(64 << 10, min(limits.unsentBytes, memory.shareBytes)) }
 
-    /// Begins to listen on one address more and answers where. A stale Unix socket is replaced; the new one has mode 0600.
-    public func start(on address: NBDListenAddress) -> EventLoopFuture<SocketAddress> {
+    /// Begins to listen on one address more and answers where. A stale Unix socket is replaced; `access` is of the new one.
+    public func start(
+        on address: NBDListenAddress, access: FileAccess = .ownerOnly
+    ) -> EventLoopFuture<SocketAddress> {
         eventLoop.preconditionInEventLoop()
         let bound = NIOLoopBound(self, eventLoop: eventLoop)
         let bootstrap = ServerBootstrap(group: eventLoop)
@@ -95,7 +98,8 @@ public final class NBDServer {
                 .serverChannelOption(.socketOption(.so_reuseaddr), value: 1)
                 .bind(host: host, port: port)
         case .unix(let path):
-            let socket = tl_host_listen_private(path, Self.backlog, &socketFile)
+            let socket = tl_host_listen_unix(
+                path, Self.backlog, access.mode, access.group ?? .max, &socketFile)
             guard socket >= 0 else {
                 return eventLoop.makeFailedFuture(IOError(errnoCode: -socket, reason: "\(path): cannot be listened on"))
             }

@@ -4,11 +4,12 @@ import Glibc
 public import LogModel
 
 extension Region {
-    /// Writes this log's bytes of `[head, end)` to a new archive at `path`, mode 0600, in the place of one that is there. What is
+    /// Writes this log's bytes of `[head, end)` to a new archive at `path`, with `access`, in the place of one that is there. What is
     /// zero takes no space. Durable when it returns, and so is its name; when it throws, nothing was left behind. Blocks.
     /// Throws `noSpace` or `system`. Preconditions: formatted; `end` is at most a ring's size above the head.
     public func archive(
-        to path: String, of pool: PoolIdentity, upTo end: LSN, archivedAt seconds: UInt64
+        to path: String, of pool: PoolIdentity, upTo end: LSN, archivedAt seconds: UInt64,
+        access: FileAccess = .ownerOnly
     ) throws(PoolError) {
         guard let identity else { preconditionFailure("the region was never formatted") }
         precondition(end >= head && end - head <= ringBytes)
@@ -17,6 +18,7 @@ extension Region {
         let descriptor = try Descriptor.open(temporary, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW)
         do throws(PoolError) {
             let file = SparseFile(descriptor: descriptor, path: path)
+            try file.descriptor.give(access, path: path)
             try file.resize(to: header.fileBytes)
             try file.write(header.encoded(), at: 0)
             try file.write(encodedSlots(), at: ArchiveHeader.regionOffset)
@@ -49,7 +51,6 @@ private struct SparseFile: ~Copyable {
     private static let stepBytes = 4096
 
     func resize(to bytes: UInt64) throws(PoolError) {
-        guard fchmod(descriptor.raw, 0o600) == 0 else { throw .system(path, "chmod") }
         guard ftruncate(descriptor.raw, off_t(bytes)) == 0 else { throw .system(path, "truncate") }
     }
 

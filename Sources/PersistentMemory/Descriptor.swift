@@ -51,6 +51,12 @@ struct Descriptor: ~Copyable, Sendable {
         return buffer.withUnsafeBytes { ByteBlock($0) }
     }
 
+    /// Its mode and group.
+    func give(_ access: FileAccess, path: String) throws(PoolError) {
+        let result = tl_host_set_access(raw, access.mode, access.group ?? .max)
+        guard result >= 0 else { throw .system(path, "give mode and group", -result) }
+    }
+
     func sync(path: String) throws(PoolError) {
         guard fsync(raw) == 0 else { throw .system(path, "fsync") }
     }

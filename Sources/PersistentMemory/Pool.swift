@@ -28,14 +28,35 @@ public final class Pool: Sendable {
     public let identity: PoolIdentity
     public let sizeBytes: UInt64
     public let isReadOnly: Bool
+    /// Of the files that are made beside it.
+    public let access: FileAccess
     let mapping: Mapping
-    private let state: Mutex<State>
+    /// As it is in the file; it never changes.
+    let superblock: Superblock
+    let state: Mutex<State>
 
     struct State: ~Copyable {
-        var descriptor: Descriptor?
+        private var descriptor: Descriptor?
+        /// -1 once it is closed.
+        private(set) var raw: Int32
         var directory: RegionDirectory
         var directoryTurn: Int
         var regions: [Region]
+
+        init(
+            descriptor: consuming Descriptor, directory: RegionDirectory, directoryTurn: Int, regions: [Region]
+        ) {
+            raw = descriptor.raw
+            self.descriptor = consume descriptor
+            self.directory = directory
+            self.directoryTurn = directoryTurn
+            self.regions = regions
+        }
+
+        mutating func close() {
+            raw = -1
+            descriptor = nil
+        }
     }
 
     public var persistence: Persistence { mapping.persistence }
@@ -47,11 +68,14 @@ public final class Pool: Sendable {
     }
 
     init(
-        path: String, superblock: Superblock, mapping: Mapping, isReadOnly: Bool, state: consuming sending State
+        path: String, superblock: Superblock, access: FileAccess, mapping: Mapping, isReadOnly: Bool,
+        state: consuming sending State
     ) {
         self.path = path
         self.mapping = mapping
+        self.superblock = superblock
         self.isReadOnly = isReadOnly
+        self.access = access
         identity = PoolIdentity(uuid: superblock.pool, cluster: superblock.cluster, node: superblock.node)
         sizeBytes = superblock.sizeBytes
         self.state = Mutex(state)
@@ -62,7 +86,7 @@ public final class Pool: Sendable {
     public func close() {
         state.withLock { state in
             mapping.forbidStores()
-            state.descriptor = nil
+            state.close()
         }
     }
 

@@ -1,23 +1,27 @@
 // Making a pool: under a temporary name until all of it is durable, so that a crash leaves a complete pool or none.
 
+internal import CHostSupport
 package import CLogCore
 import Glibc
-import LogModel
+public import LogModel
 
 extension Pool {
-    /// Creates a pool of `sizeBytes` (a multiple of 4096 from 128 KiB on), fully allocated, mode 0600, and opens it.
+    /// Creates a pool of `sizeBytes` (a multiple of 4096 from 128 KiB on), fully allocated, with `access`, and opens it.
     /// Fails if `path` exists. Throws `invalidValue`, `inUse`, `noSpace`, `noPersistence` or `system`.
     public static func create(
-        path: String, sizeBytes: UInt64, identity: PoolIdentity, persistence: PersistenceRequest
+        path: String, sizeBytes: UInt64, identity: PoolIdentity, persistence: PersistenceRequest,
+        access: FileAccess = .ownerOnly
     ) throws(PoolError) -> Pool {
-        try create(path: path, sizeBytes: sizeBytes, identity: identity, persistence: persistence, recorder: nil)
+        try create(
+            path: path, sizeBytes: sizeBytes, identity: identity, persistence: persistence, access: access,
+            recorder: nil)
     }
 
     /// The same; what passes the persistence seam is noted in a `tl_recorder` that outlives the pool. `isa`: instead of
     /// the best instructions that this processor has. `isSparse`: for tests of sizes that no machine has; against S26.
     package static func create(
         path: String, sizeBytes: UInt64, identity: PoolIdentity, persistence: PersistenceRequest,
-        recorder: OpaquePointer?, isa: tl_isa? = nil, isSparse: Bool = false
+        access: FileAccess = .ownerOnly, recorder: OpaquePointer?, isa: tl_isa? = nil, isSparse: Bool = false
     ) throws(PoolError) -> Pool {
         guard Name.isValid(identity.cluster), Name.isValid(identity.node.rawValue),
             sizeBytes % UInt64(PoolFormat.pageBytes) == 0, sizeBytes >= 128 * 1024,
@@ -28,13 +32,13 @@ extension Pool {
                 "a pool of \(sizeBytes) bytes for cluster '\(identity.cluster)', node '\(identity.node)' is not possible"
             )
         }
-        if access(path, F_OK) == 0 { throw .system(path, "create", EEXIST) }
+        if Glibc.access(path, F_OK) == 0 { throw .system(path, "create", EEXIST) }
         let temporary = path + ".creating"
-        let descriptor = try claim(temporary)
+        let descriptor = try claim(temporary, access)
         do throws(PoolError) {
             return try fill(
                 descriptor, temporary, path: path, sizeBytes: sizeBytes, identity: identity, persistence: persistence,
-                recorder: recorder, isa: isa, isSparse: isSparse)
+                access: access, recorder: recorder, isa: isa, isSparse: isSparse)
         } catch {
             unlink(temporary)
             throw error
@@ -42,28 +46,27 @@ extension Pool {
     }
 
     /// Takes over the temporary file, also one that a crash left, unless another creator is at it.
-    private static func claim(_ temporary: String) throws(PoolError) -> Descriptor {
+    private static func claim(_ temporary: String, _ access: FileAccess) throws(PoolError) -> Descriptor {
         let descriptor = try Descriptor.open(temporary, O_RDWR | O_CREAT | O_NOFOLLOW)
         try descriptor.lock(exclusive: true, path: temporary)
         let mine = try descriptor.status(path: temporary)
         if mine.st_nlink > 1 {
             // A complete pool, whose creator died after it got its name: only this name of it goes.
             guard unlink(temporary) == 0 else { throw .system(temporary, "unlink") }
-            return try claim(temporary)
+            return try claim(temporary, access)
         }
         var named = stat()
         guard lstat(temporary, &named) == 0, named.st_ino == mine.st_ino, named.st_dev == mine.st_dev else {
             throw PoolError(.inUse, path: temporary, "in use: another process creates the same pool")
         }
-        guard fchmod(descriptor.raw, 0o600) == 0, ftruncate(descriptor.raw, 0) == 0 else {
-            throw .system(temporary, "truncate")
-        }
+        try descriptor.give(access, path: temporary)
+        guard ftruncate(descriptor.raw, 0) == 0 else { throw .system(temporary, "truncate") }
         return descriptor
     }
 
     private static func fill(
         _ descriptor: consuming sending Descriptor, _ temporary: String, path: String, sizeBytes: UInt64,
-        identity: PoolIdentity, persistence: PersistenceRequest, recorder: OpaquePointer?,
+        identity: PoolIdentity, persistence: PersistenceRequest, access: FileAccess, recorder: OpaquePointer?,
         isa: tl_isa?, isSparse: Bool
     ) throws(PoolError) -> Pool {
         let failure =
@@ -82,7 +85,7 @@ extension Pool {
         try descriptor.sync(path: path)
         try name(temporary, as: path)
         return Pool(
-            path: path, superblock: superblock, mapping: mapping, isReadOnly: false,
+            path: path, superblock: superblock, access: access, mapping: mapping, isReadOnly: false,
             state: State(descriptor: descriptor, directory: directory, directoryTurn: 0, regions: []))
     }
 

@@ -6,24 +6,44 @@ public import LogModel
 
 extension Pool {
     /// Opens the pool at `path`, exclusively, or beside other readers if `readOnly`. `expecting` refuses a pool of
-    /// another cluster or node as `foreign`. Throws also `notAPool`, `truncated`, `newerFormat`, `corrupt`, `inUse`,
+    /// another cluster or node as `foreign`; `access` is of the files that are made beside it. Throws also `notAPool`, `truncated`, `newerFormat`, `corrupt`, `inUse`,
     /// `noPersistence` and `system`.
     public static func open(
         path: String, expecting: (cluster: String, node: NodeID)?, persistence: PersistenceRequest,
-        readOnly: Bool = false
+        readOnly: Bool = false, access: FileAccess = .ownerOnly
     ) throws(PoolError) -> Pool {
-        try open(path: path, expecting: expecting, persistence: persistence, readOnly: readOnly, recorder: nil)
+        try open(
+            path: path, expecting: expecting, persistence: persistence, readOnly: readOnly, access: access,
+            recorder: nil)
     }
 
     /// The same; see ``create(path:sizeBytes:identity:persistence:recorder:isa:)``.
     package static func open(
         path: String, expecting: (cluster: String, node: NodeID)?, persistence: PersistenceRequest, readOnly: Bool,
-        recorder: OpaquePointer?, isa: tl_isa? = nil
+        access: FileAccess = .ownerOnly, recorder: OpaquePointer?, isa: tl_isa? = nil
     ) throws(PoolError) -> Pool {
         // O_NONBLOCK: a pipe in the place of a pool is refused, not waited for.
         let descriptor = try Descriptor.open(path, (readOnly ? O_RDONLY : O_RDWR) | O_NONBLOCK)
-        let fileBytes = try regularFileBytes(descriptor, path)
+        _ = try regularFileBytes(descriptor, path)
         try descriptor.lock(exclusive: !readOnly, path: path)
+        let superblock = try admit(descriptor, path, expecting)
+        let mapping = try Mapping.map(
+            descriptor, length: Int(superblock.sizeBytes), request: persistence, path: path, isReadOnly: readOnly,
+            recorder: recorder, isa: isa)
+        let (directory, turn) = try directory(mapping, superblock)
+        var regions: [Region] = []
+        for entry in directory.entries { regions.append(try Region(entry, in: mapping)) }
+        if !readOnly { try heal(superblock, directory, regions, in: mapping) }
+        return Pool(
+            path: path, superblock: superblock, access: access, mapping: mapping, isReadOnly: readOnly,
+            state: State(descriptor: descriptor, directory: directory, directoryTurn: turn, regions: regions))
+    }
+
+    /// The superblock of a pool that is whole, and belongs to whom it is expected to.
+    static func admit(
+        _ descriptor: borrowing Descriptor, _ path: String, _ expecting: (cluster: String, node: NodeID)?
+    ) throws(PoolError) -> Superblock {
+        let fileBytes = try regularFileBytes(descriptor, path)
         guard fileBytes >= PoolFormat.firstRegionOffset else { throw try tooShort(descriptor, fileBytes, path) }
         let superblock = try superblock(fileBytes: fileBytes, path: path) { offset throws(PoolError) in
             try descriptor.read(PoolFormat.pageBytes, at: offset, path: path)
@@ -34,16 +54,7 @@ extension Pool {
                 "this pool belongs to node \(superblock.node) of cluster \(superblock.cluster), not to node "
                     + "\(expecting.node) of cluster \(expecting.cluster)")
         }
-        let mapping = try Mapping.map(
-            descriptor, length: Int(superblock.sizeBytes), request: persistence, path: path, isReadOnly: readOnly,
-            recorder: recorder, isa: isa)
-        let (directory, turn) = try directory(mapping, superblock)
-        var regions: [Region] = []
-        for entry in directory.entries { regions.append(try Region(entry, in: mapping)) }
-        if !readOnly { try heal(superblock, directory, regions, in: mapping) }
-        return Pool(
-            path: path, superblock: superblock, mapping: mapping, isReadOnly: readOnly,
-            state: State(descriptor: descriptor, directory: directory, directoryTurn: turn, regions: regions))
+        return superblock
     }
 
     private static func regularFileBytes(_ descriptor: borrowing Descriptor, _ path: String) throws(PoolError) -> UInt64
@@ -114,7 +125,7 @@ extension Pool {
     }
 
     /// The newer valid copy, and the one to be written next.
-    private static func directory(_ mapping: Mapping, _ superblock: Superblock) throws(PoolError) -> (
+    static func directory(_ mapping: Mapping, _ superblock: Superblock) throws(PoolError) -> (
         RegionDirectory, Int
     ) {
         let copies = PoolFormat.directoryOffsets.map {

@@ -177,6 +177,28 @@ public final class Region: Sendable {
         }
     }
 
+    /// Hands on every slot that memory knows, and where in the file it belongs, while nobody stores one.
+    func withSlots(
+        _ body: ([(offset: UInt64, block: ByteBlock)]) throws(PoolError) -> [UInt64]
+    ) throws(PoolError) -> [UInt64] {
+        try state.withLock { state throws(PoolError) in
+            var slots: [(offset: UInt64, block: ByteBlock)] = []
+            if state.standing.sequence > 0 {
+                slots += RegionFormat.standingOffsets.map { (offset + $0, state.standing.encoded()) }
+            }
+            if let slot = state.identity {
+                slots += RegionFormat.identityOffsets.map { (offset + $0, slot.encoded()) }
+                let log = slot.identity
+                if state.head.sequence > 0 {
+                    let seed = checksumSeed(log: log.logUUID, incarnation: log.incarnation)
+                    let place = offset + RegionFormat.headOffsets[1 - state.headTurn]
+                    slots.append((place, state.head.encoded(incarnation: log.incarnation, seed: seed)))
+                }
+            }
+            return try body(slots)
+        }
+    }
+
     /// The slots as they count now, each beside its twin, in the place of what is before the ring.
     func encodedSlots() -> ByteBlock {
         var header = ByteBlock(count: Int(RegionFormat.headerBytes))

@@ -16,14 +16,14 @@ public final class FileMedium: Medium {
     /// ``sizeBytes``, or the least that the file was seen to have since it was opened.
     private let leastBytes: Atomic<UInt64>
 
-    /// Opens `path`, without the lock. A missing file is created sparse with mode 0600 and an identity if `createIfMissing`.
+    /// Opens `path`, without the lock. A missing file is created sparse with `access` and an identity if `createIfMissing`.
     /// Throws `missing`, `notAMedium`, `open`, or `wrongSize` if what exists is of another size (a block device may be larger).
     public static func open(
-        path: String, sizeBytes: UInt64, createIfMissing: Bool
+        path: String, sizeBytes: UInt64, createIfMissing: Bool, access: FileAccess = .ownerOnly
     ) throws(MediumError) -> FileMedium {
         var descriptor = Glibc.open(path, O_RDWR | O_CLOEXEC)
         if descriptor < 0 && errno == ENOENT && createIfMissing {
-            try create(path: path, sizeBytes: sizeBytes)
+            try create(path: path, sizeBytes: sizeBytes, access: access)
             descriptor = Glibc.open(path, O_RDWR | O_CLOEXEC)
         }
         return try FileMedium(path: path, opened: descriptor, sizeBytes: sizeBytes)
@@ -37,6 +37,12 @@ public final class FileMedium: Medium {
             throw failure(.open, path, "cannot be written", errno)
         }
         return medium
+    }
+
+    /// Writing to it takes no more space. False if that cannot be told.
+    public var isFullyAllocated: Bool {
+        var status = stat()
+        return isBlockDevice || (fstat(descriptor, &status) == 0 && UInt64(max(0, status.st_blocks)) * 512 >= sizeBytes)
     }
 
     /// Takes ownership of what `open` answered.
@@ -111,7 +117,7 @@ public final class FileMedium: Medium {
     /// Built under another name and linked into place, so that the file never exists with another size. The name is
     /// random: one made of the pid would be taken, for good, if an earlier process of that pid was killed in here. It stands
     /// in no error: whoever tries again is to hear the same reason again.
-    private static func create(path: String, sizeBytes: UInt64) throws(MediumError) {
+    private static func create(path: String, sizeBytes: UInt64, access: FileAccess) throws(MediumError) {
         let temporary = "\(path).new-\(UUID128.random())"
         let descriptor = Glibc.open(temporary, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0o600)
         guard descriptor >= 0 else { throw failure(.open, path, "cannot be created", errno) }
@@ -119,6 +125,8 @@ public final class FileMedium: Medium {
             Glibc.close(descriptor)
             unlink(temporary)
         }
+        let given = tl_host_set_access(descriptor, access.mode, access.group ?? .max)
+        guard given >= 0 else { throw failure(.open, path, "cannot be given its mode and group", -given) }
         let named = setIdentity(.random(), of: descriptor)
         guard named >= 0 || named == -EOPNOTSUPP else {
             throw failure(.open, path, "cannot be given an identity", -named)

@@ -4,7 +4,9 @@
 
 internal import AdminProtocol
 internal import Foundation
+internal import CHostSupport
 internal import Glibc
+internal import LogModel
 internal import Synchronization
 
 struct EventFileError: Error, Hashable, Sendable, CustomStringConvertible {
@@ -26,10 +28,12 @@ final class EventFile: Sendable {
 
     let path: String
     private let node: String
+    private let access: FileAccess
     private let state = Mutex(State())
     private var olderPath: String { path + ".1" }
 
-    init(path: String, node: String) {
+    init(path: String, node: String, access: FileAccess = .ownerOnly) {
+        self.access = access
         self.path = path
         self.node = node
     }
@@ -131,15 +135,25 @@ final class EventFile: Sendable {
 
     /// Behind the last whole line.
     private func open(_ state: inout State) throws(EventFileError) {
-        let kept = try contents(of: path) ?? []
+        let kept = try contents(of: path)
         let descriptor = Glibc.open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0o600)
         guard descriptor >= 0 else { throw failure("cannot be opened", path) }
         state.descriptor = descriptor
+        if kept == nil { try give(descriptor) }
         var about = stat()
         guard fstat(descriptor, &about) == 0 else { throw failure("has no status", path) }
-        let torn = kept.count - (kept.lastIndex(of: UInt8(ascii: "\n")).map { $0 + 1 } ?? 0)
+        let torn = (kept ?? []).reversed().prefix { $0 != UInt8(ascii: "\n") }.count
         state.bytes = max(0, Int(about.st_size) - torn)
         guard ftruncate(descriptor, off_t(state.bytes)) == 0 else { throw failure("cannot be cut", path) }
+    }
+
+    /// A file that is new.
+    private func give(_ descriptor: CInt) throws(EventFileError) {
+        let result = tl_host_set_access(descriptor, access.mode, access.group ?? .max)
+        guard result >= 0 else {
+            throw EventFileError(
+                message: "\(path): cannot be given its mode and group: \(String(cString: strerror(-result)))")
+        }
     }
 
     private func failure(_ what: String, _ path: String) -> EventFileError {

@@ -156,9 +156,9 @@ struct OpenedEvents: Sendable {
 
     /// Blocks. Files that are lost beside a pool that is not new leave their numbers behind: milliseconds since 1970 are above all that
     /// a node has given.
-    init(path: String, node: NodeID, isNewPool: Bool) {
+    init(path: String, node: NodeID, isNewPool: Bool, access: FileAccess = .ownerOnly) {
         self.node = node
-        file = EventFile(path: path, node: node.rawValue)
+        file = EventFile(path: path, node: node.rawValue, access: access)
         let found: [NodeEvent]?
         do throws(EventFileError) {
             found = try file.read()

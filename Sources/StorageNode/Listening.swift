@@ -3,6 +3,7 @@
 import ClusterConfiguration
 import Glibc
 public import NIOCore
+internal import NodeNeeds
 
 /// A node cannot listen where its configuration says.
 public struct ListenError: Error, CustomStringConvertible {
@@ -24,21 +25,13 @@ public enum Listening {
             listen(place).map { _ in true }.flatMapErrorThrowing { error in
                 let code = (error as? IOError)?.errnoCode
                 if places.count > 1, code == EADDRNOTAVAIL || code == EAFNOSUPPORT { return false }
-                throw ListenError(key: key, place: place, reason: code.map(reason) ?? "\(error)")
+                throw ListenError(key: key, place: place, reason: code.map(ListenProblem.reason) ?? "\(error)")
             }
         }
         return EventLoopFuture.whenAllSucceed(attempts, on: eventLoop).flatMapThrowing { listens in
             guard listens.contains(true) else {
                 throw ListenError(key: key, place: address, reason: "this machine has no loopback interface")
             }
-        }
-    }
-
-    private static func reason(_ code: CInt) -> String {
-        switch code {
-        case EADDRINUSE: "another process listens there"
-        case EEXIST: "something else than a socket is there"
-        default: String(cString: strerror(code))
         }
     }
 }

@@ -45,7 +45,8 @@ struct HeldMedia: Sendable {
         // Later on, a missing file is one whose file system is not there: an empty one in its place would lose everything.
         let mayCreate = expected.expectation.isNew && expected.expectation.identity == nil
         let medium = try FileMedium.open(
-            path: expected.volume.mediumPath, sizeBytes: expected.volume.sizeBytes, createIfMissing: mayCreate)
+            path: expected.volume.mediumPath, sizeBytes: expected.volume.sizeBytes, createIfMissing: mayCreate,
+            access: expected.volume.access)
         try medium.lock(for: expected.user)
         media.append(medium)
         // What the file says of itself is the better reason.

@@ -85,7 +85,7 @@ enum MirrorRegion {
         func write() throws(PoolError) {
             try region.archive(
                 to: path, of: pool.identity, upTo: log.endInRing,
-                archivedAt: UInt64(max(0, time(nil))))
+                archivedAt: UInt64(max(0, time(nil))), access: pool.access)
         }
         do throws(PoolError) {
             do throws(PoolError) {

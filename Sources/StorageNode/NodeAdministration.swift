@@ -50,6 +50,8 @@ extension ServerNode {
         case .forgetCoordinator(let group):
             withGroup(group, answer) { group, done in group.command(.forgetCoordinator, done: done) }
         case .logLevel(let name): answer(setLogLevel(name))
+        case .configuration:
+            answer(.configuration(configuration.sharedEntries.map { ConfigurationKey(key: $0.key, value: $0.value) }))
         case .confirmDead(let group, let node, let by, let at):
             withGroup(group, answer) { group, done in
                 group.command(.confirmDead(NodeID(node), by: by, at: at), done: done)

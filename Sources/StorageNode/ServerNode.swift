@@ -98,12 +98,17 @@ public final class ServerNode: VolumeService {
         self.eventLoop = eventLoop
         self.logger = logger
         self.pool = pool.pool
-        let coordinator = try FileCoordinator(directory: configuration.coordinatorPath)
+        let coordinator = try FileCoordinator(
+            directory: configuration.coordinatorPath, access: configuration.coordinatorAccess)
         try coordinator.checkPermissions()
         self.coordinator = coordinator
         let secretPath = configuration.secretPath
         readSecret = { () throws(SecretError) in
-            if let secretPath { try SecretFile.read(secretPath) } else { try coordinator.clusterSecret() }
+            if let secretPath {
+                try SecretFile.read(secretPath, trusting: coordinator.trustedGroup)
+            } else {
+                try coordinator.clusterSecret()
+            }
         }
         configurationEntries = ConfigurationEntries(
             configuration.sharedEntries.map { ConfigurationEntries.Entry(key: $0.key, value: $0.value) })
@@ -311,8 +316,9 @@ public final class ServerNode: VolumeService {
             var problem: String?
             for (group, look, askedAt) in seen {
                 switch look {
-                case .success(let (presence, dead)):
+                case .success(let (presence, dead, unseen)):
                     self.groups[group]?.handle(.peerPresence(presence, deadProcess: dead, askedAt: askedAt))
+                    problem = unseen ?? problem
                 case .failure(let error): problem = "\(error)"
                 }
             }
@@ -323,18 +329,27 @@ public final class ServerNode: VolumeService {
         }
     }
 
-    /// A presence that cannot be read is none: it is not made durable, and a loss of power may leave anything of it.
+    /// A presence that cannot be read is none: it is not made durable, and a loss of power may leave anything of it. A process that cannot
+    /// be seen is not known to be dead, and `unseen` says why.
     private static func look(
         for peer: NodeID, _ process: ProcessIdentity?, at coordinator: any Coordinator
-    ) throws -> (Presence?, ProcessIdentity?) {
-        let isGone = try process.map { try ProcessFence.liveness(of: $0) == .gone } ?? false
+    ) throws(CoordinationError) -> (Presence?, dead: ProcessIdentity?, unseen: String?) {
+        var dead: ProcessIdentity?
+        var unseen: String?
+        if let process {
+            do throws(FenceError) {
+                if try ProcessFence.liveness(of: process) == .gone { dead = process }
+            } catch {
+                unseen = error.message
+            }
+        }
         var presence: Presence?
         do throws(CoordinationError) {
             presence = try coordinator.presence(of: peer)
         } catch {
             guard error.code == .invalidRecord else { throw error }
         }
-        return (presence, isGone ? process : nil)
+        return (presence, dead, unseen)
     }
 
     // MARK: The coordinator

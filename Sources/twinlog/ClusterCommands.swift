@@ -7,27 +7,6 @@ import Coordination
 import HostProcess
 import LogModel
 
-struct CheckConfig: ParsableCommand {
-    static let configuration = CommandConfiguration(
-        commandName: "check-config", abstract: "Check the configuration file.")
-    @OptionGroup var global: GlobalOptions
-    @OptionGroup var answer: AnswerOptions
-
-    func run() throws {
-        let configuration = try global.load()
-        let (nodes, groups) = (configuration.nodes.count, configuration.groups.count)
-        try answer.show(
-            Report(cluster: configuration.cluster, nodes: nodes, groups: groups),
-            "\(configuration.cluster): \(nodes) nodes, \(groups) groups, no complaint")
-    }
-
-    private struct Report: Encodable {
-        var cluster: String
-        var nodes: Int
-        var groups: Int
-    }
-}
-
 struct LogLevel: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "log-level", abstract: "Set how much nodes log, until they end or read their configuration again.")
@@ -71,7 +50,7 @@ struct LogLevel: ParsableCommand {
         switch response {
         case .done: return
         case .refused(let reason): throw Failure(.refused, "\(node.id) refuses: \(reason)")
-        case .status, .clients, .events:
+        case .status, .clients, .events, .configuration:
             throw Failure(.failed, "\(node.id) answered something else than was asked")
         }
     }

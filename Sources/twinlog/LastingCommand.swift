@@ -41,7 +41,7 @@ struct LastingCommand {
         case .success(.done): return
         case .success(.refused(let reason)):
             throw Failure(.refused, "\(node.id) refuses: \(reason)", next: next ?? statusCommand)
-        case .success(.status), .success(.clients), .success(.events):
+        case .success(.status), .success(.clients), .success(.events), .success(.configuration):
             throw Failure(.failed, "\(node.id) answered something else than was asked")
         case .failure(let error) where error.kind == .timeout:
             throw Failure(

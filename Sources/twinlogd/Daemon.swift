@@ -12,6 +12,7 @@ import NBDServer
 import NIOCore
 import NIOPosix
 import NodeLog
+import NodeNeeds
 import StorageNode
 import Synchronization
 
@@ -58,6 +59,7 @@ struct Daemon {
                     "there is no node '\(node)'; there are \(configuration.nodes.map(\.id.rawValue).joined(separator: ", "))"
             )
         }
+        try ProcessLimits.raiseDescriptors()
         let signals = try SignalWatch(logger: logger, reload: reload)
         supervisor.status("\(node) of \(configuration.cluster) opens its pool and looks for the coordinator")
         let pool = try ServerNode.openPool(configuration: configuration, node: node, logger: logger)
@@ -72,7 +74,9 @@ struct Daemon {
             let nbd = NBDServer(
                 service: node, eventLoop: eventLoop, limits: NBDServerLimits(configuration.limits), logger: logger)
             node.frontEnd = nbd
-            let admin = AdminServer(path: entry.adminPath, eventLoop: eventLoop) { node.administer($0, $1) }
+            let admin = AdminServer(path: entry.adminPath, access: entry.adminAccess, eventLoop: eventLoop) {
+                node.administer($0, $1)
+            }
             return NIOLoopBound(Parts(node: node, nbd: nbd, admin: admin), eventLoop: eventLoop)
         }.wait()
         try eventLoop.flatSubmit {
@@ -82,7 +86,7 @@ struct Daemon {
             .flatMap {
                 Listening.begin(on: entry.nbd, for: "nodes.\(id).nbd", eventLoop: eventLoop) { place in
                     guard let address = NBDListenAddress(place) else { preconditionFailure("\(place) was checked") }
-                    return parts.value.nbd.start(on: address)
+                    return parts.value.nbd.start(on: address, access: entry.nbdAccess)
                 }
             }
             .flatMap { parts.value.node.start() }

@@ -46,8 +46,13 @@ struct tl_socket_file {
     uint64_t device;
     uint64_t inode;
 };
-/// A listening, non-blocking stream socket at `path`, mode 0600 before anybody can connect. A socket that nobody listens
-/// on is replaced; -EADDRINUSE if somebody does, -EEXIST if something else is at `path`. `made` is the name's file.
-int tl_host_listen_private(const char *path, int backlog, struct tl_socket_file *made);
+/// Gives a file, or a folder, a mode and, unless that is UINT32_MAX, a group. -EPERM if this user may not: it is of another user, or
+/// this user is not in the group.
+int tl_host_set_access(int fd, uint32_t mode, uint32_t group);
+
+/// A listening, non-blocking stream socket at `path`, with its mode and group (as in `tl_host_set_access`) before anybody can connect.
+/// A socket that nobody listens on is replaced; -EADDRINUSE if somebody does, -EEXIST if something else is at `path`. `made` is the
+/// name's file.
+int tl_host_listen_unix(const char *path, int backlog, uint32_t mode, uint32_t group, struct tl_socket_file *made);
 /// Removes the socket's name, if it still leads to what was made.
 void tl_host_remove_socket(const char *path, struct tl_socket_file made);

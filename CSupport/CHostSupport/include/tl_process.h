@@ -24,5 +24,12 @@ int tl_process_signals(void);
 /// TERM for SIGTERM; NULL if the number has no name.
 const char *tl_process_signal_name(int number);
 
+/// How many descriptors this process may have open at once when it has raised its limit; UINT64_MAX without one.
+uint64_t tl_process_most_descriptors(void);
+/// How many it may have open now.
+uint64_t tl_process_descriptors(void);
+/// Raises the soft limit of open descriptors to the hard one. 0 or a negative errno.
+int tl_process_raise_descriptors(void);
+
 /// What RLIMIT_FSIZE allows: the size beyond which a write to a file fails with EFBIG. UINT64_MAX without a limit.
 uint64_t tl_process_file_size_limit(void);

@@ -2,7 +2,7 @@
 
 import Foundation
 import LogModel
-import StorageNode
+import NodeNeeds
 import Testing
 
 struct MemoryLimitTests {

@@ -1,0 +1,43 @@
+// How many descriptors a node may come to need, counted before it starts: what is missing would otherwise be found in a takeover,
+// when the media of one more group are opened.
+
+public import ClusterConfiguration
+internal import LogModel
+
+public struct DescriptorNeed: Sendable {
+    let node: ClusterConfiguration.Node
+    /// One each, of all groups that the node may own.
+    let media: Int
+    let groups: Int
+    let connections: Int
+    let rails: Int
+
+    /// Of a group: the owner's rail and the mirror's, an older one of each that ends, and a standby's look at a medium.
+    static let ofGroup = 5
+    /// Standard input, output and error, the pool, events, signals, the supervisor's socket, loops, what the coordinator's thread opens: 24.
+    /// Operators, 64 (`AdminServer.maximumConnections`); peers that have not proved themselves, and clients that are told that there is no
+    /// place, 32 of each; archives, directories and `/proc` for moments, 8.
+    static let ofNode = 160
+
+    public init(_ configuration: ClusterConfiguration, node: ClusterConfiguration.Node) {
+        self.node = node
+        let groups = configuration.groups(of: node.id)
+        self.groups = groups.count
+        media = groups.reduce(0) { $0 + $1.volumes.count }
+        connections = configuration.limits.connections
+        rails = node.mirror.count
+    }
+
+    /// Two listeners for each address that may be two, the sockets for NBD and operators.
+    var listeners: Int { 2 * rails + 3 }
+
+    public var count: UInt64 { UInt64(media + Self.ofGroup * groups + connections + listeners + Self.ofNode) }
+
+    /// `nil` if `limit` is enough.
+    public func problem(limit: UInt64) -> String? {
+        guard limit < count else { return nil }
+        return
+            "\(node.id) may come to need \(count) descriptors (\(media) for media, \(connections) for clients), and may have \(limit): raise "
+            + "the limit (ulimit -n, or LimitNOFILE= of its unit), or lower limits.connections, or give it fewer volumes"
+    }
+}

@@ -1,0 +1,225 @@
+// What a node would find at its start on this machine, looked at by the user who asks, all of it at once; nothing is changed, no lock is
+// taken, and the node may be running. A start that fails for one of these reasons says it in the same words.
+
+internal import AdminProtocol
+public import ClusterConfiguration
+internal import Coordination
+internal import Glibc
+internal import LogModel
+internal import PersistentMemory
+internal import StorageMedium
+
+public struct NodeCheck {
+    private let configuration: ClusterConfiguration
+    private let node: ClusterConfiguration.Node
+    /// Of processes here, after they have raised it.
+    private let descriptorLimit: UInt64
+    private let memoryBytes: UInt64
+    /// The node answers, so what it holds is not held by strangers.
+    private let isRunning: Bool
+    private var records: [GroupID: GroupRecord] = [:]
+
+    /// What is wrong, each with the key that it is about, in the order of the file.
+    public private(set) var problems: [ConfigurationError] = []
+    /// What could not be asked, and is no fault of this node.
+    public private(set) var remarks: [String] = []
+
+    /// Looks at everything. Blocks, for as long as the file systems do, and a second for each node that does not answer.
+    public init(
+        _ configuration: ClusterConfiguration, node: ClusterConfiguration.Node, descriptorLimit: UInt64,
+        memoryBytes: UInt64 = MemoryLimit.bytes()
+    ) {
+        self.configuration = configuration
+        self.node = node
+        self.descriptorLimit = descriptorLimit
+        self.memoryBytes = memoryBytes
+        isRunning = Self.answers(node)
+        checkLimits()
+        checkCoordinator()
+        checkPool()
+        checkEvents()
+        for group in configuration.groups(of: node.id) {
+            for volume in group.volumes { checkMedium(of: volume, in: group) }
+        }
+        checkPlaces()
+        checkOthers()
+        problems.sort { $0.line < $1.line }
+    }
+
+    private mutating func add(_ key: String, _ reason: String?) {
+        guard let reason else { return }
+        problems.append(configuration.source.problem(key, reason))
+    }
+
+    private var key: String { "nodes.\(node.id)" }
+
+    // MARK: Limits
+
+    private mutating func checkLimits() {
+        add(key, DescriptorNeed(configuration, node: node).problem(limit: descriptorLimit))
+        if let wanted = configuration.limits.memoryBytes, wanted > memoryBytes {
+            add(
+                "limits.memory",
+                "\(Size.format(wanted)) for clients alone, and a process here may use \(memoryBytes) bytes: lower it, or leave it out for a "
+                    + "quarter of that")
+        }
+    }
+
+    // MARK: The coordinator
+
+    private mutating func checkCoordinator() {
+        let path = configuration.coordinatorPath
+        let key = "coordinator.path"
+        let coordinator = FileCoordinator(existing: path, access: configuration.coordinatorAccess)
+        defer { checkSecret(coordinator) }
+        guard access(path, F_OK) == 0 else {
+            add(key, errno == ENOENT ? Folders.problem(makingIn: path) : "\(path): \(Folders.words(errno))")
+            return
+        }
+        guard Folders.isFolder(path) else { return add(key, "\(path): is not a folder") }
+        do throws(CoordinationError) {
+            try coordinator.checkPermissions()
+        } catch {
+            return add(key, error.message)
+        }
+        guard faccessat(AT_FDCWD, path, R_OK | W_OK | X_OK, AT_EACCESS) == 0 else {
+            return add(key, "\(path): cannot be read and written by user \(geteuid()): \(Folders.words(errno))")
+        }
+        add(key, Folders.fullness(at: path))
+        for group in configuration.groups(of: node.id) {
+            do throws(CoordinationError) {
+                records[group.id] = try coordinator.read(group.id)
+            } catch {
+                add(key, error.message)
+            }
+        }
+    }
+
+    /// One that the nodes keep at the coordinator is made by the first that starts.
+    private mutating func checkSecret(_ coordinator: FileCoordinator) {
+        let path = configuration.secretPath ?? coordinator.secretPath
+        do throws(SecretError) {
+            _ = try SecretFile.read(path, trusting: coordinator.trustedGroup)
+        } catch {
+            guard configuration.secretPath != nil || error.code != .missing else { return }
+            add(configuration.secretPath == nil ? "coordinator.path" : "security.psk-file", error.message)
+        }
+    }
+
+    // MARK: Files
+
+    private mutating func checkPool() {
+        let path = node.pool.path
+        guard let request = PersistenceRequest(rawValue: node.pool.persistence) else {
+            preconditionFailure("the configuration was checked")
+        }
+        do throws(PoolError) {
+            guard
+                let contents = try Pool.look(
+                    path: path, expecting: (configuration.cluster, node.id), persistence: request)
+            else { return checkRoom(for: path) }
+            problems += PoolNeed.problems(contents, configuration, node: node)
+        } catch {
+            add("\(key).pool.path", error.description)
+        }
+    }
+
+    /// A pool is fully allocated when it is made (S26).
+    private mutating func checkRoom(for path: String) {
+        if let problem = Folders.problem(makingIn: path) { return add("\(key).pool.path", problem) }
+        guard let free = Folders.freeBytes(at: path), free < node.pool.sizeBytes else { return }
+        add(
+            "\(key).pool.size",
+            "\(path): there is no pool yet, and a new one needs \(node.pool.sizeBytes) bytes; its file system has \(free)"
+        )
+    }
+
+    private mutating func checkEvents() {
+        let path = node.eventsPath
+        // Beside the pool they are not more wrong than that.
+        let isBesidePool = Folders.folder(of: path) == Folders.folder(of: node.pool.path)
+        if !isBesidePool { add("\(key).events", Folders.problem(makingIn: path)) }
+        guard access(path, F_OK) == 0 else { return }
+        guard faccessat(AT_FDCWD, path, R_OK | W_OK, AT_EACCESS) == 0 else {
+            return add("\(key).events", "\(path): cannot be written by user \(geteuid()): \(Folders.words(errno))")
+        }
+    }
+
+    private mutating func checkMedium(of volume: ClusterConfiguration.Volume, in group: ClusterConfiguration.Group) {
+        let key = "groups.\(group.id).volumes.\(volume.name)"
+        let record = records[group.id]
+        let known = records.values.reduce(into: [UUID128: String]()) { volumes, record in
+            for (name, identity) in record.media { volumes[identity] = name }
+        }
+        let isNew = record?.isNew ?? true
+        do throws(MediumError) {
+            let medium = try FileMedium.look(path: volume.mediumPath, sizeBytes: volume.sizeBytes)
+            try medium.check(
+                MediumExpectation(
+                    volume: volume.name, identity: record?.media[volume.name], volumes: known, isNew: isNew))
+            if !medium.isFullyAllocated { add("\(key).medium", Folders.fullness(at: volume.mediumPath)) }
+        } catch {
+            switch error.code {
+            // The first owner makes it.
+            case .missing where isNew: add("\(key).medium", Folders.problem(makingIn: volume.mediumPath))
+            case .wrongSize: add("\(key).size", error.message)
+            default: add("\(key).medium", error.message)
+            }
+        }
+    }
+
+    // MARK: Places
+
+    private mutating func checkPlaces() {
+        add("\(key).admin", Places.socketProblem(at: node.adminPath, isRunning: isRunning))
+        for rail in node.mirror { add("\(key).mirror", Places.problem(of: rail, isRunning: isRunning)) }
+        if node.nbd.hasPrefix("unix:") {
+            add("\(key).nbd", Places.socketProblem(at: String(node.nbd.dropFirst(5)), isRunning: isRunning))
+        } else {
+            add("\(key).nbd", Places.problem(of: node.nbd, isRunning: isRunning))
+        }
+    }
+
+    // MARK: What runs already
+
+    private static let answerMillis = 1000
+
+    private static func answers(_ node: ClusterConfiguration.Node) -> Bool {
+        do throws(AdminClientError) {
+            let answer = try AdminClient.ask(.status, at: node.adminPath, timeoutMillis: answerMillis)
+            guard case .status(let status) = answer else { return false }
+            return status.name == node.id.rawValue
+        } catch {
+            // It hangs, or this user may not ask it: that is remarked.
+            return error.kind != .unreachable
+        }
+    }
+
+    /// The node itself, if it runs, and those that share a group with it: which configuration each has read.
+    private mutating func checkOthers() {
+        let groups = configuration.groups(of: node.id)
+        for other in configuration.nodes where groups.contains(where: { $0.includes(other.id) }) {
+            if other.id == node.id && !isRunning { continue }
+            compare(with: other)
+        }
+    }
+
+    private mutating func compare(with other: ClusterConfiguration.Node) {
+        do throws(AdminClientError) {
+            let answer = try AdminClient.ask(
+                .configuration, at: other.adminPath, timeoutMillis: Self.answerMillis)
+            guard case .configuration(let entries) = answer else {
+                return remarks.append("\(other.id) cannot tell which configuration it has")
+            }
+            let theirs = entries.map { ClusterConfiguration.SharedEntry(key: $0.key, value: $0.value) }
+            guard
+                let difference = ClusterConfiguration.difference(
+                    configuration.sharedEntries, of: "disk", theirs, of: other.id.rawValue)
+            else { return }
+            let advice = other.id == node.id ? "restart it" : "the two would not mirror each other"
+            add("nodes.\(other.id)", "runs with another configuration: \(difference); \(advice)")
+        } catch {
+            remarks.append("\(other.id) could not be asked: \(error)")
+        }
+    }
+}
