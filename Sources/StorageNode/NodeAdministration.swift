@@ -131,12 +131,12 @@ extension ServerNode {
             volumes: group.configuration.volumes.map { GroupStatus.Volume(name: $0.name, sizeBytes: $0.sizeBytes) })
     }
 
-    /// The machine's, what the two configurations differ in, and what keeps a mirror from getting the log. An owner's reason may have the
+    /// The machine's, what the two configurations differ in, what keeps a mirror from getting the log, and what became of the pool. An owner's reason may have the
     /// difference already, as its mirror's refusal.
     func reason(of group: Group, _ now: Nanos) -> String? {
         let machine = group.machine.reason(now)
         let told = knownDifference(from: group.peer).flatMap { machine?.contains($0) == true ? nil : $0 }
-        let reasons = [told, machine, group.owner?.catchUpProblem].compactMap(\.self)
+        let reasons = [told, machine, group.owner?.catchUpProblem, poolWatch.problem].compactMap(\.self)
         return reasons.isEmpty ? nil : reasons.joined(separator: "; ")
     }
 }

@@ -37,6 +37,7 @@ public final class ServerNode: VolumeService {
     let coordinatorThread: NIOThreadPool
     private(set) var groups: [GroupID: Group] = [:]
     let journal: EventJournal
+    let poolWatch: PoolWatch
     /// Who tells of the clients, if somebody serves any.
     public weak var frontEnd: (any VolumeFrontEnd)?
     private var listener: TCPMirrorListener?
@@ -117,6 +118,7 @@ public final class ServerNode: VolumeService {
         memoryThreads = NIOThreadPool(numberOfThreads: GroupThreads.memoryThreadCount(groups: groups.count))
         coordinatorThread = NIOThreadPool(numberOfThreads: 1)
         journal = EventJournal(pool.events, eventLoop: eventLoop)
+        poolWatch = PoolWatch(pool.pool, eventLoop: eventLoop)
         for group in groups { try addGroup(group) }
         if let problem = pool.events.problem { journalProblem(problem) }
         journal.onProblem = { [unowned self] problem in journalProblem(problem) }
@@ -252,6 +254,7 @@ public final class ServerNode: VolumeService {
         for rail in accepted.values { rail.closeIfIdle() }
         announceIfDue()
         watchPeers()
+        watchPool()
     }
 
     /// Renews the lease three times in its length: announce, *then* read the records (S17).
