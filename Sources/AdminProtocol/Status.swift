@@ -22,7 +22,7 @@ public struct NodeSummary: Codable, Hashable, Sendable {
     public var role: String
     /// `nil` if it does not answer.
     public var clients: ClientTotals?
-    /// Why it could not be asked.
+    /// Why it could not be asked; of a node that answers, what is wrong with it whoever owns its groups.
     public var reason: String?
 
     public init(
@@ -180,8 +180,13 @@ public struct NodeStatus: Codable, Hashable, Sendable {
     public var persistence: String
     public var groups: [Group]
     public var clients: ClientTotals?
+    /// What is wrong with the node itself, whoever owns its groups.
+    public var problem: String?
 
-    public init(name: String, persistence: String, groups: [Group], clients: ClientTotals? = nil) {
+    public init(
+        name: String, persistence: String, groups: [Group], clients: ClientTotals? = nil, problem: String? = nil
+    ) {
+        self.problem = problem
         self.name = name
         self.persistence = persistence
         self.groups = groups
@@ -204,7 +209,8 @@ extension ClusterStatus {
             }
             return NodeSummary(
                 name: name, reachable: true, persistence: answer.persistence,
-                role: answer.groups.contains { $0.isOwner } ? "owner" : "mirror", clients: answer.clients)
+                role: answer.groups.contains { $0.isOwner } ? "owner" : "mirror", clients: answer.clients,
+                reason: answer.problem)
         }
         return ClusterStatus(cluster: cluster, groups: groups, nodes: summaries)
     }

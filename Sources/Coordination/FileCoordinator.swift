@@ -53,7 +53,12 @@ public final class FileCoordinator: Coordinator {
         let descriptor = open(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
         guard descriptor >= 0 else { throw Self.unreachable(directory, "cannot be opened", errno) }
         defer { close(descriptor) }
-        try Self.give(descriptor, access.folderMode, access.group, directory)
+        do throws(CoordinationError) {
+            try Self.give(descriptor, access.folderMode, access.group, directory)
+        } catch {
+            // A hardened service may not set the set-group-ID bit. Every file is given its group all the same.
+            try Self.give(descriptor, access.folderMode & 0o777, access.group, directory)
+        }
     }
 
     private static func give(

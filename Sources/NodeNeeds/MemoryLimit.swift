@@ -1,9 +1,20 @@
 // How much memory this process may use: the machine's, or what its control group or one above it leaves. Both versions of
 // control groups; a container that sees only its own group sees it at the root.
 
+public import ClusterConfiguration
 internal import Foundation
+internal import LogModel
 
 public enum MemoryLimit {
+    /// What speaks against what clients may take (`limits.memory`), if a process may use `bytes`.
+    public static func problem(_ configuration: ClusterConfiguration, bytes: UInt64) -> ConfigurationError? {
+        guard let wanted = configuration.limits.memoryBytes, wanted > bytes else { return nil }
+        return configuration.source.problem(
+            "limits.memory",
+            "\(Size.format(wanted)) for clients alone, and a process here may use \(bytes) bytes: lower it, or leave it out for a quarter of that"
+        )
+    }
+
     /// The least of all limits that can be read. `root` is a folder in which a test keeps its own /proc and /sys.
     public static func bytes(root: String = "") -> UInt64 {
         let limits = groupLimits(root) + [machineBytes(root)].compactMap(\.self)

@@ -57,12 +57,7 @@ public struct NodeCheck {
 
     private mutating func checkLimits() {
         add(key, DescriptorNeed(configuration, node: node).problem(limit: descriptorLimit))
-        if let wanted = configuration.limits.memoryBytes, wanted > memoryBytes {
-            add(
-                "limits.memory",
-                "\(Size.format(wanted)) for clients alone, and a process here may use \(memoryBytes) bytes: lower it, or leave it out for a "
-                    + "quarter of that")
-        }
+        if let problem = MemoryLimit.problem(configuration, bytes: memoryBytes) { problems.append(problem) }
     }
 
     // MARK: The coordinator

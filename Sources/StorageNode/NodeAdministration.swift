@@ -95,7 +95,7 @@ extension ServerNode {
             name: id.rawValue, persistence: pool.persistence.rawValue,
             groups: groups.values.sorted { $0.configuration.id < $1.configuration.id }.map { group in
                 NodeStatus.Group(isOwner: group.machine.isOwner, status: status(of: group))
-            }, clients: frontEnd?.clientTotals)
+            }, clients: frontEnd?.clientTotals, problem: poolWatch.problem)
     }
 
     private func status(of group: Group) -> GroupStatus {

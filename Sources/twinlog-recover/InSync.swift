@@ -46,7 +46,7 @@ struct InSync {
             throw Failure(
                 .usage, "\(file.path): node \(node) takes no part in group \(region.group) by the configuration")
         }
-        let (coordinator, record) = try read(group.id, configuration.coordinatorPath)
+        let (coordinator, record) = try read(group.id, configuration)
         var standing = InSync(record: record, coordinator: coordinator, warnings: try checkWritersGone(record))
         if request.marks, let replayed = record.replayed, replayed.node == node, record.ownerProcess == nil,
             problem(record, file.identity, region.identity, region.standing, isTold: true) == nil
@@ -79,15 +79,15 @@ struct InSync {
     }
 
     private static func read(
-        _ group: GroupID, _ path: String
+        _ group: GroupID, _ configuration: ClusterConfiguration
     ) throws(Failure) -> (FileCoordinator, GroupRecord) {
+        let path = configuration.coordinatorPath
         let advice = "so nobody can say whether the pool is in sync; without --config it is replayed on your word"
-        // The coordinator would make a missing folder; a tool that only looks must not.
         guard access(path, F_OK) == 0 else {
             throw Failure(.refused, "\(path): the coordinator's folder is missing, \(advice)")
         }
         do throws(CoordinationError) {
-            let coordinator = try FileCoordinator(directory: path)
+            let coordinator = FileCoordinator(existing: path, access: configuration.coordinatorAccess)
             if let record = try coordinator.read(group) { return (coordinator, record) }
         } catch {
             throw Failure(.refused, "\(error), \(advice)")

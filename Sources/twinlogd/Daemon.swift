@@ -61,6 +61,7 @@ struct Daemon {
         }
         try ProcessLimits.raiseDescriptors()
         let signals = try SignalWatch(logger: logger, reload: reload)
+        if let problem = MemoryLimit.problem(configuration, bytes: MemoryLimit.bytes()) { logger.warning("\(problem)") }
         supervisor.status("\(node) of \(configuration.cluster) opens its pool and looks for the coordinator")
         let pool = try ServerNode.openPool(configuration: configuration, node: node, logger: logger)
         let group = MultiThreadedEventLoopGroup(numberOfThreads: 1)

@@ -119,6 +119,20 @@ extension Cluster {
             }
         }
 
+        @Test("O6, S18: with the capability to end it, another user's process is fenced")
+        func capableFence() async throws {
+            try await withCluster(LocalClusterOptions(), started: false) { cluster in
+                try cluster.shareWithTheGroup()
+                try cluster.startAsItsUser("alpha")
+                try cluster.start(
+                    "beta", through: Users.becoming(31002) + ["--inh-caps=+kill", "--ambient-caps=+kill"])
+                try await cluster.waitUntilMirrored()
+                try await cluster.freeze("alpha")
+                try await cluster.wait("taken over") { cluster.group(at: "beta")?.status.state == "degraded" }
+                #expect(!cluster.isRunning("alpha"))
+            }
+        }
+
         @Test("S18: a process that /proc hides from this user is not taken for dead")
         func hiddenProcess() async throws {
             let hidden = [

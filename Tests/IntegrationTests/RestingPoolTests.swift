@@ -32,6 +32,33 @@ extension Cluster {
             }
         }
 
+        @Test("O17: two nodes whose pools have both lost their names do not pass a group to and fro")
+        func bothUnnamed() async throws {
+            try await withCluster { cluster in
+                let (owner, mirror) = try cluster.roles()
+                func pool(_ node: String) -> String { "\(cluster.folder)/run/\(node).pool" }
+                func count(_ kind: String) throws -> Int {
+                    try twinlog(cluster, "events").output.components(separatedBy: kind).count - 1
+                }
+                for node in LocalCluster.nodes { try succeed("mv", pool(node), pool(node) + ".moved") }
+                try await cluster.wait("given away and back") {
+                    try count("handing-over") == 2 && cluster.owner() == owner
+                }
+                try await cluster.waitUntilMirrored()
+                // A look that finds noise is one that finds no name as well.
+                try succeed(
+                    "dd", "if=/dev/urandom", "of=\(pool(owner)).moved", "bs=4096", "count=1", "conv=notrunc",
+                    "status=none")
+                try await cluster.wait("looked at again") { try count("pool-restored") == 1 }
+                #expect(try cluster.roles() == (owner, mirror))
+                #expect(try count("handing-over") == 2 && count("pool-unnamed") == 2)
+                let status = try twinlog(cluster, "status").output
+                for node in LocalCluster.nodes {
+                    #expect(status.contains("\(node): \(pool(node)) is gone"), "\(status)")
+                }
+            }
+        }
+
         @Test("O17: without a partner, a node whose pool has no name goes on serving and says so")
         func unnamedAlone() async throws {
             try await withCluster { cluster in
