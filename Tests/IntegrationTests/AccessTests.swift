@@ -239,6 +239,29 @@ extension Cluster {
             }
         }
 
+        @Test("O26: as many descriptors as are asked for are enough for a takeover with every client there may be")
+        func takeoverWithTheLeast() async throws {
+            try await withCluster(started: false) { cluster in
+                let more = (1..<200).map { "\n      more\($0): {medium: run/more\($0).img, size: 64KiB}" }.joined()
+                let text = try String(contentsOfFile: cluster.configurationPath, encoding: .utf8)
+                try (text.trimmingCharacters(in: .newlines) + more + "\nlimits: {connections: 20}\n")
+                    .write(toFile: cluster.configurationPath, atomically: true, encoding: .utf8)
+                let said = try refusal(cluster, after: "ulimit -n 64")
+                let count = try #require(said.split(separator: " ").compactMap { Int($0) }.first, "\(said)")
+                for node in LocalCluster.nodes {
+                    try cluster.start(node, through: ["/bin/bash", "-c", "ulimit -n \(count); exec \"$@\"", "sh"])
+                }
+                try await cluster.waitUntilMirrored()
+                let (owner, mirror) = try cluster.roles()
+                cluster.kill(owner)
+                try await cluster.wait("taken over") { cluster.group(at: mirror)?.isOwner == true }
+                var clients: [NBDClient] = []
+                for _ in 0..<20 { clients.append(try await cluster.connect(to: mirror)) }
+                try await clients[19].write(offset: 0, Stamp.block(0, stamp: 5))
+                for client in clients { await client.disconnect() }
+            }
+        }
+
         @Test("O18: a pool of another size than the configuration's is refused with both, also a larger one")
         func poolSize() async throws {
             try await withCluster { cluster in
