@@ -119,7 +119,7 @@ public final class FileCoordinator: Coordinator {
         guard try highestVersion(of: record.group) ?? 0 == expected else { return .lost(try read(record.group)) }
         let temporary = temporaryPath("swap")
         defer { unlink(temporary) }
-        try write(bytes, to: temporary, durable: true)
+        try write(bytes, to: temporary, durable: true, for: path(of: record.group, record.version))
         if link(temporary, path(of: record.group, record.version)) != 0 {
             let number = errno
             let error = Self.unreachable(directory, "a record cannot be linked into place", number)
@@ -227,7 +227,7 @@ public final class FileCoordinator: Coordinator {
     private func createPresence(_ path: String, _ bytes: [UInt8]) throws(CoordinationError) {
         let temporary = temporaryPath("presence")
         defer { unlink(temporary) }
-        try write(bytes, to: temporary, durable: false)
+        try write(bytes, to: temporary, durable: false, for: path)
         guard rename(temporary, path) == 0 else {
             throw Self.unreachable(directory, "a presence cannot be put in place", errno)
         }
@@ -260,8 +260,11 @@ public final class FileCoordinator: Coordinator {
     /// record, and pids are equal across containers, hosts and restarts.
     private func temporaryPath(_ kind: String) -> String { "\(directory)/.\(kind).\(UUID128.random())" }
 
-    private func write(_ bytes: [UInt8], to path: String, durable: Bool) throws(CoordinationError) {
-        let descriptor = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0o600)
+    /// `path`: what the file becomes. The name that it is written under is another one each time, and would make each error new.
+    private func write(
+        _ bytes: [UInt8], to temporary: String, durable: Bool, for path: String
+    ) throws(CoordinationError) {
+        let descriptor = open(temporary, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0o600)
         guard descriptor >= 0 else { throw Self.unreachable(path, "cannot be created", errno) }
         defer { close(descriptor) }
         if access != .ownerOnly { try Self.give(descriptor, access.mode, access.group, path) }

@@ -42,5 +42,14 @@ enum Folders {
         freeBytes(at: path) == 0 ? "the file system of \(path) is full" : nil
     }
 
+    /// Whether this user may give files to `group`: root may to any.
+    static func isMember(of group: UInt32) -> Bool {
+        guard geteuid() != 0, getegid() != group else { return true }
+        // What is told first may be too few when somebody is given a group in between.
+        var groups = [gid_t](repeating: 0, count: Int(max(0, getgroups(0, nil))))
+        let count = getgroups(CInt(groups.count), &groups)
+        return groups.prefix(Int(max(0, count))).contains(group)
+    }
+
     static func words(_ number: CInt) -> String { String(cString: strerror(number)) }
 }

@@ -35,6 +35,7 @@ public struct NodeCheck {
         self.memoryBytes = memoryBytes
         isRunning = Self.answers(node)
         checkLimits()
+        checkGroups()
         checkCoordinator()
         checkPool()
         checkEvents()
@@ -58,6 +59,22 @@ public struct NodeCheck {
     private mutating func checkLimits() {
         add(key, DescriptorNeed(configuration, node: node).problem(limit: descriptorLimit))
         if let problem = MemoryLimit.problem(configuration, bytes: memoryBytes) { problems.append(problem) }
+    }
+
+    /// Whoever is not in a group cannot give it what they make. Each group is named once.
+    private mutating func checkGroups() {
+        let shares = [
+            ("coordinator", configuration.coordinatorAccess), ("\(key).pool", node.pool.access),
+            ("\(key).admin", node.adminAccess), ("\(key).nbd", node.nbdAccess),
+        ]
+        let media = configuration.groups(of: node.id).flatMap { group in
+            group.volumes.map { ("groups.\(group.id).volumes.\($0.name)", $0.access) }
+        }
+        var seen: Set<UInt32> = []
+        for (key, access) in shares + media {
+            guard let group = access.group, seen.insert(group).inserted, !Folders.isMember(of: group) else { continue }
+            add("\(key).group", "user \(geteuid()) is not in group \(group), and cannot give it what it makes")
+        }
     }
 
     // MARK: The coordinator
@@ -115,7 +132,7 @@ public struct NodeCheck {
             else { return checkRoom(for: path) }
             problems += PoolNeed.problems(contents, configuration, node: node)
         } catch {
-            add("\(key).pool.path", error.description)
+            add("\(key).pool.path", error.advice)
         }
     }
 

@@ -41,6 +41,18 @@ public struct PoolError: Error, Hashable, Sendable, CustomStringConvertible {
         self.message = message
     }
 
+    /// What an operator does about it, in the same words whoever meets it; `nil` where the message says all.
+    public var nextStep: String? {
+        switch code {
+        case .truncated, .corrupt: "leave it as it is and use the pool of the group's other node"
+        case .newerFormat: "use the programs of the version that wrote it"
+        default: nil
+        }
+    }
+
+    /// The description, with the next step.
+    public var advice: String { nextStep.map { "\(description); \($0)" } ?? description }
+
     public var description: String {
         if let offset { "\(path): at offset \(offset): \(message)" } else { "\(path): \(message)" }
     }

@@ -32,7 +32,7 @@ public struct OpenedPool: Sendable {
         do throws(PoolError) {
             found = try Pool.look(path: node.pool.path, expecting: (configuration.cluster, id), persistence: request)
         } catch {
-            throw NodeError(message: error.description)
+            throw NodeError(message: error.advice)
         }
         let problems = found.map { PoolNeed.problems($0, configuration, node: node) } ?? []
         guard problems.isEmpty else { throw NodeError(message: problems.map(\.description).joined(separator: "\n")) }
@@ -42,7 +42,7 @@ public struct OpenedPool: Sendable {
             for group in configuration.groups(of: id) { try Self.ensureRegion(group, in: pool).countStart() }
             if node.pool.isPrefaulted { try pool.prefault() }
         } catch {
-            throw NodeError(message: error.description)
+            throw NodeError(message: error.advice)
         }
         events = OpenedEvents(path: node.eventsPath, node: id, isNewPool: isNew, access: node.pool.access)
         if pool.persistence == .volatile {

@@ -45,8 +45,9 @@ public final class ServerNode: VolumeService {
     private var ticking: RepeatedTask?
     private var isAnnouncing = false
     private var isWatching = false
-    /// Why a partner could not be looked for, as last reported.
-    private var watchProblem: String?
+    /// Why the leases could not be renewed, and why a partner could not be looked for.
+    private var leaseProblem = StandingProblem()
+    private var watchProblem = StandingProblem()
     private var nextAnnouncement: NIODeadline = .now()
     private var presenceCounter: UInt64 = 0
     private var whenCoordinatorAnswers: EventLoopPromise<Void>?
@@ -284,17 +285,23 @@ public final class ServerNode: VolumeService {
             self.isAnnouncing = false
             switch result {
             case .success(let (startedAt, records)):
+                var problems: [String] = []
                 for (id, read) in records {
                     switch read {
                     case .success(let record): self.groups[id]?.handle(.renewed(startedAt: startedAt, record: record))
-                    case .failure(let error): self.logger.warning("the lease of \(id) could not be renewed: \(error)")
+                    case .failure(let error): problems.append("the lease of \(id) could not be renewed: \(error)")
                     }
                 }
+                self.sayLeaseProblem(problems.isEmpty ? nil : problems.joined(separator: "; "))
                 self.whenCoordinatorAnswers?.succeed()
                 self.whenCoordinatorAnswers = nil
-            case .failure(let error): self.logger.warning("the lease could not be renewed: \(error)")
+            case .failure(let error): self.sayLeaseProblem("the lease could not be renewed: \(error)")
             }
         }
+    }
+
+    private func sayLeaseProblem(_ problem: String?) {
+        if leaseProblem.isNews(problem, BootClock.now), let problem { logger.warning("\(problem)") }
     }
 
     private func watchPeers() {
@@ -325,10 +332,9 @@ public final class ServerNode: VolumeService {
                 case .failure(let error): problem = "\(error)"
                 }
             }
-            if let problem, problem != self.watchProblem {
+            if self.watchProblem.isNews(problem, BootClock.now), let problem {
                 self.logger.warning("a partner cannot be watched: \(problem)")
             }
-            self.watchProblem = problem
         }
     }
 

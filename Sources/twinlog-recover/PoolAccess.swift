@@ -22,10 +22,7 @@ extension Failure {
             self.init(
                 .inUse, "\(error.path): in use\(holder); stop the node first, this tool looks only into pools that rest"
             )
-        case .newerFormat: self.init(.unreadable, "\(error); use the twinlog-recover of the version that wrote it")
-        case .truncated, .corrupt:
-            self.init(.unreadable, "\(error); leave it as it is and use the pool of the group's other node")
-        default: self.init(.unreadable, error.description)
+        default: self.init(.unreadable, error.advice)
         }
     }
 }

@@ -175,6 +175,7 @@ extension Cluster {
                 for (key, reason) in [
                     ("coordinator.path", "cannot be read and written by user 31003"),
                     ("nodes.alpha.pool.path", "Permission denied"),
+                    ("coordinator.group", "is not in group 31099"),
                     ("groups.g0.volumes.vol0.medium", "Permission denied"),
                 ] {
                     #expect(
@@ -274,6 +275,21 @@ extension Cluster {
                     #expect(said.contains(": nodes.alpha.pool.size: "))
                     #expect(said.contains("is a pool of 48MiB, the configuration says \(mebibytes)MiB"))
                 }
+            }
+        }
+
+        @Test("a damaged pool has one next step, whoever meets it")
+        func damagedPool() async throws {
+            try await withCluster { cluster in
+                for node in LocalCluster.nodes { #expect(cluster.stop(node) == 0) }
+                let pool = cluster.folder + "/run/alpha.pool"
+                try succeed(
+                    "dd", "if=/dev/urandom", "of=\(pool)", "bs=4096", "seek=2", "count=2", "conv=notrunc", "status=none"
+                )
+                let step =
+                    "no copy of the region directory is intact; leave it as it is and use the pool of the group's other node"
+                #expect(try refusal(cluster).contains(step))
+                #expect(try cluster.recover("scan", "alpha").output.contains(step))
             }
         }
 
