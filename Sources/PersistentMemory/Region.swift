@@ -177,7 +177,7 @@ public final class Region: Sendable {
         }
     }
 
-    /// Hands on every slot that memory knows, and where in the file it belongs, while nobody stores one.
+    /// Hands on the slots that memory knows, and where in the file they belong, while nobody stores one; of heads the newest, if it is lost.
     func withSlots(
         _ body: ([(offset: UInt64, block: ByteBlock)]) throws(PoolError) -> [UInt64]
     ) throws(PoolError) -> [UInt64] {
@@ -189,9 +189,12 @@ public final class Region: Sendable {
             if let slot = state.identity {
                 slots += RegionFormat.identityOffsets.map { (offset + $0, slot.encoded()) }
                 let log = slot.identity
-                if state.head.sequence > 0 {
-                    let seed = checksumSeed(log: log.logUUID, incarnation: log.incarnation)
-                    let place = offset + RegionFormat.headOffsets[1 - state.headTurn]
+                let seed = checksumSeed(log: log.logUUID, incarnation: log.incarnation)
+                let place = offset + RegionFormat.headOffsets[1 - state.headTurn]
+                let block = mapping.block(at: place, count: RegionFormat.slotBytes)
+                let found = HeadSlot.decode(block, incarnation: log.incarnation, seed: seed)
+                // One below the start of the log counts as that start, and stays as it is.
+                if state.head.sequence > 0, found?.sequence != state.head.sequence {
                     slots.append((place, state.head.encoded(incarnation: log.incarnation, seed: seed)))
                 }
             }

@@ -56,6 +56,20 @@ struct PoolWatchTests {
         again.close()
     }
 
+    @Test("S4: a head of an earlier beginning of the same incarnation is no noise")
+    func earlierBeginning() throws {
+        let pool = try makePool(path)
+        let region = try pool.allocateRegion(group: GroupID("g0"), ringBytes: 64 * 1024)
+        for start in [LSN.zero, LSN(8192)] {
+            try region.format(
+                role: .mirror, logUUID: UUID128(high: 7, low: 7), incarnation: Incarnation(3), start: start)
+            #expect(try pool.restoreHead() == [])
+            try region.setHead(region.head + 4096, acknowledged: LSN(4096))
+            #expect(try pool.restoreHead() == [])
+        }
+        pool.close()
+    }
+
     @Test("O17: a pool that was closed is not written to, whatever becomes of it")
     func closed() throws {
         let pool = try makePool(path)
