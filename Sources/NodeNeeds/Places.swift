@@ -54,13 +54,13 @@ enum Places {
 
     /// Why nobody could listen on a socket at `path`. `isRunning`: the node has it already.
     static func socketProblem(at path: String, isRunning: Bool) -> String? {
-        if let problem = Folders.problem(makingIn: path) { return "\(path) cannot be listened on: \(problem)" }
+        if let problem = Folders.problem(makingIn: path) { return "unix:\(path) cannot be listened on: \(problem)" }
         var about = stat()
         guard lstat(path, &about) == 0, !isRunning else { return nil }
         guard about.st_mode & S_IFMT == S_IFSOCK else {
-            return "\(path) cannot be listened on: \(ListenProblem.reason(EEXIST))"
+            return "unix:\(path) cannot be listened on: \(ListenProblem.reason(EEXIST))"
         }
-        return isTaken(path) ? "\(path) cannot be listened on: \(ListenProblem.reason(EADDRINUSE))" : nil
+        return isTaken(path) ? "unix:\(path) cannot be listened on: \(ListenProblem.reason(EADDRINUSE))" : nil
     }
 
     /// Somebody listens there, or this user may not know.
