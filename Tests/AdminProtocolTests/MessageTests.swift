@@ -27,7 +27,7 @@ struct MessageTests {
     static let requests: [AdminRequest] = [
         .status, .clients, .handover(group: "g0", to: "beta"), .takeover(group: "g0", on: "beta", force: true),
         .takeover(group: "", on: "\u{0}\n\"", force: false), .drain(group: "g0"), .forgetCoordinator(group: "g/0"),
-        .events(after: .max, wait: true), .events(after: 0, wait: false),
+        .events(after: .max, wait: true), .events(after: 0, wait: false), .configuration,
     ]
     static let responses: [AdminResponse] = [
         .clients(
@@ -45,7 +45,7 @@ struct MessageTests {
                         waitsFor: "the volume"),
                 ])),
         .done, .refused("no:\nnot \u{1f600}"), .events([]), .status(nodeStatus("alpha", owns: true)),
-        .status(nodeStatus("beta", owns: false)),
+        .status(nodeStatus("beta", owns: false)), .configuration([ConfigurationKey(key: "lease", value: "1000ms")]),
         .events([
             NodeEvent(
                 sequence: 1, time: "2026-01-01T00:00:00.000Z", node: "alpha", group: nil, kind: "started", message: "m"),
@@ -86,7 +86,8 @@ struct MessageTests {
         try expectEveryField(of: GroupStatus.Loss(lostAcknowledgedWrites: 1, estimatedTakeoverSeconds: 2))
         try expectEveryField(of: GroupStatus.Volume(name: "v", sizeBytes: 1))
         try expectEveryField(of: NodeStatus.Group(isOwner: true, status: group))
-        try expectEveryField(of: NodeStatus(name: "n", persistence: "p", groups: [], clients: totals))
+        try expectEveryField(of: NodeStatus(name: "n", persistence: "p", groups: [], clients: totals, problem: "why"))
+        try expectEveryField(of: ConfigurationKey(key: "k", value: "v"))
         try expectEveryField(
             of: NodeSummary(
                 name: "n", reachable: false, persistence: "p", role: "r", clients: totals, reason: "why"))
@@ -145,6 +146,16 @@ struct MessageTests {
             ])
         let node = try #require((object["nodes"] as? [[String: Any]])?.first)
         #expect(Set(node.keys) == ["name", "reachable", "persistence", "role"])
+    }
+
+    @Test("O17: what is wrong with a node is told whoever owns its groups") func problemsOfNodes() {
+        var beta = nodeStatus("beta", owns: false)
+        beta.problem = "the pool has no name any more"
+        let merged = ClusterStatus.merge(
+            cluster: "demo", nodes: ["alpha", "beta"], configured: [groupStatus("g0")],
+            answers: [nodeStatus("alpha", owns: true), beta])
+        #expect(merged.nodes.map(\.reason) == [nil, "the pool has no name any more"])
+        #expect(merged.nodes.map(\.reachable) == [true, true])
     }
 
     @Test func theHighestEpochWinsAndAmongEqualsTheOwner() throws {
