@@ -8,7 +8,8 @@ FLAGS := --explicit-target-dependency-import-check error
 FORMATTED := Package.swift Sources Tests Perf
 
 BUILD_PACKAGES := libpmem-dev pkg-config
-TEST_PACKAGES := $(BUILD_PACKAGES) python3 qemu-utils libnbd-bin fuse3 fio e2fsprogs mount strace procps
+TEST_PACKAGES := $(BUILD_PACKAGES) python3 qemu-utils libnbd-bin python3-libnbd nbd-client fuse3 fio e2fsprogs mount strace procps \
+  iproute2 hostname python3-seccomp
 
 # In four steps, so that tests that wait for a peer do not compete with those that only compute, and the tests of whole nodes, in one
 # process or in several, have the processor to themselves.
@@ -20,7 +21,7 @@ INTEGRATION := --filter IntegrationTests --no-parallel
 SANITIZED := PersistentMemoryTests|WriteLogTests|RemoteMemoryTCPTests|NBDTests|StorageMediumTests
 SANITIZED_COMPUTING := CrashTests|RecoveryTests
 
-.PHONY: all build release test test-previous lint format test-tsan test-asan test-core arm64 test-pmem model sim crash-states mutate holes fuzz demo demo-as-user run man perf instructions clean build-packages test-packages
+.PHONY: all build release test test-previous lint format test-tsan test-asan test-core arm64 test-pmem model sim crash-states mutate holes fuzz demo demo-as-user test-as-user test-in-container run man perf instructions clean build-packages test-packages
 
 all: build
 
@@ -154,10 +155,24 @@ holes: test-packages
 demo: release
 	.build/release/twinlog-demo
 
-# People are not root: the demo as somebody who may nothing.
+# People are not root: the demo as a number that is nobody's, and the tests as the user without rights, who may mount with FUSE. Left
+# out: what the nodes agree on among themselves, whoever runs them.
+TESTS := TwinLogPackageTests.xctest --testing-library swift-testing --no-parallel
 demo-as-user: test-packages
 	$(SWIFT) build $(FLAGS)
-	Tests/as-user "$$($(SWIFT) build --show-bin-path)"
+	Tests/as-user 61234 "$$($(SWIFT) build --show-bin-path)" twinlog-demo --seconds 3
+
+test-as-user: test-packages
+	$(SWIFT) build --build-tests $(FLAGS)
+	Tests/as-user 65534 "$$($(SWIFT) build --show-bin-path)" $(TESTS) --filter IntegrationTests \
+	  --skip 'DoubtTests|KnownCopyTests|PromiseTests'
+
+# As a container engine runs them: the demo, and the tests of what a process does to the machine that it finds.
+test-in-container: test-packages
+	$(SWIFT) build --build-tests $(FLAGS)
+	Tests/in-container "$$($(SWIFT) build --show-bin-path)" twinlog-demo --seconds 3
+	Tests/in-container "$$($(SWIFT) build --show-bin-path)" $(TESTS) --filter 'IntegrationTests\.Cluster/$(CONTAINED)'
+CONTAINED := (ProcessTests|OperationTests|HistoryTests|RecoverToolTests|SupervisorTests|SurroundingsTests|ClientToolTests|ForeignClientTests)
 
 run: release
 	.build/release/twinlog-demo --keep

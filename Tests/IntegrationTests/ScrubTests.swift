@@ -18,7 +18,8 @@ extension Cluster {
                 let folder = "/dev/shm/twinlog-probe-\(UUID128.random())"
                 let probe = try run(
                     "bash", "-c",
-                    "mkdir \(folder) && mount -t tmpfs -o size=64k none \(folder) && umount \(folder); rmdir \(folder)")
+                    "mkdir \(folder) && trap 'rmdir \(folder)' EXIT; mount -t tmpfs -o size=64k none \(folder) && umount \(folder)"
+                )
                 return probe.code == 0 ? nil : "a tmpfs cannot be mounted here: \(probe.output)"
             } catch {
                 return "\(error)"
