@@ -167,6 +167,11 @@ struct Finished {
 /// Runs a program to its end, with a limit; its standard output and error together.
 @discardableResult
 func run(_ command: String..., folder: String? = nil, seconds: Int = 60) throws -> Finished {
+    try run(command, folder: folder, seconds: seconds)
+}
+
+@discardableResult
+func run(_ command: [String], folder: String? = nil, seconds: Int = 60) throws -> Finished {
     let process = Process()
     process.executableURL = URL(fileURLWithPath: "/usr/bin/env")
     process.arguments = ["timeout", "-k", "5", "\(seconds)"] + command
