@@ -27,22 +27,32 @@ extension ProcessIdentity {
 public enum ProcessFence {
     public enum Liveness: Hashable, Sendable {
         case alive, gone
-        /// It ran on another host, or where pids count otherwise: it cannot be seen from here and may do anything.
+        /// It ran on another host, or where pids count otherwise, or `/proc` hides it: it cannot be seen from here and may do anything.
         case elsewhere
     }
 
     /// Whether the process may still do anything. A zombie has no memory and no descriptors left: gone.
     public static func liveness(of process: ProcessIdentity) throws(FenceError) -> Liveness {
+        try liveness(of: process, shownBy: "/proc")
+    }
+
+    static func liveness(of process: ProcessIdentity, shownBy folder: String) throws(FenceError) -> Liveness {
         if try isElsewhere(process) { return .elsewhere }
-        guard try bootID() == process.bootID, let status = try status(of: process.pid),
-            status.startTicks == process.startTicks, status.state != "Z", status.state != "X"
-        else { return .gone }
-        return .alive
+        guard try bootID() == process.bootID else { return .gone }
+        guard let status = try status(of: process.pid, in: folder) else {
+            return try isTaken(process.pid) ? .elsewhere : .gone
+        }
+        let hasEnded = status.state == "Z" || status.state == "X"
+        return status.startTicks == process.startTicks && !hasEnded ? .alive : .gone
     }
 
     /// Kills the process and returns once it is gone. Throws if that cannot be confirmed within `timeoutMillis`.
     /// Blocks.
     public static func kill(_ process: ProcessIdentity, timeoutMillis: Int) throws(FenceError) {
+        try kill(process, timeoutMillis: timeoutMillis, shownBy: "/proc")
+    }
+
+    static func kill(_ process: ProcessIdentity, timeoutMillis: Int, shownBy folder: String) throws(FenceError) {
         guard try !isElsewhere(process) else {
             throw FenceError(
                 "process \(process.pid) of \(process.node) runs on another host or in another PID namespace, where `fence: {type: process}` "
@@ -58,7 +68,13 @@ public enum ProcessFence {
         guard descriptor >= 0 else { throw failure(process, "cannot be opened", -descriptor) }
         defer { close(descriptor) }
         // The descriptor names one process for good; only now does the start time tell whether it is the right one.
-        guard try status(of: process.pid)?.startTicks == process.startTicks else { return }
+        guard let status = try status(of: process.pid, in: folder) else {
+            if tl_host_pidfd_wait(descriptor, 0) > 0 { return }
+            throw FenceError(
+                "process \(process.pid) of \(process.node) may be one that /proc hides from this user (hidepid); show it, or if that node "
+                    + "is known to be dead, say so with `twinlog confirm-dead \(process.node)`")
+        }
+        guard status.startTicks == process.startTicks else { return }
         let killed = tl_host_pidfd_kill(descriptor)
         if killed == -ESRCH { return }
         guard killed >= 0 else { throw failure(process, "cannot be killed", -killed) }
@@ -119,21 +135,24 @@ public enum ProcessFence {
         return String(text.prefix { $0 != "\n" })
     }
 
-    /// `nil` if there is no such process. What cannot be read is not taken for that, nor is a process that `/proc`, mounted with
-    /// `hidepid`, hides from this user (S18).
-    static func status(of pid: Int32) throws(FenceError) -> (state: String, startTicks: UInt64)? {
-        let path = "/proc/\(pid)/stat"
-        var text = try smallFile(path)
-        if text == nil, pid > 0, Glibc.kill(pid, 0) == 0 || errno != ESRCH {
-            // It may have begun since.
-            text = try smallFile(path)
-            if text == nil {
-                throw FenceError(
-                    "process \(pid) is there, but \(path) is hidden from this user (hidepid): nobody can tell from here which it is"
-                )
-            }
+    /// Whether a process has the pid, seen or not: `/proc` may hide those of other users.
+    private static func isTaken(_ pid: Int32) throws(FenceError) -> Bool {
+        let descriptor = tl_host_pidfd_open(pid)
+        if descriptor >= 0 {
+            close(descriptor)
+            return true
         }
-        guard let text else { return nil }
+        // Of no process, or of a thread of another one.
+        if descriptor == -ESRCH || descriptor == -EINVAL || descriptor == -ENOENT { return false }
+        throw FenceError("process \(pid) cannot be opened: \(String(cString: strerror(-descriptor)))")
+    }
+
+    /// `nil` if there is no such process, or it is hidden. What cannot be read is not taken for that (S18).
+    static func status(
+        of pid: Int32, in folder: String = "/proc"
+    ) throws(FenceError) -> (state: String, startTicks: UInt64)? {
+        let path = "\(folder)/\(pid)/stat"
+        guard let text = try smallFile(path) else { return nil }
         guard let end = text.lastIndex(of: ")") else { throw FenceError("\(path) is not as expected") }
         let fields = text[text.index(after: end)...].split(separator: " ")
         guard fields.count > 19, let ticks = UInt64(fields[19]) else { throw FenceError("\(path) is not as expected") }

@@ -153,14 +153,20 @@ struct InSync {
         return nil
     }
 
-    /// A live writer stops the replay; one of another boot, or machine, is only known to be gone from here.
+    /// A live writer stops the replay; one that cannot be seen from here is warned of.
     private static func checkWritersGone(_ record: GroupRecord) throws(Failure) -> [String] {
         let writers = record.mustFence + [record.ownerProcess].compactMap(\.self)
-        let boot: String
         var living: ProcessIdentity?
+        var unseen: [ProcessIdentity] = []
         do throws(FenceError) {
-            boot = try ProcessIdentity.current(node: record.owner).bootID
-            for process in writers where try ProcessFence.liveness(of: process) == .alive { living = process }
+            let boot = try ProcessIdentity.current(node: record.owner).bootID
+            for process in writers {
+                switch try ProcessFence.liveness(of: process) {
+                case .alive: living = process
+                case .elsewhere: unseen.append(process)
+                case .gone: if process.bootID != boot { unseen.append(process) }
+                }
+            }
         } catch {
             throw Failure(.refused, "whether the nodes are gone cannot be found out: \(error)")
         }
@@ -168,8 +174,9 @@ struct InSync {
             throw Failure(
                 .inUse, "process \(living.pid) of node \(living.node) lives and may write to the medium; stop it first")
         }
-        return writers.filter { $0.bootID != boot }.map {
-            "warning: node \($0.node) last ran on another boot or machine; make sure that it does not run there"
+        return unseen.map {
+            "warning: process \($0.pid) of node \($0.node) cannot be seen from here: it ran on another boot, machine or PID namespace, or "
+                + "is another user's that /proc hides; make sure that it does not run there"
         }
     }
 }

@@ -1,9 +1,10 @@
 // The process fence: it kills the right process, confirms its end, and never says "gone" of what it cannot see (S18).
 
-import Coordination
 import Glibc
 import LogModel
 import Testing
+
+@testable import Coordination
 
 struct ProcessFenceTests {
     let node = NodeID("alpha")
@@ -111,6 +112,23 @@ struct ProcessFenceTests {
         #expect(try ProcessFence.liveness(of: other) == .elsewhere)
         let error = #expect(throws: FenceError.self) { try ProcessFence.kill(other, timeoutMillis: 1000) }
         #expect(error?.message.contains("another host") == true)
+    }
+
+    @Test("S18: a process that /proc hides from this user is not said to be gone, nor its death confirmed")
+    func hiddenProcess() async throws {
+        let folder = try Folder()
+        let signal = try await withVictim { victim in
+            #expect(try ProcessFence.liveness(of: victim, shownBy: folder.path) == .elsewhere)
+            let error = #expect(throws: FenceError.self) {
+                try ProcessFence.kill(victim, timeoutMillis: 1000, shownBy: folder.path)
+            }
+            #expect(error?.message.contains("hidepid") == true)
+            #expect(try ProcessFence.liveness(of: victim) == .alive)
+            try ProcessFence.kill(victim, timeoutMillis: 30_000)
+            // Its own child, so it is a zombie now: the pid is taken, by a process that has ended.
+            try ProcessFence.kill(victim, timeoutMillis: 1000, shownBy: folder.path)
+        }
+        #expect(signal == SIGKILL)
     }
 
     /// A pid from a damaged record: pids up to zero mean something else to the system, never a process to kill.

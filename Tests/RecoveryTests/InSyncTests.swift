@@ -123,11 +123,19 @@ struct InSyncTests {
         #expect(try replay(changed { $0.ownerProcess = other }).code == 0)
     }
 
-    @Test func aWriterOfAnotherBootIsNamedInAWarning() throws {
-        var other = try ProcessIdentity.current(node: NodeID("beta"))
-        other.bootID = "00000000-0000-0000-0000-000000000000"
-        let run = try replay(changed { $0.ownerProcess = other })
-        #expect(run.code == 0 && run.errors.contains("node beta last ran on another boot"))
+    @Test("S18, O7: a writer that cannot be seen from here is named in a warning")
+    func unseenWriter() throws {
+        let me = try ProcessIdentity.current(node: NodeID("beta"))
+        var ofAnotherBoot = me
+        ofAnotherBoot.bootID = "00000000-0000-0000-0000-000000000000"
+        var inAnotherNamespace = me
+        inAnotherNamespace.pidNamespace = "pid:[1]"
+        for other in [ofAnotherBoot, inAnotherNamespace] {
+            let run = try replay(changed { $0.ownerProcess = other })
+            #expect(
+                run.code == 0 && run.errors.contains("process \(me.pid) of node beta cannot be seen from here"),
+                "\(run)")
+        }
     }
 
     @Test func aPoolOfAnotherClusterIsExitFour() throws {
