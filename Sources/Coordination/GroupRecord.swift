@@ -73,7 +73,7 @@ public struct GroupRecord: Hashable, Sendable {
     /// a call of the medium did not return to it.
     public struct Fence: Hashable, Sendable {
         public struct Confirmation: Hashable, Sendable, Codable {
-            /// How its end is known: `process`, or `operator` who says so.
+            /// How its end is known: `process`, `pool` whose lock it would hold, or `operator` who says so.
             public var method: String
             /// The node, or the person, who confirmed it.
             public var by: String

@@ -71,7 +71,7 @@ public enum ProcessFence {
         guard let status = try status(of: process.pid, in: folder) else {
             if tl_host_pidfd_wait(descriptor, 0) > 0 { return }
             throw FenceError(
-                "process \(process.pid) of \(process.node) may be one that /proc hides from this user (hidepid); show it, or if that node "
+                "process \(process.pid) of \(process.node) is hidden from this user (hidepid), if it is that one; show it, or if that node "
                     + "is known to be dead, say so with `twinlog confirm-dead \(process.node)`")
         }
         guard status.startTicks == process.startTicks else { return }

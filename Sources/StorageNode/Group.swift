@@ -172,14 +172,16 @@ final class Group {
     private func fence(_ processes: [ProcessIdentity]) {
         let kill = node.seams.kill
         let me = node.id.rawValue
+        let predecessors = processes.filter(node.isPredecessor)
         step {
             var dead: [GroupRecord.Fence] = []
             var problem: String?
             for process in processes {
                 do throws(FenceError) {
-                    try kill(process, Self.fenceTimeoutMillis)
+                    let isLocked = predecessors.contains(process) ? try Self.isEndedByOurLock(process) : false
+                    if !isLocked { try kill(process, Self.fenceTimeoutMillis) }
                     let confirmation = GroupRecord.Fence.Confirmation(
-                        method: "process", by: me, at: Date.now.formatted(.iso8601))
+                        method: isLocked ? "pool" : "process", by: me, at: Date.now.formatted(.iso8601))
                     dead.append(GroupRecord.Fence(target: process, confirmed: confirmation))
                 } catch {
                     problem = problem ?? "the fence is not confirmed: \(error)"
@@ -187,6 +189,12 @@ final class Group {
             }
             return .fenced(dead, problem: problem)
         }
+    }
+
+    /// S18: an earlier process of this node that cannot be seen (a container that was started anew has another PID namespace) would hold the
+    /// lock of the pool, which this process has. Were it another copy of the pool, it would still hold the medium's, which is taken next.
+    private static func isEndedByOurLock(_ predecessor: ProcessIdentity) throws(FenceError) -> Bool {
+        try ProcessFence.liveness(of: predecessor) == .elsewhere
     }
 
     // MARK: What the pool knows of the coordinator (S20)

@@ -11,6 +11,8 @@ internal import PersistentMemory
 public struct OpenedPool: Sendable {
     let pool: Pool
     let events: OpenedEvents
+    /// Created at this start.
+    let isNew: Bool
     /// `pmem`, `msync` or `volatile`.
     public var persistence: String { pool.persistence.rawValue }
 
@@ -28,7 +30,6 @@ public struct OpenedPool: Sendable {
             throw NodeError(message: configuration.source.problem("nodes.\(id)", problem).description)
         }
         let found: PoolContents?
-        let isNew: Bool
         do throws(PoolError) {
             found = try Pool.look(path: node.pool.path, expecting: (configuration.cluster, id), persistence: request)
         } catch {

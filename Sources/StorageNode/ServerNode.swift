@@ -26,6 +26,7 @@ public final class ServerNode: VolumeService {
     let eventLoop: any EventLoop
     let logger: Logger
     let pool: Pool
+    private let isPoolNew: Bool
     let coordinator: any Coordinator
     private let readSecret: @Sendable () throws(SecretError) -> ClusterSecret
     let process: ProcessIdentity
@@ -100,6 +101,7 @@ public final class ServerNode: VolumeService {
         self.eventLoop = eventLoop
         self.logger = logger
         self.pool = pool.pool
+        isPoolNew = pool.isNew
         let coordinator = try FileCoordinator(
             directory: configuration.coordinatorPath, access: configuration.coordinatorAccess)
         try coordinator.checkPermissions()
@@ -359,6 +361,11 @@ public final class ServerNode: VolumeService {
             guard error.code == .invalidRecord else { throw error }
         }
         return (presence, dead, unseen)
+    }
+
+    /// Whether this node's pool was another process's before, on this boot of the host.
+    func isPredecessor(_ other: ProcessIdentity) -> Bool {
+        other.node == id && other.bootID == process.bootID && !isPoolNew
     }
 
     // MARK: The coordinator
