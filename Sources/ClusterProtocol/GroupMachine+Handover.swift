@@ -34,7 +34,7 @@ extension GroupMachine {
         if command == .stop, let earlier = self.command, earlier != .stop {
             finishCommand(refusal: "the node is stopping", &out)
         }
-        if case .confirmDead = command { return confirmDead(command, id, now, &out) }
+        if confirmation(by: command) != nil { return confirmDead(command, id, now, &out) }
         if case .takeOver = command { endStrandedHandover(&out) }
         guard given == nil else {
             return out.append(.commandDone(command, id, refusal: "another command on this group is not done yet"))
@@ -45,7 +45,7 @@ extension GroupMachine {
         case .takeOver: tryTakeover(now, &out)
         case .forgetCoordinator: forgetCoordinator(now, &out)
         case .stop: beginStop(now, &out)
-        case .confirmDead: break
+        case .confirmDead, .predecessorsEnded: break
         }
     }
 
@@ -350,6 +350,14 @@ extension GroupMachine {
         }
     }
 
+    private func confirmation(by command: Command) -> (NodeID, GroupRecord.Fence.Confirmation)? {
+        switch command {
+        case .confirmDead(let node, let by, let at): (node, .init(method: "operator", by: by, at: at))
+        case .predecessorsEnded(let at): (me, .init(method: "pool", by: me.rawValue, at: at))
+        default: nil
+        }
+    }
+
     private mutating func confirmDead(_ command: Command, _ id: CommandID, _ now: Nanos, _ out: inout [Directive]) {
         guard confirming == nil else {
             return out.append(.commandDone(command, id, refusal: "another confirmation is not recorded yet"))
@@ -360,18 +368,19 @@ extension GroupMachine {
 
     /// Until the record has it.
     mutating func recordDeaths(_ now: Nanos, _ out: inout [Directive]) {
-        guard let confirming, case .confirmDead(let node, let by, let at) = confirming.command, !isCoordinating else {
+        guard let confirming, let (node, confirmation) = confirmation(by: confirming.command), !isCoordinating else {
             return
         }
-        guard var next = record, next.mustFence.contains(where: { $0.node == node }) else {
+        // Whatever is said of this node: this process lives.
+        let dead = record?.mustFence.filter { $0.node == node && $0 != settings.process } ?? []
+        guard var next = record, !dead.isEmpty else {
             self.confirming = nil
             let refusal =
                 confirming.hasRead
                 ? nil : "nothing waits for the end of a process of \(node): a takeover that needs it says so"
             return out.append(.commandDone(confirming.command, confirming.id, refusal: refusal))
         }
-        let confirmation = GroupRecord.Fence.Confirmation(method: "operator", by: by, at: at)
-        for process in next.mustFence where process.node == node { next.confirm(process, confirmation) }
+        for process in dead { next.confirm(process, confirmation) }
         next.version += 1
         // From now on its absence from the record is this command's success.
         if swap(to: next, .confirm, now, &out) { self.confirming?.hasRead = true }

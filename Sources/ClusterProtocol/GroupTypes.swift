@@ -214,6 +214,8 @@ public enum Command: Hashable, Sendable {
     case forgetCoordinator
     /// An operator says that what ran on a node is dead, where no fence can confirm it (S18).
     case confirmDead(NodeID, by: String, at: String)
+    /// Earlier processes of this node have ended: one that lived would hold the lock of the pool (S18).
+    case predecessorsEnded(at: String)
     /// Stop for good: hand over if possible, destage.
     case stop
 }

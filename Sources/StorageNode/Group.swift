@@ -61,6 +61,7 @@ final class Group {
     private var lastCommand = CommandID(rawValue: 0)
     private var commands: [CommandID: (_ refusal: String?) -> Void] = [:]
     private var onStopped: (() -> Void)?
+    private var isConfirmingPredecessors = false
     private var isNotingEpoch = false
     /// Where the head was when a drain was last seen to get on, and when.
     private var drainProgress: (head: LSN, at: Nanos)?
@@ -172,7 +173,7 @@ final class Group {
     private func fence(_ processes: [ProcessIdentity]) {
         let kill = node.seams.kill
         let me = node.id.rawValue
-        let predecessors = processes.filter(node.isPredecessor)
+        let predecessors = processes.filter(isPredecessor)
         step {
             var dead: [GroupRecord.Fence] = []
             var problem: String?
@@ -191,10 +192,40 @@ final class Group {
         }
     }
 
+    /// Whether the process had the pool that is open here, as far as the record knows.
+    private func isPredecessor(_ process: ProcessIdentity) -> Bool {
+        node.isPredecessor(process) && machine.record?.members[node.id]?.pool == node.pool.identity.uuid
+    }
+
     /// S18: an earlier process of this node that cannot be seen (a container that was started anew has another PID namespace) would hold the
     /// lock of the pool, which this process has. Were it another copy of the pool, it would still hold the medium's, which is taken next.
     private static func isEndedByOurLock(_ predecessor: ProcessIdentity) throws(FenceError) -> Bool {
         try ProcessFence.liveness(of: predecessor) == .elsewhere
+    }
+
+    /// A partner that waits for the end of this node's earlier process cannot see it either.
+    private func confirmPredecessors() {
+        guard !isConfirmingPredecessors, let record = machine.record, record.phase == .claimed,
+            record.owner != node.id
+        else { return }
+        let mine = record.mustFence.filter { $0.node == node.id }
+        guard !mine.isEmpty, !mine.contains(node.process), mine.allSatisfy(isPredecessor) else { return }
+        isConfirmingPredecessors = true
+        threads.probe.runIfActive(eventLoop: eventLoop) {
+            try mine.allSatisfy(Self.isEndedByOurLock)
+        }.assumeIsolated().whenComplete { [self] result in
+            switch result {
+            case .success(true):
+                // What is refused is said anew with the next tick.
+                command(.predecessorsEnded(at: Date.now.formatted(.iso8601))) { [self] _ in
+                    isConfirmingPredecessors = false
+                }
+            case .success(false): isConfirmingPredecessors = false
+            case .failure(let error):
+                isConfirmingPredecessors = false
+                node.logger.warning("whether earlier processes of this node have ended cannot be found out: \(error)")
+            }
+        }
     }
 
     // MARK: What the pool knows of the coordinator (S20)
@@ -392,6 +423,7 @@ final class Group {
         handle(.tick)
         reportMemoryFault()
         probeMedia()
+        confirmPredecessors()
         proveMedia()
         if let mirrorRail { send(heartbeat, on: mirrorRail.queuePair) }
         owner?.tick()

@@ -363,7 +363,7 @@ public final class ServerNode: VolumeService {
         return (presence, dead, unseen)
     }
 
-    /// Whether this node's pool was another process's before, on this boot of the host.
+    /// Whether the process was this node, on this boot of the host, and may have had its pool.
     func isPredecessor(_ other: ProcessIdentity) -> Bool {
         other.node == id && other.bootID == process.bootID && !isPoolNew
     }

@@ -202,4 +202,21 @@ struct UselessTests {
         #expect(done.contains(.commandDone(command, CommandID(rawValue: 8), refusal: nil)))
         #expect(done.contains(.fence([])), "the takeover goes on at once")
     }
+
+    @Test(
+        "S18, O7: a node that was started anew confirms the end of its earlier processes to whoever waits, and never its own"
+    )
+    func predecessorsEnded() throws {
+        let rig = Rig(Self.beta, pid: 2)
+        let (earlier, present) = (Rig.process(Self.beta, 1), Rig.process(Self.beta, 2))
+        let record = Rig.record(phase: .claimed, mustFence: [earlier, present])
+        let local = LocalLog(logUUID: Rig.logUUID, incarnation: Incarnation(5))
+        if rig.start(local: local, record).swap != nil { rig.take(.swapped(.won)) }
+        let swap = try #require(rig.command(.predecessorsEnded(at: "noon"), id: 7).swap)
+        #expect(swap.mustFence == [present])
+        let confirmation = GroupRecord.Fence.Confirmation(method: "pool", by: "beta", at: "noon")
+        #expect(swap.fences.first { $0.target == earlier }?.confirmed == confirmation)
+        rig.take(.swapped(.won))
+        #expect(rig.command(.confirmDead(Self.beta, by: "ann", at: "noon"), id: 8).refusal != nil, "it lives")
+    }
 }

@@ -67,6 +67,34 @@ extension Cluster {
             }
         }
 
+        @Test(
+            "S18, O7: an owner whose container was killed and started anew tells its partner, which waits, of its end")
+        func ownerStartedAnew() async throws {
+            try await withCluster(started: false) { cluster in
+                for node in LocalCluster.nodes { try start(node, as: "\(node)-1", cluster) }
+                try await cluster.waitUntilMirrored()
+                let (owner, mirror) = try cluster.roles()
+                let client = try await cluster.connect(to: owner)
+                try await client.write(offset: 0, Stamp.block(0, stamp: 7))
+                await client.disconnect()
+                let namespace = try FileHandle(
+                    forReadingFrom: URL(fileURLWithPath: "/proc/\(process(of: owner, cluster))/ns/pid"))
+                try await end(owner, by: SIGKILL, cluster)
+                try await cluster.wait("waiting") {
+                    cluster.group(at: mirror)?.status.reason?.contains("confirm-dead") == true
+                }
+                try start(owner, as: "\(owner)-2", cluster)
+                try await cluster.waitUntilMirrored()
+                #expect(cluster.owner() == mirror)
+                let other = try await cluster.connect(to: mirror)
+                #expect(try await other.read(offset: 0, length: 4096) == Stamp.block(0, stamp: 7))
+                await other.disconnect()
+                let confirmation = try #require(try cluster.record()?.fences.first?.confirmed)
+                #expect(confirmation.method == "pool" && confirmation.by == owner)
+                try namespace.close()
+            }
+        }
+
         @Test("S18, O7: the partner's death in its own container is confirmed by nobody here, and said so")
         func partnerUnseen() async throws {
             try await withCluster(started: false) { cluster in
