@@ -371,6 +371,7 @@ extension GroupMachine {
         guard let confirming, let (node, confirmation) = confirmation(by: confirming.command), !isCoordinating else {
             return
         }
+        if case .starting = role { return }
         // Whatever is said of this node: this process lives.
         let dead = record?.mustFence.filter { $0.node == node && $0 != settings.process } ?? []
         guard var next = record, !dead.isEmpty else {

@@ -222,6 +222,8 @@ public struct GroupMachine: Sendable {
 
     mutating func tick(_ now: Nanos, _ out: inout [Directive]) {
         if !unresolved.isEmpty, now >= coordinatorRetryAt { read(&out) }
+        // What could not be recorded when it was said, or lost to another swap.
+        if confirming != nil { recordDeaths(now, &out) }
         switch role {
         case .starting: if now >= coordinatorRetryAt { read(&out) }
         // A decision whose swap was overtaken by another one, such as a partner's start, is made again.

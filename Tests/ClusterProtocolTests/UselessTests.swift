@@ -219,4 +219,29 @@ struct UselessTests {
         rig.take(.swapped(.won))
         #expect(rig.command(.confirmDead(Self.beta, by: "ann", at: "noon"), id: 8).refusal != nil, "it lives")
     }
+
+    @Test("S18, O7: a confirmation that a standby could not record at once is recorded later", arguments: [true, false])
+    func confirmedLater(isByOperator: Bool) throws {
+        let command: Command =
+            isByOperator ? .confirmDead(Self.beta, by: "ann", at: "noon") : .predecessorsEnded(at: "noon")
+        let earlier = Rig.process(Self.beta, 1)
+        let record = Rig.record(phase: .claimed, mustFence: [earlier])
+        let rig = Rig(Self.beta, pid: 2)
+        if rig.start(local: LocalLog(logUUID: Rig.logUUID, incarnation: Incarnation(5)), record).swap != nil {
+            rig.take(.swapped(.won))
+        }
+        // The coordinator is being asked.
+        #expect(rig.take(.recordChanged).contains(.readRecord))
+        #expect(rig.command(command, id: 7) == [])
+        rig.take(.recordRead(rig.machine.record))
+        let first = try #require(rig.take(.tick).swap)
+        #expect(first.mustFence == [])
+        // The taker was quicker with something else.
+        var other = try #require(rig.machine.record)
+        other.version += 1
+        #expect(rig.take(.swapped(.lost(other))).refusal == nil)
+        let second = try #require(rig.take(.tick).swap)
+        #expect(second.version == other.version + 1 && second.mustFence == [])
+        #expect(rig.take(.swapped(.won)).contains(.commandDone(command, CommandID(rawValue: 7), refusal: nil)))
+    }
 }
