@@ -114,19 +114,27 @@ let package = Package(
                 "AdminProtocol",
             ]),
         library(
+            "GroupEngine",
+            [
+                "LogModel", "PersistentMemory", "WriteLog", "StorageMedium", "RemoteMemory", "CLogCore", "Coordination",
+                "ClusterProtocol", "ClusterConfiguration", "Recovery", nioCore,
+            ]),
+        library(
             "StorageNode",
             [
-                "LogModel", "PersistentMemory", "WriteLog", "StorageMedium", "RemoteMemory", "RemoteMemoryTCP",
-                "CLogCore", "CHostSupport", "Coordination", "ClusterProtocol", "ClusterConfiguration", "Recovery",
-                "AdminProtocol", "NodeNeeds", log,
+                "LogModel", "PersistentMemory", "StorageMedium", "RemoteMemory", "RemoteMemoryTCP", "CHostSupport",
+                "Coordination", "ClusterProtocol", "ClusterConfiguration", "GroupEngine", "AdminProtocol", "NodeNeeds",
+                log,
             ] + nio),
         library(
             "TwinLog",
             [
                 "LogModel", "PersistentMemory", "WriteLog", "StorageMedium", "Recovery", "ClusterConfiguration",
-                "StorageNode",
+                "GroupEngine", "StorageNode",
             ]),
-        library("NBDServer", ["LogModel", "CHostSupport", "NBDProtocol", "AdminProtocol", "StorageNode", log] + nio),
+        library(
+            "NBDServer",
+            ["LogModel", "CHostSupport", "NBDProtocol", "AdminProtocol", "GroupEngine", "StorageNode", log] + nio),
         library(
             "ClusterHarness", ["LogModel", "ClusterConfiguration", "AdminProtocol", "NBDClient", nioCore]),
 
@@ -173,9 +181,9 @@ let package = Package(
         tests(
             "CrashTests",
             [
-                "LogModel", "PersistentMemory", "WriteLog", "StorageMedium", "Recovery", "RemoteMemory", "StorageNode",
-                "CLogCore", "CCrashStates",
-            ] + nio),
+                "LogModel", "PersistentMemory", "WriteLog", "StorageMedium", "Recovery", "RemoteMemory", "GroupEngine",
+                "ClusterProtocol", "CLogCore", "CCrashStates",
+            ]),
         tests("StorageMediumTests", ["LogModel", "StorageMedium", "CHostSupport"]),
         tests("CoordinationTests", ["LogModel", "Coordination", "RecordSupport"]),
         tests("ClusterConfigurationTests", ["LogModel", "ClusterConfiguration"]),
@@ -183,7 +191,7 @@ let package = Package(
         tests(
             "NBDTests",
             [
-                "LogModel", "NBDServer", "NBDClient", "StorageNode", "AdminProtocol", log,
+                "LogModel", "NBDServer", "NBDClient", "GroupEngine", "AdminProtocol", log,
                 .product(name: "NIOEmbedded", package: "swift-nio"),
             ] + nio),
         tests("AdminProtocolTests", ["AdminProtocol"] + nio),
@@ -205,7 +213,8 @@ let package = Package(
             "StorageNodeTests",
             [
                 "LogModel", "PersistentMemory", "RemoteMemory", "StorageMedium", "WriteLog", "Recovery", "CLogCore",
-                "ClusterProtocol", "StorageNode", "ClusterConfiguration", "ClusterHarness", "Coordination",
+                "ClusterProtocol", "GroupEngine", "StorageNode", "ClusterConfiguration", "ClusterHarness",
+                "Coordination",
                 "RemoteMemoryTCP", "AdminProtocol", log,
                 .product(name: "NIOEmbedded", package: "swift-nio"),
             ] + nio),

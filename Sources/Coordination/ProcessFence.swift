@@ -3,6 +3,7 @@
 // ended whatever ran before; of another host nothing can be seen and nothing confirmed from here.
 
 internal import CHostSupport
+internal import Foundation
 internal import Glibc
 public import LogModel
 
@@ -173,6 +174,31 @@ public enum ProcessFence {
         if count == 0 && mayBeEmpty { return "" }
         guard count > 0 else { throw FenceError("\(path) cannot be read: \(String(cString: strerror(errno)))") }
         return String(decoding: bytes.prefix(count), as: UTF8.self)
+    }
+}
+
+/// Kills processes of this host.
+public struct KillingFence: Fence {
+    /// How long a killed process may take to be gone before that is an error, after which the caller tries again.
+    private static let timeoutMillis = 2000
+
+    public init() {}
+
+    public func confirmDead(
+        _ process: ProcessIdentity, by node: NodeID
+    ) throws(FenceError) -> GroupRecord.Fence.Confirmation {
+        try ProcessFence.kill(process, timeoutMillis: Self.timeoutMillis)
+        return confirmation("process", node)
+    }
+
+    public func confirmEnded(
+        predecessor: ProcessIdentity, of node: NodeID
+    ) throws(FenceError) -> GroupRecord.Fence.Confirmation? {
+        try ProcessFence.liveness(of: predecessor) == .elsewhere ? confirmation("pool", node) : nil
+    }
+
+    private func confirmation(_ method: String, _ node: NodeID) -> GroupRecord.Fence.Confirmation {
+        GroupRecord.Fence.Confirmation(method: method, by: node.rawValue, at: Date.now.formatted(.iso8601))
     }
 }
 

@@ -2,7 +2,7 @@
 
 internal import NBDProtocol
 internal import NIOCore
-internal import StorageNode
+internal import GroupEngine
 
 extension NBDConnection {
     var mayTakeRequest: Bool {

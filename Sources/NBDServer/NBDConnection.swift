@@ -8,7 +8,7 @@ internal import Foundation
 internal import Logging
 internal import NBDProtocol
 internal import NIOCore
-internal import StorageNode
+internal import GroupEngine
 
 final class NBDConnection: ChannelInboundHandler {
     typealias InboundIn = ByteBuffer

@@ -4,6 +4,7 @@ public import AdminProtocol
 internal import Foundation
 internal import NBDProtocol
 internal import NIOCore
+internal import GroupEngine
 public import StorageNode
 
 extension NBDServer: VolumeFrontEnd {

@@ -7,7 +7,7 @@ public import Logging
 internal import NBDProtocol
 public import NIOCore
 internal import NIOPosix
-public import StorageNode
+public import GroupEngine
 
 /// Where a server listens or a client connects: HOST:PORT or unix:/path.
 public enum NBDListenAddress: Hashable, Sendable, CustomStringConvertible {

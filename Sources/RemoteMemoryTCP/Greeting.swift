@@ -9,6 +9,7 @@
 // The layout stands where version 1 had its version number, so either version can name the other.
 
 internal import LogModel
+internal import RemoteMemory
 
 struct Greeting: Equatable {
     static let layout: UInt16 = 2

@@ -11,6 +11,7 @@
 // proved itself; it closes (S27).
 
 internal import LogModel
+internal import RemoteMemory
 
 struct HandshakeFrame: Equatable {
     var kind: FrameKind

@@ -45,14 +45,3 @@ public struct RailIdentity: Hashable, Sendable {
         self.features = features
     }
 }
-
-/// Who has proved itself at the other end of a rail, and what the two agreed on.
-public struct RailPeer: Hashable, Sendable {
-    public var node: NodeID
-    /// The highest version that both speak.
-    public var version: UInt16
-    /// What both can do.
-    public var features: UInt64
-    /// The two configurations have one digest: the nodes may mirror each other (S27).
-    public var hasSameConfiguration: Bool
-}

@@ -4,12 +4,12 @@ public import AdminProtocol
 internal import ClusterConfiguration
 internal import ClusterProtocol
 internal import Coordination
+internal import GroupEngine
 internal import LogModel
 internal import Logging
 internal import NIOCore
 internal import NIOPosix
 internal import PersistentMemory
-internal import WriteLog
 
 extension ServerNode {
     /// A replay's speed for estimates: what the emulated medium here is known to exceed.
@@ -64,8 +64,8 @@ extension ServerNode {
     public func askMediumThread(_ answer: @escaping @Sendable () -> Void) {
         guard !groups.isEmpty else { return answer() }
         let bound = NIOLoopBound(self, eventLoop: eventLoop)
-        for (id, group) in groups where groupsAsked.insert(id).inserted {
-            group.threads.steps.runIfActive(eventLoop: eventLoop) { answer() }.whenComplete { _ in
+        for id in groups.keys where groupsAsked.insert(id).inserted {
+            threads[id]?.steps.runIfActive(eventLoop: eventLoop) { answer() }.whenComplete { _ in
                 bound.value.groupsAsked.remove(id)
             }
         }
@@ -101,42 +101,25 @@ extension ServerNode {
     private func status(of group: Group) -> GroupStatus {
         let now = BootClock.now
         let machine = group.machine
-        var log = GroupStatus.Log(capacityBytes: group.region.ringBytes)
-        var lost: UInt64? = machine.isHeldTwice(now) ? 0 : nil
-        if let owner = group.owner {
-            log.headLSN = owner.destage.head.rawValue
-            log.tailLSN = owner.log.tail.rawValue
-            log.durableLSN = owner.log.durable.rawValue
-            log.mirroredLSN = owner.mirrorDurable?.rawValue
-            log.acknowledgedLSN = owner.acknowledged.rawValue
-            log.usedBytes = owner.log.tail - owner.destage.head
-            if lost == nil { lost = UInt64(owner.destage.undestagedWrites) }
-        } else {
-            let head = group.region.head.rawValue
-            let mirrored = max(head, group.mirrorTarget?.target.durable.rawValue ?? head)
-            log.headLSN = head
-            log.mirroredLSN = mirrored
-            log.usedBytes = mirrored - head
-        }
+        let snapshot = group.snapshot
+        var log = GroupStatus.Log(capacityBytes: snapshot.capacityBytes)
+        log.headLSN = snapshot.head.rawValue
+        log.tailLSN = snapshot.tail?.rawValue
+        log.durableLSN = snapshot.durable?.rawValue
+        log.mirroredLSN = snapshot.mirrored?.rawValue
+        log.acknowledgedLSN = snapshot.acknowledged?.rawValue
+        log.usedBytes = snapshot.usedBytes
+        let lost = machine.isHeldTwice(now) ? 0 : snapshot.undestagedWrites.map(UInt64.init)
         let isTakeoverPossible = machine.takeoverPossible(now) && knownDifference(from: group.peer) == nil
         let detection = Double(configuration.leaseMillis) / 1000
         let takeover =
-            isTakeoverPossible ? detection + Double(log.usedBytes ?? 0) / Self.replayBytesPerSecond : nil
+            isTakeoverPossible ? detection + Double(snapshot.usedBytes) / Self.replayBytesPerSecond : nil
         return GroupStatus(
             name: group.configuration.id.rawValue, owner: machine.record?.owner.rawValue,
             home: group.configuration.home.rawValue, mirror: group.configuration.mirror.rawValue,
             epoch: machine.epochSeen?.rawValue, state: machine.state(now).rawValue,
-            takeoverPossible: isTakeoverPossible, reason: reason(of: group, now), log: log,
+            takeoverPossible: isTakeoverPossible, reason: group.reason, log: log,
             ifOwnerDiedNow: GroupStatus.Loss(lostAcknowledgedWrites: lost, estimatedTakeoverSeconds: takeover),
             volumes: group.configuration.volumes.map { GroupStatus.Volume(name: $0.name, sizeBytes: $0.sizeBytes) })
-    }
-
-    /// The machine's, what the two configurations differ in, what keeps a mirror from getting the log, and what became of the pool. An owner's reason may have the
-    /// difference already, as its mirror's refusal.
-    func reason(of group: Group, _ now: Nanos) -> String? {
-        let machine = group.machine.reason(now)
-        let told = knownDifference(from: group.peer).flatMap { machine?.contains($0) == true ? nil : $0 }
-        let reasons = [told, machine, group.owner?.catchUpProblem, poolWatch.problem].compactMap(\.self)
-        return reasons.isEmpty ? nil : reasons.joined(separator: "; ")
     }
 }

@@ -2,15 +2,16 @@
 // loop; the coordinator has a thread of its own, everything else that blocks has the threads of Threads.swift.
 
 public import ClusterConfiguration
-internal import ClusterProtocol
-internal import Coordination
+package import ClusterProtocol
+package import Coordination
+public import GroupEngine
 internal import Glibc
 public import LogModel
 public import Logging
 public import NIOCore
 internal import NIOPosix
 internal import PersistentMemory
-internal import RemoteMemory
+package import RemoteMemory
 internal import RemoteMemoryTCP
 internal import StorageMedium
 
@@ -29,14 +30,19 @@ public final class ServerNode: VolumeService {
     private let isPoolNew: Bool
     let coordinator: any Coordinator
     private let readSecret: @Sendable () throws(SecretError) -> ClusterSecret
-    let process: ProcessIdentity
-    let seams: Seams
+    package let process: ProcessIdentity
+    private let seams: Seams
     let registry = TCPRegionRegistry()
+    package let fence: any Fence
+    package let media: any MediumGuard
+    package let archives: any LogArchives
     /// For what makes pool memory durable; see ``GroupThreads``.
     let memoryThreads: NIOThreadPool
     /// One thread, so that calls to the coordinator happen in the order in which they were made.
     let coordinatorThread: NIOThreadPool
     private(set) var groups: [GroupID: Group] = [:]
+    /// Of each group.
+    private(set) var threads: [GroupID: GroupThreads] = [:]
     let journal: EventJournal
     let poolWatch: PoolWatch
     /// Who tells of the clients, if somebody serves any.
@@ -58,7 +64,7 @@ public final class ServerNode: VolumeService {
 
     /// With the cluster's secret, once that is read.
     private(set) var railIdentity: RailIdentity?
-    let configurationEntries: ConfigurationEntries
+    package let configurationEntries: ConfigurationEntries
     /// How the configurations of partners differ from this node's, in words.
     private var differences: [NodeID: String] = [:]
 
@@ -80,12 +86,8 @@ public final class ServerNode: VolumeService {
 
     /// Where a test puts its faults, and what it does instead of ending a process that is its own.
     struct Seams {
-        /// What the node reaches a medium through.
-        var throughMedium: (VolumeID, FileMedium) -> any Medium = { _, medium in medium }
-        var kill: @Sendable (ProcessIdentity, _ timeoutMillis: Int) throws(FenceError) -> Void = {
-            process, millis throws(FenceError) in
-            try ProcessFence.kill(process, timeoutMillis: millis)
-        }
+        var media: any MediumGuard = FileMediumGuard()
+        var fence: any Fence = KillingFence()
         /// Limits that a test can wait for.
         var settings: (inout GroupSettings) -> Void = { _ in }
     }
@@ -96,6 +98,9 @@ public final class ServerNode: VolumeService {
     ) throws {
         eventLoop.preconditionInEventLoop()
         self.seams = seams
+        fence = seams.fence
+        media = seams.media
+        archives = PoolArchives(beside: pool.pool)
         self.configuration = configuration
         self.id = id
         self.eventLoop = eventLoop
@@ -143,8 +148,11 @@ public final class ServerNode: VolumeService {
             degradeOnMirrorLoss: group.degradeOnMirrorLoss)
         settings.doubtLimit = configuration.doubtMillis * millis
         seams.settings(&settings)
+        let threads = GroupThreads(memory: memoryThreads)
+        self.threads[group.id] = threads
         groups[group.id] = Group(
-            node: self, configuration: group, region: region, threads: GroupThreads(memory: memoryThreads),
+            host: self, runtime: LoopRuntime(eventLoop: eventLoop, threads: threads), configuration: group,
+            region: region,
             machine: GroupMachine(settings: settings, freshLogUUID: .random(), now: BootClock.now))
     }
 
@@ -153,7 +161,7 @@ public final class ServerNode: VolumeService {
         eventLoop.preconditionInEventLoop()
         report(Report("started", "process \(process.pid) of version \(TwinLogVersion.current)"), group: nil)
         memoryThreads.start()
-        for group in groups.values { group.threads.start() }
+        for threads in threads.values { threads.start() }
         coordinatorThread.start()
         let bound = NIOLoopBound(self, eventLoop: eventLoop)
         return learnSecret()
@@ -237,9 +245,8 @@ public final class ServerNode: VolumeService {
         return done.futureResult.flatMap { bound.value.journal.flush() }
     }
 
-    /// This process will be fenced because `group` cannot release its medium: what else it owns goes to the partners first.
-    func evacuate(for group: Group, _ done: @escaping () -> Void) {
-        let others = groups.values.filter { $0 !== group && $0.machine.isOwner }
+    package func evacuate(for group: GroupID, _ done: @escaping () -> Void) {
+        let others = groups.values.filter { $0.id != group && $0.machine.isOwner }
         guard !others.isEmpty else { return done() }
         var waiting = others.count
         for other in others {
@@ -364,39 +371,31 @@ public final class ServerNode: VolumeService {
     }
 
     /// Whether the process was this node, on this boot of the host, and may have had its pool.
-    func isPredecessor(_ other: ProcessIdentity) -> Bool {
+    package func isPredecessor(_ other: ProcessIdentity) -> Bool {
         other.node == id && other.bootID == process.bootID && !isPoolNew
     }
 
     // MARK: The coordinator
 
-    func readRecord(of group: Group) {
+    package func readRecord(of group: GroupID, _ done: @escaping (Result<GroupRecord?, any Error>) -> Void) {
         let coordinator = coordinator
-        let id = group.configuration.id
-        coordinatorThread.runIfActive(eventLoop: eventLoop) { try coordinator.read(id) }
-            .assumeIsolated().whenComplete { result in
-                switch result {
-                case .success(let record): group.handle(.recordRead(record))
-                case .failure(let error): group.handle(.coordinatorFailed("\(error)"))
-                }
-            }
+        coordinatorThread.runIfActive(eventLoop: eventLoop) { try coordinator.read(group) }
+            .assumeIsolated().whenComplete(done)
     }
 
-    func swapRecord(of group: Group, _ expected: UInt64, _ record: GroupRecord) {
+    package func swapRecord(
+        of group: GroupID, expecting expected: UInt64, to record: GroupRecord,
+        _ done: @escaping (Result<SwapOutcome, any Error>) -> Void
+    ) {
         let coordinator = coordinator
         coordinatorThread.runIfActive(eventLoop: eventLoop) { try coordinator.swap(expecting: expected, to: record) }
-            .assumeIsolated().whenComplete { result in
-                switch result {
-                case .success(let outcome): group.handle(.swapped(outcome))
-                case .failure(let error): group.handle(.coordinatorFailed("\(error)"))
-                }
-            }
+            .assumeIsolated().whenComplete(done)
     }
 
     // MARK: Rails
 
     private func accept(_ queuePair: TCPQueuePair, _ peer: RailPeer) {
-        let rail = AcceptedRail(queuePair: queuePair, peer: peer, node: self)
+        let rail = AcceptedRail(queuePair: queuePair, peer: peer, host: self)
         accepted[ObjectIdentifier(rail)] = rail
         queuePair.delegate = rail
         guard !peer.hasSameConfiguration else { return configurationAgrees(with: peer.node) }
@@ -404,18 +403,33 @@ public final class ServerNode: VolumeService {
         eventLoop.assumeIsolated().execute { rail.sendConfiguration(self.configurationEntries) }
     }
 
-    func forget(_ rail: AcceptedRail) { accepted[ObjectIdentifier(rail)] = nil }
+    package func forget(_ rail: AcceptedRail) { accepted[ObjectIdentifier(rail)] = nil }
+
+    package func dial(
+        _ peer: NodeID, attempt: Int,
+        _ done: @escaping (Result<(any QueuePair, RailPeer), RemoteMemoryError>) -> Void
+    ) {
+        guard let railIdentity, let addresses = configuration.node(peer)?.mirror, !addresses.isEmpty,
+            let address = RailAddress(addresses[(attempt - 1) % addresses.count])
+        else { return }
+        TCPMirrorDialer.dial(
+            address, as: railIdentity, expecting: peer, registry: registry,
+            timeout: .milliseconds(Int64(configuration.heartbeatTimeoutMillis)), on: eventLoop
+        ) { result in
+            done(result.map { ($0.0, $0.1) })
+        }
+    }
 
     // MARK: The configurations of partners
 
     /// How the configuration of `peer` differs, in words, as far as it has said; `nil` if it does not.
-    func knownDifference(from peer: NodeID) -> String? { differences[peer] }
+    package func knownDifference(from peer: NodeID) -> String? { differences[peer] }
 
-    func difference(from peer: NodeID) -> String {
+    package func difference(from peer: NodeID) -> String {
         differences[peer] ?? "the configurations of \(id) and \(peer) differ"
     }
 
-    func configurationDiffers(from peer: NodeID, _ theirs: ConfigurationEntries) {
+    package func configurationDiffers(from peer: NodeID, _ theirs: ConfigurationEntries) {
         func shared(_ entries: [ConfigurationEntries.Entry]) -> [ClusterConfiguration.SharedEntry] {
             entries.map { ClusterConfiguration.SharedEntry(key: $0.key, value: $0.value) }
         }
@@ -433,7 +447,7 @@ public final class ServerNode: VolumeService {
         report(Report("configuration-differs", difference), group: nil)
     }
 
-    func configurationAgrees(with peer: NodeID) {
+    package func configurationAgrees(with peer: NodeID) {
         guard differences.removeValue(forKey: peer) != nil else { return }
         report(Report("configuration-agrees", "\(peer) has the configuration of \(id) now"), group: nil)
     }
@@ -474,10 +488,32 @@ public final class ServerNode: VolumeService {
 
     // MARK: Events
 
-    func report(_ report: Report, group: GroupID?) {
+    package func report(_ report: Report, group: GroupID?) {
         var about: Logger.Metadata = ["kind": "\(report.kind)"]
         if let group { about["group"] = "\(group)" }
         logger.notice("\(group.map { "\($0): " } ?? "")\(report.kind): \(report.message)", metadata: about)
         journal.append(kind: report.kind, message: report.message, group: group)
     }
+
+    package func debug(_ text: String) { logger.debug("\(text)") }
+
+    package func warn(_ text: String) { logger.warning("\(text)") }
+}
+
+// MARK: What groups need besides
+
+extension ServerNode: Host {
+    package var now: Nanos { BootClock.now }
+    package var problem: String? { poolWatch.problem }
+    package var poolUUID: UUID128 { pool.identity.uuid }
+    package var regions: any RegionRegistry { registry }
+    package var heartbeatTimeout: Nanos { configuration.heartbeatTimeoutMillis * 1_000_000 }
+
+    package var knownMedia: [UUID128: String] {
+        groups.values.reduce(into: [:]) { known, group in
+            for (name, identity) in group.machine.record?.media ?? [:] { known[identity] = name }
+        }
+    }
+
+    package func group(_ id: GroupID) -> Group? { groups[id] }
 }

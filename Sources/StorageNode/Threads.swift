@@ -2,6 +2,10 @@
 // durable shares no thread with a medium, a group shares none with another group, and its reads share none with its
 // destage. Groups per node are few, so their threads are too; those that wait cost a stack.
 
+internal import ClusterProtocol
+internal import Coordination
+internal import GroupEngine
+internal import NIOCore
 internal import NIOPosix
 
 /// The threads of one group on this node. Each pool has room for all that its group ever has under way in it, but for the
@@ -45,4 +49,36 @@ struct GroupThreads {
     /// at once at most the persist of its log, that of its head, the drain of a healing, and the check of a catch-up or a
     /// preparation for an owner.
     static func memoryThreadCount(groups: Int) -> Int { 4 * max(1, groups) }
+}
+
+/// A group's runtime on an event loop, with threads for what blocks.
+final class LoopRuntime: Runtime {
+    private let eventLoop: any EventLoop
+    private let threads: GroupThreads
+
+    init(eventLoop: any EventLoop, threads: GroupThreads) {
+        self.eventLoop = eventLoop
+        self.threads = threads
+    }
+
+    var now: Nanos { BootClock.now }
+
+    func execute(_ body: @escaping () -> Void) { eventLoop.assumeIsolated().execute(body) }
+
+    func executeNextTurn(_ body: @escaping () -> Void) { eventLoop.assumeIsolated().executeNextTurn(body) }
+
+    func run<Value: Sendable>(
+        _ work: BlockingWork, _ body: @escaping @Sendable () throws -> Value,
+        _ done: @escaping (Result<Value, any Error>) -> Void
+    ) {
+        let pool =
+            switch work {
+            case .reads: threads.reads
+            case .destage: threads.destage
+            case .steps: threads.steps
+            case .probe: threads.probe
+            case .memory: threads.memory
+            }
+        pool.runIfActive(eventLoop: eventLoop, body).assumeIsolated().whenComplete(done)
+    }
 }

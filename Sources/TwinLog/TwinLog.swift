@@ -1,6 +1,6 @@
 // The public library: `import TwinLog` gives pools, logs, media, recovery and nodes to a storage server that embeds them.
-
 @_exported public import ClusterConfiguration
+@_exported public import GroupEngine
 @_exported public import LogModel
 @_exported public import PersistentMemory
 @_exported public import Recovery

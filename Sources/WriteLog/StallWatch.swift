@@ -31,13 +31,13 @@ public struct StallWatch: Sendable {
 
     /// How long the watermark must have stood.
     public let limit: Duration
-    private var standing: (watermark: LSN, since: SuspendingClock.Instant, isReported: Bool)?
+    private var standing: (watermark: LSN, since: Duration, isReported: Bool)?
 
     public init(limit: Duration) { self.limit = limit }
 
-    /// The stall, when the watermark has stood for ``limit`` since it was first seen standing; once per stall. The clock
-    /// stops while the machine sleeps, and producers with it.
-    public mutating func check(_ log: WriteLog, at now: SuspendingClock.Instant) -> Stall? {
+    /// The stall, when the watermark has stood for ``limit`` since it was first seen standing; once per stall. `now` is the time since
+    /// any moment, always the same one.
+    public mutating func check(_ log: WriteLog, at now: Duration) -> Stall? {
         guard let range = log.unpublished else {
             standing = nil
             return nil
@@ -46,7 +46,7 @@ public struct StallWatch: Sendable {
             standing = (range.lowerBound, now, false)
             return nil
         }
-        let duration = standing.since.duration(to: now)
+        let duration = now - standing.since
         guard !standing.isReported, duration >= limit else { return nil }
         self.standing?.isReported = true
         return Stall(range: range, duration: duration)

@@ -1,15 +1,14 @@
 // Scenarios with more than one party: several writers on one log, and a mirror.
 
 import CLogCore
+import ClusterProtocol
 import LogModel
-import NIOCore
-import NIOPosix
 import PersistentMemory
 import RemoteMemory
 import Testing
 import WriteLog
 
-@testable import StorageNode
+@testable import GroupEngine
 
 extension Scenario {
     /// Writers that store side by side. Each one's stores are recorded on their own and then woven together from the
@@ -172,7 +171,7 @@ private final class Mirrored {
     private let from: Region
     private let target: MirrorTarget
     private let folder: CrashFolder
-    private let loop = MultiThreadedEventLoopGroup.singleton.any()
+    private let runtime = InlineRuntime()
     private(set) var shipped: LSN
 
     /// The region becomes a mirror; the rig's log is the owner's, in a pool of its own.
@@ -191,8 +190,7 @@ private final class Mirrored {
         try from.format(role: .owner, logUUID: logUUID, incarnation: identity.incarnation, start: shipped)
         rig.log = try WriteLog(region: from)
         target = MirrorTarget(
-            region: rig.region, durable: shipped, head: shipped,
-            eventLoop: loop, threads: .singleton)
+            region: rig.region, durable: shipped, head: shipped, runtime: runtime)
     }
 
     /// `acknowledge`: by the owner alone, as when the mirror is not required.
@@ -241,10 +239,10 @@ private final class Mirrored {
     }
 
     private func persistOnTheDisk() throws {
-        let done = loop.makePromise(of: RemoteMemoryError?.self)
-        nonisolated(unsafe) let target = target  // nobody else has it meanwhile
-        loop.execute { target.persist { done.succeed($0) } }
-        if let failure = try done.futureResult.wait() { throw failure }
+        var outcome: RemoteMemoryError??
+        target.persist { outcome = $0 }
+        runtime.settle()
+        if let failure = try #require(outcome) { throw failure }
     }
 
     /// The owner's head moves to `head`, also past what was shipped, and the mirror is told.
@@ -261,5 +259,26 @@ private final class Mirrored {
             $0.head = head
             $0.acknowledged = max($0.acknowledged, reached)
         }
+    }
+}
+
+/// Everything happens on the calling thread; what comes back does so in `settle`.
+private final class InlineRuntime: Runtime {
+    let now: Nanos = 0
+    private var waiting: [() -> Void] = []
+
+    func execute(_ body: @escaping () -> Void) { waiting.append(body) }
+    func executeNextTurn(_ body: @escaping () -> Void) { waiting.append(body) }
+
+    func run<Value: Sendable>(
+        _ work: BlockingWork, _ body: @escaping @Sendable () throws -> Value,
+        _ done: @escaping (Result<Value, any Error>) -> Void
+    ) {
+        let result = Result { try body() }
+        waiting.append { done(result) }
+    }
+
+    func settle() {
+        while !waiting.isEmpty { waiting.removeFirst()() }
     }
 }

@@ -5,7 +5,7 @@ import Glibc
 import NBDClient
 import NBDServer
 import NIOCore
-import StorageNode
+import GroupEngine
 import Testing
 
 struct HandshakeTests {

@@ -2,7 +2,7 @@
 
 import NIOCore
 import NIOEmbedded
-import StorageNode
+import GroupEngine
 import Testing
 
 @testable import NBDServer

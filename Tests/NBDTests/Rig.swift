@@ -8,7 +8,7 @@ import NBDClient
 @testable import NBDServer
 import NIOCore
 import NIOPosix
-import StorageNode
+import GroupEngine
 import Testing
 
 let volumeBytes = 2 << 20

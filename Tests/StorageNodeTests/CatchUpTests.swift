@@ -9,6 +9,7 @@ import Synchronization
 import Testing
 import WriteLog
 
+@testable import GroupEngine
 @testable import StorageNode
 
 /// What a mirror that comes back is sent of a log that has rotted meanwhile.

@@ -8,6 +8,7 @@ import Synchronization
 import Testing
 import WriteLog
 
+@testable import GroupEngine
 @testable import StorageNode
 
 struct ClientSessionTests {

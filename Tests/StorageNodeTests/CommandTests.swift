@@ -4,6 +4,7 @@ import ClusterProtocol
 import LogModel
 import Testing
 
+@testable import GroupEngine
 @testable import StorageNode
 
 struct CommandTests {

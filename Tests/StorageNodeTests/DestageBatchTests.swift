@@ -6,6 +6,7 @@ import Synchronization
 import Testing
 import WriteLog
 
+@testable import GroupEngine
 @testable import StorageNode
 
 /// What one batch of the destager does to the medium.

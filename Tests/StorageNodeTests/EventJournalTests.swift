@@ -7,6 +7,7 @@ import NIOCore
 import NIOPosix
 import Testing
 
+@testable import GroupEngine
 @testable import StorageNode
 
 @Suite struct EventJournalTests {

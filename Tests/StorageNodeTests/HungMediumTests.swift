@@ -6,6 +6,7 @@ import NIOCore
 import StorageMedium
 import Testing
 
+@testable import GroupEngine
 @testable import StorageNode
 
 struct HungMediumTests {

@@ -10,6 +10,7 @@ import PersistentMemory
 import Synchronization
 import Testing
 
+@testable import GroupEngine
 @testable import StorageNode
 
 struct HungMemoryTests {

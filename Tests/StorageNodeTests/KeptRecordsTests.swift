@@ -8,6 +8,7 @@ import RemoteMemory
 import Testing
 import WriteLog
 
+@testable import GroupEngine
 @testable import StorageNode
 
 /// A mirror that kept its records lets none of them be replaced by another (S5, S14).
@@ -35,7 +36,8 @@ struct KeptRecordsTests {
             try mirror.format(role: .mirror, logUUID: uuid, incarnation: Incarnation(3), start: start)
             log = try WriteLog(region: owner)
             target = MirrorTarget(
-                region: mirror, durable: start, head: start, eventLoop: eventLoop, threads: .singleton)
+                region: mirror, durable: start, head: start,
+                runtime: LoopRuntime(eventLoop: eventLoop, threads: .singleton))
         }
 
         /// The start of the record.
@@ -68,8 +70,8 @@ struct KeptRecordsTests {
         func attach(from durable: LSN) throws {
             let kept = try #require(KeptRecords(region: mirror, from: durable))
             target = MirrorTarget(
-                region: mirror, durable: durable, head: mirror.head, kept: kept, eventLoop: eventLoop,
-                threads: .singleton)
+                region: mirror, durable: durable, head: mirror.head, kept: kept,
+                runtime: LoopRuntime(eventLoop: eventLoop, threads: .singleton))
             target.onConflict = { [unowned self] in conflicts.append($0) }
         }
 
@@ -182,7 +184,8 @@ struct KeptRecordsTests {
                     incarnation: identity.incarnation, head: starts[1], acknowledged: starts[1],
                     ringBytes: Self.ringBytes, counts: counts)
                 let prepared = try MirrorRegion.prepare(
-                    pair.mirror, for: request, generation: 1, known: starts[5], pool: pair.pool)
+                    pair.mirror, for: request, generation: 1, known: starts[5],
+                    archives: PoolArchives(beside: pair.pool))
                 #expect(prepared.durable == durable && prepared.head == starts[1])
                 #expect(prepared.kept?.end == pair.log.published)
             }

@@ -10,7 +10,24 @@ import StorageMedium
 import Synchronization
 import Testing
 
+@testable import GroupEngine
 @testable import StorageNode
+
+/// Ends a process that is the test's own.
+private struct OwnProcessFence: Fence {
+    let kill: @Sendable (NodeID) -> Void
+
+    func confirmDead(
+        _ process: ProcessIdentity, by node: NodeID
+    ) throws(FenceError) -> GroupRecord.Fence.Confirmation {
+        kill(process.node)
+        return GroupRecord.Fence.Confirmation(method: "process", by: node.rawValue, at: "now")
+    }
+
+    func confirmEnded(
+        predecessor: ProcessIdentity, of node: NodeID
+    ) throws(FenceError) -> GroupRecord.Fence.Confirmation? { nil }
+}
 
 struct MediumFailureTests {
     private static let group =
@@ -27,7 +44,7 @@ struct MediumFailureTests {
             groups: groups,
             seams: { node in
                 var seams = media.seams(node)
-                seams.kill = { process, _ in kill(process.node) }
+                seams.fence = OwnProcessFence(kill: kill)
                 seams.settings = {
                     $0.mediumLimit = 2 * Self.second
                     $0.releaseLimit = Self.second / 2

@@ -5,6 +5,7 @@ import LogModel
 import Recovery
 import Testing
 
+@testable import GroupEngine
 @testable import StorageNode
 
 struct MediumProofTests {

@@ -9,6 +9,7 @@ import PersistentMemory
 import Testing
 import WriteLog
 
+@testable import GroupEngine
 @testable import StorageNode
 
 struct MirrorRegionTests {
@@ -77,7 +78,8 @@ struct MirrorRegionTests {
             let request = AttachRequest(
                 group: group, from: NodeID("alpha"), epoch: Epoch(incarnation.rawValue), logUUID: logUUID,
                 incarnation: incarnation, head: head ?? start, acknowledged: start, ringBytes: ringBytes, start: start)
-            return try MirrorRegion.prepare(region, for: request, generation: 3, known: nil, pool: pool)
+            return try MirrorRegion.prepare(
+                region, for: request, generation: 3, known: nil, archives: PoolArchives(beside: pool))
         }
 
         /// This node owns the group for a while.
@@ -133,7 +135,7 @@ struct MirrorRegionTests {
             _ = try mirror.prepare(start: LSN(1 << 30))
         }
         #expect(try mirror.archives.contains("pool.archive-g0-5.holds-more"))
-        #expect(try mirror.archives.count == 1 + MirrorRegion.keptArchives)
+        #expect(try mirror.archives.count == 1 + PoolArchives.keptArchives)
     }
 
     @Test(
@@ -183,7 +185,7 @@ struct MirrorRegionTests {
         let bad = try rig.write(2)
         let last = try rig.write(3, acknowledged: bad.end)
         try rig.tamper(bad.start..<bad.start + 64, with: 0xFF)
-        #expect(try MirrorRegion.archive(rig.region, pool: rig.pool) == last.end)
+        #expect(try MirrorRegion.archive(rig.region, PoolArchives(beside: rig.pool)) == last.end)
         #expect(try rig.archives == ["pool.archive-g0-5"])
         let archive = try rig.open("pool.archive-g0-5")
         #expect(archive.header.pool == rig.pool.identity && archive.header.group == Self.group)
@@ -206,7 +208,7 @@ struct MirrorRegionTests {
     func file() throws {
         let rig = try Rig()
         try rig.write(1)
-        _ = try MirrorRegion.archive(rig.region, pool: rig.pool)
+        _ = try MirrorRegion.archive(rig.region, PoolArchives(beside: rig.pool))
         var about = stat()
         try #require(stat(rig.folder + "/pool.archive-g0-5", &about) == 0)
         #expect(about.st_mode & 0o777 == 0o600)
@@ -218,7 +220,7 @@ struct MirrorRegionTests {
     @Test("A10: an empty log is not archived, and its head is where it ended")
     func empty() throws {
         let rig = try Rig()
-        #expect(try MirrorRegion.archive(rig.region, pool: rig.pool) == rig.region.head)
+        #expect(try MirrorRegion.archive(rig.region, PoolArchives(beside: rig.pool)) == rig.region.head)
         #expect(try rig.archives == [])
     }
 
@@ -228,7 +230,7 @@ struct MirrorRegionTests {
     func damagedArchives(seed: UInt64) throws {
         let rig = try Rig()
         try rig.write(1)
-        _ = try MirrorRegion.archive(rig.region, pool: rig.pool)
+        _ = try MirrorRegion.archive(rig.region, PoolArchives(beside: rig.pool))
         let path = rig.folder + "/pool.archive-g0-5"
         let sound = try Data(contentsOf: URL(fileURLWithPath: path))
         var random = SplitMix64(state: seed)
@@ -274,12 +276,12 @@ struct MirrorRegionTests {
             func fill() throws { for _ in 0..<15 { try rig.write(7, count: 3500) } }
             try fill()
             for _ in 0..<2 {
-                _ = try MirrorRegion.archive(rig.region, pool: rig.pool)
+                _ = try MirrorRegion.archive(rig.region, PoolArchives(beside: rig.pool))
                 try rig.own()
                 try fill()
             }
             #expect(try rig.archives == ["pool.archive-g0-5", "pool.archive-g0-6"])
-            _ = try MirrorRegion.archive(rig.region, pool: rig.pool)
+            _ = try MirrorRegion.archive(rig.region, PoolArchives(beside: rig.pool))
             #expect(try rig.archives == ["pool.archive-g0-6", "pool.archive-g0-7"])
 
             try FileManager.default.removeItem(atPath: rig.folder + "/pool.archive-g0-6")

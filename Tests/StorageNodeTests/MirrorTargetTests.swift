@@ -6,6 +6,7 @@ import PersistentMemory
 import RemoteMemory
 import Testing
 
+@testable import GroupEngine
 @testable import StorageNode
 
 /// What a mirror lets its owner store, and where.
@@ -25,7 +26,8 @@ struct MirrorTargetTests {
         try await eventLoop.submit {
             try body(
                 MirrorTarget(
-                    region: region, durable: .zero, head: .zero, eventLoop: eventLoop, threads: .singleton), region)
+                    region: region, durable: .zero, head: .zero,
+                    runtime: LoopRuntime(eventLoop: eventLoop, threads: .singleton)), region)
         }.get()
     }
 
@@ -137,7 +139,9 @@ struct MirrorTargetTests {
         try region.format(role: .mirror, logUUID: .zero, incarnation: Incarnation(1), start: .zero)
         let eventLoop = MultiThreadedEventLoopGroup.singleton.next()
         let target = NIOLoopBoundBox.makeBoxSendingValue(
-            MirrorTarget(region: region, durable: .zero, head: .zero, eventLoop: eventLoop, threads: .singleton),
+            MirrorTarget(
+                region: region, durable: .zero, head: .zero,
+                runtime: LoopRuntime(eventLoop: eventLoop, threads: .singleton)),
             eventLoop: eventLoop)
         @Sendable func stored(at lsn: UInt64, beforePersist: @escaping @Sendable () -> Void = {}) async throws -> Bool {
             let done = eventLoop.makePromise(of: Bool.self)

@@ -1,6 +1,7 @@
 import LogModel
 import Testing
 
+@testable import GroupEngine
 @testable import StorageNode
 
 struct OverlayTests {

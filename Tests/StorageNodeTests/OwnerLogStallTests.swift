@@ -11,6 +11,7 @@ import PersistentMemory
 import Testing
 import WriteLog
 
+@testable import GroupEngine
 @testable import StorageNode
 
 struct OwnerLogStallTests {
@@ -33,7 +34,7 @@ struct OwnerLogStallTests {
             log = try WriteLog(region: region)
             let reports = reports
             owner = OwnerLog(
-                log: log, start: .zero, media: [:], eventLoop: loop, threads: .singleton,
+                log: log, start: .zero, media: [:], runtime: LoopRuntime(eventLoop: loop, threads: .singleton),
                 authority: OwnerLog.Authority(
                     isValid: { true }, rule: { (allowed: true, needsMirror: false) }, progress: { _, _, _ in },
                     report: { reports.all.append($0) }))

@@ -8,6 +8,7 @@ import StorageMedium
 import Testing
 import WriteLog
 
+@testable import GroupEngine
 @testable import StorageNode
 
 /// The data path of an owner, with a mirror that the test holds in its hands.

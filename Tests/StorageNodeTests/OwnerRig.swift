@@ -13,6 +13,7 @@ import Synchronization
 import Testing
 import WriteLog
 
+@testable import GroupEngine
 @testable import StorageNode
 
 let ringBytes: UInt64 = 64 * 1024
@@ -105,6 +106,7 @@ final class OwnerRig {
     let log: WriteLog
     let mirror: FakeMirror
     let owner: OwnerLog
+    let eventLoop: any EventLoop
     private let reports: Reports
     private let rules: Rules
 
@@ -127,6 +129,7 @@ final class OwnerRig {
     private init(
         _ pool: Pool, ringBytes: UInt64, _ eventLoop: any EventLoop, threads: GroupThreads = .singleton
     ) throws {
+        self.eventLoop = eventLoop
         mirror = FakeMirror(ringBytes: ringBytes)
         region = try pool.allocateRegion(group: GroupID("g0"), ringBytes: ringBytes)
         try region.format(role: .owner, logUUID: .zero, incarnation: Incarnation(1), start: .zero)
@@ -136,7 +139,7 @@ final class OwnerRig {
         self.rules = rules
         // No medium: nothing is destaged, and everything stays in the log.
         owner = OwnerLog(
-            log: log, start: .zero, media: [:], eventLoop: eventLoop, threads: threads,
+            log: log, start: .zero, media: [:], runtime: LoopRuntime(eventLoop: eventLoop, threads: threads),
             authority: OwnerLog.Authority(
                 isValid: { true }, rule: { (true, rules.needsMirror) }, progress: { _, _, _ in },
                 report: { report in reports.kinds.withLock { $0.append(report.kind) } }))

@@ -13,6 +13,7 @@ import StorageMedium
 import Synchronization
 import Testing
 
+@testable import GroupEngine
 @testable import StorageNode
 
 /// Bound to its event loop.
@@ -134,11 +135,12 @@ final class FaultyMedia: Sendable {
     private let all = Mutex<[(node: NodeID, volume: VolumeID, medium: FaultInjectingMedium)]>([])
 
     @Sendable func seams(_ node: NodeID) -> ServerNode.Seams {
-        ServerNode.Seams(throughMedium: { volume, medium in
-            let faulty = FaultInjectingMedium(medium, seed: 1)
-            self.all.withLock { $0.append((node, volume, faulty)) }
-            return faulty
-        })
+        ServerNode.Seams(
+            media: FileMediumGuard { volume, medium in
+                let faulty = FaultInjectingMedium(medium, seed: 1)
+                self.all.withLock { $0.append((node, volume, faulty)) }
+                return faulty
+            })
     }
 
     /// The one that `node` got last.

@@ -13,6 +13,7 @@ import Testing
 
 @testable import ClusterProtocol
 @testable import RemoteMemoryTCP
+@testable import GroupEngine
 @testable import StorageNode
 
 struct RailsTests {
@@ -165,7 +166,7 @@ struct RailsTests {
                 let mirror = try #require(rig.mirrorGroup)
                 let peer = RailPeer(node: rig.alpha.id, version: 2, features: 0, hasSameConfiguration: true)
                 let queuePair = TCPQueuePair(eventLoop: rig.eventLoop, registry: rig.beta.registry)
-                let rail = AcceptedRail(queuePair: queuePair, peer: peer, node: rig.beta)
+                let rail = AcceptedRail(queuePair: queuePair, peer: peer, host: rig.beta)
                 let known = mirror.machine.peer
                 // In one turn of the loop nothing arrives from alpha itself.
                 let stale = AttachRequest(

@@ -6,6 +6,7 @@ import RemoteMemory
 import Testing
 import WriteLog
 
+@testable import GroupEngine
 @testable import StorageNode
 
 /// Reads of what is in the log give its bytes or an error, never rot (B1).
@@ -97,9 +98,9 @@ struct ReadCheckTests {
                     rig.mirror.completeAll(rig)
                 }
                 try #require(rig.owner.acknowledgedWriteEnd == rig.log.published)
-                let answer = NIOLoopBound(Self.read(session, 0, 4 << 20), eventLoop: rig.owner.eventLoop)
+                let answer = NIOLoopBound(Self.read(session, 0, 4 << 20), eventLoop: rig.eventLoop)
                 #expect(answer.value.result == nil)
-                return (answer, NIOLoopBound(session, eventLoop: rig.owner.eventLoop))
+                return (answer, NIOLoopBound(session, eventLoop: rig.eventLoop))
             }
             try await on.eventually("read") { _ in done.0.value.result != nil }
             try await on { _ in
@@ -119,7 +120,7 @@ struct ReadCheckTests {
                 rig.flip(at: 100)
                 rig.owner.detachMirror()
                 rig.needsMirror = false
-                return NIOLoopBound(Self.read(rig.session(), 0, 8192), eventLoop: rig.owner.eventLoop)
+                return NIOLoopBound(Self.read(rig.session(), 0, 8192), eventLoop: rig.eventLoop)
             }
             try await on.eventually("failed") { _ in answer.value.isFailure }
             try await on { rig in #expect(rig.kinds == ["record-damaged"]) }

@@ -12,6 +12,7 @@ import StorageMedium
 import Synchronization
 import Testing
 
+@testable import GroupEngine
 @testable import StorageNode
 
 struct StandbyMediaTests {
@@ -150,7 +151,7 @@ struct StandbyMediaTests {
                 let group = rig.beta.groups[GroupID("g0")]
                 return group?.expectedMedia(group?.machine.record?.media ?? [:]) ?? []
             }
-            let refusal = try #require(throws: MediumError.self) { _ = try HeldMedia.take(expected) }.message
+            let refusal = try #require(throws: MediumError.self) { _ = try FileMediumGuard().take(expected) }.message
             #expect(refusal.contains("holds other bytes"))
             try FileManager.default.removeItem(atPath: folder + "/vol0.img")
             try FileManager.default.moveItem(atPath: folder + "/current.img", toPath: folder + "/vol0.img")
@@ -176,12 +177,14 @@ struct StandbyMediaTests {
     func hangs() async throws {
         let thread = NIOThreadPool(numberOfThreads: 1)
         thread.start()
+        let threads = GroupThreads(
+            reads: thread, destage: thread, steps: thread, probe: thread, memory: thread)
         let loop = MultiThreadedEventLoopGroup.singleton.next()
         let looks = Mutex(0)
         let gate = DispatchSemaphore(value: 0)
         let told = Mutex<[String?]>([])
         let probe = try await loop.submit {
-            NIOLoopBound(StandbyProbe(thread: thread, eventLoop: loop), eventLoop: loop)
+            NIOLoopBound(StandbyProbe(runtime: LoopRuntime(eventLoop: loop, threads: threads)), eventLoop: loop)
         }.get()
         @Sendable func tick(_ seconds: UInt64) {
             probe.value.tick(seconds * 1_000_000_000) {
@@ -206,9 +209,11 @@ struct StandbyMediaTests {
     func strangers() async throws {
         let thread = NIOThreadPool(numberOfThreads: 1)
         thread.start()
+        let threads = GroupThreads(
+            reads: thread, destage: thread, steps: thread, probe: thread, memory: thread)
         let loop = MultiThreadedEventLoopGroup.singleton.next()
         let probe = try await loop.submit {
-            NIOLoopBound(StandbyProbe(thread: thread, eventLoop: loop), eventLoop: loop)
+            NIOLoopBound(StandbyProbe(runtime: LoopRuntime(eventLoop: loop, threads: threads)), eventLoop: loop)
         }.get()
         /// One look, and what the probe says when it has ended.
         func look(at second: UInt64, stranger: String?) async throws -> String? {

@@ -5,6 +5,7 @@ import NIOCore
 import NIOPosix
 import Testing
 
+@testable import GroupEngine
 @testable import StorageNode
 
 struct TurnsTests {

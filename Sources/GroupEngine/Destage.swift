@@ -4,8 +4,6 @@
 internal import ClusterProtocol
 internal import Coordination
 internal import LogModel
-internal import NIOCore
-internal import NIOPosix
 internal import PersistentMemory
 internal import StorageMedium
 internal import WriteLog
@@ -18,14 +16,14 @@ extension OwnerLog {
     func kickDestage() {
         let batch = destage.nextBatch(
             acknowledged: acknowledged, allWritesAcknowledged: issued.isEmpty,
-            isValid: !isRevoked && authority.isValid(), now: BootClock.now)
+            isValid: !isRevoked && authority.isValid(), now: runtime.now)
         guard let batch else { return }
         let log = log
         let media = media
         mediumProof.batchBegan()
-        threads.destage.runIfActive(eventLoop: eventLoop) { () -> DestageOutcome in
+        runtime.run(.destage) { () -> DestageOutcome in
             DestageBatch.run(log: log, from: batch.lowerBound, to: batch.upperBound, media: media)
-        }.assumeIsolated().whenComplete { result in
+        } _: { result in
             if case .success(.written(let traces)) = result {
                 self.mediumProof.batchEnded(traces)
             } else {
@@ -35,7 +33,7 @@ extension OwnerLog {
             case .success(.written): self.batchWritten()
             case .success(.damaged(let range)): self.healBatch(range)
             case .success(.mediumFailed(let error)):
-                self.mediumWatch.failed(error.message, isFull: error.isFull, now: BootClock.now)
+                self.mediumWatch.failed(error.message, isFull: error.isFull, now: self.runtime.now)
                 self.retryDestage(error.message)
             case .success(.failed(let reason)): self.destageFailed(reason)
             case .failure(let error): self.destageFailed("\(error)")
@@ -48,15 +46,16 @@ extension OwnerLog {
         guard let head = destage.written(isValid: !isRevoked && authority.isValid()) else { return }
         let log = log
         let acknowledged = acknowledgedWriteEnd
-        threads.memory.runIfActive(eventLoop: eventLoop) { try log.setHead(head, acknowledged: acknowledged) }
-            .assumeIsolated().whenComplete { result in
-                if case .failure(let error) = result { return self.destageFailed("\(error)") }
-                self.destage.headMoved()
-                guard !self.isRevoked else { return }
-                self.destageProblem = nil
-                self.forgetWhatNobodyReads()
-                self.pump()
-            }
+        runtime.run(.memory) {
+            try log.setHead(head, acknowledged: acknowledged)
+        } _: { result in
+            if case .failure(let error) = result { return self.destageFailed("\(error)") }
+            self.destage.headMoved()
+            guard !self.isRevoked else { return }
+            self.destageProblem = nil
+            self.forgetWhatNobodyReads()
+            self.pump()
+        }
     }
 
     /// What keeps batches from the medium at `now`, `nil` if nothing does. Asked on every tick.
@@ -76,7 +75,7 @@ extension OwnerLog {
     private func healBatch(_ damaged: DamagedRange) {
         heal(damaged) { [self] outcome in
             switch outcome {
-            case .healed: destage.giveUp(until: BootClock.now + Self.healRetry)
+            case .healed: destage.giveUp(until: runtime.now + Self.healRetry)
             case .interrupted(let reason), .lost(let reason): destageFailed(reason)
             }
             schedulePump()
@@ -85,7 +84,7 @@ extension OwnerLog {
 
     /// Tried again for as long as it takes; reported when the reason changes.
     private func retryDestage(_ reason: String) {
-        destage.giveUp(until: BootClock.now + Self.destageRetry)
+        destage.giveUp(until: runtime.now + Self.destageRetry)
         guard !isRevoked, destageProblem != reason else { return }
         destageProblem = reason
         authority.report(

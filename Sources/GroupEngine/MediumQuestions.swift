@@ -5,8 +5,6 @@ internal import ClusterConfiguration
 internal import ClusterProtocol
 internal import Coordination
 internal import LogModel
-internal import NIOCore
-internal import NIOPosix
 internal import Recovery
 internal import StorageMedium
 
@@ -19,7 +17,7 @@ extension Group {
         for verdict in owner.mediumProof.takeVerdicts() {
             send(.mediumProof(volume: verdict.volume, isProved: verdict.isProved), on: rail)
         }
-        let now = BootClock.now
+        let now = runtime.now
         for volume in configuration.volumes {
             if let question = owner.mediumProof.question(volume.id, now) {
                 let range = question.sample.range
@@ -36,12 +34,13 @@ extension Group {
     private func readMedium(of volume: VolumeID, for owner: OwnerLog) {
         guard let medium = owner.media[volume] else { return }
         let count = owner.mediumProof.batchCount
-        threads.reads.runIfActive(eventLoop: eventLoop) { try MediumSample.find(on: medium) }
-            .assumeIsolated().whenComplete { result in
-                // A medium that cannot be read is seen by its readers.
-                guard case .success(let found?) = result else { return }
-                owner.mediumProof.read(found, of: volume, since: count)
-            }
+        runtime.run(.reads) {
+            try MediumSample.find(on: medium)
+        } _: { result in
+            // A medium that cannot be read is seen by its readers.
+            guard case .success(let found?) = result else { return }
+            owner.mediumProof.read(found, of: volume, since: count)
+        }
     }
 
     // MARK: As mirror
@@ -56,10 +55,10 @@ extension Group {
             UInt64(lengthBytes) <= volume.sizeBytes - offset, volumesAsked.insert(volume.id).inserted
         else { return }
         let range = ByteRange(offset: offset, length: UInt64(lengthBytes))
-        threads.probe.runIfActive(eventLoop: eventLoop) {
-            let medium = try FileMedium.look(path: volume.mediumPath, sizeBytes: volume.sizeBytes)
-            return MediumProof.checksum(of: try medium.readUncached(range))
-        }.assumeIsolated().whenComplete { [self] result in
+        let media = host.media
+        runtime.run(.probe) {
+            MediumProof.checksum(of: try media.readUncached(volume, range))
+        } _: { [self] result in
             volumesAsked.remove(volume.id)
             guard mirrorRail === asking else { return }
             let answer: PeerMessage =

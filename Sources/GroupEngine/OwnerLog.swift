@@ -1,5 +1,5 @@
 // The data path of a group that this node owns: append, ship, acknowledge, overlay, destage, trim. It does what the
-// group's machine allows and asks it before every acknowledgement, read and trim. Lives on the node's event loop.
+// group's machine allows and asks it before every acknowledgement, read and trim. Lives in the engine's one place.
 //
 // The order of a write: issued (reserved and stored in the log) → shipped → acknowledged, when the log and, if the rule
 // says so, the mirror hold it (S1) → overlaid, so that reads see it (S23) → destaged → trimmed.
@@ -7,9 +7,7 @@
 internal import ClusterProtocol
 internal import Coordination
 internal import LogModel
-internal import Logging
 internal import NIOCore
-internal import NIOPosix
 internal import PersistentMemory
 internal import RemoteMemory
 internal import StorageMedium
@@ -47,8 +45,7 @@ final class OwnerLog {
     let media: [VolumeID: any Medium]
     /// Those of `media` that batches are in.
     let mediumCalls: MediumCalls
-    let eventLoop: any EventLoop
-    let threads: GroupThreads
+    let runtime: any Runtime
     let authority: Authority
 
     var acknowledgement: Acknowledgement
@@ -94,14 +91,12 @@ final class OwnerLog {
 
     init(
         log: WriteLog, start: LSN, media: [VolumeID: any Medium], mediumCalls: MediumCalls = MediumCalls(),
-        eventLoop: any EventLoop, threads: GroupThreads,
-        authority: Authority
+        runtime: any Runtime, authority: Authority
     ) {
         self.log = log
         self.media = media
         self.mediumCalls = mediumCalls
-        self.eventLoop = eventLoop
-        self.threads = threads
+        self.runtime = runtime
         self.authority = authority
         acknowledgement = Acknowledgement(start)
         acknowledgedWriteEnd = start
@@ -185,7 +180,7 @@ final class OwnerLog {
     func schedulePump() {
         guard !isPumpScheduled, !isRevoked else { return }
         isPumpScheduled = true
-        eventLoop.assumeIsolated().execute {
+        runtime.execute {
             self.isPumpScheduled = false
             self.pump()
         }
@@ -252,7 +247,9 @@ final class OwnerLog {
         guard !isPersisting, persistFailure == nil, log.durable < log.published else { return }
         isPersisting = true
         let log = log
-        threads.memory.runIfActive(eventLoop: eventLoop) { try log.persist() }.assumeIsolated().whenComplete { result in
+        runtime.run(.memory) {
+            try log.persist()
+        } _: { result in
             self.isPersisting = false
             if case .failure(let error) = result {
                 self.persistFailure = "the log could not be made durable: \(error)"
@@ -320,7 +317,7 @@ final class OwnerLog {
     private func pumpNextTurn() {
         guard !isPumpScheduled, !isRevoked else { return }
         isPumpScheduled = true
-        eventLoop.assumeIsolated().executeNextTurn {
+        runtime.executeNextTurn {
             self.isPumpScheduled = false
             self.pump()
         }
@@ -360,7 +357,7 @@ final class OwnerLog {
 
     /// A writer that stopped in the middle of an append holds up every acknowledgement above it.
     private func reportStall() {
-        guard let stall = stallWatch.check(log, at: .now) else { return }
+        guard let stall = stallWatch.check(log, at: .nanoseconds(runtime.now)) else { return }
         authority.report(
             Report(
                 "append-stalled",

@@ -1,21 +1,18 @@
 // The mirror log's side of a session: the region that an owner writes with one-sided verbs. Offsets 0 ..< ring bytes are
-// the ring; the word right behind it is the head, written by ATOMIC WRITE. Lives on the node's event loop.
+// the ring; the word right behind it is the head, written by ATOMIC WRITE. Lives in the engine's one place.
 //
 // Keeps S11: a completion is answered only after the drain. What is stored over a trimmed place, or behind a gap, is
 // stored only when the head that allows it is durable. A record that is good here is never replaced by another (S5). The same bytes
 // are stored again all the same: what an earlier process stored may never have been drained.
 
 internal import LogModel
-internal import NIOCore
-internal import NIOPosix
 internal import PersistentMemory
 internal import RemoteMemory
 internal import WriteLog
 
 final class MirrorTarget: RegionTarget {
     let region: Region
-    private let eventLoop: any EventLoop
-    private let threads: NIOThreadPool
+    private let runtime: any Runtime
     /// Everything below was stored by the owner, in order.
     private var stored: LSN
     /// Everything below is durable here.
@@ -40,16 +37,14 @@ final class MirrorTarget: RegionTarget {
 
     /// `durable` is where the owner begins to ship, and `kept` what the region holds from there on.
     init(
-        region: Region, durable: LSN, head: LSN, kept: KeptRecords? = nil, eventLoop: any EventLoop,
-        threads: NIOThreadPool
+        region: Region, durable: LSN, head: LSN, kept: KeptRecords? = nil, runtime: any Runtime
     ) {
         self.kept = kept
         self.region = region
         stored = durable
         self.durable = durable
         self.head = head
-        self.eventLoop = eventLoop
-        self.threads = threads
+        self.runtime = runtime
     }
 
     static func lengthBytes(ring: UInt64) -> UInt64 { ring + 8 }
@@ -151,8 +146,9 @@ final class MirrorTarget: RegionTarget {
             return finish(Self.persist(region, head: head), reached, done)
         }
         let region = region
-        let result = threads.runIfActive(eventLoop: eventLoop) { Self.persist(region, head: head) }
-        result.assumeIsolated().whenComplete { outcome in
+        runtime.run(.memory) {
+            Self.persist(region, head: head)
+        } _: { outcome in
             switch outcome {
             case .success(let failure): self.finish(failure, reached, done)
             case .failure(let error): self.finish("\(error)", reached, done)

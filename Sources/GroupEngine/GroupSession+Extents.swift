@@ -2,8 +2,6 @@
 
 internal import ClusterProtocol
 internal import LogModel
-internal import NIOCore
-internal import NIOPosix
 internal import StorageMedium
 
 extension GroupSession {
@@ -22,9 +20,9 @@ extension GroupSession {
         guard log.isServing, log.authority.isValid() else { return log.requests.hold(self, again) }
         let id = log.destage.beginRead()
         let medium = medium
-        log.threads.reads.runIfActive(eventLoop: log.eventLoop) {
+        log.runtime.run(.reads) {
             try medium.extents(of: range, limit: Self.maximumExtents)
-        }.assumeIsolated().whenComplete { [self] result in
+        } _: { [self] result in
             defer { log.endRead(id) }
             guard !isClosed, !log.isRevoked else { return }
             // What was found may be another owner's past (S17).
@@ -55,11 +53,12 @@ extension GroupSession {
             return log.requests.hold(self) { [weak self] in self?.prefetch(range, completion) }
         }
         let medium = medium
-        log.threads.reads.runIfActive(eventLoop: log.eventLoop) { try medium.prefetch(range) }
-            .assumeIsolated().whenComplete { [weak self] result in
-                guard let self, !self.isClosed, !self.log.isRevoked else { return }
-                completion(result.map { nil }.mapError { .readFailed("\($0)") })
-            }
+        log.runtime.run(.reads) {
+            try medium.prefetch(range)
+        } _: { [weak self] result in
+            guard let self, !self.isClosed, !self.log.isRevoked else { return }
+            completion(result.map { nil }.mapError { .readFailed("\($0)") })
+        }
     }
 }
 

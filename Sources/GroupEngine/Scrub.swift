@@ -7,8 +7,6 @@
 
 internal import ClusterProtocol
 internal import LogModel
-internal import NIOCore
-internal import NIOPosix
 internal import PersistentMemory
 internal import RemoteMemory
 internal import WriteLog
@@ -20,7 +18,7 @@ struct Scrub {
     /// A part that does not find the end of a damaged record is cut here, with room for one whole record before the cut.
     static let maximumPartBytes: UInt64 = 2 * PartComparison.maximumRecordBytes
     /// Between the end of one pass and the beginning of the next.
-    static let pause = TimeAmount.seconds(2)
+    static let pause: Nanos = 2_000_000_000
 
     struct Part {
         let range: Range<LSN>
@@ -32,7 +30,7 @@ struct Scrub {
 
     /// Everything below was compared in this pass.
     var position = LSN.zero
-    var nextPass = NIODeadline.now()
+    var nextPass: Nanos = 0
     var asked: Part?
     /// Records on their way to the mirror, by the WRITE that ends each.
     var repairs: [(id: WorkRequestID, range: Range<LSN>)] = []
@@ -45,13 +43,13 @@ extension OwnerLog {
     func scrubIfIdle() {
         guard scrub.asked == nil, scrub.repairs.isEmpty, healer.current == nil, authority.isValid(), let mirror,
             authority.rule().needsMirror, mirror.session.shipped == log.published,
-            mirror.queuePair.creditBytes >= RemoteMemoryLimits.windowBytes / 2, NIODeadline.now() >= scrub.nextPass
+            mirror.queuePair.creditBytes >= RemoteMemoryLimits.windowBytes / 2, runtime.now >= scrub.nextPass
         else { return }
         let from = max(scrub.position, destage.head)
         guard acknowledgedWriteEnd <= mirror.session.durable else { return }
         guard let part = nextPart(from: from, limit: acknowledgedWriteEnd) else {
             scrub.position = .zero
-            scrub.nextPass = .now() + Scrub.pause
+            scrub.nextPass = runtime.now + Scrub.pause
             return
         }
         do throws(RemoteMemoryError) {
@@ -144,8 +142,9 @@ extension OwnerLog {
                 return done(error.description)
             }
         }
-        threads.memory.runIfActive(eventLoop: eventLoop) { try region.drain() }.assumeIsolated().whenComplete {
-            result in
+        runtime.run(.memory) {
+            try region.drain()
+        } _: { result in
             guard case .failure(let error) = result else { return done(region.memoryFault?.description) }
             self.persistFailure = self.persistFailure ?? "the log could not be made durable: \(error)"
             done("\(error)")

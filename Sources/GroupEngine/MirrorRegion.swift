@@ -7,14 +7,11 @@
 //  - a region is begun anew only when its archive is durable.
 
 internal import ClusterProtocol
-internal import Glibc
 internal import LogModel
 internal import PersistentMemory
 internal import WriteLog
 
 enum MirrorRegion {
-    static let keptArchives = 2
-
     /// What an owner finds.
     struct Prepared: Sendable {
         var head: LSN
@@ -30,7 +27,7 @@ enum MirrorRegion {
     /// or where the record does not count what is here, the owner ships everything above the head, which compares it (S14). Blocks.
     /// Throws ``ArchiveError`` or `PoolError`.
     static func prepare(
-        _ region: Region, for request: AttachRequest, generation: UInt64, known: LSN?, pool: Pool
+        _ region: Region, for request: AttachRequest, generation: UInt64, known: LSN?, archives: any LogArchives
     ) throws -> Prepared {
         // Only an accepted request is of a counted start; a generation above the counted one belongs to what is begun anew.
         try region.note(RegionStanding(generation: generation, counted: generation, epoch: request.epoch))
@@ -42,7 +39,7 @@ enum MirrorRegion {
             let durable = request.counts ? max(known ?? head, head) : head
             return Prepared(head: head, durable: durable, kept: KeptRecords(region: region, from: durable))
         }
-        let report = try setAside(region, for: request, pool: pool)
+        let report = try setAside(region, for: request, archives)
         try region.format(
             role: .mirror, logUUID: request.logUUID, incarnation: request.incarnation, start: request.head)
         return Prepared(head: region.head, durable: region.head, report: report)
@@ -50,7 +47,7 @@ enum MirrorRegion {
 
     /// Archives what the new owner may lack. Its own records beyond the start are on no medium and were, perhaps, acknowledged.
     private static func setAside(
-        _ region: Region, for request: AttachRequest, pool: Pool
+        _ region: Region, for request: AttachRequest, _ archives: any LogArchives
     ) throws -> Report? {
         guard let log = RestingLog(region) else { return nil }
         // Peers that do not tell where they began have their head at that place or above it.
@@ -59,7 +56,7 @@ enum MirrorRegion {
         let isMirror = log.identity.role == .mirror
         let holdsMore = log.acknowledged > start || (isMirror && log.end > start)
         guard holdsMore || !isMirror else { return nil }
-        let path = try archive(region, log, pool: pool, isPrunable: !holdsMore)
+        let path = try archives.archive(region, upTo: log.endInRing, isPrunable: !holdsMore)
         guard holdsMore else { return nil }
         return Report(
             "log-held-more",
@@ -69,36 +66,11 @@ enum MirrorRegion {
         )
     }
 
-    /// Writes the region's log into an archive beside the pool, if it holds any records; answers where they ended. Blocks.
-    static func archive(_ region: Region, pool: Pool) throws(ArchiveError) -> LSN {
+    /// Archives the region's log, if it holds any records; answers where they ended. Blocks.
+    static func archive(_ region: Region, _ archives: any LogArchives) throws(ArchiveError) -> LSN {
         guard let log = RestingLog(region) else { return region.head }
-        _ = try archive(region, log, pool: pool, isPrunable: true)
+        _ = try archives.archive(region, upTo: log.endInRing, isPrunable: true)
         return log.endInRing
-    }
-
-    /// Answers the archive's path.
-    private static func archive(
-        _ region: Region, _ log: RestingLog, pool: Pool, isPrunable: Bool
-    ) throws(ArchiveError) -> String {
-        let archives = Archives(of: region.group, beside: pool.path)
-        let path = archives.path(log.identity.incarnation) + (isPrunable ? "" : ".holds-more")
-        func write() throws(PoolError) {
-            try region.archive(
-                to: path, of: pool.identity, upTo: log.endInRing,
-                archivedAt: UInt64(max(0, time(nil))), access: pool.access)
-        }
-        do throws(PoolError) {
-            do throws(PoolError) {
-                try write()
-            } catch {
-                guard error.code == .noSpace, archives.prune(keeping: 1) else { throw error }
-                try write()
-            }
-        } catch {
-            throw ArchiveError(error, path: path, neededBytes: log.endInRing - region.head)
-        }
-        archives.prune(keeping: keptArchives)
-        return path
     }
 }
 
@@ -120,56 +92,5 @@ private struct RestingLog {
         end = max(scan.endLSN, copy.lastEnd(from: region.head) ?? .zero, acknowledged.alignedUp)
         endInRing = min(end, region.head + region.ringBytes)
         guard end > region.head else { return nil }
-    }
-}
-
-/// The archives of a group beside a pool: `POOL.archive-GROUP-INCARNATION`. Those with another ending are never pruned.
-private struct Archives {
-    let group: GroupID
-    let poolPath: String
-
-    init(of group: GroupID, beside poolPath: String) {
-        self.group = group
-        self.poolPath = poolPath
-    }
-
-    func path(_ incarnation: Incarnation) -> String { "\(poolPath).archive-\(group)-\(incarnation)" }
-
-    /// Removes all but the newest `count`; answers whether there were any. Housekeeping: one that stays harms nobody.
-    @discardableResult func prune(keeping count: Int) -> Bool {
-        let old = incarnations().sorted().dropLast(count)
-        for incarnation in old { unlink(path(Incarnation(incarnation))) }
-        return !old.isEmpty
-    }
-
-    private func incarnations() -> [UInt64] {
-        let folder = poolPath.split(separator: "/", omittingEmptySubsequences: false).dropLast().joined(separator: "/")
-        let isAbsolute = poolPath.hasPrefix("/")
-        guard let stream = opendir(folder.isEmpty ? (isAbsolute ? "/" : ".") : folder) else { return [] }
-        defer { closedir(stream) }
-        let prefix = "\(poolPath.split(separator: "/").last ?? "").archive-\(group)-"
-        var found: [UInt64] = []
-        while let entry = readdir(stream) {
-            let name = withUnsafePointer(to: &entry.pointee.d_name) { pointer in
-                pointer.withMemoryRebound(to: CChar.self, capacity: 256) { String(cString: $0) }
-            }
-            if name.hasPrefix(prefix), let number = UInt64(name.dropFirst(prefix.count)) { found.append(number) }
-        }
-        return found
-    }
-}
-
-/// A log could not be archived, so its region was not touched.
-struct ArchiveError: Error, CustomStringConvertible {
-    var description: String
-
-    init(_ error: PoolError, path: String, neededBytes: UInt64) {
-        description = "the old log cannot be archived: \(error)"
-        guard error.code == .noSpace else { return }
-        var about = statvfs()
-        let folder = path.lastIndex(of: "/").map { String(path[...$0]) } ?? "."
-        let free = statvfs(folder, &about) == 0 ? "\(UInt64(about.f_bavail) * UInt64(about.f_frsize))" : "unknown"
-        description +=
-            "; it needs up to \(neededBytes) bytes, free are \(free): make room there, the owner asks again by itself"
     }
 }

@@ -1,15 +1,11 @@
 // A group's rails: the one that the owner dials to the mirror, and the one that the mirror accepted from the owner.
 
 internal import ClusterConfiguration
-internal import ClusterProtocol
+package import ClusterProtocol
 internal import Coordination
 internal import LogModel
-internal import Logging
-internal import NIOCore
-internal import NIOPosix
 internal import PersistentMemory
-internal import RemoteMemory
-internal import RemoteMemoryTCP
+package import RemoteMemory
 internal import WriteLog
 
 /// The owner's end of a rail.
@@ -24,28 +20,28 @@ final class OwnerRail: QueuePairDelegate {
 
     private func isCurrent(_ queuePair: any QueuePair) -> Bool { group.rail === queuePair }
 
-    func queuePair(_ queuePair: any QueuePair, completedThrough id: WorkRequestID) {
+    package func queuePair(_ queuePair: any QueuePair, completedThrough id: WorkRequestID) {
         if isCurrent(queuePair) { group.owner?.mirrorCompleted(through: id) }
     }
 
-    func queuePair(_ queuePair: any QueuePair, read id: WorkRequestID, returned bytes: [UInt8]) {
+    package func queuePair(_ queuePair: any QueuePair, read id: WorkRequestID, returned bytes: [UInt8]) {
         guard isCurrent(queuePair), let owner = group.owner, !owner.scrubbed(by: id, with: bytes) else { return }
         owner.healed(by: id, with: bytes)
     }
 
-    func queuePair(_ queuePair: any QueuePair, received message: [UInt8]) {
+    package func queuePair(_ queuePair: any QueuePair, received message: [UInt8]) {
         if isCurrent(queuePair) { group.ownerReceived(message) }
     }
 
-    func queuePairHeard(_ queuePair: any QueuePair) {
+    package func queuePairHeard(_ queuePair: any QueuePair) {
         if isCurrent(queuePair) { group.handle(.heard) }
     }
 
-    func queuePair(_ queuePair: any QueuePair, failed error: RemoteMemoryError) {
+    package func queuePair(_ queuePair: any QueuePair, failed error: RemoteMemoryError) {
         guard isCurrent(queuePair) else { return }
         group.rail = nil
         group.owner?.detachMirror()
-        group.node.logger.debug("rail of \(group.configuration.id) to \(group.peer) ended: \(error)")
+        group.host.debug("rail of \(group.configuration.id) to \(group.peer) ended: \(error)")
         // An access error says that the key is revoked: the record has moved on (S12).
         if error.code == .access { group.handle(.recordChanged) }
         group.handle(.railDown)
@@ -53,41 +49,41 @@ final class OwnerRail: QueuePairDelegate {
 }
 
 /// The mirror's end of a rail: nobody's until its first message says which group it is for.
-final class AcceptedRail: QueuePairDelegate {
-    let queuePair: TCPQueuePair
+package final class AcceptedRail: QueuePairDelegate {
+    let queuePair: any QueuePair
     let peer: RailPeer
-    private unowned let node: ServerNode
+    private unowned let host: any Host
     private weak var group: Group?
     /// One that is not a group's rail by then is closed: a dialer gives an attempt up after one heartbeat timeout.
-    private let mustCountBy: NIODeadline
+    private let mustCountBy: Nanos
 
-    init(queuePair: TCPQueuePair, peer: RailPeer, node: ServerNode) {
-        mustCountBy = .now() + .milliseconds(Int64(3 * node.configuration.heartbeatTimeoutMillis))
+    package init(queuePair: any QueuePair, peer: RailPeer, host: any Host) {
+        mustCountBy = host.now + 3 * host.heartbeatTimeout
         self.queuePair = queuePair
         self.peer = peer
-        self.node = node
+        self.host = host
     }
 
-    func close() {
+    package func close() {
         queuePair.delegate = nil
         queuePair.close()
-        node.forget(self)
+        host.forget(self)
     }
 
-    func closeIfIdle() {
-        guard NIODeadline.now() > mustCountBy, group?.mirrorRail !== self else { return }
+    package func closeIfIdle() {
+        guard host.now > mustCountBy, group?.mirrorRail !== self else { return }
         let group = group
         close()
         group?.candidateEnded(self)
     }
 
-    func queuePair(_ queuePair: any QueuePair, received bytes: [UInt8]) {
+    package func queuePair(_ queuePair: any QueuePair, received bytes: [UInt8]) {
         do throws(PeerMessageError) {
             try received(PeerMessage(bytes))
         } catch .unknownType(let type) {
-            node.logger.debug("\(peer.node) sent a message of type \(type), which this version does not know")
+            host.debug("\(peer.node) sent a message of type \(type), which this version does not know")
         } catch {
-            node.logger.debug("the rail from \(peer.node) is closed: \(error)")
+            host.debug("the rail from \(peer.node) is closed: \(error)")
             end()
         }
     }
@@ -101,7 +97,7 @@ final class AcceptedRail: QueuePairDelegate {
             if let group, group.mirrorRail === self { group.mirrorTarget?.target.expectRepair(of: range) }
         case .configuration(let entries):
             guard !peer.hasSameConfiguration else { return end() }
-            node.configurationDiffers(from: peer.node, entries)
+            host.configurationDiffers(from: peer.node, entries)
         case .mediumQuestion(let id, let volume, let offset, let length):
             if let group, group.mirrorRail === self {
                 group.answerQuestion(id, of: volume, offset: offset, lengthBytes: length, on: self)
@@ -113,12 +109,12 @@ final class AcceptedRail: QueuePairDelegate {
     }
 
     private func attach(_ request: AttachRequest) {
-        guard request.from == peer.node, let group = node.groups[request.group], group.peer == peer.node,
+        guard request.from == peer.node, let group = host.group(request.group), group.peer == peer.node,
             self.group == nil || self.group === group
         else { return end() }
         self.group = group
         guard peer.hasSameConfiguration else {
-            return group.refuse(self, .differentConfiguration, node.difference(from: peer.node))
+            return group.refuse(self, .differentConfiguration, host.difference(from: peer.node))
         }
         guard request.head.isPlaceOfRecord else {
             return group.refuse(
@@ -129,7 +125,7 @@ final class AcceptedRail: QueuePairDelegate {
     }
 
     /// For a peer whose digest differs, and for no other.
-    func sendConfiguration(_ entries: ConfigurationEntries) {
+    package func sendConfiguration(_ entries: ConfigurationEntries) {
         do throws(RemoteMemoryError) {
             try queuePair.send(PeerMessage.configuration(entries).encoded)
         } catch {
@@ -144,12 +140,12 @@ final class AcceptedRail: QueuePairDelegate {
         ended(error)
     }
 
-    func queuePairHeard(_ queuePair: any QueuePair) {
+    package func queuePairHeard(_ queuePair: any QueuePair) {
         if let group, group.mirrorRail === self { group.handle(.heard) }
     }
 
-    func queuePair(_ queuePair: any QueuePair, failed error: RemoteMemoryError) {
-        node.forget(self)
+    package func queuePair(_ queuePair: any QueuePair, failed error: RemoteMemoryError) {
+        host.forget(self)
         ended(error)
     }
 
@@ -157,12 +153,12 @@ final class AcceptedRail: QueuePairDelegate {
         guard let group else { return }
         guard group.mirrorRail === self else { return group.candidateEnded(self) }
         group.mirrorRail = nil
-        node.logger.debug("rail of \(group.configuration.id) from \(peer.node) ended: \(error)")
+        host.debug("rail of \(group.configuration.id) from \(peer.node) ended: \(error)")
         group.handle(.railDown)
     }
 
-    func queuePair(_ queuePair: any QueuePair, completedThrough id: WorkRequestID) {}
-    func queuePair(_ queuePair: any QueuePair, read id: WorkRequestID, returned bytes: [UInt8]) {}
+    package func queuePair(_ queuePair: any QueuePair, completedThrough id: WorkRequestID) {}
+    package func queuePair(_ queuePair: any QueuePair, read id: WorkRequestID, returned bytes: [UInt8]) {}
 }
 
 extension Group {
@@ -171,15 +167,9 @@ extension Group {
     /// Dials the peer's rails in turn.
     func dial() {
         guard owner?.mayDialMirror != false else { return handle(.railDown) }
-        guard let identity = node.railIdentity, let addresses = node.configuration.node(peer)?.mirror,
-            !addresses.isEmpty, let address = RailAddress(addresses[nextRail % addresses.count])
-        else { return }
         nextRail += 1
         let attempt = nextRail
-        TCPMirrorDialer.dial(
-            address, as: identity, expecting: peer, registry: node.registry,
-            timeout: .milliseconds(Int64(node.configuration.heartbeatTimeoutMillis)), on: eventLoop
-        ) { [weak self] result in
+        host.dial(peer, attempt: attempt) { [weak self] result in
             guard let self else { return }
             switch result {
             case .failure(let error):
@@ -194,21 +184,21 @@ extension Group {
     }
 
     /// What a stranger who listens in the peer's place can make this node report is bounded.
-    private static let railReportInterval = TimeAmount.seconds(10)
+    private static let railReportInterval: Nanos = 10_000_000_000
 
     /// A peer that is not there is its silence, which the machine sees. One that refuses, or is none, is an event.
     private func notDialed(_ error: RemoteMemoryError) {
-        node.logger.debug("rail of \(configuration.id): \(error)")
+        host.debug("rail of \(configuration.id): \(error)")
         guard error.code == .protocolViolation else { return }
         if let railProblem {
-            let isOld = NIODeadline.now() > railProblem.reportedAt + Self.railReportInterval
+            let isOld = runtime.now > railProblem.reportedAt + Self.railReportInterval
             guard isOld, error.message != railProblem.text else { return }
         }
-        railProblem = (error.message, .now())
-        node.report(Report("rail-refused", "no rail to \(peer): \(error)"), group: configuration.id)
+        railProblem = (error.message, runtime.now)
+        report(Report("rail-refused", "no rail to \(peer): \(error)"))
     }
 
-    private func use(_ queuePair: TCPQueuePair, _ peer: RailPeer) {
+    private func use(_ queuePair: any QueuePair, _ peer: RailPeer) {
         closeRail()
         let delegate = OwnerRail(group: self, peer: peer)
         rail = queuePair
@@ -216,9 +206,9 @@ extension Group {
         queuePair.delegate = delegate
         // Where the digests differ, the mirror says first what it has.
         guard peer.hasSameConfiguration else { return }
-        node.configurationAgrees(with: peer.node)
+        host.configurationAgrees(with: peer.node)
         // The queue pair gets its place in the pipeline when this returns.
-        eventLoop.assumeIsolated().execute {
+        runtime.execute {
             if self.rail === queuePair { self.handle(.railUp) }
         }
     }
@@ -236,19 +226,19 @@ extension Group {
         send(
             .attach(
                 AttachRequest(
-                    group: configuration.id, from: node.id, epoch: epoch, logUUID: identity.logUUID,
+                    group: configuration.id, from: host.id, epoch: epoch, logUUID: identity.logUUID,
                     incarnation: identity.incarnation, head: owner.destage.head, acknowledged: owner.acknowledged,
                     ringBytes: region.ringBytes, start: identity.startLSN, end: owner.log.durable,
-                    pool: node.pool.identity.uuid, generation: region.standing.generation, counts: counts)), on: rail)
+                    pool: host.poolUUID, generation: region.standing.generation, counts: counts)), on: rail)
     }
 
     func ownerReceived(_ bytes: [UInt8]) {
         do throws(PeerMessageError) {
             try ownerReceived(PeerMessage(bytes))
         } catch .unknownType(let type) {
-            node.logger.debug("\(peer) sent a message of type \(type), which this version does not know")
+            host.debug("\(peer) sent a message of type \(type), which this version does not know")
         } catch {
-            node.logger.debug("the rail of \(configuration.id) to \(peer) is closed: \(error)")
+            host.debug("the rail of \(configuration.id) to \(peer) is closed: \(error)")
             rail?.close()
         }
     }
@@ -270,9 +260,9 @@ extension Group {
                 rail?.close()
                 return
             }
-            send(.configuration(node.configurationEntries), on: rail)
-            node.configurationDiffers(from: peer, entries)
-            handle(.attachRefused(.differentConfiguration, node.difference(from: peer)))
+            send(.configuration(host.configurationEntries), on: rail)
+            host.configurationDiffers(from: peer, entries)
+            handle(.attachRefused(.differentConfiguration, host.difference(from: peer)))
         case .mediumAnswer(let id, let checksum, _): owner?.mediumProof.answered(id, checksum)
         case .attach, .attached, .refused, .repair, .mediumQuestion, .mediumProof: rail?.close()
         }
@@ -317,11 +307,12 @@ extension Group {
         mirrorTarget = nil
         let prepare = { [self] in
             let region = region
-            let pool = node.pool
+            let archives = host.archives
             let known = earlier?.incarnation == request.incarnation ? earlier?.target.durable : nil
-            threads.memory.runIfActive(eventLoop: eventLoop) {
-                try MirrorRegion.prepare(region, for: request, generation: generation, known: known, pool: pool)
-            }.assumeIsolated().whenComplete { [self] result in
+            runtime.run(.memory) {
+                try MirrorRegion.prepare(
+                    region, for: request, generation: generation, known: known, archives: archives)
+            } _: { [self] result in
                 isPreparingRegion = false
                 if let sealed = onRegionPrepared {
                     onRegionPrepared = nil
@@ -332,44 +323,41 @@ extension Group {
                 case .failure(let error):
                     refuse(rail, .notReady, "the mirror region cannot be prepared: \(error)")
                 case .success(let prepared):
-                    if let report = prepared.report { node.report(report, group: configuration.id) }
+                    if let report = prepared.report { self.report(report) }
                     open(request, rail, prepared)
                 }
             }
         }
-        if let earlier { node.registry.revoke(earlier.key, sealed: prepare) } else { prepare() }
+        if let earlier { host.regions.revoke(earlier.key, sealed: prepare) } else { prepare() }
     }
 
     private func open(_ request: AttachRequest, _ rail: AcceptedRail, _ prepared: MirrorRegion.Prepared) {
         let target = MirrorTarget(
-            region: region, durable: prepared.durable, head: prepared.head, kept: prepared.kept, eventLoop: eventLoop,
-            threads: threads.memory)
+            region: region, durable: prepared.durable, head: prepared.head, kept: prepared.kept, runtime: runtime)
         target.onConflict = { [weak self] in self?.reportConflict(at: $0, with: request.from) }
-        let key = node.registry.register(target, lengthBytes: MirrorTarget.lengthBytes(ring: region.ringBytes))
+        let key = host.regions.register(target, lengthBytes: MirrorTarget.lengthBytes(ring: region.ringBytes))
         mirrorTarget = (target, key, request.incarnation)
         send(
             .attached(
                 group: configuration.id, epoch: request.epoch, key: key.rawValue, durable: prepared.durable,
                 contents: MirrorContents(
-                    pool: node.pool.identity.uuid, generation: region.standing.generation, isKept: prepared.kept != nil,
+                    pool: host.poolUUID, generation: region.standing.generation, isKept: prepared.kept != nil,
                     acknowledged: region.acknowledged, end: prepared.kept?.end ?? prepared.durable)),
             on: rail.queuePair)
-        node.report(
+        report(
             Report(
                 "mirroring",
-                "mirroring \(request.from)'s log of epoch \(request.epoch) from LSN \(prepared.durable)"),
-            group: configuration.id)
+                "mirroring \(request.from)'s log of epoch \(request.epoch) from LSN \(prepared.durable)"))
     }
 
     /// Once a record: the owner asks again and again.
     private func reportConflict(at lsn: LSN, with owner: NodeID) {
         guard reportedConflict != lsn else { return }
         reportedConflict = lsn
-        node.report(
+        report(
             Report(
                 "mirror-conflict",
                 "\(owner) sent other bytes for LSN \(lsn), where the mirror log holds a good record: they are not stored"
-            ),
-            group: configuration.id)
+            ))
     }
 }

@@ -1,7 +1,6 @@
 // What a node offers to front ends such as the NBD server: volumes, by name. Everything here is called on the node's
 // event loop.
 
-public import AdminProtocol
 public import NIOCore
 
 public struct VolumeInfo: Hashable, Sendable {
@@ -96,12 +95,6 @@ public protocol VolumeSession: AnyObject {
     func endInput()
     /// The connection ended: requests that are not issued yet are dropped, completions are not called (S24).
     func close()
-}
-
-/// What serves a node's volumes to clients, and can tell of them.
-public protocol VolumeFrontEnd: AnyObject {
-    var clientTotals: ClientTotals { get }
-    func clients() -> [ClientStatus]
 }
 
 /// The volumes of a node.

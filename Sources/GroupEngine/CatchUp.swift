@@ -2,14 +2,12 @@
 
 internal import ClusterProtocol
 internal import LogModel
-internal import NIOCore
-internal import NIOPosix
 internal import WriteLog
 
 extension CatchUp {
     static let partBytes: UInt64 = 4 << 20
     /// From a catch-up that had to stop to the next dial: it would stop there again, unless one of the copies is replaced.
-    static let pause = TimeAmount.seconds(10)
+    static let pause: Nanos = 10_000_000_000
 }
 
 /// Why a catch-up stopped.
@@ -17,7 +15,7 @@ struct StoppedCatchUp {
     var reason: String
     /// Of the damage that it could not pass.
     var at: LSN
-    var dialsAgain: NIODeadline
+    var dialsAgain: Nanos
 }
 
 extension OwnerLog {
@@ -28,7 +26,7 @@ extension OwnerLog {
     var catchUpProblem: String? { presentStop?.reason }
 
     /// A mirror whose catch-up would stop at the same place again is not dialed at once.
-    var mayDialMirror: Bool { presentStop.map { NIODeadline.now() >= $0.dialsAgain } ?? true }
+    var mayDialMirror: Bool { presentStop.map { runtime.now >= $0.dialsAgain } ?? true }
 
     /// What is on the medium need not be shipped.
     private var presentStop: StoppedCatchUp? { stoppedCatchUp.flatMap { $0.at >= destage.head ? $0 : nil } }
@@ -58,16 +56,17 @@ extension OwnerLog {
         let log = log, attachment = attachments
         // The part is neither given back nor overwritten while it is read.
         let read = destage.beginRead()
-        threads.memory.runIfActive(eventLoop: eventLoop) { CheckedPart.check(log, from: from, to: end) }
-            .assumeIsolated().whenComplete { [self] result in
-                endRead(read)
-                guard attachment == attachments, mirror?.catchUp != nil else { return }
-                switch result {
-                case .success(let part): didCheck(part)
-                // The threads have ended, and the process with them.
-                case .failure(let error): stopCatchUp(at: from, "the log could not be checked: \(error)")
-                }
+        runtime.run(.memory) {
+            CheckedPart.check(log, from: from, to: end)
+        } _: { [self] result in
+            endRead(read)
+            guard attachment == attachments, mirror?.catchUp != nil else { return }
+            switch result {
+            case .success(let part): didCheck(part)
+            // The threads have ended, and the process with them.
+            case .failure(let error): stopCatchUp(at: from, "the log could not be checked: \(error)")
             }
+        }
     }
 
     private func didCheck(_ part: CheckedPart) {
@@ -103,7 +102,7 @@ extension OwnerLog {
     private func stopCatchUp(at lsn: LSN, _ reason: String) {
         let text = "the catch-up stops at LSN \(lsn): \(reason)"
         let isNew = stoppedCatchUp?.reason != text
-        stoppedCatchUp = StoppedCatchUp(reason: text, at: lsn, dialsAgain: .now() + CatchUp.pause)
+        stoppedCatchUp = StoppedCatchUp(reason: text, at: lsn, dialsAgain: runtime.now + CatchUp.pause)
         if isNew { authority.report(Report("catch-up-stopped", text)) }
         authority.cannotShip(text)
     }

@@ -3,7 +3,6 @@
 internal import ClusterProtocol
 internal import LogModel
 internal import NIOCore
-internal import NIOPosix
 internal import PersistentMemory
 internal import StorageMedium
 internal import WriteLog
@@ -107,7 +106,7 @@ final class GroupSession: VolumeSession {
         }
         switch log.checkOverlay(volume, range) {
         case .sound: return true
-        case .unfinished: log.eventLoop.assumeIsolated().executeNextTurn(again)
+        case .unfinished: log.runtime.executeNextTurn(again)
         case .damaged(let damaged):
             log.heal(damaged) { [weak self] outcome in
                 guard let self, !self.isClosed, !self.log.isRevoked else { return }
@@ -135,14 +134,14 @@ final class GroupSession: VolumeSession {
         let id = log.destage.beginRead()
         let medium = medium
         let length = Int(range.length)
-        log.threads.reads.runIfActive(eventLoop: log.eventLoop) { () -> ByteBuffer in
+        log.runtime.run(.reads) { () -> ByteBuffer in
             var buffer = ByteBufferAllocator().buffer(capacity: length)
             try buffer.writeWithUnsafeMutableBytes(minimumWritableBytes: length) { space in
                 try medium.read(into: UnsafeMutableRawBufferPointer(rebasing: space[..<length]), at: range.offset)
                 return length
             }
             return buffer
-        }.assumeIsolated().whenComplete { [self] result in
+        } _: { [self] result in
             defer { log.endRead(id) }
             guard !isClosed, !log.isRevoked else { return }
             guard log.isServing, log.authority.isValid() else {

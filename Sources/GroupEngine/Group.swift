@@ -1,0 +1,260 @@
+// One group on one node: its machine, and the hands that carry out what the machine says. Lives in the engine's one place; whatever
+// blocks is run elsewhere and comes back as an event. TakeoverSteps.swift has the steps of a takeover.
+
+package import ClusterConfiguration
+package import ClusterProtocol
+internal import Coordination
+package import LogModel
+package import PersistentMemory
+internal import RemoteMemory
+internal import StorageMedium
+internal import WriteLog
+
+package final class Group {
+    unowned let host: any Host
+    package let configuration: ClusterConfiguration.Group
+    package let region: Region
+    let runtime: any Runtime
+    package private(set) var machine: GroupMachine
+    var owner: OwnerLog?
+
+    /// As owner: the rail to the mirror.
+    var rail: (any QueuePair)?
+    var railDelegate: OwnerRail?
+    var nextRail = 0
+    /// Why the last rail that was dialled did not come about, as it was reported, and when.
+    var railProblem: (text: String, reportedAt: Nanos)?
+    /// As mirror: the rail that the owner made, and the region that it writes.
+    var mirrorRail: AcceptedRail?
+    /// The rail whose request to attach is not decided yet. One that is refused changes nothing for the one that counts.
+    var candidateRail: AcceptedRail?
+    var mirrorTarget: (target: MirrorTarget, key: RegionKey, incarnation: Incarnation)?
+
+    /// A thread makes the region ready for an owner; until it is done, nobody else may touch the region.
+    var isPreparingRegion = false
+    var onRegionPrepared: (() -> Void)?
+
+    var heldMedia = HeldMedia()
+    var mediaByVolume: [VolumeID: any Medium] = [:]
+    let standbyProbe: StandbyProbe
+    /// Volumes whose media here hold other bytes than the owner writes, as far as it has told.
+    var refutedMedia: Set<VolumeID> = []
+    /// Volumes that the owner asks for, until it is answered.
+    var volumesAsked: Set<VolumeID> = []
+    /// Steps on threads that may touch the medium.
+    var stepsUnderWay = 0
+    var onStepsDone: (() -> Void)?
+
+    private var reportedFault: MemoryFault?
+    var reportedConflict: LSN?
+    private var events: [Event] = []
+    private var isHandling = false
+    private var lastCommand = CommandID(rawValue: 0)
+    private var commands: [CommandID: (_ refusal: String?) -> Void] = [:]
+    private var onStopped: (() -> Void)?
+    var isConfirmingPredecessors = false
+    var isNotingEpoch = false
+    /// Where the head was when a drain was last seen to get on, and when.
+    private var drainProgress: (head: LSN, at: Nanos)?
+    /// A drain that gets no further for so long is answered with what `status` says is the reason.
+    static let drainPatience: Nanos = 5_000_000_000
+
+    package init(
+        host: any Host, runtime: any Runtime, configuration: ClusterConfiguration.Group, region: Region,
+        machine: GroupMachine
+    ) {
+        self.host = host
+        self.runtime = runtime
+        self.configuration = configuration
+        self.region = region
+        self.machine = machine
+        standbyProbe = StandbyProbe(runtime: runtime)
+    }
+
+    package var id: GroupID { configuration.id }
+    package var peer: NodeID { configuration.peer(of: host.id) }
+    var holdsMedia: Bool { !heldMedia.media.isEmpty }
+
+    // MARK: Events in, directives out
+
+    /// Hands `event` to the machine and carries out what it says. Events that come up meanwhile follow in order.
+    package func handle(_ event: Event) {
+        events.append(event)
+        guard !isHandling else { return }
+        isHandling = true
+        while !events.isEmpty {
+            var directives: [Directive] = []
+            machine.handle(events.removeFirst(), now: runtime.now, into: &directives)
+            for directive in directives { perform(directive) }
+        }
+        isHandling = false
+    }
+
+    package func command(_ command: Command, done: @escaping (String?) -> Void) {
+        lastCommand.rawValue += 1
+        commands[lastCommand] = done
+        handle(.command(command, lastCommand))
+    }
+
+    private func perform(_ directive: Directive) {
+        switch directive {
+        case .readRecord: readRecord()
+        case .swap(let expected, let record): swapRecord(expected, record)
+        case .dial: dial()
+        case .closeRail: closeRail()
+        case .sendAttach(let epoch, let counts): sendAttach(epoch, counts: counts)
+        case .acceptAttach(let request, let generation): acceptAttach(request, generation: generation)
+        case .refuseAttach(let request, let refusal, let reason): refuseAttach(request, refusal, reason)
+        case .sendHeartbeat: send(heartbeat, on: rail)
+        case .confirmStart: confirmStart()
+        case .noteEpoch(let epoch): noteEpoch(epoch)
+        case .tellRecordChanged: send(.recordChanged, on: rail ?? mirrorRail?.queuePair)
+        case .fence(let processes): fence(processes)
+        case .lockMedia(let expected): lockMedia(expected)
+        case .sealRegion: sealRegion { self.handle(.sealed) }
+        case .recover(let askingFirst): recover(askingFirst: askingFirst)
+        case .setLogAside: setLogAside()
+        case .openLog(let incarnation, let logUUID, let start, let generation):
+            openLog(incarnation, logUUID, start, generation)
+        case .serve: owner?.serve()
+        case .suspend: owner?.suspend()
+        case .stopServing: owner?.revoke()
+        case .acknowledge: owner?.schedulePump()
+        case .drain: owner?.drain(thenStop: true) { [weak self] _ in self?.handle(.drained) }
+        case .releaseMedia: releaseMedia()
+        case .evacuate: host.evacuate(for: id) { self.handle(.evacuated) }
+        case .stopped:
+            onStopped?()
+            onStopped = nil
+        case .report(let report): self.report(report)
+        case .commandDone(_, let id, let refusal): commands.removeValue(forKey: id)?(refusal)
+        }
+    }
+
+    func report(_ report: Report) { host.report(report, group: id) }
+
+    // MARK: The coordinator
+
+    private func readRecord() {
+        host.readRecord(of: id) { result in
+            switch result {
+            case .success(let record): self.handle(.recordRead(record))
+            case .failure(let error): self.handle(.coordinatorFailed("\(error)"))
+            }
+        }
+    }
+
+    private func swapRecord(_ expected: UInt64, _ record: GroupRecord) {
+        host.swapRecord(of: id, expecting: expected, to: record) { result in
+            switch result {
+            case .success(let outcome): self.handle(.swapped(outcome))
+            case .failure(let error): self.handle(.coordinatorFailed("\(error)"))
+            }
+        }
+    }
+
+    // MARK: Ticks and service
+
+    package func tick() {
+        if let owner { handle(.medium(owner.mediumTrouble(runtime.now))) }
+        handle(.tick)
+        reportMemoryFault()
+        probeMedia()
+        confirmPredecessors()
+        proveMedia()
+        if let mirrorRail { send(heartbeat, on: mirrorRail.queuePair) }
+        owner?.tick()
+        judgeDrain(runtime.now)
+    }
+
+    private func judgeDrain(_ now: Nanos) {
+        guard let owner, owner.isDrainAsked else {
+            drainProgress = nil
+            return
+        }
+        let head = owner.destage.head
+        guard let progress = drainProgress, progress.head == head else {
+            drainProgress = (head, now)
+            return
+        }
+        guard now >= progress.at + Self.drainPatience, let reason = drainObstacle(owner, now) else { return }
+        drainProgress = nil
+        let seconds = Self.drainPatience / 1_000_000_000
+        owner.refuseDrains("nothing has reached the medium for \(seconds) s: \(reason); \(host.id) goes on trying")
+    }
+
+    /// What keeps the log from the medium; `nil` if a batch is on its way and takes its time.
+    private func drainObstacle(_ owner: OwnerLog, _ now: Nanos) -> String? {
+        let isUnacknowledged = owner.destage.head >= owner.acknowledgedWriteEnd
+        let isHeldUp =
+            isUnacknowledged || owner.mediumTrouble(now) != nil || owner.destageProblem != nil
+            || !machine.ownershipValid(now)
+        return isHeldUp ? reason ?? owner.destageProblem : nil
+    }
+
+    /// What failed is attributed once, and again if more fails; the machine hears of it until this process ends.
+    private func reportMemoryFault() {
+        if let failure = owner?.persistFailure { handle(.logFailed("\(failure); restart \(host.id)")) }
+        guard let fault = region.memoryFault else { return }
+        if fault != reportedFault {
+            reportedFault = fault
+            report(Report("memory-failed", fault.description))
+        }
+        handle(.logFailed("\(fault); replace the memory, then restart \(host.id)"))
+    }
+
+    private var heartbeat: PeerMessage { .heartbeat(machine.heartbeat) }
+
+    func send(_ message: PeerMessage, on queuePair: (any QueuePair)?) {
+        do throws(RemoteMemoryError) {
+            try queuePair?.send(message.encoded)
+        } catch {
+            // The queue pair has failed; its delegate hears of it in this turn of the loop.
+        }
+    }
+
+    package func find(_ volume: ClusterConfiguration.Volume) -> Result<VolumeInfo, VolumeRefusal> {
+        if machine.isServing, owner?.isServing == true {
+            return .success(VolumeInfo(name: volume.name, sizeBytes: volume.sizeBytes, isReadOnly: volume.isReadOnly))
+        }
+        if let record = machine.record, record.owner != host.id {
+            return .failure(
+                VolumeRefusal(
+                    .ownedElsewhere, "volume '\(volume.name)' is owned by \(record.owner): connect to it there"))
+        }
+        let now = runtime.now
+        let reason = machine.reason(now).map { ": \($0)" } ?? ""
+        return .failure(
+            VolumeRefusal(
+                .notReady, "volume '\(volume.name)' is not served now: \(machine.state(now).rawValue)\(reason)"))
+    }
+
+    package func open(
+        _ volume: ClusterConfiguration.Volume, ready: @escaping (Result<any VolumeSession, VolumeRefusal>) -> Void
+    ) -> () -> Void {
+        guard case .success = find(volume), let owner, let medium = mediaByVolume[volume.id] else {
+            ready(.failure(VolumeRefusal(.notReady, "volume '\(volume.name)' is not served here now")))
+            return {}
+        }
+        return owner.requests.open(volume.id, at: owner.log.tail, acknowledged: owner.acknowledged) { isOpen in
+            guard isOpen else {
+                return ready(.failure(VolumeRefusal(.notReady, "volume '\(volume.name)' has just lost its owner")))
+            }
+            ready(.success(GroupSession(log: owner, volume: volume.id, medium: medium)))
+        }
+    }
+
+    /// Destages up to the present tail.
+    package func drain(_ done: @escaping (String?) -> Void) {
+        guard let owner, machine.isServing else {
+            return done(
+                "\(host.id) does not own \(configuration.id); \(machine.record?.owner.rawValue ?? "nobody") does")
+        }
+        owner.drain(thenStop: false, done)
+    }
+
+    package func stop(_ stopped: @escaping () -> Void) {
+        onStopped = stopped
+        command(.stop) { _ in }
+    }
+}

@@ -1,0 +1,36 @@
+// Time, turns and blocking work: what a group's engine has in place of a clock, an event loop and threads. With ``Host`` it is all
+// that is outside. The engine runs in one place: whatever the runtime calls, it calls there, one at a time.
+
+package import ClusterProtocol
+
+/// Where a blocking body may run. A body that hangs keeps nothing from running but others of its kind and group.
+package enum BlockingWork: Hashable, Sendable, CaseIterable {
+    /// Clients' reads of the medium.
+    case reads
+    /// Batches on their way to the medium: one at a time.
+    case destage
+    /// The steps of a takeover and the release of the medium: the present one, and one that was given up and hangs.
+    case steps
+    /// Looks at the media of a group that another node owns: one at a time.
+    case probe
+    /// Making pool memory durable, and reading it whole.
+    case memory
+}
+
+/// Bound to the engine's place; not thread-safe.
+package protocol Runtime: AnyObject {
+    /// Nanoseconds of a clock that counts suspension, and never goes back.
+    var now: Nanos { get }
+
+    /// Runs `body` after what is running now, before anything new comes in. In the order of the calls.
+    func execute(_ body: @escaping () -> Void)
+
+    /// Runs `body` after what came in meanwhile has had its turn.
+    func executeNextTurn(_ body: @escaping () -> Void)
+
+    /// Runs `body` where it may block, and then `done` in the engine's place: later, never from inside of this call. Those of one
+    /// kind may end in any order. Fails without running `body` only when the process ends.
+    func run<Value: Sendable>(
+        _ work: BlockingWork, _ body: @escaping @Sendable () throws -> Value,
+        _ done: @escaping (Result<Value, any Error>) -> Void)
+}

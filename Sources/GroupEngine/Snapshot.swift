@@ -1,0 +1,48 @@
+// What status, metrics and pages read of a group.
+
+internal import ClusterProtocol
+package import LogModel
+internal import PersistentMemory
+internal import RemoteMemory
+internal import WriteLog
+
+/// A group's log on this node. `nil`: this node cannot know it.
+package struct LogSnapshot: Hashable, Sendable {
+    package var capacityBytes: UInt64
+    package var head: LSN
+    package var tail: LSN?
+    package var durable: LSN?
+    package var mirrored: LSN?
+    package var acknowledged: LSN?
+    package var usedBytes: UInt64
+    /// Acknowledged writes that are not on the medium yet; of an owner.
+    package var undestagedWrites: Int?
+    /// What keeps the mirror from getting the log; of an owner.
+    package var catchUpProblem: String?
+}
+
+extension Group {
+    /// Why the group is not whole, or could not be taken over, for a person: the machine's reason, what the two configurations differ in, and what
+    /// keeps a mirror from getting the log. `nil` if all is well.
+    package var reason: String? {
+        let machine = machine.reason(runtime.now)
+        // An owner's reason may have the difference already, as its mirror's refusal.
+        let told = host.knownDifference(from: peer).flatMap { machine?.contains($0) == true ? nil : $0 }
+        let reasons = [told, machine, owner?.catchUpProblem, host.problem].compactMap(\.self)
+        return reasons.isEmpty ? nil : reasons.joined(separator: "; ")
+    }
+
+    package var snapshot: LogSnapshot {
+        guard let owner else {
+            let head = region.head
+            let mirrored = max(head, mirrorTarget?.target.durable ?? head)
+            return LogSnapshot(
+                capacityBytes: region.ringBytes, head: head, mirrored: mirrored, usedBytes: mirrored - head)
+        }
+        return LogSnapshot(
+            capacityBytes: region.ringBytes, head: owner.destage.head, tail: owner.log.tail,
+            durable: owner.log.durable, mirrored: owner.mirrorDurable, acknowledged: owner.acknowledged,
+            usedBytes: owner.log.tail - owner.destage.head, undestagedWrites: owner.destage.undestagedWrites,
+            catchUpProblem: owner.catchUpProblem)
+    }
+}

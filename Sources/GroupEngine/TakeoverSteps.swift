@@ -1,0 +1,288 @@
+// The steps of a takeover, in S16's order, and of leaving: what blocks of them runs elsewhere, and each ends in an event.
+
+internal import ClusterConfiguration
+internal import ClusterProtocol
+internal import Coordination
+internal import LogModel
+internal import PersistentMemory
+internal import Recovery
+internal import RemoteMemory
+internal import StorageMedium
+internal import WriteLog
+
+extension Group {
+    /// Runs `body` on a thread and hands what came of it to `done` on the loop. While it runs the medium is not released.
+    private func onThread<Value: Sendable>(
+        _ body: @escaping @Sendable () throws -> Value, _ done: @escaping (Result<Value, any Error>) -> Void
+    ) {
+        stepsUnderWay += 1
+        runtime.run(.steps, body) { result in
+            self.stepsUnderWay -= 1
+            done(result)
+            guard self.stepsUnderWay == 0, let onStepsDone = self.onStepsDone else { return }
+            self.onStepsDone = nil
+            onStepsDone()
+        }
+    }
+
+    /// A step whose result is an event.
+    private func step(_ body: @escaping @Sendable () -> Event) {
+        onThread(body) { result in
+            switch result {
+            case .success(let event): self.handle(event)
+            case .failure(let error): self.handle(.stepFailed("\(error)"))
+            }
+        }
+    }
+
+    /// The machine has given up what the steps under way are for: what they bring is let go of.
+    private var isReleasing: Bool { onStepsDone != nil }
+
+    // MARK: Taking over, in S16's order
+
+    /// Each for itself: what is confirmed stays so, whatever becomes of the others.
+    func fence(_ processes: [ProcessIdentity]) {
+        let fence = host.fence
+        let me = host.id
+        let predecessors = processes.filter(isPredecessor)
+        step {
+            var dead: [GroupRecord.Fence] = []
+            var problem: String?
+            for process in processes {
+                do throws(FenceError) {
+                    let ended =
+                        predecessors.contains(process) ? try fence.confirmEnded(predecessor: process, of: me) : nil
+                    dead.append(
+                        GroupRecord.Fence(target: process, confirmed: try ended ?? fence.confirmDead(process, by: me)))
+                } catch {
+                    problem = problem ?? "the fence is not confirmed: \(error)"
+                }
+            }
+            return .fenced(dead, problem: problem)
+        }
+    }
+
+    /// Whether the process had the pool that is open here, as far as the record knows.
+    private func isPredecessor(_ process: ProcessIdentity) -> Bool {
+        host.isPredecessor(process) && machine.record?.members[host.id]?.pool == host.poolUUID
+    }
+
+    /// A partner that waits for the end of this node's earlier process cannot see it either.
+    func confirmPredecessors() {
+        guard !isConfirmingPredecessors, let record = machine.record, record.phase == .claimed,
+            record.owner != host.id
+        else { return }
+        let mine = record.mustFence.filter { $0.node == host.id }
+        guard !mine.isEmpty, !mine.contains(host.process), mine.allSatisfy(isPredecessor) else { return }
+        isConfirmingPredecessors = true
+        let (fence, me) = (host.fence, host.id)
+        runtime.run(.probe) {
+            try mine.map { process in try fence.confirmEnded(predecessor: process, of: me) }
+        } _: { [self] result in
+            switch result {
+            case .success(let confirmations):
+                guard let first = confirmations.first, let first, confirmations.allSatisfy({ $0 != nil }) else {
+                    return isConfirmingPredecessors = false
+                }
+                // What is refused is said anew with the next tick.
+                command(.predecessorsEnded(at: first.at)) { [self] _ in isConfirmingPredecessors = false }
+            case .failure(let error):
+                isConfirmingPredecessors = false
+                host.warn("whether earlier processes of this node have ended cannot be found out: \(error)")
+            }
+        }
+    }
+
+    // MARK: What the pool knows of the coordinator (S20)
+
+    /// If that fails, the next start is the same one for the coordinator, which has counted it already.
+    func confirmStart() {
+        let region = region
+        runtime.run(.memory) {
+            var standing = region.standing
+            standing.counted = standing.generation
+            try region.note(standing)
+        } _: { [self] result in
+            guard case .failure(let error) = result else { return }
+            host.warn("the start of \(id) could not be confirmed in the pool: \(error)")
+        }
+    }
+
+    func noteEpoch(_ epoch: Epoch) {
+        guard !isNotingEpoch else { return }
+        isNotingEpoch = true
+        let region = region
+        runtime.run(.memory) {
+            let known = region.standing
+            try region.note(
+                RegionStanding(generation: known.generation, counted: known.counted, epoch: epoch))
+        } _: { [self] result in
+            isNotingEpoch = false
+            switch result {
+            case .success: handle(.epochNoted(epoch))
+            // Asked again with the next tick.
+            case .failure(let error): host.warn("epoch \(epoch) could not be noted in the pool: \(error)")
+            }
+        }
+    }
+
+    func lockMedia(_ identities: [String: UUID128]) {
+        guard !holdsMedia, !isReleasing else { return handle(.stepFailed("the medium is not released yet")) }
+        let expected = expectedMedia(identities)
+        let media = host.media
+        onThread {
+            try media.take(expected)
+        } _: { result in
+            guard !self.isReleasing else { return }
+            switch result {
+            case .success(let held):
+                self.hold(held)
+                self.handle(.mediaLocked(held.identities))
+            case .failure(let error): self.handle(.stepFailed("\(error)"))
+            }
+        }
+    }
+
+    private func hold(_ held: HeldMedia) {
+        heldMedia = held
+        for (volume, medium) in zip(configuration.volumes, held.media) {
+            mediaByVolume[volume.id] = medium
+        }
+        standbyProbe.reset()
+        tellTakeoverProblem()
+    }
+
+    func recover(askingFirst: Bool) {
+        let region = region
+        let isNew = machine.record?.isNew == true
+        let media = mediaByVolume
+        // What the recovery tool wrote to the medium already may have been overwritten there since.
+        let isReplayed = region.identity?.isReplayed == true
+        if isReplayed {
+            report(
+                Report("already-replayed", "twinlog-recover wrote this log to the medium; it is not written again"))
+        }
+        let asks = askingFirst && !isReplayed
+        step {
+            do throws(ReplayError) {
+                guard let outcome = try Replay.run(region, onto: media, dryRun: isReplayed || asks) else {
+                    return isNew
+                        ? .recovered(end: .zero)
+                        : .logCorrupt("the pool here has lost its log of \(region.group): there is none")
+                }
+                guard !asks else {
+                    let end = outcome.verdict == .torn ? "has a torn tail at" : "ends at"
+                    return .tailInDoubt("the log \(end) LSN \(outcome.endLSN), where a crash left it")
+                }
+                return .recovered(end: outcome.endLSN)
+            } catch {
+                return switch error.code {
+                case .medium: .stepFailed(error.message)
+                case .corrupt: .logCorrupt(error.message)
+                case .unknownVolume, .outOfRange: .recoveryRefused(error.message)
+                }
+            }
+        }
+    }
+
+    /// What an earlier owner wrote and did not flush is read from now on, so it must not be lost any more (S23).
+    func setLogAside() {
+        let region = region
+        let media = mediaByVolume
+        let archives = host.archives
+        report(
+            Report(
+                "log-set-aside",
+                "the log here is out of sync, and older than what may be on the medium: it is archived beside the pool, not replayed"
+            ))
+        step {
+            do {
+                for medium in media.values { try medium.flush() }
+                return .recovered(end: try MirrorRegion.archive(region, archives))
+            } catch {
+                return .stepFailed("\(error)")
+            }
+        }
+    }
+
+    func openLog(_ incarnation: Incarnation, _ logUUID: UUID128, _ start: LSN, _ generation: UInt64) {
+        let region = region
+        onThread {
+            // The claim that was won has counted it.
+            try region.note(
+                RegionStanding(generation: generation, counted: generation, epoch: Epoch(incarnation.rawValue)))
+            try region.format(role: .owner, logUUID: logUUID, incarnation: incarnation, start: start)
+            if let fault = region.memoryFault { throw StepError(description: fault.description) }
+            return try WriteLog(region: region)
+        } _: { result in
+            guard !self.isReleasing else { return }
+            switch result {
+            case .success(let log):
+                self.mirrorTarget = nil
+                self.owner = self.makeOwnerLog(log, start)
+                self.handle(.logOpened)
+            case .failure(let error): self.handle(.stepFailed("\(error)"))
+            }
+        }
+    }
+
+    private func makeOwnerLog(_ log: WriteLog, _ start: LSN) -> OwnerLog {
+        let calls = MediumCalls()
+        var watched: [VolumeID: any Medium] = [:]
+        for volume in configuration.volumes {
+            guard let medium = mediaByVolume[volume.id] else { continue }
+            watched[volume.id] = WatchedMedium(medium, path: volume.mediumPath, calls: calls)
+        }
+        return OwnerLog(
+            log: log, start: start, media: watched, mediumCalls: calls, runtime: runtime,
+            authority: OwnerLog.Authority(
+                isValid: { [unowned self] in machine.ownershipValid(runtime.now) },
+                rule: { [unowned self] in machine.acknowledgementRule },
+                progress: { [unowned self] local, mirror, pending in
+                    handle(.progress(local: local, mirror: mirror, pending: pending))
+                },
+                report: { [unowned self] in report($0) },
+                cannotShip: { [unowned self] in handle(.attachRefused(.notReady, $0)) }))
+    }
+
+    /// After this nothing of this node writes to the medium.
+    func releaseMedia() {
+        let release = { [self] in
+            owner?.revoke()
+            owner = nil
+            let released = heldMedia
+            heldMedia = HeldMedia()
+            mediaByVolume = [:]
+            step {
+                do throws(MediumError) {
+                    try released.release()
+                    return .mediaReleased
+                } catch {
+                    return .stepFailed(error.message)
+                }
+            }
+        }
+        let afterSteps = { [self] in
+            if let owner { owner.whenQuiet(release) } else { release() }
+        }
+        if stepsUnderWay == 0 { afterSteps() } else { onStepsDone = afterSteps }
+    }
+
+    // MARK: The mirror region
+
+    /// Revokes the region's key and waits until no copy and no preparation is in progress (S12).
+    func sealRegion(_ sealed: @escaping () -> Void) {
+        mirrorRail?.close()
+        mirrorRail = nil
+        guard !isPreparingRegion else {
+            onRegionPrepared = sealed
+            return
+        }
+        guard let mirrorTarget else { return sealed() }
+        host.regions.revoke(mirrorTarget.key, sealed: sealed)
+    }
+}
+
+private struct StepError: Error, CustomStringConvertible {
+    var description: String
+}

@@ -1,0 +1,9 @@
+// Who serves a node's volumes, as far as the node asks.
+
+public import AdminProtocol
+
+/// What serves a node's volumes to clients, and can tell of them.
+public protocol VolumeFrontEnd: AnyObject {
+    var clientTotals: ClientTotals { get }
+    func clients() -> [ClientStatus]
+}
