@@ -30,6 +30,22 @@ public struct EventCursor: Sendable {
         return told
     }
 
+    /// Asks for what comes after a number until nothing is new. What came before a failure is answered with it: it will not come again.
+    public mutating func collect(
+        _ ask: (_ after: UInt64) throws(AdminClientError) -> [NodeEvent]
+    ) -> (events: [NodeEvent], failure: AdminClientError?) {
+        var all: [NodeEvent] = []
+        while true {
+            do throws(AdminClientError) {
+                let fresh = take(try ask(after))
+                if fresh.isEmpty { return (all, nil) }
+                all += fresh
+            } catch {
+                return (all, error)
+            }
+        }
+    }
+
     private mutating func lose(_ seen: NodeEvent) -> NodeEvent {
         last = nil
         return NodeEvent(

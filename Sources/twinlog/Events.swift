@@ -20,12 +20,12 @@ struct Events: ParsableCommand {
         repeat {
             var fresh: [[NodeEvent]] = []
             for node in configuration.nodes {
-                do throws(AdminClientError) {
-                    fresh.append(try new(of: node, &cursors[node.id, default: EventCursor()]))
-                    answered = true
-                } catch {
-                    asked.failures[node.id] = error
+                let (new, failure) = cursors[node.id, default: EventCursor()].collect {
+                    after throws(AdminClientError) in
+                    try events(of: node, after: after)
                 }
+                fresh.append(new)
+                if let failure { asked.failures[node.id] = failure } else { answered = true }
             }
             for event in EventOrder.merge(fresh) { try show(event) }
             try StandardOutput.flush()
@@ -34,20 +34,15 @@ struct Events: ParsableCommand {
         if !answered { throw asked.nobody }
     }
 
-    private func new(
-        of node: ClusterConfiguration.Node, _ cursor: inout EventCursor
+    private func events(
+        of node: ClusterConfiguration.Node, after: UInt64
     ) throws(AdminClientError) -> [NodeEvent] {
-        var all: [NodeEvent] = []
-        while true {
-            let answer = try AdminClient.ask(
-                .events(after: cursor.after, wait: false), at: node.adminPath, timeoutMillis: statusTimeoutMillis)
-            guard case .events(let events) = answer else {
-                throw AdminClientError(message: "\(node.adminPath): answered something else than events")
-            }
-            let fresh = cursor.take(events)
-            if fresh.isEmpty { return all }
-            all += fresh
+        let answer = try AdminClient.ask(
+            .events(after: after, wait: false), at: node.adminPath, timeoutMillis: statusTimeoutMillis)
+        guard case .events(let events) = answer else {
+            throw AdminClientError(message: "\(node.adminPath): answered something else than events")
         }
+        return events
     }
 
     private func show(_ event: NodeEvent) throws {

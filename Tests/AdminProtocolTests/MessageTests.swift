@@ -240,6 +240,20 @@ struct MessageTests {
         #expect(late.first?.message.contains("2 events") == true && late.first?.message.contains("6 to 7") == true)
     }
 
+    @Test("O20: what a node told before it died is not lost with its next answer")
+    func diesBetweenAnswers() {
+        var cursor = EventCursor()
+        var asked = 0
+        let (told, failure) = cursor.collect { after throws(AdminClientError) in
+            asked += 1
+            guard asked == 1 else { throw AdminClientError(message: "gone") }
+            return events(1...3, of: "first")
+        }
+        #expect(told.map(\.sequence) == [1, 2, 3] && failure?.message == "gone")
+        let again = cursor.collect { after in events(1...5, of: "first").filter { $0.sequence > after } }
+        #expect(again.events.map(\.sequence) == [4, 5] && again.failure == nil)
+    }
+
     @Test("O20: what a node no longer keeps is named to who comes late")
     func forgotten() {
         var cursor = EventCursor()

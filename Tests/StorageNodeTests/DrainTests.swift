@@ -8,6 +8,7 @@ import NIOCore
 import StorageMedium
 import Testing
 
+@testable import GroupEngine
 @testable import StorageNode
 
 struct DrainTests {
