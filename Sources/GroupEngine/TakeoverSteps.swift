@@ -50,10 +50,12 @@ extension Group {
             var problem: String?
             for process in processes {
                 do throws(FenceError) {
-                    let ended =
-                        predecessors.contains(process) ? try fence.confirmEnded(predecessor: process, of: me) : nil
-                    dead.append(
-                        GroupRecord.Fence(target: process, confirmed: try ended ?? fence.confirmDead(process, by: me)))
+                    var confirmation: GroupRecord.Fence.Confirmation?
+                    if predecessors.contains(process) {
+                        confirmation = try fence.confirmEnded(predecessor: process, of: me)
+                    }
+                    if confirmation == nil { confirmation = try fence.confirmDead(process, by: me) }
+                    dead.append(GroupRecord.Fence(target: process, confirmed: confirmation))
                 } catch {
                     problem = problem ?? "the fence is not confirmed: \(error)"
                 }

@@ -16,7 +16,8 @@ package struct PoolArchives: LogArchives {
         let archives = Archives(of: region.group, beside: pool.path)
         let path = archives.path(identity.incarnation) + (isPrunable ? "" : ".holds-more")
         func write() throws(PoolError) {
-            try region.archive(to: path, of: pool.identity, upTo: end, archivedAt: UInt64(max(0, time(nil))),
+            try region.archive(
+                to: path, of: pool.identity, upTo: end, archivedAt: UInt64(max(0, time(nil))),
                 access: pool.access)
         }
         do throws(PoolError) {

@@ -3,6 +3,7 @@
 
 internal import ClusterProtocol
 internal import Coordination
+internal import GroupEngine
 internal import LogModel
 internal import Logging
 internal import NIOCore

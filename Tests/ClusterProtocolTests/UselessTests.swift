@@ -220,7 +220,8 @@ struct UselessTests {
         #expect(rig.command(.confirmDead(Self.beta, by: "ann", at: "noon"), id: 8).refusal != nil, "it lives")
     }
 
-    @Test("S18, O7: a confirmation that a standby could not record at once is recorded later", arguments: [true, false])
+    @Test(
+        "S18, O7: a confirmation that a standby could not record at once is recorded later", arguments: [true, false])
     func confirmedLater(isByOperator: Bool) throws {
         let command: Command =
             isByOperator ? .confirmDead(Self.beta, by: "ann", at: "noon") : .predecessorsEnded(at: "noon")

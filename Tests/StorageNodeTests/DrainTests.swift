@@ -9,6 +9,7 @@ import StorageMedium
 import Testing
 
 @testable import GroupEngine
+@testable import GroupEngine
 @testable import StorageNode
 
 struct DrainTests {
