@@ -122,15 +122,21 @@ let package = Package(
         library(
             "StorageNode",
             [
-                "LogModel", "PersistentMemory", "StorageMedium", "RemoteMemory", "RemoteMemoryTCP", "CHostSupport",
-                "Coordination", "ClusterProtocol", "ClusterConfiguration", "GroupEngine", "AdminProtocol", "NodeNeeds",
+                "LogModel", "PersistentMemory", "RemoteMemory", "CHostSupport", "Coordination",
+                "ClusterProtocol", "ClusterConfiguration", "GroupEngine", "AdminProtocol", "NodeNeeds",
                 log,
             ] + nio),
+        library(
+            "NodeAssembly",
+            [
+                "LogModel", "PersistentMemory", "StorageMedium", "RemoteMemory", "RemoteMemoryTCP", "Coordination",
+                "ClusterConfiguration", "GroupEngine", "StorageNode", log, nioCore,
+            ]),
         library(
             "TwinLog",
             [
                 "LogModel", "PersistentMemory", "WriteLog", "StorageMedium", "Recovery", "ClusterConfiguration",
-                "GroupEngine", "StorageNode",
+                "GroupEngine", "StorageNode", "NodeAssembly",
             ]),
         library(
             "NBDServer",
@@ -141,7 +147,8 @@ let package = Package(
         executable(
             "twinlogd",
             [
-                "LogModel", "HostProcess", "NodeLog", "ClusterConfiguration", "StorageNode", "NBDServer",
+                "LogModel", "HostProcess", "NodeLog", "ClusterConfiguration", "StorageNode", "NodeAssembly",
+                "NBDServer",
                 "AdminProtocol", "NodeNeeds", arguments, log,
             ] + nio),
         executable(
@@ -213,7 +220,8 @@ let package = Package(
             "StorageNodeTests",
             [
                 "LogModel", "PersistentMemory", "RemoteMemory", "StorageMedium", "WriteLog", "Recovery", "CLogCore",
-                "ClusterProtocol", "GroupEngine", "StorageNode", "ClusterConfiguration", "ClusterHarness",
+                "ClusterProtocol", "GroupEngine", "StorageNode", "NodeAssembly", "ClusterConfiguration",
+                "ClusterHarness",
                 "Coordination",
                 "RemoteMemoryTCP", "AdminProtocol", log,
                 .product(name: "NIOEmbedded", package: "swift-nio"),

@@ -7,6 +7,9 @@ public protocol Fence: Sendable {
     /// Makes the process end, or finds it ended; returns when that is certain, with the confirmation. Throws if it is not.
     func confirmDead(_ process: ProcessIdentity, by node: NodeID) throws(FenceError) -> GroupRecord.Fence.Confirmation
 
+    /// Whether the process is certainly gone, without touching it. One that cannot be seen from here is not.
+    func isGone(_ process: ProcessIdentity) throws(FenceError) -> Bool
+
     /// For an earlier process of `node` that cannot be seen from here (a container that was started anew has another PID namespace):
     /// it would hold the lock of the pool, which this process has, so it has ended. `nil`: it can be seen, and proves nothing so. Were it
     /// another copy of the pool, it would still hold the medium's lock, which is taken next.

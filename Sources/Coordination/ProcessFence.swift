@@ -191,6 +191,10 @@ public struct KillingFence: Fence {
         return confirmation("process", node)
     }
 
+    public func isGone(_ process: ProcessIdentity) throws(FenceError) -> Bool {
+        try ProcessFence.liveness(of: process) == .gone
+    }
+
     public func confirmEnded(
         predecessor: ProcessIdentity, of node: NodeID
     ) throws(FenceError) -> GroupRecord.Fence.Confirmation? {

@@ -5,11 +5,11 @@ internal import ClusterConfiguration
 internal import LogModel
 internal import Logging
 internal import NodeNeeds
-internal import PersistentMemory
+package import PersistentMemory
 
 /// A pool that is open and has its regions.
 public struct OpenedPool: Sendable {
-    let pool: Pool
+    package let pool: Pool
     let events: OpenedEvents
     /// Created at this start.
     let isNew: Bool

@@ -12,8 +12,6 @@ public import NIOCore
 internal import NIOPosix
 internal import PersistentMemory
 package import RemoteMemory
-internal import RemoteMemoryTCP
-internal import StorageMedium
 
 public struct NodeError: Error, Hashable, Sendable, CustomStringConvertible {
     public var message: String
@@ -28,14 +26,7 @@ public final class ServerNode: VolumeService {
     let logger: Logger
     let pool: Pool
     private let isPoolNew: Bool
-    let coordinator: any Coordinator
-    private let readSecret: @Sendable () throws(SecretError) -> ClusterSecret
-    package let process: ProcessIdentity
-    private let seams: Seams
-    let registry = TCPRegionRegistry()
-    package let fence: any Fence
-    package let media: any MediumGuard
-    package let archives: any LogArchives
+    private let parts: NodeParts
     /// For what makes pool memory durable; see ``GroupThreads``.
     let memoryThreads: NIOThreadPool
     /// One thread, so that calls to the coordinator happen in the order in which they were made.
@@ -47,7 +38,6 @@ public final class ServerNode: VolumeService {
     let poolWatch: PoolWatch
     /// Who tells of the clients, if somebody serves any.
     public weak var frontEnd: (any VolumeFrontEnd)?
-    private var listener: TCPMirrorListener?
     private var accepted: [ObjectIdentifier: AcceptedRail] = [:]
     private var ticking: RepeatedTask?
     private var isAnnouncing = false
@@ -76,52 +66,20 @@ public final class ServerNode: VolumeService {
     }
 
     /// On the event loop.
-    public convenience init(
-        configuration: ClusterConfiguration, node id: NodeID, pool: OpenedPool, eventLoop: any EventLoop, logger: Logger
-    ) throws {
-        try self.init(
-            configuration: configuration, node: id, pool: pool, eventLoop: eventLoop, logger: logger,
-            seams: Seams())
-    }
-
-    /// Where a test puts its faults, and what it does instead of ending a process that is its own.
-    struct Seams {
-        var media: any MediumGuard = FileMediumGuard()
-        var fence: any Fence = KillingFence()
-        /// Limits that a test can wait for.
-        var settings: (inout GroupSettings) -> Void = { _ in }
-    }
-
-    init(
+    package init(
         configuration: ClusterConfiguration, node id: NodeID, pool: OpenedPool, eventLoop: any EventLoop,
-        logger: Logger, seams: Seams
+        logger: Logger, parts: NodeParts
     ) throws {
         eventLoop.preconditionInEventLoop()
-        self.seams = seams
-        fence = seams.fence
-        media = seams.media
-        archives = PoolArchives(beside: pool.pool)
+        self.parts = parts
         self.configuration = configuration
         self.id = id
         self.eventLoop = eventLoop
         self.logger = logger
         self.pool = pool.pool
         isPoolNew = pool.isNew
-        let coordinator = try FileCoordinator(
-            directory: configuration.coordinatorPath, access: configuration.coordinatorAccess)
-        try coordinator.checkPermissions()
-        self.coordinator = coordinator
-        let secretPath = configuration.secretPath
-        readSecret = { () throws(SecretError) in
-            if let secretPath {
-                try SecretFile.read(secretPath, trusting: coordinator.trustedGroup)
-            } else {
-                try coordinator.clusterSecret()
-            }
-        }
         configurationEntries = ConfigurationEntries(
             configuration.sharedEntries.map { ConfigurationEntries.Entry(key: $0.key, value: $0.value) })
-        process = try ProcessIdentity.current(node: id)
         let groups = configuration.groups(of: id)
         memoryThreads = NIOThreadPool(numberOfThreads: GroupThreads.memoryThreadCount(groups: groups.count))
         coordinatorThread = NIOThreadPool(numberOfThreads: 1)
@@ -147,7 +105,7 @@ public final class ServerNode: VolumeService {
             heartbeatTimeout: configuration.heartbeatTimeoutMillis * millis, lease: configuration.leaseMillis * millis,
             degradeOnMirrorLoss: group.degradeOnMirrorLoss)
         settings.doubtLimit = configuration.doubtMillis * millis
-        seams.settings(&settings)
+        parts.settings(&settings)
         let threads = GroupThreads(memory: memoryThreads)
         self.threads[group.id] = threads
         groups[group.id] = Group(
@@ -172,7 +130,7 @@ public final class ServerNode: VolumeService {
     /// A coordinator that does not answer is asked again; a secret that is not to be trusted ends the start.
     private func learnSecret() -> EventLoopFuture<ClusterSecret> {
         let bound = NIOLoopBound(self, eventLoop: eventLoop)
-        let readSecret = readSecret
+        let readSecret = parts.readSecret
         return coordinatorThread.runIfActive(eventLoop: eventLoop) { try readSecret() }.flatMapError { error in
             guard let error = error as? SecretError, error.code == .unreachable else {
                 return bound.eventLoop.makeFailedFuture(error)
@@ -188,14 +146,9 @@ public final class ServerNode: VolumeService {
         let identity = RailIdentity(
             cluster: configuration.cluster, node: id, secret: secret, configurationDigest: configuration.sharedDigest)
         railIdentity = identity
-        let listener = TCPMirrorListener(identity: identity, registry: registry, eventLoop: eventLoop) {
-            [unowned self] queuePair, peer in accept(queuePair, peer)
-        }
-        self.listener = listener
         let listening = (configuration.node(id)?.mirror ?? []).map { rail in
-            Listening.begin(on: rail, for: "nodes.\(id).mirror", eventLoop: eventLoop) { place in
-                guard let address = RailAddress(place) else { preconditionFailure("\(place) was checked") }
-                return listener.listen(on: address)
+            Listening.begin(on: rail, for: "nodes.\(id).mirror", eventLoop: eventLoop) { [unowned self] place in
+                parts.transport.listen(at: place, as: identity) { [unowned self] in accept($0, $1) }
             }
         }
         return EventLoopFuture.andAllSucceed(listening, on: eventLoop)
@@ -279,7 +232,7 @@ public final class ServerNode: VolumeService {
         let presence = Presence(
             process: process, counter: presenceCounter, pool: pool.identity.uuid,
             problems: problems.isEmpty ? nil : Dictionary(uniqueKeysWithValues: problems))
-        let coordinator = coordinator
+        let coordinator = parts.coordinator
         let ids = Array(groups.keys)
         coordinatorThread.runIfActive(eventLoop: eventLoop) {
             () -> (UInt64, [(GroupID, Result<GroupRecord?, any Error>)]) in
@@ -322,12 +275,13 @@ public final class ServerNode: VolumeService {
         }
         guard !watched.isEmpty else { return }
         isWatching = true
-        let coordinator = coordinator
+        let coordinator = parts.coordinator
         let queries = watched
+        let fence = fence
         coordinatorThread.runIfActive(eventLoop: eventLoop) {
             queries.map { group, peer, process in
                 let askedAt = BootClock.now
-                return (group, Result { try Self.look(for: peer, process, at: coordinator) }, askedAt)
+                return (group, Result { try Self.look(for: peer, process, at: coordinator, fence) }, askedAt)
             }
         }.assumeIsolated().whenComplete { result in
             self.isWatching = false
@@ -350,13 +304,13 @@ public final class ServerNode: VolumeService {
     /// A presence that cannot be read is none: it is not made durable, and a loss of power may leave anything of it. A process that cannot
     /// be seen is not known to be dead, and `unseen` says why.
     private static func look(
-        for peer: NodeID, _ process: ProcessIdentity?, at coordinator: any Coordinator
+        for peer: NodeID, _ process: ProcessIdentity?, at coordinator: any Coordinator, _ fence: any Fence
     ) throws(CoordinationError) -> (Presence?, dead: ProcessIdentity?, unseen: String?) {
         var dead: ProcessIdentity?
         var unseen: String?
         if let process {
             do throws(FenceError) {
-                if try ProcessFence.liveness(of: process) == .gone { dead = process }
+                if try fence.isGone(process) { dead = process }
             } catch {
                 unseen = error.message
             }
@@ -378,7 +332,7 @@ public final class ServerNode: VolumeService {
     // MARK: The coordinator
 
     package func readRecord(of group: GroupID, _ done: @escaping (Result<GroupRecord?, any Error>) -> Void) {
-        let coordinator = coordinator
+        let coordinator = parts.coordinator
         coordinatorThread.runIfActive(eventLoop: eventLoop) { try coordinator.read(group) }
             .assumeIsolated().whenComplete(done)
     }
@@ -387,14 +341,14 @@ public final class ServerNode: VolumeService {
         of group: GroupID, expecting expected: UInt64, to record: GroupRecord,
         _ done: @escaping (Result<SwapOutcome, any Error>) -> Void
     ) {
-        let coordinator = coordinator
+        let coordinator = parts.coordinator
         coordinatorThread.runIfActive(eventLoop: eventLoop) { try coordinator.swap(expecting: expected, to: record) }
             .assumeIsolated().whenComplete(done)
     }
 
     // MARK: Rails
 
-    private func accept(_ queuePair: TCPQueuePair, _ peer: RailPeer) {
+    private func accept(_ queuePair: any QueuePair, _ peer: RailPeer) {
         let rail = AcceptedRail(queuePair: queuePair, peer: peer, host: self)
         accepted[ObjectIdentifier(rail)] = rail
         queuePair.delegate = rail
@@ -409,15 +363,10 @@ public final class ServerNode: VolumeService {
         _ peer: NodeID, attempt: Int,
         _ done: @escaping (Result<(any QueuePair, RailPeer), RemoteMemoryError>) -> Void
     ) {
-        guard let railIdentity, let addresses = configuration.node(peer)?.mirror, !addresses.isEmpty,
-            let address = RailAddress(addresses[(attempt - 1) % addresses.count])
-        else { return }
-        TCPMirrorDialer.dial(
-            address, as: railIdentity, expecting: peer, registry: registry,
-            timeout: .milliseconds(Int64(configuration.heartbeatTimeoutMillis)), on: eventLoop
-        ) { result in
-            done(result.map { ($0.0, $0.1) })
-        }
+        guard let railIdentity, let places = configuration.node(peer)?.mirror, !places.isEmpty else { return }
+        parts.transport.dial(
+            places[(attempt - 1) % places.count], as: railIdentity, expecting: peer,
+            timeout: .milliseconds(Int64(configuration.heartbeatTimeoutMillis)), done)
     }
 
     // MARK: The configurations of partners
@@ -506,7 +455,11 @@ extension ServerNode: Host {
     package var now: Nanos { BootClock.now }
     package var problem: String? { poolWatch.problem }
     package var poolUUID: UUID128 { pool.identity.uuid }
-    package var regions: any RegionRegistry { registry }
+    package var process: ProcessIdentity { parts.process }
+    package var fence: any Fence { parts.fence }
+    package var media: any MediumGuard { parts.media }
+    package var archives: any LogArchives { parts.archives }
+    package var regions: any RegionRegistry { parts.transport.regions }
     package var heartbeatTimeout: Nanos { configuration.heartbeatTimeoutMillis * 1_000_000 }
 
     package var knownMedia: [UUID128: String] {

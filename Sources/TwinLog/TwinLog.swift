@@ -2,6 +2,7 @@
 @_exported public import ClusterConfiguration
 @_exported public import GroupEngine
 @_exported public import LogModel
+@_exported public import NodeAssembly
 @_exported public import PersistentMemory
 @_exported public import Recovery
 @_exported public import StorageMedium

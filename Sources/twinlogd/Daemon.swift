@@ -11,6 +11,7 @@ import Logging
 import NBDServer
 import NIOCore
 import NIOPosix
+import NodeAssembly
 import NodeLog
 import NodeNeeds
 import StorageNode

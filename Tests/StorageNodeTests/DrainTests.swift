@@ -23,7 +23,7 @@ struct DrainTests {
         arguments: Trouble.allCases)
     func mediumTakesNothing(_ trouble: Trouble) async throws {
         let media = FaultyMedia()
-        try await PairRig.run(groups: Self.group, seams: media.seams) { on in
+        try await PairRig.run(groups: Self.group, adjust: media.take) { on in
             try await on.eventually("mirrored") { $0.isMirrored($0.alpha, "g0") }
             let medium = try media.medium("alpha", "vol0")
             defer {

@@ -22,7 +22,7 @@ struct HungMediumTests {
     func hungReads() async throws {
         let media = FaultyMedia()
         // On a disk: there it takes a thread to make something durable.
-        try await PairRig.run(groups: Self.groups, in: "/tmp", seams: media.seams) { on in
+        try await PairRig.run(groups: Self.groups, in: "/tmp", adjust: media.take) { on in
             try await on.eventually("mirrored") { $0.isMirrored($0.alpha, "g0") && $0.isMirrored($0.beta, "g1") }
             let hung = try media.medium("alpha", "vol0")
             defer {

@@ -9,6 +9,7 @@ import Testing
 import WriteLog
 
 @testable import GroupEngine
+@testable import NodeAssembly
 @testable import StorageNode
 
 /// A mirror that kept its records lets none of them be replaced by another (S5, S14).

@@ -24,6 +24,8 @@ private struct OwnProcessFence: Fence {
         return GroupRecord.Fence.Confirmation(method: "process", by: node.rawValue, at: "now")
     }
 
+    func isGone(_ process: ProcessIdentity) throws(FenceError) -> Bool { false }
+
     func confirmEnded(
         predecessor: ProcessIdentity, of node: NodeID
     ) throws(FenceError) -> GroupRecord.Fence.Confirmation? { nil }
@@ -42,16 +44,15 @@ struct MediumFailureTests {
     ) async throws {
         try await PairRig.run(
             groups: groups,
-            seams: { node in
-                var seams = media.seams(node)
-                seams.fence = OwnProcessFence(kill: kill)
-                seams.settings = {
+            adjust: { node, parts in
+                media.take(their: node, &parts)
+                parts.fence = OwnProcessFence(kill: kill)
+                parts.settings = {
                     $0.mediumLimit = 2 * Self.second
                     $0.releaseLimit = Self.second / 2
                     // How long a handover takes does not matter here.
                     $0.evacuationLimit = 60 * Self.second
                 }
-                return seams
             }, body)
     }
 

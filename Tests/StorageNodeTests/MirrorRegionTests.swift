@@ -10,6 +10,7 @@ import Testing
 import WriteLog
 
 @testable import GroupEngine
+@testable import NodeAssembly
 @testable import StorageNode
 
 struct MirrorRegionTests {

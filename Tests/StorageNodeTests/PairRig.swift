@@ -14,6 +14,7 @@ import Synchronization
 import Testing
 
 @testable import GroupEngine
+@testable import NodeAssembly
 @testable import StorageNode
 
 /// Bound to its event loop.
@@ -28,16 +29,18 @@ final class PairRig {
 
     private init(
         _ configurations: [ClusterConfiguration], _ pools: [OpenedPool], _ eventLoop: any EventLoop,
-        _ seams: (NodeID) -> ServerNode.Seams
+        _ adjust: (NodeID, inout NodeParts) -> Void
     ) throws {
         var logger = Logger(label: "pair")
         logger.logLevel = .critical
         self.eventLoop = eventLoop
         let nodes = try [0, 1].map { index in
             let name = NodeID(Self.names[index])
+            var parts = try NodeParts.described(by: configurations[index], name, pools[index], eventLoop)
+            adjust(name, &parts)
             return try ServerNode(
                 configuration: configurations[index], node: name, pool: pools[index], eventLoop: eventLoop,
-                logger: logger, seams: seams(name))
+                logger: logger, parts: parts)
         }
         (alpha, beta) = (nodes[0], nodes[1])
     }
@@ -46,7 +49,7 @@ final class PairRig {
     /// `timeout` is what a busy machine does not reach; a test of silence names a shorter one.
     static func run(
         groups: String, timeout: String = "5s", in parent: String = "/dev/shm", betaText: (String) -> String = { $0 },
-        seams: @escaping @Sendable (NodeID) -> ServerNode.Seams = { _ in ServerNode.Seams() },
+        adjust: @escaping @Sendable (NodeID, inout NodeParts) -> Void = { _, _ in },
         _ body: (Runner) async throws -> Void
     ) async throws {
         let folder = "\(parent)/twinlog-pair-\(UUID128.random())"
@@ -78,7 +81,7 @@ final class PairRig {
         }
         let eventLoop = MultiThreadedEventLoopGroup.singleton.next()
         let rig = try await eventLoop.submit {
-            NIOLoopBound(try PairRig(configurations, pools, eventLoop, seams), eventLoop: eventLoop)
+            NIOLoopBound(try PairRig(configurations, pools, eventLoop, adjust), eventLoop: eventLoop)
         }.get()
         try await eventLoop.flatSubmit { rig.value.alpha.start() }.get()
         try await eventLoop.flatSubmit { rig.value.beta.start() }.get()
@@ -134,13 +137,13 @@ final class PairRig {
 final class FaultyMedia: Sendable {
     private let all = Mutex<[(node: NodeID, volume: VolumeID, medium: FaultInjectingMedium)]>([])
 
-    @Sendable func seams(_ node: NodeID) -> ServerNode.Seams {
-        ServerNode.Seams(
-            media: FileMediumGuard { volume, medium in
-                let faulty = FaultInjectingMedium(medium, seed: 1)
-                self.all.withLock { $0.append((node, volume, faulty)) }
-                return faulty
-            })
+    /// In place of the media that a node would take.
+    @Sendable func take(their node: NodeID, _ parts: inout NodeParts) {
+        parts.media = FileMediumGuard { volume, medium in
+            let faulty = FaultInjectingMedium(medium, seed: 1)
+            self.all.withLock { $0.append((node, volume, faulty)) }
+            return faulty
+        }
     }
 
     /// The one that `node` got last.

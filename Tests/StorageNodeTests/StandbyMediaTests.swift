@@ -13,6 +13,7 @@ import Synchronization
 import Testing
 
 @testable import GroupEngine
+@testable import NodeAssembly
 @testable import StorageNode
 
 struct StandbyMediaTests {

@@ -14,7 +14,7 @@ public struct RailFeatures: Hashable, Sendable {
         self.optional = optional
     }
 
-    var all: UInt64 { critical | optional }
+    package var all: UInt64 { critical | optional }
 }
 
 /// Holds the cluster's secret, so it is not for logs; its description leaves the secret out (S22).
