@@ -29,8 +29,28 @@ package protocol Runtime: AnyObject {
     func executeNextTurn(_ body: @escaping () -> Void)
 
     /// Runs `body` where it may block, and then `done` in the engine's place: later, never from inside of this call. Those of one
-    /// kind may end in any order. Fails without running `body` only when the process ends.
+    /// kind may end in any order. `done` is told an error, and `body` is not run, only when the process ends.
+    func perform(
+        _ work: BlockingWork, _ body: @escaping @Sendable () -> Void, _ done: @escaping ((any Error)?) -> Void)
+}
+
+extension Runtime {
+    /// ``perform(_:_:_:)``, for what has a result. Here, so that it is compiled for each of them.
     func run<Value: Sendable>(
         _ work: BlockingWork, _ body: @escaping @Sendable () throws -> Value,
-        _ done: @escaping (Result<Value, any Error>) -> Void)
+        _ done: @escaping (Result<Value, any Error>) -> Void
+    ) {
+        let outcome = Outcome<Value>()
+        perform(work) {
+            outcome.result = Result { try body() }
+        } _: { error in
+            guard let result = outcome.result else { return done(.failure(error ?? CancellationError())) }
+            done(result)
+        }
+    }
+}
+
+/// Written by `body`, read by `done`, which comes after it.
+private final class Outcome<Value: Sendable>: @unchecked Sendable {
+    var result: Result<Value, any Error>?
 }

@@ -67,9 +67,8 @@ final class LoopRuntime: Runtime {
 
     func executeNextTurn(_ body: @escaping () -> Void) { eventLoop.assumeIsolated().executeNextTurn(body) }
 
-    func run<Value: Sendable>(
-        _ work: BlockingWork, _ body: @escaping @Sendable () throws -> Value,
-        _ done: @escaping (Result<Value, any Error>) -> Void
+    func perform(
+        _ work: BlockingWork, _ body: @escaping @Sendable () -> Void, _ done: @escaping ((any Error)?) -> Void
     ) {
         let pool =
             switch work {
@@ -79,6 +78,11 @@ final class LoopRuntime: Runtime {
             case .probe: threads.probe
             case .memory: threads.memory
             }
-        pool.runIfActive(eventLoop: eventLoop, body).assumeIsolated().whenComplete(done)
+        pool.runIfActive(eventLoop: eventLoop, body).assumeIsolated().whenComplete { result in
+            switch result {
+            case .success: done(nil)
+            case .failure(let error): done(error)
+            }
+        }
     }
 }

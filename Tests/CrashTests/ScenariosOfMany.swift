@@ -270,12 +270,11 @@ private final class InlineRuntime: Runtime {
     func execute(_ body: @escaping () -> Void) { waiting.append(body) }
     func executeNextTurn(_ body: @escaping () -> Void) { waiting.append(body) }
 
-    func run<Value: Sendable>(
-        _ work: BlockingWork, _ body: @escaping @Sendable () throws -> Value,
-        _ done: @escaping (Result<Value, any Error>) -> Void
+    func perform(
+        _ work: BlockingWork, _ body: @escaping @Sendable () -> Void, _ done: @escaping ((any Error)?) -> Void
     ) {
-        let result = Result { try body() }
-        waiting.append { done(result) }
+        body()
+        waiting.append { done(nil) }
     }
 
     func settle() {
