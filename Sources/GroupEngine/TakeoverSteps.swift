@@ -190,7 +190,7 @@ extension Group {
     /// What an earlier owner wrote and did not flush is read from now on, so it must not be lost any more (S23).
     func setLogAside() {
         let region = region
-        let media = mediaByVolume
+        let media = heldMedia.media
         let archives = host.archives
         report(
             Report(
@@ -199,7 +199,7 @@ extension Group {
             ))
         step {
             do {
-                for medium in media.values { try medium.flush() }
+                for medium in media { try medium.flush() }
                 return .recovered(end: try MirrorRegion.archive(region, archives))
             } catch {
                 return .stepFailed("\(error)")

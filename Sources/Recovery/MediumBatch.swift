@@ -93,9 +93,9 @@ public struct MediumBatch {
         maps[record.volume, default: ByteRangeMap()].insert(record.range, source)
     }
 
-    /// Writes everything that was taken. Not durable until ``flush()``.
+    /// Writes everything that was taken, volume by volume in the order of their ids. Not durable until ``flush()``.
     public mutating func write() throws(MediumError) {
-        for (volume, map) in maps {
+        for (volume, map) in maps.sorted(by: { $0.key.rawValue < $1.key.rawValue }) {
             guard let medium = media[volume] else { continue }
             var run: Run?
             for segment in map.sorted() {
@@ -126,7 +126,7 @@ public struct MediumBatch {
 
     /// Makes everything that was written durable.
     public mutating func flush() throws(MediumError) {
-        for volume in touched { try media[volume]?.flush() }
+        for volume in touched.sorted(by: { $0.rawValue < $1.rawValue }) { try media[volume]?.flush() }
         touched = []
     }
 }
