@@ -21,7 +21,7 @@ INTEGRATION := --filter IntegrationTests --no-parallel
 SANITIZED := PersistentMemoryTests|WriteLogTests|RemoteMemoryTCPTests|NBDTests|StorageMediumTests
 SANITIZED_COMPUTING := CrashTests|RecoveryTests
 
-.PHONY: all build release test test-previous lint format test-tsan test-asan test-core arm64 test-pmem model sim crash-states mutate holes fuzz demo demo-as-user test-as-user test-in-container run man perf instructions clean build-packages test-packages
+.PHONY: all build release test test-previous lint format test-tsan test-asan test-core arm64 test-pmem model sim engine-sim crash-states mutate holes fuzz demo demo-as-user test-as-user test-in-container run man perf instructions clean build-packages test-packages
 
 all: build
 
@@ -92,10 +92,13 @@ model:
 	@CSupport/install-packages spin gcc libc6-dev
 	Tests/Model/run-model
 
-# The simulator for longer: SEEDS=100000 make sim
+# The simulator of the machines, and that of the whole engine, for longer: SEEDS=100000 make sim
 SEEDS ?= 20000
 sim: build-packages
-	TWINLOG_SEEDS=$(SEEDS) $(SWIFT) test -c release -Xswiftc -enable-testing --scratch-path .build-sim --filter SimulationTests
+	TWINLOG_SEEDS=$(SEEDS) $(SWIFT) test -c release -Xswiftc -enable-testing --scratch-path .build-sim --filter '^SimulationTests'
+
+engine-sim: build-packages
+	TWINLOG_SEEDS=$(SEEDS) $(SWIFT) test -c release -Xswiftc -enable-testing --scratch-path .build-sim --filter '^EngineSimulationTests'
 
 # Fuzzes every parser for FUZZ_SECONDS each: FUZZ_SECONDS=600 FUZZ_TARGETS="pool scan" make fuzz. The corpus in the tree is read
 # only; new inputs go to .build-fuzz/corpus, and one that crashes or takes 10 s is left in .build-fuzz/found.

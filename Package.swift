@@ -211,6 +211,12 @@ let package = Package(
         tests("ClusterProtocolTests", ["LogModel", "Coordination", "ClusterProtocol", "RecordSupport"]),
         tests("SimulationTests", ["LogModel", "Coordination", "ClusterProtocol"], exclude: ["README.md"]),
         tests(
+            "EngineSimulationTests",
+            [
+                "LogModel", "PersistentMemory", "StorageMedium", "RemoteMemory", "Coordination", "ClusterConfiguration",
+                "ClusterProtocol", "WriteLog", "Recovery", "GroupEngine", nioCore,
+            ], exclude: ["README.md"]),
+        tests(
             "RecoveryTests",
             [
                 "LogModel", "PersistentMemory", "WriteLog", "StorageMedium", "Recovery", "Coordination", "CLogCore",

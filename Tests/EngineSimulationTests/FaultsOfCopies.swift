@@ -1,0 +1,135 @@
+// Faults of what nodes keep: pools that are lost, replaced by older copies, or rot, and a coordinator that forgets. Each leaves a
+// complete copy somewhere, or promises nothing.
+
+import ClusterProtocol
+import Coordination
+import GroupEngine
+import LogModel
+
+extension Faults {
+    /// Whether a node's copy may go: it is down, and the other one is complete.
+    private func isSpare(_ node: SimNode) -> Bool {
+        let other = world.nodes[1 - node.index]
+        guard node.server == nil, let record = world.coordinator.record, record.isHolder(other.name),
+            !record.setsAsideLog, world.lateSwapsPending == 0, !other.holdsOlderCopy, !isBeingHealed,
+            record.members[other.name]?.pool == world.poolUUID(of: other)
+        else { return false }
+        return !world.isRotten(other)
+    }
+
+    /// The node comes back with an empty pool (S20).
+    func losePool(of node: SimNode) {
+        if let server = node.server { world.kill(server) }
+        world.after(world.random.between(20, 400) * millisecond) { [self] in
+            if isSpare(node), !isOver { world.replacePool(of: node) }
+            restart(node)
+        }
+    }
+
+    func copyPool(of node: SimNode) { node.image = world.image(of: node) }
+
+    /// An older copy of the node's pool takes its place (S20). One of the same start has no mark of its age.
+    func rollBack(_ node: SimNode) {
+        guard let image = node.image, let record = world.coordinator.record,
+            image.generation < record.members[node.name]?.generation ?? 0
+        else { return }
+        if let server = node.server { world.kill(server) }
+        world.after(world.random.between(20, 400) * millisecond) { [self] in
+            if isSpare(node), !isOver, image.pool == world.poolUUID(of: node) { world.putBack(image, at: node) }
+            restart(node)
+        }
+    }
+
+    /// A line of either log, where both hold the same.
+    func rot(_ node: SimNode) {
+        guard let record = world.coordinator.record, record.phase == .published, record.holders.count == 2,
+            let owner = world.nodes.compactMap(\.server).first(where: { $0.identity == record.ownerProcess }),
+            owner.isServing, !isBeingHealed, !world.nodes.contains(where: \.holdsOlderCopy),
+            let mirrored = owner.group.snapshot.mirrored, let acknowledged = owner.group.snapshot.acknowledged
+        else { return }
+        world.rot(node, below: min(mirrored, acknowledged))
+    }
+
+    /// A node is blocked by a damaged log. Its message names the ways out, and the operator takes the first that is open: back to the
+    /// other log where that was complete; else both nodes are stopped, `twinlog-recover heal` is run, and they are started again.
+    func blocked(byDamageAt node: SimNode) {
+        guard !isBeingHealed else { return }
+        isBeingHealed = true
+        world.after(200 * millisecond) { [self] in
+            let other = world.nodes[1 - node.index]
+            if world.coordinator.record?.previousHolders.contains(other.name) == true {
+                isBeingHealed = false
+                if other.server == nil { world.start(other) }
+                return goBack(to: other, until: world.now + 20 * second)
+            }
+            for server in world.nodes.compactMap(\.server) { world.kill(server) }
+            healWhenStopped()
+        }
+    }
+
+    private func goBack(to node: SimNode, until deadline: UInt64) {
+        guard world.now < deadline, world.coordinator.record?.previousHolders.contains(node.name) == true else {
+            return
+        }
+        command(.takeOver(force: false), to: node)
+        // It may not have read the record yet, or the coordinator does not answer.
+        world.after(300 * millisecond) { self.goBack(to: node, until: deadline) }
+    }
+
+    private func healWhenStopped() {
+        guard world.nodes.allSatisfy({ $0.server == nil }) else {
+            return world.after(10 * millisecond) { self.healWhenStopped() }
+        }
+        isBeingHealed = false
+        world.healLogs()
+        for node in world.nodes { world.start(node) }
+    }
+
+    func copyRecord() {
+        if let record = world.coordinator.record, record.phase == .published, record.holders.count == 2 {
+            imageOfRecord = record
+        }
+    }
+
+    /// The coordinator forgets that a mirror was counted out (S13, S20). Both nodes were down; the operator makes the pool right
+    /// that refuses it.
+    func rollBackCoordinator() {
+        guard let image = imageOfRecord, let record = world.coordinator.record, record.phase == .published,
+            image.owner == record.owner, image.epoch < record.epoch, record.holders == [record.owner],
+            image.members[image.owner]?.incarnation == record.members[record.owner]?.incarnation,
+            let owner = world.nodes.first(where: { $0.name == record.owner }),
+            world.poolUUID(of: owner) == record.members[record.owner]?.pool
+        else { return }
+        restsUntil = world.now + 6 * second
+        for server in world.nodes.compactMap(\.server) { world.kill(server) }
+        world.after(500 * millisecond) { [self] in
+            guard world.nodes.allSatisfy({ $0.server == nil }), world.coordinator.record == record else { return }
+            world.note("the coordinator is an older copy: version \(image.version)")
+            world.coverage.coordinatorsRolledBack += 1
+            world.coordinator.record = image
+            // A node that knows better must be heard in time: nothing tells the other one.
+            world.coordinator.isDown = false
+            world.coordinator.isSlow = false
+            world.coordinator.failPercent = 0
+            for node in world.nodes {
+                node.isCutFromCoordinator = false
+                world.after(world.random.between(0, 200) * millisecond) { [self] in
+                    if node.server == nil { world.start(node) }
+                }
+            }
+            decide(by: owner, until: world.now + 20 * second)
+        }
+    }
+
+    /// By whoever `owner` has given the group to meanwhile, if that one refuses the coordinator too.
+    private func decide(by owner: SimNode, until deadline: UInt64) {
+        guard world.now < deadline else { return }
+        let holder = world.nodes.first { $0.name == world.coordinator.record?.owner } ?? owner
+        if let server = [owner, holder].compactMap(\.server).first(where: \.isBlocked) {
+            world.coverage.coordinatorsForgotten += 1
+            command(.forgetCoordinator, to: server.node)
+        }
+        // The coordinator may have been busy: said again until it is heard.
+        world.after(300 * millisecond) { self.decide(by: owner, until: deadline) }
+    }
+}

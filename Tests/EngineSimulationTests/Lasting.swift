@@ -1,0 +1,65 @@
+// One fault that stays for ever, and beside it a copy that could be served: it is served within a bound. In the other runs every
+// fault ends some time, and with it the trouble that a machine did not get out of by itself.
+
+import ClusterProtocol
+import GroupEngine
+import LogModel
+
+extension World {
+    enum LastingFault: CaseIterable, Sendable {
+        /// The standby cannot reach the medium, and the owner is restarted: its log is in doubt beside a partner that is of no use.
+        case standbyWithoutMedium
+        /// Only the owner is cut from the coordinator; its heartbeats go on.
+        case ownerWithoutCoordinator
+        case standbyWithoutCoordinator
+        /// The owner's path to the medium fails, or hangs.
+        case ownerWithoutMedium, ownersMediumHangs
+        case ownerStopped
+        case standbyStopped
+        /// Nothing becomes durable in the mirror's memory.
+        case mirrorHangs
+        /// What one says does not reach the other.
+        case ownerUnheard, standbyUnheard
+    }
+
+    /// The longest way out: a doubt, a claim that is given back, and what the claimer does then.
+    static let servedWithin = 30 * second
+
+    func live(under fault: LastingFault) {
+        for node in nodes { start(node) }
+        after(0) { self.clients.begin() }
+        guard run(until: 10 * second, or: { self.nodes.allSatisfy(self.isMirrored) }), let owner = servingServer?.node
+        else { return oracle.expect(false, "the group is not mirrored before anything fails") }
+        run(until: now + random.between(0, 1000) * millisecond)
+        note("--- \(fault) for ever")
+        apply(fault, owner: owner, standby: nodes[1 - owner.index])
+        let end = now + Self.servedWithin
+        run(until: end)
+        let before = coverage.acknowledgedWrites
+        run(until: end + 5 * second)
+        oracle.expect(
+            coverage.acknowledgedWrites > before,
+            "nothing is acknowledged \(Self.servedWithin / second) s after \(fault): \(nodes.map(describe).joined(separator: "; "))"
+        )
+    }
+
+    private func apply(_ fault: LastingFault, owner: SimNode, standby: SimNode) {
+        switch fault {
+        case .standbyWithoutMedium:
+            standby.mediumFails = true
+            after(random.between(0, 2000) * millisecond) { [self] in
+                if let server = owner.server { kill(server) }
+                after(500 * millisecond) { self.keepUp() }
+            }
+        case .ownerWithoutCoordinator: owner.isCutFromCoordinator = true
+        case .standbyWithoutCoordinator: standby.isCutFromCoordinator = true
+        case .ownerWithoutMedium: owner.mediumFails = true
+        case .ownersMediumHangs: owner.hungMedium.isOn = true
+        case .ownerStopped: owner.server?.pause()
+        case .standbyStopped: standby.server?.pause()
+        case .mirrorHangs: standby.hungMemory.isOn = true
+        case .ownerUnheard: setMute(owner, true)
+        case .standbyUnheard: setMute(standby, true)
+        }
+    }
+}

@@ -1,0 +1,468 @@
+// Knows what was promised, and looks at everything that a promise can be broken with. It trusts no machine: it compares
+// acknowledgements, reads, writes to the media and swaps with the coordinator's record and with the bytes that the stores hold.
+
+import ClusterConfiguration
+import ClusterProtocol
+import Coordination
+@testable import GroupEngine
+import LogModel
+import PersistentMemory
+import Recovery
+import StorageMedium
+import WriteLog
+
+/// A volume's bytes in memory, for what a recovery would make of them.
+private final class Image: Medium, @unchecked Sendable {
+    // Sendable: used where it is made.
+    var bytes: [UInt8]
+    init(_ bytes: [UInt8]) { self.bytes = bytes }
+
+    var sizeBytes: UInt64 { UInt64(bytes.count) }
+
+    func read(into buffer: UnsafeMutableRawBufferPointer, at offset: UInt64) throws(MediumError) {
+        buffer.copyBytes(from: bytes[Int(offset)..<Int(offset) + buffer.count])
+    }
+
+    func write(_ buffers: [UnsafeRawBufferPointer], at offset: UInt64) throws(MediumError) {
+        var place = Int(offset)
+        for buffer in buffers {
+            bytes.replaceSubrange(place..<place + buffer.count, with: buffer)
+            place += buffer.count
+        }
+    }
+
+    func zero(_ range: ByteRange, releasingSpace: Bool) throws(MediumError) {
+        bytes.replaceSubrange(
+            Int(range.offset)..<Int(range.end), with: repeatElement(0, count: Int(range.length)))
+    }
+
+    func flush() throws(MediumError) {}
+}
+
+final class Oracle {
+    private unowned let world: World
+    /// The first rule that was broken.
+    private(set) var violation: String?
+    private var promises = Promises(blocks: 2 * Blocks.perVolume)
+    private(set) var history = History(blocks: 2 * Blocks.perVolume)
+    /// The oracle's clock: every event has its own time.
+    private var time: UInt64 = 1
+    private var lastNumber: UInt64 = 0
+    private var lastAcknowledging = Epoch.none
+    private var lastWriting = Epoch.none
+    private var highestEpoch = Epoch.none
+    /// The epoch that each process won.
+    private var won: [ProcessIdentity: Epoch] = [:]
+    /// When each process last gave a sign of life at the coordinator, and since when it has not missed any.
+    private var lastAnnounced: [ProcessIdentity: UInt64] = [:]
+    private var announcesSince: [ProcessIdentity: UInt64] = [:]
+    /// Owners and claimers that were claimed over since the last publication.
+    private var claimedOver: [ProcessIdentity] = []
+    private var commandedToTakeOver: Set<ProcessIdentity> = []
+    private var comparedTo: (owner: ProcessIdentity, end: LSN)?
+
+    init(_ world: World) { self.world = world }
+
+    func expect(_ condition: Bool, _ message: @autoclosure () -> String) {
+        guard !condition, violation == nil else { return }
+        violation = message()
+        world.note("VIOLATION: \(message())")
+    }
+
+    func count() -> UInt64 {
+        time += 1
+        return time
+    }
+
+    // MARK: Clients
+
+    private func blocks(_ blocks: Range<Int>, of volume: Int) -> Range<Int> {
+        blocks.lowerBound + volume * Blocks.perVolume..<blocks.upperBound + volume * Blocks.perVolume
+    }
+
+    func willWrite(_ range: Range<Int>, _ connection: Connection, isZero: Bool) -> Write {
+        lastNumber += 1
+        let write = Write(
+            number: lastNumber, stamp: isZero ? 0 : lastNumber, blocks: blocks(range, of: connection.volume),
+            connection: connection.life, askedAt: count())
+        promises.asked(write)
+        for block in write.blocks { history.issued(block, write.number, begun: write.askedAt) }
+        world.note(
+            "  \(connection.server.name) gets write \(write.number) of blocks \(write.blocks)\(isZero ? ": zeros" : "")"
+        )
+        return write
+    }
+
+    func acknowledged(_ write: Write, by server: Server) {
+        world.note("  \(server.name) acknowledges write \(write.number)")
+        expectOwner(server, "acknowledges write \(write.number)")
+        let epoch = won[server.identity] ?? .none
+        expect(
+            epoch >= lastAcknowledging, "S15: \(server.name) acknowledges in \(epoch) after \(lastAcknowledging) did")
+        lastAcknowledging = epoch
+        let end = count()
+        promises.answered(write, at: end)
+        for block in write.blocks { history.written(block, write.number, end: end) }
+        world.coverage.acknowledgedWrites += 1
+        if server.group.machine.acknowledgementRule.needsMirror, let owner = server.group.owner {
+            compareImage(of: server, upTo: owner.acknowledged)
+        }
+    }
+
+    func readAnswered(_ range: Range<Int>, of volume: Int, _ bytes: [UInt8], askedAt: UInt64, by server: Server) {
+        expectOwner(server, "answers a read")
+        expect(bytes.count == range.count * Blocks.bytes, "\(server.name) answers a read with \(bytes.count) bytes")
+        let end = count()
+        for (block, stamps) in zip(blocks(range, of: volume), Blocks.stamps(of: bytes)) {
+            for stamp in stamps {
+                expect(
+                    promises.mayBeRead(stamp, at: block, askedAt: askedAt),
+                    "\(server.name) reads write \(stamp) of block \(block), which may hold \(promises.possible(at: block))"
+                )
+            }
+            if stamps.count == 1, let stamp = stamps.first, stamp != 0 {
+                history.read(block, stamp, begun: askedAt, end: end)
+            }
+        }
+        world.coverage.reads += 1
+    }
+
+    /// No owner answers once another is published, or once it gave the group away (S15, S17).
+    private func expectOwner(_ server: Server, _ what: String) {
+        guard let record = world.coordinator.record else {
+            return expect(false, "\(server.name) \(what) without a record")
+        }
+        let isOther =
+            record.ownerProcess != server.identity && (record.phase == .published || record.ownerProcess == nil)
+        let announced = lastAnnounced[server.identity] ?? 0
+        expect(
+            world.now <= announced + World.lease,
+            "S17: \(server.name) \(what), but its lease began at \(announced / millisecond) ms")
+        expect(
+            !isOther,
+            "S15: \(server.name) \(what) while the record says \(record.owner) \(record.phase) epoch \(record.epoch)")
+    }
+
+    // MARK: The media
+
+    /// A write to a medium takes effect.
+    func willWrite(_ server: Server, _ volume: String) {
+        expect(
+            world.media.holder === server,
+            "S18: \(server.name) writes to \(volume), which \(world.media.holder?.name ?? "nobody") holds")
+        let others = world.coordinator.record.map { $0.phase == .published && $0.ownerProcess != server.identity }
+        expect(others != true, "S15: \(server.name) writes to \(volume) while another owner is published")
+        let epoch = won[server.identity] ?? .none
+        expect(
+            epoch >= lastWriting,
+            "S15: \(server.name) writes to \(volume) in epoch \(epoch) after \(lastWriting) began to")
+        lastWriting = max(lastWriting, epoch)
+        if server.isDead { world.coverage.killsInMediumCalls += 1 }
+    }
+
+    // MARK: The copies
+
+    /// Now and then. A coordinator that has lost its memory says who may take over when it is put right.
+    func checkCopiesNow() {
+        guard world.coordinator.record?.epoch ?? .none >= highestEpoch else { return }
+        checkCopies("\(world.now / millisecond) ms")
+    }
+
+    /// Every node that may take over holds everything that is promised: in its log, or on the medium (S1, S13, S14).
+    func checkCopies(_ occasion: @autoclosure () -> String) {
+        guard violation == nil, let record = world.coordinator.record, !record.setsAsideLog else { return }
+        for node in world.nodes where record.isHolder(node.name) && !node.holdsOlderCopy {
+            withoutRot(of: node) { region, pool in
+                guard record.members[node.name]?.pool == pool.identity.uuid else { return }
+                expectHolds(node, region, "after \(occasion())")
+            }
+            expectSoundCopies(beside: node, "after \(occasion())")
+        }
+    }
+
+    /// Rot is nobody's breach of a promise: what a node was given counts.
+    private func withoutRot(of node: SimNode, _ body: (Region, Pool) -> Void) {
+        do {
+            try world.withoutRot(of: node, body)
+        } catch {
+            expect(false, "\(node.name)'s pool cannot be opened: \(error)")
+        }
+    }
+
+    /// Of what has rotted, the other node has the good bytes, in its log or on the medium (S5).
+    private func expectSoundCopies(beside node: SimNode, _ when: String) {
+        guard world.isRotten(node) else { return }
+        let other = world.nodes[1 - node.index]
+        withoutRot(of: other) { region, _ in
+            for line in world.rottenLines where line.node === node && region.identity?.incarnation == line.incarnation {
+                expect(
+                    region.head > line.lsn || region.line(at: line.lsn) == line.good,
+                    "S5, \(when): LSN \(line.lsn) has rotted at \(node.name), and \(other.name)'s good copy of it is gone"
+                )
+            }
+        }
+    }
+
+    /// As a takeover would find it: the log, replayed onto what is durable on the media.
+    private func expectHolds(_ node: SimNode, _ region: Region, _ when: String) {
+        var images: [VolumeID: any Medium] = [:]
+        var all: [Image] = []
+        for volume in world.configuration.volumes {
+            let image = Image(world.media.stored(volume).durable)
+            all.append(image)
+            images[volume.id] = image
+        }
+        do throws(ReplayError) {
+            _ = try Replay.run(region, onto: images)
+        } catch {
+            return expect(false, "\(when): \(node.name) counts as in sync, and its log cannot be replayed: \(error)")
+        }
+        for (volume, image) in all.enumerated() {
+            expectPromised(image.bytes, volume, "\(when): \(node.name) counts as in sync, but its copy")
+        }
+    }
+
+    private func expectPromised(_ bytes: [UInt8], _ volume: Int, _ what: @autoclosure () -> String) {
+        for (place, stamps) in Blocks.stamps(of: bytes).enumerated() {
+            let block = place + volume * Blocks.perVolume
+            for stamp in stamps {
+                expect(
+                    promises.isPossible(stamp, at: block),
+                    "\(what()) has write \(stamp) in block \(block), which may hold \(promises.possible(at: block))")
+            }
+        }
+    }
+
+    /// The mirror log is the owner's, byte for byte, wherever both must hold it (S1). Goes on from the last comparison with the same owner.
+    private func compareImage(of server: Server, upTo end: LSN, isWhole: Bool = false) {
+        guard let record = world.coordinator.record, record.ownerProcess == server.identity, record.phase == .published,
+            let mirror = world.nodes[1 - server.node.index].server, record.isHolder(mirror.node.name),
+            record.members[mirror.node.name]?.pool == mirror.pool.identity.uuid
+        else { return }
+        guard !mirror.node.holdsOlderCopy else { return }
+        let mine = server.group.region, theirs = mirror.group.region
+        guard let identity = theirs.identity, identity.logUUID == mine.identity?.logUUID,
+            identity.incarnation == mine.identity?.incarnation
+        else {
+            return expect(false, "S1: \(mirror.name) counts as a mirror of \(server.name), and its log is another one")
+        }
+        let known = !isWhole && comparedTo?.owner == server.identity ? comparedTo?.end ?? .zero : .zero
+        comparedTo = (server.identity, end)
+        let from = max(known, mine.head, theirs.head)
+        guard from < end else { return }
+        world.coverage.imagesCompared += 1
+        let copies = (mine: bytes(of: server.node, from, end), theirs: bytes(of: mirror.node, from, end))
+        guard copies.mine != copies.theirs else { return }
+        let place = zip(copies.mine, copies.theirs).enumerated().first { $0.element.0 != $0.element.1 }?.offset ?? 0
+        expect(
+            false, "S1: \(mirror.name)'s log is not \(server.name)'s at LSN \(from + UInt64(place)), of \(from)..\(end)"
+        )
+    }
+
+    private func bytes(of node: SimNode, _ from: LSN, _ end: LSN) -> [UInt8] {
+        var bytes = [UInt8](repeating: 0, count: Int(end - from))
+        withoutRot(of: node) { region, _ in bytes.withUnsafeMutableBytes { region.readRing(from: from, into: $0) } }
+        return bytes
+    }
+
+    // MARK: The coordinator
+
+    func swapped(from old: GroupRecord?, to new: GroupRecord, by server: Server) {
+        expect(new.epoch >= old?.epoch ?? .none && new.version == (old?.version ?? 0) + 1, "S15: the epoch fell")
+        highestEpoch = max(highestEpoch, new.epoch)
+        if new.ownerProcess == server.identity { won[server.identity] = new.epoch }
+        if var same = old {
+            same.version += 1
+            if same == new { world.coverage.barriers += 1 }
+        }
+        // A start is counted, a death is recorded, or nothing is changed.
+        if let old, old.owner == new.owner, old.epoch == new.epoch, old.phase == new.phase, old.holders == new.holders {
+            return
+        }
+        if let old, new.owner != old.owner || new.phase == .claimed || !Set(old.inSync).isSubset(of: new.inSync) {
+            expect(
+                new.epoch > old.epoch || new.phase == .published && old.phase == .claimed, "S15: the epoch did not grow"
+            )
+        }
+        if new.phase == .claimed {
+            claimed(from: old, to: new, by: server)
+        } else {
+            published(from: old, to: new, by: server)
+        }
+        checkCopies("the swap to version \(new.version) by \(server.name)")
+    }
+
+    private func claimed(from old: GroupRecord?, to new: GroupRecord, by server: Server) {
+        guard let old else { return }
+        if let other = old.ownerProcess, other != server.identity { claimedOver.append(other) }
+        if new.owner == server.node.name {
+            expect(!new.mustFence.contains(server.identity), "S16: \(server.name) is to fence itself")
+            expectSuspect(old, server)
+            expect(!new.setsAsideLog, "S13: \(server.name) gives logs up, and nobody forced it")
+            expect(
+                (old.isHolder(server.node.name) || old.previousHolders.contains(server.node.name))
+                    && old.members[server.node.name]?.pool == server.pool.identity.uuid,
+                "S13: \(server.name) claims with a stale copy")
+            if old.previousHolders.contains(server.node.name) { world.coverage.forcedTakenBack += 1 }
+            if old.phase == .published, old.owner != new.owner { world.coverage.takeovers += 1 }
+            if old.phase == .claimed { world.coverage.claimsAnew += 1 }
+        } else {
+            world.coverage.givenAway += 1
+            if new.mustFence.contains(server.identity) {
+                world.coverage.givenAwayUnreleased += 1
+                claimedOver.append(server.identity)
+            } else {
+                expect(
+                    world.media.holder !== server, "S16: \(server.name) gives the group away and holds the medium")
+                claimedOver.removeAll { $0 == server.identity }
+            }
+        }
+    }
+
+    private func published(from old: GroupRecord?, to new: GroupRecord, by server: Server) {
+        expect(new.owner == server.node.name, "S15: \(server.name) publishes \(new.owner)")
+        if old?.phase == .claimed {
+            world.coverage.publications += 1
+            // Itself it need not kill: it had released the medium before it locked it anew.
+            let alive = claimedOver.filter { $0 != server.identity && world.livingServer($0) != nil }
+            expect(alive.isEmpty, "S16: \(server.name) publishes while \(alive) may still write to the medium")
+            claimedOver = []
+            for (index, volume) in world.configuration.volumes.enumerated() {
+                expectPromised(
+                    world.media.stored(volume).durable, index, "S16: \(server.name) publishes, but the medium")
+            }
+        } else if let old, new.inSync.count > old.inSync.count {
+            world.coverage.catchUps += 1
+            if let owner = server.group?.owner, !server.isDead {
+                compareImage(of: server, upTo: owner.mirrorDurable ?? .zero, isWhole: true)
+            }
+            // One that attached since it became an older copy was compared from its head on.
+            for node in world.nodes where new.isHolder(node.name) && node.server?.group.mirrorTarget != nil {
+                node.holdsOlderCopy = false
+            }
+        } else if let old, new.inSync.count < old.inSync.count {
+            world.coverage.degrades += 1
+        }
+    }
+
+    func announced(_ server: Server) {
+        let isLate = world.now > (lastAnnounced[server.identity] ?? 0) + World.lease / 2
+        if isLate { announcesSince[server.identity] = world.now }
+        lastAnnounced[server.identity] = world.now
+    }
+
+    /// An operator says so, which needs no suspicion.
+    func willTakeOver(_ server: Server) { commandedToTakeOver.insert(server.identity) }
+
+    /// Nobody takes the group from an owner that has given its signs of life in time for a while (S16).
+    private func expectSuspect(_ old: GroupRecord, _ server: Server) {
+        guard let owner = old.ownerProcess, owner.node != server.node.name, world.livingServer(owner) != nil,
+            let since = announcesSince[owner], let last = lastAnnounced[owner],
+            !commandedToTakeOver.contains(server.identity)
+        else { return }
+        let isWell = since + 4 * World.lease < world.now && last + World.lease / 2 > world.now
+        expect(
+            !isWell,
+            "S16: \(server.name) claims the group of an owner that has announced itself since \(since / millisecond) ms"
+        )
+    }
+
+    /// One copy is enough only while the record counts no other (S13), whatever the link is like.
+    func checkRule(of server: Server) {
+        guard !server.isDead else { return }
+        let rule = server.group.machine.acknowledgementRule
+        guard rule.allowed, !rule.needsMirror, server.isServing, server.group.machine.ownershipValid(server.clock),
+            let record = world.coordinator.record, record.ownerProcess == server.identity
+        else { return }
+        expect(
+            record.holders == [server.node.name],
+            "S13: \(server.name) would acknowledge with one copy while \(record.holders) are in sync by the record")
+    }
+
+    /// No space of the log is given back that the mirror's head has not passed (S6).
+    func checkSpace(of server: Server) {
+        guard !server.isDead, let owner = server.group.owner, let record = world.coordinator.record,
+            record.ownerProcess == server.identity, record.phase == .published,
+            let mirror = world.nodes[1 - server.node.index].server, record.isHolder(mirror.node.name),
+            record.members[mirror.node.name]?.pool == mirror.pool.identity.uuid, !mirror.node.holdsOlderCopy
+        else { return }
+        let region = mirror.group.region
+        guard region.identity?.incarnation == server.group.region.identity?.incarnation else { return }
+        let limit = owner.log.reclaimLimit
+        expect(
+            limit <= region.head,
+            "S6: \(server.name) reuses space up to LSN \(limit), and \(mirror.name)'s head is at \(region.head)")
+    }
+
+    // MARK: What happened
+
+    func reported(_ report: Report, by server: Server) {
+        switch report.kind {
+        case "lease-lost": world.coverage.leasesLost += 1
+        case "mirror-lost" where report.message.contains("completed nothing"): world.coverage.mirrorsStuck += 1
+        case "takeover-waits": world.coverage.takeoversWaiting += 1
+        case "tail-in-doubt": world.coverage.tailsInDoubt += 1
+        case "left-to-partner": world.coverage.tailsLeftToPartner += 1
+        case "decided-alone": world.coverage.tailsDecidedAlone += 1
+        case "medium-failed" where report.message.contains("moved because of its medium"):
+            world.coverage.keptThoughMediumFails += 1
+        case "medium-failed" where report.message.contains("gets the group"): world.coverage.leftForMedium += 1
+        case "release-hangs": world.coverage.releasesHung += 1
+        case "not-taken": world.coverage.giftsTakenBack += 1
+        case "handover-aborted": world.coverage.handoversAborted += 1
+        case "claim-given-back": world.coverage.claimsGivenBack += 1
+        case "destage-failed": world.coverage.destageFailures += 1
+        case "mirror-amnesia", "amnesia": world.coverage.amnesias += 1
+        case "record-damaged":
+            world.coverage.recordsDamaged += 1
+            expectRot(report, server)
+        case "record-healed": world.coverage.recordsHealed += 1
+        case "log-corrupt": expectRot(report, server)
+        case "blocked":
+            if report.message.contains("has lost its memory"), world.coverage.coordinatorsRolledBack > 0 { break }
+            expectRot(report, server)
+            world.faults.blocked(byDamageAt: server.node)
+        case "mirror-conflict", "memory-failed", "persist-failed", "log-held-more":
+            expect(false, "\(server.name) \(report.kind): \(report.message)")
+        default: break
+        }
+    }
+
+    private func expectRot(_ report: Report, _ server: Server) {
+        expect(world.isRotten(server.node), "\(server.name) \(report.kind): \(report.message)")
+    }
+
+    func commandDone(_ command: Command, _ refusal: String?) {
+        if command == .handOver, refusal == nil { world.coverage.handovers += 1 }
+    }
+
+    func ticked(_ server: Server) {
+        let state = server.group.machine.state(server.clock)
+        if state == .unavailable { world.coverage.staleWaits += 1 }
+        if state == .resyncing, !server.group.machine.acknowledgementRule.needsMirror { world.coverage.farBehind += 1 }
+        if server.group.owner.map({ $0.isServing && !$0.requests.isEmpty }) == true { world.coverage.backPressure += 1 }
+        expect(
+            server.group.machine.takeoverPossible(server.clock) || server.group.machine.reason(server.clock) != nil,
+            "\(server.name), \(state), knows no reason why no takeover is possible")
+    }
+
+    // MARK: The end
+
+    /// The group is mirrored as the coordinator sees it too: either node could take over.
+    func checkBothInSync() {
+        for node in world.nodes {
+            expect(
+                world.coordinator.record?.isHolder(node.name) == true,
+                "the group says that it is mirrored, but \(node.name) could not take over")
+        }
+        checkCopies("the end of the faults")
+    }
+
+    /// Everything is drained: the medium has what was promised, or a later write that was not answered.
+    func checkMedia() {
+        for (index, volume) in world.configuration.volumes.enumerated() {
+            expectPromised(world.media.stored(volume).durable, index, "at the end \(volume.name)")
+        }
+        if let problem = history.violation() { expect(false, "not linearizable: \(problem)") }
+    }
+}

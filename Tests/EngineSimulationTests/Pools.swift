@@ -1,0 +1,182 @@
+// What happens to pools while nobody looks: they are lost, older copies of them are put back, and lines of their logs rot.
+
+import ClusterConfiguration
+import ClusterProtocol
+import Foundation
+@testable import GroupEngine
+import LogModel
+import PersistentMemory
+import Recovery
+import WriteLog
+
+/// A copy of a pool's file, as it was at some time.
+struct PoolImage {
+    let bytes: Data
+    let pool: UUID128
+    let generation: UInt64
+}
+
+/// A line of a node's log that has rotted, while the other node held it whole.
+struct RottenLine {
+    let node: SimNode
+    let incarnation: Incarnation
+    let lsn: LSN
+    let good: [UInt8]
+    let bad: [UInt8]
+}
+
+extension Region {
+    func line(at lsn: LSN) -> [UInt8] {
+        var bytes = [UInt8](repeating: 0, count: Int(LSN.alignment))
+        bytes.withUnsafeMutableBytes { readRing(from: lsn, into: $0) }
+        return bytes
+    }
+
+    /// Behind everybody's back.
+    func overwriteLine(at lsn: LSN, with bytes: [UInt8]) {
+        (ringBase + Int(lsn.rawValue % ringBytes)).copyMemory(from: bytes, byteCount: bytes.count)
+    }
+}
+
+extension World {
+    /// The node's region, in its process or as its pool was left.
+    func withRegion<Result>(of node: SimNode, _ body: (Region, Pool) throws -> Result) throws -> Result {
+        if let server = node.server { return try body(server.group.region, server.pool) }
+        let pool = try Pool.open(path: node.poolPath, expecting: nil, persistence: .volatile)
+        defer { pool.close() }
+        guard let region = pool.region(of: configuration.id) else { preconditionFailure("the pool has a region") }
+        return try body(region, pool)
+    }
+
+    // MARK: Rot
+
+    func isRotten(_ node: SimNode) -> Bool {
+        forgetMendedLines()
+        return rottenLines.contains { $0.node === node }
+    }
+
+    /// Those that were healed, destaged, or whose log is gone.
+    private func forgetMendedLines() {
+        rottenLines.removeAll { line in
+            do {
+                return try withRegion(of: line.node) { region, _ in
+                    region.identity?.incarnation != line.incarnation || region.head > line.lsn
+                        || region.line(at: line.lsn) != line.bad
+                }
+            } catch {
+                preconditionFailure("\(error)")
+            }
+        }
+    }
+
+    /// Runs `body` with the region as the node was given it.
+    func withoutRot<Result>(
+        of node: SimNode, _ body: (Region, Pool) throws -> Result
+    ) throws -> Result {
+        if !rottenLines.isEmpty { forgetMendedLines() }
+        let lines = rottenLines.filter { $0.node === node }
+        return try withRegion(of: node) { region, pool in
+            for line in lines { region.overwriteLine(at: line.lsn, with: line.good) }
+            defer { for line in lines { region.overwriteLine(at: line.lsn, with: line.bad) } }
+            return try body(region, pool)
+        }
+    }
+
+    /// A line of the node's log rots where it would be told from a torn tail, while the other node counts and holds it (S5).
+    func rot(_ node: SimNode, below end: LSN) {
+        let other = nodes[1 - node.index]
+        guard let mine = node.server?.group.region, let theirs = other.server?.group.region,
+            let identity = mine.identity, identity.incarnation == theirs.identity?.incarnation,
+            !isRotten(other)
+        else { return }
+        let from = max(mine.head, theirs.head)
+        guard from < end else { return }
+        let lsn = from + random.between(0, (end - from) / LSN.alignment - 1) * LSN.alignment
+        if let owner = node.server?.group.owner, owner.destage.isBusy || isChecked(lsn, in: owner) { return }
+        let good = mine.line(at: lsn)
+        guard good == theirs.line(at: lsn) else { return }
+        var bad = good
+        bad[Int(random.between(0, LSN.alignment - 1))] ^= UInt8(random.between(1, 255))
+        mine.overwriteLine(at: lsn, with: bad)
+        var scan = LogScan(region: mine)
+        guard scan?.finish() == .corrupt else { return mine.overwriteLine(at: lsn, with: good) }
+        note("a line at LSN \(lsn) of \(node.name)'s log rots")
+        coverage.linesRotten += 1
+        rottenLines.append(RottenLine(node: node, incarnation: identity.incarnation, lsn: lsn, good: good, bad: bad))
+    }
+
+    /// A read has checked the record and will not again: what rots from then on the scrub finds, or the destager. What rots between the
+    /// check of a batch and its writes nobody finds.
+    private func isChecked(_ lsn: LSN, in owner: OwnerLog) -> Bool {
+        guard let record = owner.log.startOfRecord(with: lsn) else { return false }
+        return configuration.volumes.contains { volume in
+            let whole = ByteRange(offset: 0, length: volume.sizeBytes)
+            let unchecked = owner.overlay.unchecked(volume.id, whole)
+            var isChecked = false
+            owner.overlay.forEach(volume.id, whole) { _, source in
+                if source.record == record, source.payload != nil, !unchecked.contains(record) { isChecked = true }
+            }
+            return isChecked
+        }
+    }
+
+    /// With the recovery tool, of two nodes that are stopped.
+    func healLogs() {
+        do {
+            try withRegion(of: nodes[0]) { first, _ in
+                try withRegion(of: nodes[1]) { second, _ in
+                    for (target, source) in [(first, second), (second, first)]
+                    where try Heal.run(target, from: source).healedRecords > 0 {
+                        coverage.logsHealed += 1
+                    }
+                }
+            }
+        } catch {
+            note("the logs cannot be healed: \(error)")
+        }
+    }
+
+    // MARK: Copies
+
+    func image(of node: SimNode) -> PoolImage? {
+        do {
+            return try withRegion(of: node) { region, pool in
+                PoolImage(
+                    bytes: try Data(contentsOf: URL(fileURLWithPath: node.poolPath)), pool: pool.identity.uuid,
+                    generation: region.standing.generation)
+            }
+        } catch {
+            preconditionFailure("\(error)")
+        }
+    }
+
+    /// Precondition: the node is down.
+    func putBack(_ image: PoolImage, at node: SimNode) {
+        precondition(node.server == nil)
+        note("\(node.name) gets an older copy of its pool, of start \(image.generation)")
+        coverage.poolsRolledBack += 1
+        do {
+            try image.bytes.write(to: URL(fileURLWithPath: node.poolPath))
+        } catch {
+            preconditionFailure("\(error)")
+        }
+        node.holdsOlderCopy = true
+    }
+
+    /// Precondition: the node is down.
+    func replacePool(of node: SimNode) {
+        precondition(node.server == nil)
+        note("\(node.name) loses its pool")
+        coverage.poolsLost += 1
+        node.holdsOlderCopy = false
+        createPool(of: node)
+    }
+
+    func poolUUID(of node: SimNode) -> UUID128 {
+        do {
+            return try withRegion(of: node) { $1.identity.uuid }
+        } catch {
+            preconditionFailure("\(error)")
+        }
+    }
+}

@@ -1,0 +1,110 @@
+// What a block may hold, from what clients asked and were answered. Each block is a register: a write that is answered takes the place of
+// every write that certainly came before it; one that was never answered may have happened or not.
+//
+// A write came before another if it was answered before the other was asked, or if its connection had ended before the other's
+// began (S24).
+
+/// One connection of one client, as the server knows it. Times are counts of the oracle.
+final class ConnectionLife {
+    let openedAt: UInt64
+    var endedAt: UInt64?
+    init(openedAt: UInt64) { self.openedAt = openedAt }
+}
+
+/// A write of some blocks, or a discard or a write of zeros, whose stamp is 0 for readers.
+final class Write {
+    /// No other write has it.
+    let number: UInt64
+    /// What its blocks hold: `number`, or 0.
+    let stamp: UInt64
+    let blocks: Range<Int>
+    let connection: ConnectionLife
+    let askedAt: UInt64
+    var answeredAt: UInt64?
+
+    init(number: UInt64, stamp: UInt64, blocks: Range<Int>, connection: ConnectionLife, askedAt: UInt64) {
+        self.number = number
+        self.stamp = stamp
+        self.blocks = blocks
+        self.connection = connection
+        self.askedAt = askedAt
+    }
+
+    func cameBefore(_ other: Write) -> Bool {
+        if let answeredAt, answeredAt < other.askedAt { return true }
+        if let endedAt = connection.endedAt, endedAt < other.connection.openedAt { return true }
+        return false
+    }
+}
+
+struct Promises {
+    private struct Block {
+        /// Any of these may be what the block holds.
+        var possible: [Write] = []
+        /// Others have taken their place, at these times.
+        var gone: [(write: Write, at: UInt64)] = []
+    }
+
+    private var blocks: [Block]
+
+    init(blocks count: Int) {
+        let beginning = Write(
+            number: 0, stamp: 0, blocks: 0..<count, connection: ConnectionLife(openedAt: 0), askedAt: 0)
+        beginning.answeredAt = 0
+        blocks = Array(repeating: Block(possible: [beginning]), count: count)
+    }
+
+    mutating func asked(_ write: Write) {
+        for block in write.blocks { blocks[block].possible.append(write) }
+    }
+
+    mutating func answered(_ write: Write, at time: UInt64) {
+        write.answeredAt = time
+        for block in write.blocks {
+            let gone = blocks[block].possible.filter { $0 !== write && $0.cameBefore(write) }
+            guard !gone.isEmpty else { continue }
+            blocks[block].possible.removeAll { $0 !== write && $0.cameBefore(write) }
+            blocks[block].gone += gone.map { ($0, time) }
+        }
+    }
+
+    /// Whether the block may hold `stamp` now.
+    func isPossible(_ stamp: UInt64, at block: Int) -> Bool {
+        blocks[block].possible.contains { $0.stamp == stamp }
+    }
+
+    /// Whether a read that was asked at `time` and is answered now may see `stamp`.
+    func mayBeRead(_ stamp: UInt64, at block: Int, askedAt time: UInt64) -> Bool {
+        isPossible(stamp, at: block) || blocks[block].gone.contains { $0.at > time && $0.write.stamp == stamp }
+    }
+
+    func possible(at block: Int) -> [UInt64] { blocks[block].possible.map(\.stamp) }
+}
+
+/// Volumes as the simulator's clients see them: blocks whose size no medium has, each filled with one stamp.
+enum Blocks {
+    static let bytes = 1000
+    static let perVolume = Int(World.volumeBytes) / bytes
+    private static let words = bytes / 8
+
+    static func filled(_ stamp: UInt64, count: Int) -> [UInt8] {
+        let word = withUnsafeBytes(of: stamp.littleEndian) { Array($0) }
+        return Array(repeatElement(word, count: count * words).joined())
+    }
+
+    /// The stamps of each block, in order. More than one: of a write that nobody was promised only a part was replayed, and then another
+    /// log decided.
+    static func stamps(of bytes: some RandomAccessCollection<UInt8>) -> [[UInt64]] {
+        let bytes = Array(bytes)
+        return bytes.withUnsafeBytes { bytes in
+            (0..<bytes.count / Self.bytes).map { block in
+                var stamps: [UInt64] = []
+                for word in 0..<words {
+                    let stamp = bytes.loadUnaligned(fromByteOffset: block * Self.bytes + word * 8, as: UInt64.self)
+                    if stamps.last != UInt64(littleEndian: stamp) { stamps.append(UInt64(littleEndian: stamp)) }
+                }
+                return stamps
+            }
+        }
+    }
+}

@@ -1,0 +1,79 @@
+// Turns and blocking work of one process, in virtual time.
+
+import ClusterProtocol
+import GroupEngine
+
+/// The engine's runtime in one server process. What may wait in the middle of its work (batches, the steps of a takeover) has a thread;
+/// everything else that blocks takes effect at one moment of the time that it takes.
+final class VirtualRuntime: Runtime {
+    private unowned let server: Server
+
+    init(_ server: Server) { self.server = server }
+
+    var now: Nanos { server.clock }
+
+    func execute(_ body: @escaping () -> Void) { server.execute(body) }
+
+    func executeNextTurn(_ body: @escaping () -> Void) {
+        server.later(server.world.random.between(1, 20) * microsecond, body)
+    }
+
+    func run<Value: Sendable>(
+        _ work: BlockingWork, _ body: @escaping @Sendable () throws -> Value,
+        _ done: @escaping (Result<Value, any Error>) -> Void
+    ) {
+        switch work {
+        case .destage, .steps: runOnThread(body, done)
+        case .reads, .probe: runAtOnce(body, done, duration: server.world.mediumCallTime()) { $0.hungMedium }
+        case .memory: runAtOnce(body, done, duration: server.world.memoryTime()) { $0.hungMemory }
+        }
+    }
+
+    private func runOnThread<Value>(
+        _ body: @escaping () throws -> Value, _ done: @escaping (Result<Value, any Error>) -> Void
+    ) {
+        let server = server
+        var result: Result<Value, any Error>?
+        server.later(server.world.random.between(1, 100) * microsecond) {
+            server.startThread({ result = Result(catching: body) }) {
+                guard let result else { preconditionFailure("the body has ended") }
+                done(result)
+            }
+        }
+    }
+
+    /// The effect comes at any moment of the `duration`, or when what it needs does not hang any more.
+    private func runAtOnce<Value>(
+        _ body: @escaping () throws -> Value, _ done: @escaping (Result<Value, any Error>) -> Void, duration: UInt64,
+        hang: @escaping (SimNode) -> Hang
+    ) {
+        let server = server
+        let before = server.world.random.between(0, duration)
+        server.later(before) {
+            hang(server.node).pass {
+                server.perform {
+                    let result = Result(catching: body)
+                    server.later(duration - before) { done(result) }
+                }
+            }
+        }
+    }
+}
+
+/// Something that may not return for a while.
+final class Hang {
+    private var waiting: [() -> Void] = []
+    var isOn = false {
+        didSet {
+            guard !isOn else { return }
+            let ready = waiting
+            waiting = []
+            for body in ready { body() }
+        }
+    }
+
+    /// Calls `body` now, or when it does not hang any more.
+    func pass(_ body: @escaping () -> Void) {
+        if isOn { waiting.append(body) } else { body() }
+    }
+}

@@ -1,0 +1,295 @@
+// Rails in memory. What one end posts crosses as bytes, in order, and is executed at the target when it arrives; a completion leaves
+// when everything before it is persisted. Messages are delayed, held back by a silent partition, or lost with the connection.
+
+import LogModel
+import RemoteMemory
+
+/// The regions of one process, by key.
+final class VirtualRegistry: RegionRegistry {
+    final class Entry {
+        let target: any RegionTarget
+        let lengthBytes: UInt64
+        var persistsUnderWay = 0
+        var onIdle: [() -> Void] = []
+
+        init(_ target: any RegionTarget, lengthBytes: UInt64) {
+            self.target = target
+            self.lengthBytes = lengthBytes
+        }
+    }
+
+    private unowned let world: World
+    private var entries: [UInt64: Entry] = [:]
+
+    init(_ world: World) { self.world = world }
+
+    func register(_ target: any RegionTarget, lengthBytes: UInt64) -> RegionKey {
+        let key = world.random.next()
+        entries[key] = Entry(target, lengthBytes: lengthBytes)
+        return RegionKey(rawValue: key)
+    }
+
+    func revoke(_ key: RegionKey, sealed: @escaping () -> Void) {
+        guard let entry = entries.removeValue(forKey: key.rawValue), entry.persistsUnderWay > 0 else { return sealed() }
+        entry.onIdle.append(sealed)
+    }
+
+    func entry(_ key: RegionKey, offset: UInt64, count: UInt64) throws(RemoteMemoryError) -> Entry {
+        guard let entry = entries[key.rawValue] else { throw RemoteMemoryError(.access, "the key is revoked") }
+        guard offset <= entry.lengthBytes, count <= entry.lengthBytes - offset else {
+            throw RemoteMemoryError(.access, "\(count) bytes at \(offset) are outside of the region")
+        }
+        return entry
+    }
+}
+
+/// What crosses a rail.
+private enum Frame {
+    enum Operation {
+        case write([UInt8])
+        case atomicWrite(UInt64)
+        case read(length: Int)
+        case flush
+
+        var windowBytes: Int {
+            switch self {
+            case .write(let bytes): bytes.count
+            case .atomicWrite: 8
+            case .read(let length): length
+            case .flush: 0
+            }
+        }
+    }
+
+    case request(WorkRequestID, Operation, key: RegionKey, offset: UInt64)
+    case message([UInt8])
+    case completed(WorkRequestID)
+    case readData(WorkRequestID, [UInt8])
+    case refused(RemoteMemoryError)
+    /// The other end is closed.
+    case end
+}
+
+/// One end of a rail.
+final class VirtualQueuePair: QueuePair {
+    weak var delegate: (any QueuePairDelegate)?
+    let server: Server
+    fileprivate weak var peer: VirtualQueuePair?
+    private var failure: RemoteMemoryError?
+
+    // On the way to the peer
+    private var nextDelivery: UInt64 = 0
+    private var heldBack: [Frame] = []
+
+    // The initiator's side
+    private var lastPosted: WorkRequestID = 0
+    private var outstanding: [(id: WorkRequestID, bytes: Int)] = []
+
+    // The target's side
+    private var lastExecuted: WorkRequestID = 0
+    private var touched: [VirtualRegistry.Entry] = []
+    private var isPersisting = false
+    private var refusal: RemoteMemoryError?
+
+    private init(_ server: Server) { self.server = server }
+
+    static func pair(_ dialer: Server, _ acceptor: Server) -> (dialer: VirtualQueuePair, acceptor: VirtualQueuePair) {
+        let ends = (VirtualQueuePair(dialer), VirtualQueuePair(acceptor))
+        ends.0.peer = ends.1
+        ends.1.peer = ends.0
+        return ends
+    }
+
+    private var world: World { server.world }
+    var isDone: Bool { failure != nil }
+
+    // MARK: Posting
+
+    var creditBytes: Int {
+        guard failure == nil, outstanding.count < RemoteMemoryLimits.windowRequests else { return 0 }
+        return max(0, RemoteMemoryLimits.windowBytes - outstanding.reduce(0) { $0 + $1.bytes })
+    }
+
+    func postWrite(
+        _ bytes: UnsafeRawBufferPointer, key: RegionKey, offset: UInt64
+    ) throws(RemoteMemoryError) -> WorkRequestID {
+        try post(.write(Array(bytes)), key, offset)
+    }
+
+    func postAtomicWrite(_ value: UInt64, key: RegionKey, offset: UInt64) throws(RemoteMemoryError) -> WorkRequestID {
+        try post(.atomicWrite(value), key, offset)
+    }
+
+    func postRead(key: RegionKey, offset: UInt64, length: Int) throws(RemoteMemoryError) -> WorkRequestID {
+        try post(.read(length: length), key, offset)
+    }
+
+    func postFlush(key: RegionKey) throws(RemoteMemoryError) -> WorkRequestID { try post(.flush, key, 0) }
+
+    private func post(
+        _ operation: Frame.Operation, _ key: RegionKey, _ offset: UInt64
+    ) throws(RemoteMemoryError) -> WorkRequestID {
+        if let failure { throw failure }
+        guard operation.windowBytes <= creditBytes, outstanding.count < RemoteMemoryLimits.windowRequests else {
+            throw RemoteMemoryError(.noCredit, "the window is full")
+        }
+        lastPosted += 1
+        outstanding.append((lastPosted, operation.windowBytes))
+        transmit(.request(lastPosted, operation, key: key, offset: offset))
+        return lastPosted
+    }
+
+    func send(_ message: [UInt8]) throws(RemoteMemoryError) {
+        if let failure { throw failure }
+        transmit(.message(message))
+    }
+
+    func close() {
+        guard failure == nil else { return }
+        transmit(.end)
+        fail(RemoteMemoryError(.disconnected, "closed by this side"))
+    }
+
+    // MARK: The way
+
+    private func transmit(_ frame: Frame) {
+        guard let peer else { return }
+        nextDelivery = max(nextDelivery, world.now + world.networkDelay())
+        world.after(nextDelivery - world.now) { [self] in
+            guard !world.isBlocked(from: server.node), heldBack.isEmpty else { return heldBack.append(frame) }
+            peer.arrived(frame)
+        }
+    }
+
+    /// A partition ended: what it held back arrives.
+    func releaseHeldBack() {
+        let frames = heldBack
+        heldBack = []
+        for frame in frames { peer?.arrived(frame) }
+    }
+
+    /// The connection is lost, with what is on the way; this end learns of it some time.
+    func cut() {
+        guard failure == nil else { return }
+        peer?.peer = nil
+        server.later(world.random.between(0, 50) * millisecond) { [self] in
+            fail(RemoteMemoryError(.disconnected, "the connection was cut"))
+        }
+    }
+
+    /// The process at this end is gone. The other end hears so from the connection, or in its own time.
+    func abandon(sayingSo: Bool) {
+        guard failure == nil else { return }
+        if sayingSo { transmit(.end) } else { peer?.cut() }
+        failure = RemoteMemoryError(.disconnected, "the process is gone")
+    }
+
+    private func fail(_ error: RemoteMemoryError) {
+        guard failure == nil else { return }
+        failure = error
+        outstanding = []
+        server.execute { [self] in
+            let delegate = delegate
+            self.delegate = nil
+            delegate?.queuePair(self, failed: error)
+        }
+    }
+
+    private func arrived(_ frame: Frame) {
+        server.perform { [self] in
+            guard failure == nil, peer != nil, refusal == nil else { return }
+            receive(frame)
+            if failure == nil { delegate?.queuePairHeard(self) }
+        }
+    }
+
+    private func receive(_ frame: Frame) {
+        switch frame {
+        case .request(let id, let operation, let key, let offset):
+            do throws(RemoteMemoryError) {
+                try execute(id, operation, key, offset)
+                lastExecuted = id
+            } catch {
+                refusal = error
+            }
+            schedulePersist()
+        case .message(let bytes): delegate?.queuePair(self, received: bytes)
+        case .completed(let id):
+            outstanding.removeAll { $0.id <= id }
+            delegate?.queuePair(self, completedThrough: id)
+        case .readData(let id, let bytes): delegate?.queuePair(self, read: id, returned: bytes)
+        case .refused(let error): fail(error)
+        case .end: fail(RemoteMemoryError(.disconnected, "the connection ended"))
+        }
+    }
+
+    // MARK: The target's side
+
+    private func execute(
+        _ id: WorkRequestID, _ operation: Frame.Operation, _ key: RegionKey, _ offset: UInt64
+    ) throws(RemoteMemoryError) {
+        let entry = try server.registry.entry(key, offset: offset, count: UInt64(operation.windowBytes))
+        switch operation {
+        case .write(let bytes):
+            let stored = bytes.withUnsafeBytes { bytes in
+                Result { () throws(RemoteMemoryError) in try entry.target.write(bytes, at: offset) }
+            }
+            try stored.get()
+        case .atomicWrite(let value): try entry.target.atomicWrite(value, at: offset)
+        case .read(let length):
+            var bytes = [UInt8](repeating: 0, count: length)
+            let read = bytes.withUnsafeMutableBytes { space in
+                Result { () throws(RemoteMemoryError) in try entry.target.read(into: space, at: offset) }
+            }
+            try read.get()
+            transmit(.readData(id, bytes))
+        case .flush: break
+        }
+        if !touched.contains(where: { $0 === entry }) { touched.append(entry) }
+    }
+
+    /// What arrives until then shares the persist.
+    private func schedulePersist() {
+        guard !isPersisting else { return }
+        isPersisting = true
+        let expected = touched
+        for entry in expected { entry.persistsUnderWay += 1 }
+        server.later(world.memoryTime()) { [self] in
+            server.node.hungMemory.pass { [self] in server.perform { self.persist(expected) } }
+        }
+    }
+
+    private func persist(_ expected: [VirtualRegistry.Entry]) {
+        let through = lastExecuted
+        let entries = touched
+        touched = []
+        for entry in entries where !expected.contains(where: { $0 === entry }) { entry.persistsUnderWay += 1 }
+        var failed: RemoteMemoryError?
+        var waiting = entries.count
+        guard waiting > 0 else { return persisted(through, nil) }
+        for entry in entries {
+            entry.target.persist { [self] error in
+                entry.persistsUnderWay -= 1
+                if entry.persistsUnderWay == 0 {
+                    let idle = entry.onIdle
+                    entry.onIdle = []
+                    for body in idle { body() }
+                }
+                failed = failed ?? error
+                waiting -= 1
+                if waiting == 0 { persisted(through, failed) }
+            }
+        }
+    }
+
+    private func persisted(_ through: WorkRequestID, _ failed: RemoteMemoryError?) {
+        isPersisting = false
+        guard failure == nil else { return }
+        refusal = refusal ?? failed
+        if failed == nil { transmit(.completed(through)) }
+        if !touched.isEmpty { return schedulePersist() }
+        guard let refusal else { return }
+        transmit(.refused(refusal))
+        fail(refusal)
+    }
+}

@@ -1,0 +1,429 @@
+// Two nodes that run the production engine, a coordinator, media and clients in virtual time, from one seed. What lasts longer than a
+// process is here: pools (real files in memory), media, the coordinator's record, the network.
+
+@testable import ClusterConfiguration
+import ClusterProtocol
+import Coordination
+import Foundation
+import GroupEngine
+import LogModel
+import PersistentMemory
+import RemoteMemory
+
+/// A server machine: what stays when its process dies.
+final class SimNode {
+    let index: Int
+    let name: NodeID
+    let poolPath: String
+    var server: Server?
+    var starts: Int32 = 0
+    /// A copy of the pool as it was at some time.
+    var image: PoolImage?
+    /// The pool is an older copy, and the log in it was not begun or compared anew since.
+    var holdsOlderCopy = false
+    var isCutFromCoordinator = false
+    /// What it sends does not arrive.
+    var isMute = false
+    /// The path from here to the media fails.
+    var mediumFails = false
+    /// Calls of the media do not return here.
+    let hungMedium = Hang()
+    /// What makes pool memory durable does not return here.
+    let hungMemory = Hang()
+    /// How much faster than true time this node's clock runs.
+    private let driftPartsPerMillion: Int64
+    private let clockStart: UInt64
+    /// What the boot clock counted while nothing here ran: a suspended machine.
+    var slept: UInt64 = 0
+
+    init(index: Int, name: NodeID, poolPath: String, drift: Int64, clockStart: UInt64) {
+        self.index = index
+        self.name = name
+        self.poolPath = poolPath
+        driftPartsPerMillion = drift
+        self.clockStart = clockStart
+    }
+
+    func clock(_ now: UInt64) -> Nanos {
+        clockStart + slept + UInt64(Int64(now) + Int64(now) / 1_000_000 * driftPartsPerMillion)
+    }
+}
+
+/// Compare-and-swap of one record, and presences by node.
+struct VirtualCoordinator {
+    var record: GroupRecord?
+    var presences: [NodeID: Presence] = [:]
+    var isDown = false
+    var isSlow = false
+    /// Of its calls, how many fail without an answer.
+    var failPercent: UInt64 = 0
+}
+
+final class World {
+    static let ringBytes: UInt64 = 64 << 10
+    static let volumeBytes: UInt64 = 24 << 10
+    static let heartbeatInterval = 50 * millisecond
+    static let heartbeatTimeout = 200 * millisecond
+    static let lease = 600 * millisecond
+
+    let seed: UInt64
+    var random: SplitMix64
+    private var timeline = Timeline()
+    private let folder: String
+    let configuration: ClusterConfiguration.Group
+    private(set) var nodes: [SimNode] = []
+    private var servers: [Server] = []
+    var coordinator = VirtualCoordinator()
+    let media: Media
+    private(set) lazy var archives = CountedArchives(self)
+    private var rails: [VirtualQueuePair] = []
+    private var idleThreads: [BlockingThread] = []
+    private var allThreads: [BlockingThread] = []
+    var rottenLines: [RottenLine] = []
+    var fenceFails = false
+    /// Whether a process' death can be seen by its partner (one host), or only its silence.
+    let seesDeath: Bool
+    private let mediumMicros: UInt64
+    private let memoryMicros: UInt64
+    /// Swaps that nobody knows of and that may come into effect.
+    private(set) var lateSwapsPending = 0
+    private(set) lazy var clients = Clients(self)
+    private(set) lazy var oracle = Oracle(self)
+    private(set) lazy var faults = Faults(self)
+    var coverage = Coverage()
+
+    /// One fault stays for ever, and clients are in no hurry.
+    let isLasting: Bool
+    let isTraced: Bool
+    private(set) var trace: [String] = []
+
+    /// The pools are files of `folder`, which exists. `lasting`: for runs with one fault that stays.
+    init(seed: UInt64, in folder: String, traced: Bool = false, lasting: Bool = false) {
+        self.seed = seed
+        self.folder = folder
+        isTraced = traced
+        isLasting = lasting
+        random = SplitMix64(seed: seed)
+        configuration = ClusterConfiguration.Group(
+            id: GroupID("g0"), home: NodeID("alpha"), mirror: NodeID("beta"), logBytes: Self.ringBytes,
+            degradeOnMirrorLoss: random.chance(lasting ? 100 : 85),
+            volumes: ["v0", "v1"].map {
+                ClusterConfiguration.Volume(
+                    name: $0, mediumPath: "/virtual/\($0)", mediumText: $0, sizeBytes: Self.volumeBytes)
+            })
+        seesDeath = random.chance(70)
+        mediumMicros = random.chance(40) ? random.between(1000, 20_000) : random.between(20, 500)
+        memoryMicros = random.chance(30) ? random.between(500, 5000) : random.between(5, 100)
+        media = Media(configuration.volumes, &random)
+        for (index, name) in ["alpha", "beta"].enumerated() {
+            nodes.append(
+                SimNode(
+                    index: index, name: NodeID(name), poolPath: "\(folder)/\(name).pool",
+                    drift: Int64(random.between(0, 40_000)) - 20_000, clockStart: random.between(1, 1000) * second))
+        }
+        for node in nodes { createPool(of: node) }
+    }
+
+    func settings(of node: SimNode, _ process: ProcessIdentity, pool: UUID128) -> GroupSettings {
+        var settings = GroupSettings(
+            group: configuration.id, node: node.name, peer: nodes[1 - node.index].name, home: nodes[0].name,
+            process: process, pool: pool, heartbeatInterval: Self.heartbeatInterval,
+            heartbeatTimeout: Self.heartbeatTimeout, lease: Self.lease,
+            degradeOnMirrorLoss: configuration.degradeOnMirrorLoss)
+        settings.completionLimit = 1000 * millisecond
+        settings.mediumLimit = 1500 * millisecond
+        settings.releaseLimit = 300 * millisecond
+        settings.mediumRest = 4000 * millisecond
+        settings.drainAloneLimit = 5000 * millisecond
+        settings.claimLimit = 1500 * millisecond
+        settings.doubtLimit = 1200 * millisecond
+        return settings
+    }
+
+    // MARK: Time
+
+    var now: UInt64 { timeline.now }
+
+    func after(_ delay: UInt64, _ action: @escaping () -> Void) { timeline.schedule(after: delay, action) }
+
+    /// Runs until `deadline`, or until `condition` holds, or a rule is broken.
+    @discardableResult
+    func run(until deadline: UInt64, or condition: () -> Bool = { false }) -> Bool {
+        while oracle.violation == nil {
+            if condition() { return true }
+            guard let action = timeline.next(until: deadline) else { return condition() }
+            action()
+        }
+        return false
+    }
+
+    func note(_ text: @autoclosure () -> String) {
+        guard isTraced else { return }
+        let micros = String(now / microsecond % 1000)
+        trace.append(
+            "\(now / millisecond)." + String(repeating: "0", count: 3 - micros.count) + "\(micros) ms  \(text())")
+    }
+
+    func mediumCallTime() -> UInt64 { random.between(1, mediumMicros) * microsecond }
+
+    func memoryTime() -> UInt64 { random.between(1, memoryMicros) * microsecond }
+
+    // MARK: Threads
+
+    func idleThread() -> BlockingThread {
+        if let thread = idleThreads.popLast() { return thread }
+        let thread = BlockingThread()
+        allThreads.append(thread)
+        return thread
+    }
+
+    func returnThread(_ thread: BlockingThread) { idleThreads.append(thread) }
+
+    // MARK: The network
+
+    func isBlocked(from node: SimNode) -> Bool { node.isMute }
+
+    func networkDelay() -> UInt64 {
+        random.chance(3) ? random.between(1, 80) * millisecond : random.between(30, 400) * microsecond
+    }
+
+    /// A dial is given up after the heartbeat timeout, whatever keeps it.
+    func connect(
+        from dialer: Server, to peer: NodeID,
+        _ done: @escaping (Result<VirtualQueuePair, RemoteMemoryError>) -> Void
+    ) {
+        var isDone = false
+        let finish = { (result: Result<VirtualQueuePair, RemoteMemoryError>) in
+            guard !isDone else {
+                if case .success(let late) = result { late.close() }
+                return
+            }
+            isDone = true
+            done(result)
+        }
+        dialer.later(Self.heartbeatTimeout) {
+            finish(.failure(RemoteMemoryError(.disconnected, "\(peer) does not answer")))
+        }
+        after(networkDelay()) { [self] in
+            guard let node = nodes.first(where: { $0.name == peer }), let acceptor = node.server, !acceptor.isDying
+            else {
+                return dialer.later(networkDelay()) {
+                    finish(.failure(RemoteMemoryError(.disconnected, "nobody listens at \(peer)")))
+                }
+            }
+            guard !nodes.contains(where: \.isMute) else { return }
+            acceptor.perform { [self] in
+                let ends = VirtualQueuePair.pair(dialer, acceptor)
+                rails.removeAll(where: \.isDone)
+                rails += [ends.dialer, ends.acceptor]
+                acceptor.accept(ends.acceptor, from: dialer.node.name)
+                dialer.later(networkDelay()) { finish(.success(ends.dialer)) }
+            }
+        }
+    }
+
+    /// Every connection is lost.
+    func cutConnections() {
+        note("every connection is cut")
+        for rail in rails { rail.cut() }
+        rails = []
+    }
+
+    /// What a process sent that is gone may still arrive, before the end of the connection or instead of it.
+    func cutRails(of server: Server) {
+        let its = rails.filter { $0.server === server }
+        for rail in its { rail.abandon(sayingSo: random.chance(50)) }
+    }
+
+    func setMute(_ node: SimNode, _ isMute: Bool) {
+        note(isMute ? "what \(node.name) sends does not arrive" : "what \(node.name) sent arrives")
+        node.isMute = isMute
+        guard !isMute else { return }
+        for rail in rails where rail.server.node === node { rail.releaseHeldBack() }
+    }
+
+    // MARK: Processes
+
+    func createPool(of node: SimNode) {
+        do {
+            try? FileManager.default.removeItem(atPath: node.poolPath)
+            let pool = try Pool.create(
+                path: node.poolPath, sizeBytes: Self.ringBytes + (64 << 10),
+                identity: PoolIdentity(uuid: .random(using: &random), cluster: "virtual", node: node.name),
+                persistence: .volatile)
+            _ = try pool.allocateRegion(group: configuration.id, ringBytes: Self.ringBytes)
+            pool.close()
+        } catch {
+            preconditionFailure("\(error)")
+        }
+    }
+
+    func start(_ node: SimNode) {
+        precondition(node.server == nil)
+        do {
+            let pool = try Pool.open(path: node.poolPath, expecting: nil, persistence: .volatile)
+            try countStart(pool)
+            node.starts += 1
+            let identity = ProcessIdentity(
+                node: node.name, pid: Int32(1000 * (node.index + 1)) + node.starts, startTicks: UInt64(node.starts),
+                bootID: "boot")
+            let server = Server(self, node, identity, pool, freshLogUUID: .random(using: &random))
+            node.server = server
+            servers.append(server)
+            note("\(server.name) starts")
+            server.begin()
+        } catch {
+            oracle.expect(false, "\(node.name) cannot open its pool: \(error)")
+        }
+    }
+
+    /// As ``Region/countStart()``, from the seed.
+    private func countStart(_ pool: Pool) throws(PoolError) {
+        guard let region = pool.region(of: configuration.id) else { preconditionFailure("the pool has a region") }
+        var next = region.standing
+        guard next.counted == next.generation else { return }
+        next.generation += random.between(1, 1000)
+        try region.note(next)
+    }
+
+    func livingServer(_ process: ProcessIdentity) -> Server? {
+        servers.first { $0.identity == process && !$0.isDead }
+    }
+
+    /// SIGKILL. The process runs nothing any more; what it gave to the medium may land until it is dead.
+    func kill(_ server: Server) {
+        guard !server.isDying, !server.isDead else { return }
+        note("\(server.name) is killed")
+        coverage.kills += 1
+        server.isDying = true
+        after(random.chance(70) ? random.between(0, 5) * millisecond : random.between(0, 300) * millisecond) {
+            server.die()
+        }
+    }
+
+    /// SIGTERM has been obeyed.
+    func exit(_ server: Server) {
+        note("\(server.name) exits")
+        after(0) { server.die() }
+    }
+
+    /// Faults are over: whatever was broken works again, and both nodes are up.
+    func heal() {
+        note("--- faults are over")
+        fenceFails = false
+        media.fails = false
+        media.isFull = false
+        coordinator.isDown = false
+        coordinator.isSlow = false
+        coordinator.failPercent = 0
+        for node in nodes {
+            node.isCutFromCoordinator = false
+            node.mediumFails = false
+            node.hungMedium.isOn = false
+            node.hungMemory.isOn = false
+            setMute(node, false)
+            node.server?.resume()
+        }
+        keepUp()
+    }
+
+    /// A supervisor that starts what is not running.
+    func keepUp() {
+        for node in nodes where node.server == nil && !faults.isBeingHealed { start(node) }
+        after(100 * millisecond) { self.keepUp() }
+    }
+
+    /// Ends every process, thread and circle of references.
+    func dismantle() {
+        for server in servers { server.die() }
+        timeline = Timeline()
+        for server in servers { server.dismantle() }
+        for thread in allThreads { thread.end() }
+        clients.end()
+        servers = []
+        nodes = []
+        rails = []
+        allThreads = []
+        idleThreads = []
+    }
+
+    // MARK: The coordinator
+
+    private func coordinatorDelay() -> UInt64 {
+        coordinator.isSlow ? random.between(1, 250) * millisecond : random.between(50, 2000) * microsecond
+    }
+
+    private static var silence: CoordinationError { CoordinationError(.unreachable, "no answer") }
+
+    /// One call: delayed, and it may fail before or after `effect`.
+    func coordinate<Answer>(
+        _ server: Server, _ effect: @escaping () -> Answer, _ done: @escaping (Result<Answer, any Error>) -> Void
+    ) {
+        let back = coordinatorDelay()
+        let failsBefore = random.chance(coordinator.failPercent)
+        let failsAfter = random.chance(coordinator.failPercent)
+        server.givenOut(coordinatorDelay()) { [self] in
+            guard isReachable(from: server), !failsBefore else {
+                return server.later(back) { done(.failure(Self.silence)) }
+            }
+            let answer = effect()
+            server.later(back) { done(failsAfter ? .failure(Self.silence) : .success(answer)) }
+        }
+    }
+
+    private func isReachable(from server: Server) -> Bool {
+        !coordinator.isDown && !server.node.isCutFromCoordinator
+    }
+
+    /// A swap, which may also be answered by nothing and come into effect later, if nobody else was quicker.
+    func coordinateSwap(
+        _ server: Server, expecting: UInt64, to record: GroupRecord,
+        _ done: @escaping (Result<SwapOutcome, any Error>) -> Void
+    ) {
+        let back = coordinatorDelay()
+        let failsBefore = random.chance(coordinator.failPercent)
+        let failsAfter = random.chance(coordinator.failPercent)
+        let isLate = random.chance(coordinator.failPercent / 2) || faults.takesLate(record)
+        server.givenOut(coordinatorDelay()) { [self] in
+            guard isReachable(from: server), !failsBefore else {
+                return server.later(back) { done(.failure(Self.silence)) }
+            }
+            if isLate {
+                coverage.lateSwaps += 1
+                lateSwapsPending += 1
+                after(random.between(1, 3000) * millisecond) { [self] in
+                    lateSwapsPending -= 1
+                    _ = swap(expecting: expecting, to: record, by: server)
+                }
+                return server.later(back) { done(.success(.unknown("no answer"))) }
+            }
+            let outcome = swap(expecting: expecting, to: record, by: server)
+            if failsAfter { coverage.unknownOutcomes += 1 }
+            server.later(back) { done(.success(failsAfter ? .unknown("no answer") : outcome)) }
+        }
+    }
+
+    private func swap(expecting: UInt64, to wanted: GroupRecord, by server: Server) -> SwapOutcome {
+        guard (coordinator.record?.version ?? 0) == expecting else { return .lost(coordinator.record) }
+        let old = coordinator.record
+        coordinator.record = reread(wanted)
+        note(
+            "\(server.name) swaps version \(wanted.version): \(wanted.owner) \(wanted.phase) epoch \(wanted.epoch), holders "
+                + "\(wanted.holders), fence \(wanted.mustFence.map { "\($0.node).\($0.pid)" })")
+        oracle.swapped(from: old, to: wanted, by: server)
+        faults.swapped(from: old, to: wanted, by: server)
+        return .won
+    }
+
+    /// As it comes back from where records are kept.
+    private func reread(_ record: GroupRecord) -> GroupRecord {
+        do {
+            let copy = try JSONDecoder().decode(GroupRecord.self, from: JSONEncoder().encode(record))
+            oracle.expect(copy == record, "the record of version \(record.version) does not come back as it was")
+            return copy
+        } catch {
+            oracle.expect(false, "the record of version \(record.version) does not come back: \(error)")
+            return record
+        }
+    }
+}
