@@ -74,7 +74,7 @@ struct EngineSimulationTests {
         if let only = Self.number("TWINLOG_SEED") {
             seeds = only..<(only + 1)
         } else {
-            seeds = 1..<(1 + (Self.number("TWINLOG_SEEDS") ?? 100))
+            seeds = 1..<(1 + (Self.number("TWINLOG_SEEDS") ?? 30))
         }
         let (failed, total) = try await Self.runAll(seeds)
         if let failed {
@@ -95,7 +95,7 @@ struct EngineSimulationTests {
 
     @Test("a usable copy is served in time beside one fault that stays", arguments: World.LastingFault.allCases)
     func served(beside fault: World.LastingFault) throws {
-        for seed in 1..<(1 + max(2, (Self.number("TWINLOG_SEEDS") ?? 100) / 50)) {
+        for seed in 1..<(1 + max(2, (Self.number("TWINLOG_SEEDS") ?? 30) / 50)) {
             let run = { (isTraced: Bool) in
                 try Self.withFolder { folder in
                     let world = World(seed: seed, in: folder, traced: isTraced, lasting: true)

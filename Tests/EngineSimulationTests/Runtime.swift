@@ -18,9 +18,8 @@ final class VirtualRuntime: Runtime {
         server.later(server.world.random.between(1, 20) * microsecond, body)
     }
 
-    func run<Value: Sendable>(
-        _ work: BlockingWork, _ body: @escaping @Sendable () throws -> Value,
-        _ done: @escaping (Result<Value, any Error>) -> Void
+    func perform(
+        _ work: BlockingWork, _ body: @escaping @Sendable () -> Void, _ done: @escaping ((any Error)?) -> Void
     ) {
         switch work {
         case .destage, .steps: runOnThread(body, done)
@@ -29,22 +28,16 @@ final class VirtualRuntime: Runtime {
         }
     }
 
-    private func runOnThread<Value>(
-        _ body: @escaping () throws -> Value, _ done: @escaping (Result<Value, any Error>) -> Void
-    ) {
+    private func runOnThread(_ body: @escaping () -> Void, _ done: @escaping ((any Error)?) -> Void) {
         let server = server
-        var result: Result<Value, any Error>?
         server.later(server.world.random.between(1, 100) * microsecond) {
-            server.startThread({ result = Result(catching: body) }) {
-                guard let result else { preconditionFailure("the body has ended") }
-                done(result)
-            }
+            server.startThread(body) { done(nil) }
         }
     }
 
     /// The effect comes at any moment of the `duration`, or when what it needs does not hang any more.
-    private func runAtOnce<Value>(
-        _ body: @escaping () throws -> Value, _ done: @escaping (Result<Value, any Error>) -> Void, duration: UInt64,
+    private func runAtOnce(
+        _ body: @escaping () -> Void, _ done: @escaping ((any Error)?) -> Void, duration: UInt64,
         hang: @escaping (SimNode) -> Hang
     ) {
         let server = server
@@ -52,8 +45,8 @@ final class VirtualRuntime: Runtime {
         server.later(before) {
             hang(server.node).pass {
                 server.perform {
-                    let result = Result(catching: body)
-                    server.later(duration - before) { done(result) }
+                    body()
+                    server.later(duration - before) { done(nil) }
                 }
             }
         }
