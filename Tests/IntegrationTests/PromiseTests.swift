@@ -129,9 +129,11 @@ extension Cluster {
                     try await cluster.wait("writing") { history.acknowledgedWrites > 200 }
                     let medium = try FileMedium.open(
                         path: cluster.mediumPath(), sizeBytes: 64 << 20, createIfMissing: false)
-                    async let seized: Void = Cluster.seize(medium)
+                    // So that the taker is not quicker than the test.
+                    try await cluster.freeze(mirror)
                     cluster.kill(owner)
-                    try await seized
+                    try await Cluster.seize(medium)
+                    cluster.signal(mirror, SIGCONT)
                     try await cluster.wait("claimed") { try cluster.record()?.phase == .claimed }
                     let claim = try #require(try cluster.record())
                     #expect(claim.owner == NodeID(mirror) && claim.sources.contains(NodeID(mirror)))
