@@ -83,7 +83,8 @@ public protocol QueuePairDelegate: AnyObject {
 /// thread-safe.
 public protocol QueuePair: AnyObject {
     var delegate: (any QueuePairDelegate)? { get set }
-    /// Bytes that may be posted as WRITEs right now.
+    /// Bytes that may be posted as WRITEs right now. With nothing outstanding at least ``RemoteMemoryLimits/maximumTransferBytes``: whoever
+    /// has more to write than there is credit for waits for a completion.
     var creditBytes: Int { get }
 
     /// One-sided WRITE of `bytes` (at most ``RemoteMemoryLimits/maximumTransferBytes``), copied out before this returns.
