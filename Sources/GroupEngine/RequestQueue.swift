@@ -19,16 +19,16 @@ struct WaitingRequest {
     var isData: Bool { if case .data = kind { true } else { false } }
     var payloadBytes: Int { if case .data(let buffer) = kind { buffer.readableBytes } else { 0 } }
 
-    /// A larger request is several writes (S7). Storing and shipping this much takes about a millisecond of the loop, which other
-    /// groups and connections wait for (S28); they have their turn before the next.
-    static let turnBytes: UInt64 = 1 << 20
+    /// So much is stored and shipped in one turn of the loop, about a third of a millisecond; other groups and connections have theirs
+    /// before the next (S28).
+    static let turnBytes: UInt64 = 256 << 10
+    /// A request up to this size is one write, all or none (S7); of a larger one each turn's part is.
+    static let wholeBytes: UInt64 = 1 << 20
 
     func maximumPieceBytes(of log: WriteLog) -> UInt64 {
-        if case .data = kind {
-            min(UInt64(log.maximumWriteBytes), Self.turnBytes)
-        } else {
-            UInt64(UInt32.max) / 4096 * 4096
-        }
+        guard case .data = kind else { return UInt64(UInt32.max) / 4096 * 4096 }
+        let most = lengthBytes <= Self.wholeBytes ? Self.wholeBytes : Self.turnBytes
+        return min(UInt64(log.maximumWriteBytes), most)
     }
 
     func withPayload<Result>(at start: UInt64, length: UInt64, _ body: (WriteLog.Payload) -> Result) -> Result {

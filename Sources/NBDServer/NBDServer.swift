@@ -77,7 +77,8 @@ public final class NBDServer {
         let bootstrap = ServerBootstrap(group: eventLoop)
             .serverChannelOption(.backlog, value: Self.backlog)
             .childChannelOption(
-                .recvAllocator, value: AdaptiveRecvByteBufferAllocator(minimum: 4096, initial: 65536, maximum: 1 << 20)
+                .recvAllocator,
+                value: AdaptiveRecvByteBufferAllocator(minimum: 4096, initial: 65536, maximum: 256 << 10)
             )
             // One such buffer a turn of the loop: then the other connections have theirs (S28).
             .childChannelOption(.maxMessagesPerRead, value: 1)

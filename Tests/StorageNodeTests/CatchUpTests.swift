@@ -34,7 +34,7 @@ struct CatchUpTests {
         Rot(testDescription: "a record in two WRITEs", ringBytes: 16 << 20, writeBytes: 3 << 20, at: (1 << 20) + 5),
         Rot(
             testDescription: "a header of many MiB", ringBytes: 64 << 20, writeBytes: 12 << 20,
-            at: 5 * ((1 << 20) + 64) + 3),
+            at: 20 * ((256 << 10) + 64) + 3),
     ]
 
     /// Leaves the rig with everything in both copies, acknowledged.
@@ -42,8 +42,8 @@ struct CatchUpTests {
         func write(_ byte: UInt8) throws {
             rig.session().submit(.write(offset: 0, payload: ByteBuffer(repeating: byte, count: rot.writeBytes))) { _ in
             }
-            // A WRITE takes a MiB at most.
-            for _ in 0...rot.writeBytes >> 20 {
+            // A turn takes 256 KiB.
+            for _ in 0...rot.writeBytes >> 18 {
                 rig.owner.pump()
                 rig.mirror.completeAll(rig)
             }
