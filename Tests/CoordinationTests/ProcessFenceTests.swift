@@ -148,14 +148,23 @@ struct ProcessFenceTests {
                 parent.pid = getppid()
                 parent.startTicks += 1
                 // Not the process of this identity; but that can be said only of what was looked at.
-                var limit = rlimit(rlim_cur: 64, rlim_max: 64)
-                try #require(setrlimit(__rlimit_resource_t(7), &limit) == 0)  // RLIMIT_NOFILE
+                // The other threads of this process, which tell the test's outcome, keep their own table and their limit.
+                // Swift's Glibc has no unshare(2).
+                let unshare = unsafeBitCast(
+                    try #require(dlsym(nil, "unshare")), to: (@convention(c) (CInt) -> CInt).self)
+                try #require(unshare(0x400) == 0)  // CLONE_FILES
+                let resource = __rlimit_resource_t(7)  // RLIMIT_NOFILE
+                var before = rlimit()
+                try #require(getrlimit(resource, &before) == 0)
+                var limit = rlimit(rlim_cur: 64, rlim_max: before.rlim_max)
+                try #require(setrlimit(resource, &limit) == 0)
                 var taken: [CInt] = []
                 while case let next = open("/dev/null", O_RDONLY), next >= 0 { taken.append(next) }
                 for descriptor in taken.prefix(spare) { close(descriptor) }
                 let seen = Result { try ProcessFence.liveness(of: me) }
                 let killed = Result { try ProcessFence.kill(parent, timeoutMillis: 1000) }
                 for descriptor in taken.dropFirst(spare) { close(descriptor) }
+                try #require(setrlimit(resource, &before) == 0)
                 switch spare {
                 case 0:
                     #expect(throws: FenceError.self) { try seen.get() }
