@@ -209,10 +209,15 @@ let package = Package(
                 "ClusterHarness",
             ]),
         tests("ClusterProtocolTests", ["LogModel", "Coordination", "ClusterProtocol", "RecordSupport"]),
-        tests("SimulationTests", ["LogModel", "Coordination", "ClusterProtocol"], exclude: ["README.md"]),
+        .target(
+            name: "SimulationSupport", path: "Tests/Support/SimulationSupport", swiftSettings: strict),
+        tests(
+            "SimulationTests", ["LogModel", "Coordination", "ClusterProtocol", "SimulationSupport"],
+            exclude: ["README.md"]),
         tests(
             "EngineSimulationTests",
             [
+                "SimulationSupport",
                 "LogModel", "PersistentMemory", "StorageMedium", "RemoteMemory", "Coordination", "ClusterConfiguration",
                 "ClusterProtocol", "WriteLog", "Recovery", "GroupEngine", nioCore,
             ], exclude: ["README.md"]),

@@ -42,8 +42,7 @@ package protocol Host: AnyObject {
 
     // MARK: Peers
 
-    /// Makes a rail to `peer`, whose rails are tried in turn. Its delegate is to be set before `done` returns. `nil`: there is no way
-    /// to it yet, and `done` is not called.
+    /// Makes a rail to `peer`, whose rails are tried in turn. Its delegate is to be set before `done` returns.
     func dial(
         _ peer: NodeID, attempt: Int,
         _ done: @escaping (Result<(any QueuePair, RailPeer), RemoteMemoryError>) -> Void)
@@ -56,8 +55,6 @@ package protocol Host: AnyObject {
     func configurationAgrees(with peer: NodeID)
     /// How the configurations differ, in words, as far as the peer has said; `nil` if they do not.
     func knownDifference(from peer: NodeID) -> String?
-    /// The same of a peer whose configuration is known to differ.
-    func difference(from peer: NodeID) -> String
 
     /// What is wrong with the node itself, whoever owns its groups; for people.
     var problem: String? { get }
@@ -70,6 +67,13 @@ package protocol Host: AnyObject {
     func evacuate(for group: GroupID, _ done: @escaping () -> Void)
 }
 
+extension Host {
+    /// How the configuration of a peer differs that is known to differ, in words.
+    func difference(from peer: NodeID) -> String {
+        knownDifference(from: peer) ?? "the configurations of \(id) and \(peer) differ"
+    }
+}
+
 /// Opens media and keeps other writers from them (S18). Thread-safe; every call blocks.
 package protocol MediumGuard: Sendable {
     /// Opens, checks and locks all of them, or none. Acquiring the locks is what confirms that no other writer is left.
@@ -78,36 +82,6 @@ package protocol MediumGuard: Sendable {
     func look(_ expected: [ExpectedMedium], owner: Int32?) -> MediaLook
     /// What the medium holds where this node reaches it, past any cache.
     func readUncached(_ volume: ClusterConfiguration.Volume, _ range: ByteRange) throws(MediumError) -> [UInt8]
-}
-
-/// A volume, and what is known of its medium.
-package struct ExpectedMedium: Sendable {
-    package var volume: ClusterConfiguration.Volume
-    package var group: GroupID
-    package var expectation: MediumExpectation
-    /// The owner found that this node reaches other bytes than it writes, and nothing has proved otherwise since.
-    package var isRefuted = false
-
-    package init(
-        volume: ClusterConfiguration.Volume, group: GroupID, expectation: MediumExpectation, isRefuted: Bool = false
-    ) {
-        self.volume = volume
-        self.group = group
-        self.expectation = expectation
-        self.isRefuted = isRefuted
-    }
-
-    /// Throws if the owner's proof speaks against the path.
-    package func checkProof() throws(MediumError) {
-        guard isRefuted else { return }
-        throw MediumError(
-            .otherMedium,
-            "\(volume.mediumPath): holds other bytes than the owner of \(group) writes for \(volume.name): an older copy, or another "
-                + "medium; correct the path, then let the owner prove it or restart this node")
-    }
-
-    /// Whom a lock of the medium is for.
-    package var user: String { "volume \(volume.name) of \(group)" }
 }
 
 /// A group's media, locked.

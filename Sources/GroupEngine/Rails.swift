@@ -20,24 +20,24 @@ final class OwnerRail: QueuePairDelegate {
 
     private func isCurrent(_ queuePair: any QueuePair) -> Bool { group.rail === queuePair }
 
-    package func queuePair(_ queuePair: any QueuePair, completedThrough id: WorkRequestID) {
+    func queuePair(_ queuePair: any QueuePair, completedThrough id: WorkRequestID) {
         if isCurrent(queuePair) { group.owner?.mirrorCompleted(through: id) }
     }
 
-    package func queuePair(_ queuePair: any QueuePair, read id: WorkRequestID, returned bytes: [UInt8]) {
+    func queuePair(_ queuePair: any QueuePair, read id: WorkRequestID, returned bytes: [UInt8]) {
         guard isCurrent(queuePair), let owner = group.owner, !owner.scrubbed(by: id, with: bytes) else { return }
         owner.healed(by: id, with: bytes)
     }
 
-    package func queuePair(_ queuePair: any QueuePair, received message: [UInt8]) {
+    func queuePair(_ queuePair: any QueuePair, received message: [UInt8]) {
         if isCurrent(queuePair) { group.ownerReceived(message) }
     }
 
-    package func queuePairHeard(_ queuePair: any QueuePair) {
+    func queuePairHeard(_ queuePair: any QueuePair) {
         if isCurrent(queuePair) { group.handle(.heard) }
     }
 
-    package func queuePair(_ queuePair: any QueuePair, failed error: RemoteMemoryError) {
+    func queuePair(_ queuePair: any QueuePair, failed error: RemoteMemoryError) {
         guard isCurrent(queuePair) else { return }
         group.rail = nil
         group.owner?.detachMirror()

@@ -2,6 +2,7 @@
 // that is outside. The engine runs in one place: whatever the runtime calls, it calls there, one at a time.
 
 package import ClusterProtocol
+internal import Synchronization
 
 /// Where a blocking body may run. A body that hangs keeps nothing from running but others of its kind and group.
 package enum BlockingWork: Hashable, Sendable, CaseIterable {
@@ -42,15 +43,17 @@ extension Runtime {
     ) {
         let outcome = Outcome<Value>()
         perform(work) {
-            outcome.result = Result { try body() }
+            let result = Result { try body() }
+            outcome.result.withLock { $0 = result }
         } _: { error in
-            guard let result = outcome.result else { return done(.failure(error ?? CancellationError())) }
+            if let error { return done(.failure(error)) }
+            guard let result = outcome.result.withLock({ $0 }) else { preconditionFailure("the body has ended") }
             done(result)
         }
     }
 }
 
-/// Written by `body`, read by `done`, which comes after it.
-private final class Outcome<Value: Sendable>: @unchecked Sendable {
-    var result: Result<Value, any Error>?
+/// What a body hands to whoever waits for its end.
+private final class Outcome<Value: Sendable>: Sendable {
+    let result = Mutex<Result<Value, any Error>?>(nil)
 }

@@ -17,8 +17,6 @@ package struct LogSnapshot: Hashable, Sendable {
     package var usedBytes: UInt64
     /// Acknowledged writes that are not on the medium yet; of an owner.
     package var undestagedWrites: Int?
-    /// What keeps the mirror from getting the log; of an owner.
-    package var catchUpProblem: String?
 }
 
 extension Group {
@@ -42,7 +40,6 @@ extension Group {
         return LogSnapshot(
             capacityBytes: region.ringBytes, head: owner.destage.head, tail: owner.log.tail,
             durable: owner.log.durable, mirrored: owner.mirrorDurable, acknowledged: owner.acknowledged,
-            usedBytes: owner.log.tail - owner.destage.head, undestagedWrites: owner.destage.undestagedWrites,
-            catchUpProblem: owner.catchUpProblem)
+            usedBytes: owner.log.tail - owner.destage.head, undestagedWrites: owner.destage.undestagedWrites)
     }
 }

@@ -1,8 +1,8 @@
 // The handshake: which volumes there are, and the opening of one.
 
+internal import GroupEngine
 internal import NBDProtocol
 internal import NIOCore
-internal import GroupEngine
 
 extension NBDConnection {
     func shakeHands() throws(NBDProtocolError) {

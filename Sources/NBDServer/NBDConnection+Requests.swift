@@ -1,8 +1,8 @@
 // Requests: taken one after another, answered in the order in which they complete.
 
+internal import GroupEngine
 internal import NBDProtocol
 internal import NIOCore
-internal import GroupEngine
 
 extension NBDConnection {
     var mayTakeRequest: Bool {

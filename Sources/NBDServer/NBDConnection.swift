@@ -5,10 +5,10 @@
 // out and answered, then the connection is closed. After a goodbye it is carried out even if nobody is there to be answered.
 
 internal import Foundation
+internal import GroupEngine
 internal import Logging
 internal import NBDProtocol
 internal import NIOCore
-internal import GroupEngine
 
 final class NBDConnection: ChannelInboundHandler {
     typealias InboundIn = ByteBuffer

@@ -2,9 +2,9 @@
 
 public import AdminProtocol
 internal import Foundation
+internal import GroupEngine
 internal import NBDProtocol
 internal import NIOCore
-internal import GroupEngine
 public import StorageNode
 
 extension NBDServer: VolumeFrontEnd {

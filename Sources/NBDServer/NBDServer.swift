@@ -2,12 +2,12 @@
 
 internal import CHostSupport
 internal import Glibc
-public import LogModel
+public import GroupEngine
 public import Logging
+public import LogModel
 internal import NBDProtocol
 public import NIOCore
 internal import NIOPosix
-public import GroupEngine
 
 /// Where a server listens or a client connects: HOST:PORT or unix:/path.
 public enum NBDListenAddress: Hashable, Sendable, CustomStringConvertible {

@@ -9,30 +9,36 @@ internal import StorageNode
 final class TCPTransport: Transport {
     private let eventLoop: any EventLoop
     private let registry = TCPRegionRegistry()
-    private var listener: TCPMirrorListener?
+    private var begun: (identity: RailIdentity, listener: TCPMirrorListener)?
 
     init(eventLoop: any EventLoop) { self.eventLoop = eventLoop }
 
     var regions: any RegionRegistry { registry }
 
-    func listen(
-        at place: String, as identity: RailIdentity, accepted: @escaping (any QueuePair, RailPeer) -> Void
-    ) -> EventLoopFuture<Void> {
+    func begin(as identity: RailIdentity, accepted: @escaping (any QueuePair, RailPeer) -> Void) {
+        let listener = TCPMirrorListener(identity: identity, registry: registry, eventLoop: eventLoop) {
+            accepted($0, $1)
+        }
+        begun = (identity, listener)
+    }
+
+    func listen(at place: String) -> EventLoopFuture<Void> {
+        guard let begun else { preconditionFailure("the transport has not begun") }
+        return begun.listener.listen(on: address(place)).map { _ in }
+    }
+
+    private func address(_ place: String) -> RailAddress {
         guard let address = RailAddress(place) else { preconditionFailure("\(place) was checked") }
-        let listener =
-            listener
-            ?? TCPMirrorListener(identity: identity, registry: registry, eventLoop: eventLoop) { accepted($0, $1) }
-        self.listener = listener
-        return listener.listen(on: address).map { _ in }
+        return address
     }
 
     func dial(
-        _ place: String, as identity: RailIdentity, expecting peer: NodeID, timeout: TimeAmount,
+        _ place: String, expecting peer: NodeID, timeout: TimeAmount,
         _ done: @escaping (Result<(any QueuePair, RailPeer), RemoteMemoryError>) -> Void
     ) {
-        guard let address = RailAddress(place) else { preconditionFailure("\(place) was checked") }
+        guard let begun else { preconditionFailure("the transport has not begun") }
         TCPMirrorDialer.dial(
-            address, as: identity, expecting: peer, registry: registry, timeout: timeout, on: eventLoop
+            address(place), as: begun.identity, expecting: peer, registry: registry, timeout: timeout, on: eventLoop
         ) { result in
             done(result.map { ($0.0, $0.1) })
         }

@@ -52,8 +52,6 @@ public final class ServerNode: VolumeService {
     /// Whose threads have not answered ``askMediumThread(_:)`` yet.
     var groupsAsked: Set<GroupID> = []
 
-    /// With the cluster's secret, once that is read.
-    private(set) var railIdentity: RailIdentity?
     package let configurationEntries: ConfigurationEntries
     /// How the configurations of partners differ from this node's, in words.
     private var differences: [NodeID: String] = [:]
@@ -145,10 +143,10 @@ public final class ServerNode: VolumeService {
     private func listen(_ secret: ClusterSecret) -> EventLoopFuture<Void> {
         let identity = RailIdentity(
             cluster: configuration.cluster, node: id, secret: secret, configurationDigest: configuration.sharedDigest)
-        railIdentity = identity
+        parts.transport.begin(as: identity) { [unowned self] in accept($0, $1) }
         let listening = (configuration.node(id)?.mirror ?? []).map { rail in
-            Listening.begin(on: rail, for: "nodes.\(id).mirror", eventLoop: eventLoop) { [unowned self] place in
-                parts.transport.listen(at: place, as: identity) { [unowned self] in accept($0, $1) }
+            Listening.begin(on: rail, for: "nodes.\(id).mirror", eventLoop: eventLoop) { [unowned self] in
+                parts.transport.listen(at: $0)
             }
         }
         return EventLoopFuture.andAllSucceed(listening, on: eventLoop)
@@ -363,9 +361,11 @@ public final class ServerNode: VolumeService {
         _ peer: NodeID, attempt: Int,
         _ done: @escaping (Result<(any QueuePair, RailPeer), RemoteMemoryError>) -> Void
     ) {
-        guard let railIdentity, let places = configuration.node(peer)?.mirror, !places.isEmpty else { return }
+        guard let places = configuration.node(peer)?.mirror, !places.isEmpty else {
+            preconditionFailure("the configuration gives \(peer) a rail")
+        }
         parts.transport.dial(
-            places[(attempt - 1) % places.count], as: railIdentity, expecting: peer,
+            places[(attempt - 1) % places.count], expecting: peer,
             timeout: .milliseconds(Int64(configuration.heartbeatTimeoutMillis)), done)
     }
 
@@ -373,10 +373,6 @@ public final class ServerNode: VolumeService {
 
     /// How the configuration of `peer` differs, in words, as far as it has said; `nil` if it does not.
     package func knownDifference(from peer: NodeID) -> String? { differences[peer] }
-
-    package func difference(from peer: NodeID) -> String {
-        differences[peer] ?? "the configurations of \(id) and \(peer) differ"
-    }
 
     package func configurationDiffers(from peer: NodeID, _ theirs: ConfigurationEntries) {
         func shared(_ entries: [ConfigurationEntries.Entry]) -> [ClusterConfiguration.SharedEntry] {

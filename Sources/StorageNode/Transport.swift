@@ -8,12 +8,12 @@ package import RemoteMemory
 package protocol Transport: AnyObject {
     /// The regions that this node offers on its rails.
     var regions: any RegionRegistry { get }
-    /// Listens at a place of the configuration. `accepted` is told of each rail, and sets its delegate before it returns.
-    func listen(
-        at place: String, as identity: RailIdentity, accepted: @escaping (any QueuePair, RailPeer) -> Void
-    ) -> EventLoopFuture<Void>
+    /// Once, before anything else. `accepted` is told of each rail that a peer makes, and sets its delegate before it returns.
+    func begin(as identity: RailIdentity, accepted: @escaping (any QueuePair, RailPeer) -> Void)
+    /// Listens at a place of the configuration.
+    func listen(at place: String) -> EventLoopFuture<Void>
     /// Makes a rail to `peer`, whose place the configuration names. `done` is called once and sets the delegate before it returns.
     func dial(
-        _ place: String, as identity: RailIdentity, expecting peer: NodeID, timeout: TimeAmount,
+        _ place: String, expecting peer: NodeID, timeout: TimeAmount,
         _ done: @escaping (Result<(any QueuePair, RailPeer), RemoteMemoryError>) -> Void)
 }

@@ -25,6 +25,13 @@ struct Answers: Sendable {
         return Failure(
             isDenied ? .permissionDenied : .noAnswer, "no node answers\n" + reasons.joined(separator: "\n"))
     }
+
+    /// Beside what the others answered: whose part is missing, and why.
+    func sayWhoIsSilent() {
+        for (node, error) in failures.sorted(by: { $0.key < $1.key }) {
+            StandardError.line("twinlog: \(node) is missing here: \(error)")
+        }
+    }
 }
 
 /// Each node has a thread, however few processors there are: nodes that hang are waited for together.

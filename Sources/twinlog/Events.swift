@@ -25,13 +25,15 @@ struct Events: ParsableCommand {
                     try events(of: node, after: after)
                 }
                 fresh.append(new)
-                if let failure { asked.failures[node.id] = failure } else { answered = true }
+                asked.failures[node.id] = failure
+                if failure == nil { answered = true }
             }
             for event in EventOrder.merge(fresh) { try show(event) }
             try StandardOutput.flush()
             if follow { try StandardOutput.wait(millis: 300) }
         } while follow
         if !answered { throw asked.nobody }
+        asked.sayWhoIsSilent()
     }
 
     private func events(

@@ -53,5 +53,6 @@ extension Status {
         }.sorted { $0.name < $1.name }
         guard !nodes.isEmpty else { throw asked.nobody }
         try answer.show(["nodes": nodes], ClientTable(columns: StandardOutput.columns).render(nodes))
+        asked.sayWhoIsSilent()
     }
 }

@@ -5,6 +5,7 @@ import ClusterConfiguration
 import GroupEngine
 import LogModel
 import NIOCore
+import SimulationSupport
 
 /// One connection of one client to one process.
 final class Connection {

@@ -4,6 +4,7 @@ import ClusterProtocol
 import Coordination
 import GroupEngine
 import LogModel
+import SimulationSupport
 
 final class Faults {
     unowned let world: World

@@ -5,6 +5,7 @@ import ClusterProtocol
 import Coordination
 import GroupEngine
 import LogModel
+import SimulationSupport
 
 extension Faults {
     /// Whether a node's copy may go: it is down, and the other one is complete.

@@ -4,6 +4,7 @@
 import ClusterProtocol
 import GroupEngine
 import LogModel
+import SimulationSupport
 
 extension World {
     enum LastingFault: CaseIterable, Sendable {

@@ -5,6 +5,7 @@ import ClusterProtocol
 import GroupEngine
 import LogModel
 import NIOCore
+import SimulationSupport
 
 extension World {
     static let faultsFor = 6 * second

@@ -6,6 +6,7 @@ import Coordination
 import GroupEngine
 import LogModel
 import PersistentMemory
+import SimulationSupport
 import StorageMedium
 
 /// One volume's bytes. What was written since the last flush is read back at once; each sector of it may be gone after a loss of

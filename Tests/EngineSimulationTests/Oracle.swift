@@ -8,6 +8,7 @@ import Coordination
 import LogModel
 import PersistentMemory
 import Recovery
+import SimulationSupport
 import StorageMedium
 import WriteLog
 

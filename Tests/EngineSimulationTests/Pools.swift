@@ -7,6 +7,7 @@ import Foundation
 import LogModel
 import PersistentMemory
 import Recovery
+import SimulationSupport
 import WriteLog
 
 /// A copy of a pool's file, as it was at some time.

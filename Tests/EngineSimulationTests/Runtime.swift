@@ -2,6 +2,7 @@
 
 import ClusterProtocol
 import GroupEngine
+import SimulationSupport
 
 /// The engine's runtime in one server process. What may wait in the middle of its work (batches, the steps of a takeover) has a thread;
 /// everything else that blocks takes effect at one moment of the time that it takes.

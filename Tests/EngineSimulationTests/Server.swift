@@ -9,6 +9,7 @@ import Foundation
 import LogModel
 import PersistentMemory
 import RemoteMemory
+import SimulationSupport
 import StorageMedium
 
 final class Server {

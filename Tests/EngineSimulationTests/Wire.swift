@@ -3,6 +3,7 @@
 
 import LogModel
 import RemoteMemory
+import SimulationSupport
 
 /// The regions of one process, by key.
 final class VirtualRegistry: RegionRegistry {

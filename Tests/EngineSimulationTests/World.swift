@@ -9,6 +9,7 @@ import GroupEngine
 import LogModel
 import PersistentMemory
 import RemoteMemory
+import SimulationSupport
 
 /// A server machine: what stays when its process dies.
 final class SimNode {

@@ -2,6 +2,7 @@
 
 import ClusterProtocol
 import LogModel
+import SimulationSupport
 
 /// One connection of one client to one process. What is not answered when it ends, the client does not know.
 final class ClientSession {

@@ -3,6 +3,7 @@
 import ClusterProtocol
 import Coordination
 import LogModel
+import SimulationSupport
 
 final class Faults {
     private unowned let world: World

@@ -1,3 +1,4 @@
+import SimulationSupport
 import Testing
 
 /// One block; times are what a client's clock says.

@@ -3,6 +3,7 @@
 
 import ClusterProtocol
 import LogModel
+import SimulationSupport
 
 extension World {
     enum LastingFault: CaseIterable, Sendable {

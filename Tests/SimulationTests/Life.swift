@@ -2,6 +2,7 @@
 
 import ClusterProtocol
 import LogModel
+import SimulationSupport
 
 extension World {
     static let faultsFor = 6 * second

@@ -3,6 +3,7 @@
 import ClusterProtocol
 import Coordination
 import LogModel
+import SimulationSupport
 
 /// One write of one block: a log record. The stamp is unique and grows with the order of issue.
 struct Record: Equatable {

@@ -4,6 +4,7 @@
 import ClusterProtocol
 import Coordination
 import LogModel
+import SimulationSupport
 
 final class Oracle {
     private unowned let world: World

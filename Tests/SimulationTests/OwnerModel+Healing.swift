@@ -3,6 +3,7 @@
 
 import ClusterProtocol
 import LogModel
+import SimulationSupport
 
 /// What is being fetched from the mirror.
 struct Healing {

@@ -4,6 +4,7 @@
 
 import ClusterProtocol
 import LogModel
+import SimulationSupport
 
 final class OwnerModel {
     struct Attached {

@@ -3,6 +3,7 @@
 
 import ClusterProtocol
 import LogModel
+import SimulationSupport
 
 enum Message {
     /// What nodes say to each other, as it crosses the wire.

@@ -4,6 +4,7 @@
 import ClusterProtocol
 import Coordination
 import LogModel
+import SimulationSupport
 
 /// The region that an owner writes with one-sided verbs, open under one key (S12).
 final class MirrorTargetModel {

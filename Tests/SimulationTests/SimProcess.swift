@@ -4,6 +4,7 @@
 import ClusterProtocol
 import Coordination
 import LogModel
+import SimulationSupport
 
 final class SimProcess {
     let world: World

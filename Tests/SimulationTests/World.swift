@@ -5,6 +5,7 @@ import ClusterProtocol
 import Coordination
 import Foundation
 import LogModel
+import SimulationSupport
 
 /// All that a pool holds.
 struct PoolImage {

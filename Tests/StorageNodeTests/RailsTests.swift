@@ -37,7 +37,11 @@ struct RailsTests {
 
         func intrude(_ messages: [[UInt8]], digest: [UInt8]? = nil) throws {
             let address = try #require(RailAddress(rig.beta.configuration.node(rig.beta.id)?.mirror[0] ?? ""))
-            var identity = try #require(rig.alpha.railIdentity)
+            let configuration = rig.alpha.configuration
+            var identity = RailIdentity(
+                cluster: configuration.cluster, node: rig.alpha.id,
+                secret: try FileCoordinator(directory: configuration.coordinatorPath).clusterSecret(),
+                configurationDigest: configuration.sharedDigest)
             if let digest { identity.configurationDigest = digest }
             TCPMirrorDialer.dial(
                 address, as: identity, expecting: rig.beta.id, registry: registry, timeout: .seconds(5),

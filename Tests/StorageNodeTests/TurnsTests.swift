@@ -1,9 +1,11 @@
 // Who yields the event loop lets the sockets have their turn.
 
 import Glibc
+import LogModel
 import NIOCore
 import NIOPosix
 import Testing
+import WriteLog
 
 @testable import GroupEngine
 @testable import StorageNode
@@ -38,6 +40,23 @@ struct TurnsTests {
         #expect(steps < 1000, "the byte that was there all the while was read after \(steps) steps of work")
         try await channel.close()
         close(far)
+    }
+
+    @Test("S28, O24: a turn of the pump takes a part of a large request; S7: up to 1 MiB a request is one write")
+    func aPartATurn() async throws {
+        try await OwnerRig.run(ringBytes: 32 << 20) { rig in
+            rig.session().submit(.write(offset: 0, payload: ByteBuffer(repeating: 1, count: 4 << 20))) { _ in }
+            for turn in 1...3 as ClosedRange<UInt64> {
+                rig.owner.pump()
+                let part = WaitingRequest.turnBytes
+                #expect(rig.log.tail >= LSN(turn * part) && rig.log.tail < LSN(turn * part + part / 2))
+            }
+            while rig.log.tail < LSN(4 << 20) { rig.owner.pump() }
+            let before = rig.log.tail
+            rig.session().submit(.write(offset: 0, payload: ByteBuffer(repeating: 2, count: 1 << 20))) { _ in }
+            rig.owner.pump()
+            #expect(rig.log.tail >= before + (1 << 20))
+        }
     }
 
     private static func work(

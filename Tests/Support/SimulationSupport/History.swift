@@ -6,7 +6,7 @@
 // A write that was never answered may have happened or not: if its value was read, it began when it was asked, and ended
 // never; if not, it did not happen. A read that was not answered says nothing.
 
-struct History {
+package struct History {
     private struct Cluster {
         var begun: UInt64
         /// The earliest end and the latest beginning of its operations.
@@ -24,22 +24,22 @@ struct History {
     private var clusters: [[UInt64: Cluster]]
     private var problem: String?
 
-    init(blocks: Int) {
+    package init(blocks: Int) {
         let beginning = Cluster(begun: 0, firstEnd: 0, lastBeginning: 0, isSeen: true)
         clusters = Array(repeating: [0: beginning], count: blocks)
     }
 
     /// A write got its stamp; it was asked at `begun`.
-    mutating func issued(_ block: Int, _ stamp: UInt64, begun: UInt64) {
+    package mutating func issued(_ block: Int, _ stamp: UInt64, begun: UInt64) {
         clusters[block][stamp] = Cluster(begun: begun, lastBeginning: begun)
     }
 
-    mutating func written(_ block: Int, _ stamp: UInt64, end: UInt64) {
+    package mutating func written(_ block: Int, _ stamp: UInt64, end: UInt64) {
         clusters[block][stamp]?.firstEnd.lower(to: end)
         clusters[block][stamp]?.isSeen = true
     }
 
-    mutating func read(_ block: Int, _ stamp: UInt64, begun: UInt64, end: UInt64) {
+    package mutating func read(_ block: Int, _ stamp: UInt64, begun: UInt64, end: UInt64) {
         guard let cluster = clusters[block][stamp] else {
             problem = problem ?? "a client reads stamp \(stamp) of block \(block), which no client wrote"
             return
@@ -53,7 +53,7 @@ struct History {
     }
 
     /// `nil` if every block's history is linearizable.
-    func violation() -> String? {
+    package func violation() -> String? {
         if let problem { return problem }
         for block in clusters.indices {
             let seen = clusters[block].filter(\.value.isSeen).sorted { ($0.value.low, $0.key) < ($1.value.low, $1.key) }

@@ -2,12 +2,12 @@
 // of (time, order of scheduling), so that a seed always gives the same run.
 
 /// SplitMix64 (Steele, Lea, Flood, 2014): small, and the same everywhere.
-struct SplitMix64: RandomNumberGenerator {
+package struct SplitMix64: RandomNumberGenerator {
     private var state: UInt64
 
-    init(seed: UInt64) { state = seed }
+    package init(seed: UInt64) { state = seed }
 
-    mutating func next() -> UInt64 {
+    package mutating func next() -> UInt64 {
         state &+= 0x9e37_79b9_7f4a_7c15
         var mixed = state
         mixed = (mixed ^ (mixed >> 30)) &* 0xbf58_476d_1ce4_e5b9
@@ -15,17 +15,17 @@ struct SplitMix64: RandomNumberGenerator {
         return mixed ^ (mixed >> 31)
     }
 
-    mutating func chance(_ percent: UInt64) -> Bool { next() % 100 < percent }
+    package mutating func chance(_ percent: UInt64) -> Bool { next() % 100 < percent }
 
-    mutating func between(_ low: UInt64, _ high: UInt64) -> UInt64 { low + next() % (high - low + 1) }
+    package mutating func between(_ low: UInt64, _ high: UInt64) -> UInt64 { low + next() % (high - low + 1) }
 }
 
-let microsecond: UInt64 = 1000
-let millisecond: UInt64 = 1_000_000
-let second: UInt64 = 1_000_000_000
+package let microsecond: UInt64 = 1000
+package let millisecond: UInt64 = 1_000_000
+package let second: UInt64 = 1_000_000_000
 
 /// A binary heap of actions in virtual time.
-struct Timeline {
+package struct Timeline {
     private struct Entry {
         var time: UInt64
         var order: UInt64
@@ -33,11 +33,13 @@ struct Timeline {
         func isBefore(_ other: Entry) -> Bool { time != other.time ? time < other.time : order < other.order }
     }
 
-    private(set) var now: UInt64 = 0
+    package private(set) var now: UInt64 = 0
     private var heap: [Entry] = []
     private var scheduled: UInt64 = 0
 
-    mutating func schedule(after delay: UInt64, _ action: @escaping () -> Void) {
+    package init() {}
+
+    package mutating func schedule(after delay: UInt64, _ action: @escaping () -> Void) {
         scheduled += 1
         heap.append(Entry(time: now + delay, order: scheduled, action: action))
         var child = heap.count - 1
@@ -50,7 +52,7 @@ struct Timeline {
     }
 
     /// Moves time to the next action that is due by `deadline` and takes it off; `nil` moves time to the deadline.
-    mutating func next(until deadline: UInt64) -> (() -> Void)? {
+    package mutating func next(until deadline: UInt64) -> (() -> Void)? {
         guard let first = heap.first, first.time <= deadline else {
             now = max(now, deadline)
             return nil
