@@ -1,6 +1,6 @@
 // What an operator sees of a machine.
 
-internal import Coordination
+public import Coordination
 public import LogModel
 
 extension GroupMachine {
@@ -120,6 +120,13 @@ extension GroupMachine {
         case .owner, .handingOver: true
         default: false
         }
+    }
+
+    /// Whether the process was this node on this boot of the host, and had this pool, as far as the record knows: one that lived would
+    /// hold the pool's lock (S18).
+    public func isPredecessor(_ process: ProcessIdentity) -> Bool {
+        process.node == me && process != settings.process && process.bootID == settings.process.bootID
+            && record?.members[me]?.pool == settings.pool
     }
 
     /// The highest epoch that this node knows of; `nil` if it knows of none.

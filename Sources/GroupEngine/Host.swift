@@ -58,8 +58,8 @@ package protocol Host: AnyObject {
 
     /// What is wrong with the node itself, whoever owns its groups; for people.
     var problem: String? { get }
-    /// Whether this node's pool was another process's before, on this boot of the host.
-    func isPredecessor(_ process: ProcessIdentity) -> Bool
+    /// The pool was made at this start: no earlier process had it.
+    var isPoolNew: Bool { get }
 
     // MARK: Other groups
 

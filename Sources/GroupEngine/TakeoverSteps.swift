@@ -64,9 +64,8 @@ extension Group {
         }
     }
 
-    /// Whether the process had the pool that is open here, as far as the record knows.
     private func isPredecessor(_ process: ProcessIdentity) -> Bool {
-        host.isPredecessor(process) && machine.record?.members[host.id]?.pool == host.poolUUID
+        !host.isPoolNew && machine.isPredecessor(process)
     }
 
     /// A partner that waits for the end of this node's earlier process cannot see it either.

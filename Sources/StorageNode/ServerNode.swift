@@ -25,7 +25,7 @@ public final class ServerNode: VolumeService {
     let eventLoop: any EventLoop
     let logger: Logger
     let pool: Pool
-    private let isPoolNew: Bool
+    package let isPoolNew: Bool
     private let parts: NodeParts
     /// For what makes pool memory durable; see ``GroupThreads``.
     let memoryThreads: NIOThreadPool
@@ -320,11 +320,6 @@ public final class ServerNode: VolumeService {
             guard error.code == .invalidRecord else { throw error }
         }
         return (presence, dead, unseen)
-    }
-
-    /// Whether the process was this node, on this boot of the host, and may have had its pool.
-    package func isPredecessor(_ other: ProcessIdentity) -> Bool {
-        other.node == id && other.bootID == process.bootID && !isPoolNew
     }
 
     // MARK: The coordinator

@@ -220,6 +220,23 @@ struct UselessTests {
         #expect(rig.command(.confirmDead(Self.beta, by: "ann", at: "noon"), id: 8).refusal != nil, "it lives")
     }
 
+    @Test("S18, O7: only a process of this node, this boot and this pool would hold the pool's lock if it lived")
+    func predecessors() {
+        let rig = Rig(Self.beta, pid: 2)
+        let local = LocalLog(logUUID: Rig.logUUID, incarnation: Incarnation(5))
+        rig.start(local: local, Rig.record())
+        let earlier = Rig.process(Self.beta, 1)
+        #expect(rig.machine.isPredecessor(earlier))
+        #expect(!rig.machine.isPredecessor(Rig.process(Self.beta, 2)), "this very process")
+        #expect(!rig.machine.isPredecessor(Rig.process(Self.alpha, 1)))
+        var before = earlier
+        before.bootID = "another boot"
+        #expect(!rig.machine.isPredecessor(before))
+        let other = Rig(Self.beta, pid: 2, pool: UUID128(high: 9, low: 9))
+        other.start(local: local, Rig.record())
+        #expect(!other.machine.isPredecessor(earlier), "it had another pool")
+    }
+
     @Test(
         "S18, O7: a confirmation that a standby could not record at once is recorded later", arguments: [true, false])
     func confirmedLater(isByOperator: Bool) throws {

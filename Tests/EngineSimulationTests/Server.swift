@@ -379,9 +379,8 @@ extension Server: GroupEngine.Host {
 
     var problem: String? { nil }
 
-    func isPredecessor(_ process: ProcessIdentity) -> Bool {
-        process.node == id && process != identity && process.bootID == identity.bootID
-    }
+    /// Here nothing is unseen, so the pool's lock is never asked.
+    var isPoolNew: Bool { false }
 
     func evacuate(for group: GroupID, _ done: @escaping () -> Void) { done() }
 }
