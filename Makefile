@@ -21,9 +21,12 @@ INTEGRATION := --filter IntegrationTests --no-parallel
 SANITIZED := PersistentMemoryTests|WriteLogTests|RemoteMemoryTCPTests|NBDTests|StorageMediumTests
 SANITIZED_COMPUTING := CrashTests|RecoveryTests
 
-.PHONY: all build release test test-previous lint format test-tsan test-asan test-core arm64 test-pmem model sim engine-sim crash-states mutate holes fuzz demo demo-as-user test-as-user test-in-container run man perf instructions clean build-packages test-packages
+.PHONY: help all check build release test test-previous lint format test-tsan test-asan test-core arm64 test-pmem model sim engine-sim crash-states mutate holes fuzz demo demo-as-user test-as-user test-in-container run man perf instructions clean build-packages test-packages
 
 all: build
+
+help: ## What there is to make
+	@sed -nE 's/^([a-z][a-z -]*):.*## (.*)/\1\t\2/p' Makefile | sort | awk -F'\t' '{ printf "%-18s %s\n", $$1, $$2 }'
 
 build-packages:
 	@CSupport/install-packages $(BUILD_PACKAGES)
@@ -31,73 +34,78 @@ build-packages:
 test-packages:
 	@CSupport/install-packages $(TEST_PACKAGES)
 
-build: build-packages
+build: build-packages ## Everything, for debugging
 	$(SWIFT) build $(FLAGS)
 
-release: build-packages
+release: build-packages ## What people run, into .build/release
 	$(SWIFT) build -c release $(FLAGS)
 
-test: test-packages lint test-core
+test: test-packages lint test-core ## Lint and every test; TEST=Suite make check runs some
 	$(SWIFT) build --build-tests $(FLAGS)
 	$(SWIFT) test --skip-build $(UNIT)
 	$(SWIFT) test --skip-build --filter '$(NODES)'
 	$(SWIFT) test --skip-build --filter '$(COMPUTING)'
 	$(SWIFT) test --skip-build $(INTEGRATION)
 
-# Beside the previous release's programs, built out of the repository's history: a rolling upgrade and the way back.
-test-previous: test-packages
+check: test-packages ## One suite or test: TEST=OwnerTests
 	$(SWIFT) build --build-tests $(FLAGS)
-	TWINLOG_PREVIOUS="$$(Tests/PreviousRelease/build)" $(SWIFT) test --skip-build --no-parallel --filter PreviousReleaseTests
+	$(SWIFT) test --skip-build --no-parallel --filter '$(or $(TEST),$(error TEST=which suite or test?))' 2>&1 | tee /dev/stderr \
+	  | grep 'Test run with [1-9]' >/dev/null || { echo "check: a test failed, or none is called $(TEST)" >&2; exit 1; }
 
-lint: test-packages
+# Beside the previous release's programs, built out of the repository's history: a rolling upgrade and the way back.
+test-previous: test-packages ## This release beside the previous one
+	$(SWIFT) build --build-tests $(FLAGS)
+	TWINLOG_PREVIOUS="$$(Tests/Verification/previous-release/build)" $(SWIFT) test --skip-build --no-parallel --filter PreviousReleaseTests
+
+lint: test-packages ## Format, imports, circles of files, rule numbers
 	$(SWIFT) format lint --strict --recursive $(FORMATTED)
-	Tests/lint-imports
-	Tests/lint-rules
+	Tests/Verification/lint/imports
+	Tests/Verification/lint/rules
 
-format:
+format: ## Formats the sources
 	$(SWIFT) format --in-place --recursive $(FORMATTED)
 
 # SIGBUS is the tests' own. A data race makes the exit code 1 though the tests pass.
-test-tsan: export TSAN_OPTIONS = handle_sigbus=0 suppressions=$(CURDIR)/Tests/tsan-suppressions
-test-tsan: test-packages
+test-tsan: export TSAN_OPTIONS = handle_sigbus=0 suppressions=$(CURDIR)/Tests/Verification/tsan-suppressions
+test-tsan: test-packages ## The tests under the thread sanitizer
 	@CSupport/install-packages gcc libc6-dev
-	Tests/CCore/run tsan
+	Tests/Verification/c-core/run tsan
 	for tests in '$(SANITIZED)' '$(SANITIZED_COMPUTING)'; do \
 	  $(SWIFT) test --sanitize=thread --scratch-path .build-tsan --filter "$$tests"; \
 	done
 
 test-asan: export ASAN_OPTIONS = detect_leaks=0:handle_sigbus=0
-test-asan: test-packages
+test-asan: test-packages ## The tests under the address sanitizer
 	for tests in '$(SANITIZED)' '$(SANITIZED_COMPUTING)'; do \
 	  $(SWIFT) test --sanitize=address --scratch-path .build-asan \
 	    -Xcc -fsanitize=undefined -Xcc -fsanitize-trap=undefined --filter "$$tests"; \
 	done
 
 # The pool and log tests in a guest with persistent memory (emulated NVDIMM, ext4 with DAX, MAP_SYNC).
-test-pmem: test-packages
+test-pmem: test-packages ## Pools and logs in a guest with persistent memory
 	$(SWIFT) build --build-tests $(FLAGS)
-	Tests/Pmem/run "$$($(SWIFT) build --show-bin-path)/TwinLogPackageTests.xctest"
+	Tests/Verification/pmem-guest/run "$$($(SWIFT) build --show-bin-path)/TwinLogPackageTests.xctest"
 
 # The C core alone, without Swift and libpmem: here, and cross-compiled for arm64 under an emulator.
-test-core:
+test-core: ## The C core alone
 	@CSupport/install-packages gcc libc6-dev
-	Tests/CCore/run native
+	Tests/Verification/c-core/run native
 
-arm64:
+arm64: ## The C core on arm64, emulated
 	@CSupport/install-packages gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user-static
-	Tests/CCore/run arm64
+	Tests/Verification/c-core/run arm64
 
 # The log's protocol, every interleaving of a bounded model, and mutants of it. FULL=1 make model: larger, for minutes
-model:
+model: ## The log's protocol, every interleaving (spin); FULL=1 for more
 	@CSupport/install-packages spin gcc libc6-dev
-	Tests/Model/run-model
+	Tests/Verification/model/run-model
 
 # The simulator of the machines, and that of the whole engine, for longer: SEEDS=100000 make sim
 SEEDS ?= 20000
-sim: build-packages
+sim: build-packages ## The simulator of the machines: SEEDS=20000
 	TWINLOG_SEEDS=$(SEEDS) $(SWIFT) test -c release -Xswiftc -enable-testing --scratch-path .build-sim --filter '^SimulationTests'
 
-engine-sim: build-packages
+engine-sim: build-packages ## The simulator of the whole engine: SEEDS=20000
 	TWINLOG_SEEDS=$(SEEDS) $(SWIFT) test -c release -Xswiftc -enable-testing --scratch-path .build-sim --filter '^EngineSimulationTests'
 
 # Fuzzes every parser for FUZZ_SECONDS each: FUZZ_SECONDS=600 FUZZ_TARGETS="pool scan" make fuzz. The corpus in the tree is read
@@ -106,7 +114,7 @@ FUZZ_SECONDS ?= 20
 FUZZ_TARGETS ?= pool scan heal part nbd frame peer admin configuration
 FUZZER := .build-fuzz/release/twinlog-fuzz
 # Of several -sanitize the Swift compiler obeys the last, and the package manager gives them in any order: hence both in one.
-fuzz: build-packages
+fuzz: build-packages ## Every parser: FUZZ_SECONDS=20 each
 	TWINLOG_FUZZ=1 $(SWIFT) build -c release --scratch-path .build-fuzz --product twinlog-fuzz \
 	  --sanitize=fuzzer --sanitize=address -Xswiftc -sanitize=fuzzer,address \
 	  -Xswiftc -parse-as-library -Xswiftc -enable-testing
@@ -115,12 +123,12 @@ fuzz: build-packages
 	  mkdir -p .build-fuzz/corpus/$$target .build-fuzz/found; \
 	  TWINLOG_FUZZ_TARGET=$$target SWIFT_BACKTRACE=enable=no ASAN_OPTIONS=detect_leaks=0 $(FUZZER) \
 	    -max_total_time=$(FUZZ_SECONDS) -timeout=10 -rss_limit_mb=2048 -max_len=4096 -print_final_stats=1 \
-	    -artifact_prefix=.build-fuzz/found/$$target- .build-fuzz/corpus/$$target Tests/Fuzz/corpus/$$target; \
+	    -artifact_prefix=.build-fuzz/found/$$target- .build-fuzz/corpus/$$target Tests/Verification/fuzz/corpus/$$target; \
 	done
 
 # Each scenario beside its floors and peers; JSON and the printed tables go to Perf/results/.
 PERF := .build/release/twinlog-perf
-perf: release
+perf: release ## Every scenario beside its floors, into Perf/results
 	@CSupport/install-packages libpmemlog1
 	mkdir -p Perf/results
 	for scenario in append recover; do \
@@ -135,58 +143,58 @@ perf: release
 	$(PERF) floor --json Perf/results/floor.json | tee Perf/results/floor.txt
 
 # Instructions and system calls of one append: no other load on the machine changes them.
-instructions: release
+instructions: release ## Instructions and system calls of one append
 	@CSupport/install-packages valgrind strace binutils
 	Perf/instructions
 
 # Crash states for longer, each scenario whole, over as many seeds as it takes: STATES=10000000 SEED=1 make crash-states
 STATES ?= 1000000
 SEED ?= 1
-crash-states: build-packages
+crash-states: build-packages ## More states after a crash: STATES=1000000
 	TWINLOG_CRASH_STATES=$(STATES) TWINLOG_CRASH_SEED=$(SEED) $(SWIFT) test -c release -Xswiftc -enable-testing \
 	  --scratch-path .build-crash --filter CrashTests
 
 # Breaks one rule of the log at a time and shows which test finds it; MUTANTS='append-drain lsn-place' for some only.
 MUTANTS ?=
-mutate: test-packages
-	Tests/Mutants/mutate $(MUTANTS)
+mutate: test-packages ## Breaks one rule at a time: MUTANTS='a b' for some
+	Tests/Verification/mutants/mutate $(MUTANTS)
 
 # Undoes the mending of one known hole at a time and shows the first seed at which the simulator alone finds it.
-holes: test-packages
-	Tests/Mutants/mutate --holes $(MUTANTS)
+holes: test-packages ## Brings back known faults for the simulator to find
+	Tests/Verification/mutants/mutate --holes $(MUTANTS)
 
-demo: release
+demo: release ## A cluster that loses a server under load
 	.build/release/twinlog-demo
 
 # People are not root: the demo as a number that is nobody's, and the tests as the user without rights, who may mount with FUSE. Left
 # out: what the nodes agree on among themselves, whoever runs them.
 TESTS := TwinLogPackageTests.xctest --testing-library swift-testing --no-parallel
-demo-as-user: test-packages
+demo-as-user: test-packages ## The demo as an ordinary user
 	$(SWIFT) build $(FLAGS)
-	Tests/as-user 61234 "$$($(SWIFT) build --show-bin-path)" twinlog-demo --seconds 3
+	Tests/Verification/surroundings/as-user 61234 "$$($(SWIFT) build --show-bin-path)" twinlog-demo --seconds 3
 
-test-as-user: test-packages
+test-as-user: test-packages ## Whole clusters as a user without rights
 	$(SWIFT) build --build-tests $(FLAGS)
-	Tests/as-user 65534 "$$($(SWIFT) build --show-bin-path)" $(TESTS) --filter IntegrationTests \
+	Tests/Verification/surroundings/as-user 65534 "$$($(SWIFT) build --show-bin-path)" $(TESTS) --filter IntegrationTests \
 	  --skip 'DoubtTests|KnownCopyTests|PromiseTests'
 
 # As a container engine runs them: the demo, and the tests of what a process does to the machine that it finds.
-test-in-container: test-packages
+test-in-container: test-packages ## Whole clusters as in a container
 	$(SWIFT) build --build-tests $(FLAGS)
-	Tests/in-container "$$($(SWIFT) build --show-bin-path)" twinlog-demo --seconds 3
-	Tests/in-container "$$($(SWIFT) build --show-bin-path)" $(TESTS) --filter 'IntegrationTests\.Cluster/$(CONTAINED)'
+	Tests/Verification/surroundings/in-container "$$($(SWIFT) build --show-bin-path)" twinlog-demo --seconds 3
+	Tests/Verification/surroundings/in-container "$$($(SWIFT) build --show-bin-path)" $(TESTS) --filter 'IntegrationTests\.Cluster/$(CONTAINED)'
 CONTAINED := (ProcessTests|OperationTests|HistoryTests|RecoverToolTests|SupervisorTests|SurroundingsTests|ClientToolTests|ForeignClientTests)
 
-run: release
+run: release ## The demo's cluster, kept running
 	.build/release/twinlog-demo --keep
 
 # Manual pages and shell completions, in .build/share as in /usr/share: CONFIGURATION=release make man
 CONFIGURATION ?= debug
 MANUAL := .build/manual
-man: build-packages
+man: build-packages ## Manual pages and completions, into .build/share
 	$(SWIFT) build -c $(CONFIGURATION) $(FLAGS)
 	$(SWIFT) build --package-path .build/checkouts/swift-argument-parser --scratch-path $(MANUAL) --product generate-manual
 	packaging/make-share "$$($(SWIFT) build -c $(CONFIGURATION) --show-bin-path)" $(MANUAL)/debug/generate-manual .build/share
 
-clean:
+clean: ## Removes what was built
 	rm -rf .build .build-previous .build-tsan .build-asan .build-sim .build-model .build-ccore .build-pmem .build-fuzz .build-crash .build-mutate

@@ -40,6 +40,11 @@ func tests(_ name: String, _ dependencies: [Target.Dependency], exclude: [String
         name: name, dependencies: dependencies, path: "Tests/\(name)", exclude: exclude, swiftSettings: strict)
 }
 
+/// What tests share. The demo and the perf harness run clusters as the tests do.
+func support(_ name: String, _ dependencies: [Target.Dependency] = []) -> Target {
+    .target(name: name, dependencies: dependencies, path: "Tests/Support/\(name)", swiftSettings: strict)
+}
+
 // `make fuzz` builds the fuzzer's executable, which has no `main` of its own; otherwise the same functions are a test target
 // that replays the corpus.
 let isFuzzing = Context.environment["TWINLOG_FUZZ"] != nil
@@ -50,10 +55,12 @@ let fuzzed: [Target.Dependency] = [
 let fuzzing: Target =
     isFuzzing
     ? .executableTarget(
-        name: "twinlog-fuzz", dependencies: fuzzed, path: "Tests/Fuzz", exclude: ["corpus", "CorpusTests.swift"],
+        name: "twinlog-fuzz", dependencies: fuzzed, path: "Tests/Verification/fuzz",
+        exclude: ["corpus", "CorpusTests.swift"],
         swiftSettings: strict)
     : .testTarget(
-        name: "FuzzTests", dependencies: fuzzed, path: "Tests/Fuzz", exclude: ["corpus", "FuzzMain.swift"],
+        name: "FuzzTests", dependencies: fuzzed, path: "Tests/Verification/fuzz",
+        exclude: ["corpus", "FuzzMain.swift"],
         swiftSettings: strict)
 
 let package = Package(
@@ -141,8 +148,6 @@ let package = Package(
         library(
             "NBDServer",
             ["LogModel", "CHostSupport", "NBDProtocol", "AdminProtocol", "GroupEngine", "StorageNode", log] + nio),
-        library(
-            "ClusterHarness", ["LogModel", "ClusterConfiguration", "AdminProtocol", "NBDClient", nioCore]),
 
         executable(
             "twinlogd",
@@ -175,16 +180,17 @@ let package = Package(
             ] + nio,
             path: "Perf/twinlog-perf"),
 
-        .target(
-            name: "RecordSupport", dependencies: ["LogModel", "Coordination"], path: "Tests/Support/RecordSupport",
-            swiftSettings: strict),
+        support("ClusterHarness", ["LogModel", "ClusterConfiguration", "AdminProtocol", "NBDClient", nioCore]),
+        support("RecordSupport", ["LogModel", "Coordination"]),
+        support("SimulationSupport"),
         tests("LogModelTests", ["LogModel"]),
         tests("NodeLogTests", ["NodeLog", log]),
         tests("HostProcessTests", ["HostProcess"]),
         tests("PersistentMemoryTests", ["LogModel", "PersistentMemory"]),
         tests("WriteLogTests", ["LogModel", "PersistentMemory", "WriteLog", "CLogCore"]),
         .target(
-            name: "CCrashStates", dependencies: ["CLogCore"], path: "Tests/CCrashStates", cSettings: strictC),
+            name: "CCrashStates", dependencies: ["CLogCore"], path: "Tests/Verification/crash-states",
+            cSettings: strictC),
         tests(
             "CrashTests",
             [
@@ -209,8 +215,6 @@ let package = Package(
                 "ClusterHarness",
             ]),
         tests("ClusterProtocolTests", ["LogModel", "Coordination", "ClusterProtocol", "RecordSupport"]),
-        .target(
-            name: "SimulationSupport", path: "Tests/Support/SimulationSupport", swiftSettings: strict),
         tests(
             "SimulationTests", ["LogModel", "Coordination", "ClusterProtocol", "SimulationSupport"],
             exclude: ["README.md"]),

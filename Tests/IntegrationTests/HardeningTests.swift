@@ -10,7 +10,7 @@ import Testing
 private let projectFolder = URL(fileURLWithPath: #filePath)
     .deletingLastPathComponent().deletingLastPathComponent().deletingLastPathComponent().path
 private let unit = projectFolder + "/packaging/twinlogd@.service"
-private let confinement = [projectFolder + "/Tests/under-unit", unit]
+private let confinement = [projectFolder + "/Tests/Verification/surroundings/under-unit", unit]
 
 private func reason(_ what: String, _ command: String...) -> Comment? {
     do {
