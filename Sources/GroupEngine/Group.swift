@@ -16,7 +16,7 @@ package final class Group {
     package let region: Region
     let runtime: any Runtime
     package private(set) var machine: GroupMachine
-    var owner: OwnerLog?
+    var owner: OwnerDataPath?
 
     /// As owner: the rail to the mirror.
     var rail: (any QueuePair)?
@@ -119,7 +119,7 @@ package final class Group {
         case .serve: owner?.serve()
         case .suspend: owner?.suspend()
         case .stopServing: owner?.revoke()
-        case .acknowledge: owner?.schedulePump()
+        case .acknowledge: owner?.owned.schedulePump()
         case .drain: owner?.drain(thenStop: true) { [weak self] _ in self?.handle(.drained) }
         case .releaseMedia: releaseMedia()
         case .evacuate: host.evacuate(for: id) { self.handle(.evacuated) }
@@ -172,7 +172,7 @@ package final class Group {
             drainProgress = nil
             return
         }
-        let head = owner.destage.head
+        let head = owner.owned.destage.head
         guard let progress = drainProgress, progress.head == head else {
             drainProgress = (head, now)
             return
@@ -184,17 +184,17 @@ package final class Group {
     }
 
     /// What keeps the log from the medium; `nil` if a batch is on its way and takes its time.
-    private func drainObstacle(_ owner: OwnerLog, _ now: Nanos) -> String? {
-        let isUnacknowledged = owner.destage.head >= owner.acknowledgedWriteEnd
+    private func drainObstacle(_ owner: OwnerDataPath, _ now: Nanos) -> String? {
+        let isUnacknowledged = owner.owned.destage.head >= owner.owned.acknowledgedWriteEnd
         let isHeldUp =
-            isUnacknowledged || owner.mediumTrouble(now) != nil || owner.destageProblem != nil
+            isUnacknowledged || owner.mediumTrouble(now) != nil || owner.destager.problem != nil
             || !machine.ownershipValid(now)
-        return isHeldUp ? reason ?? owner.destageProblem : nil
+        return isHeldUp ? reason ?? owner.destager.problem : nil
     }
 
     /// What failed is attributed once, and again if more fails; the machine hears of it until this process ends.
     private func reportMemoryFault() {
-        if let failure = owner?.persistFailure { handle(.logFailed("\(failure); restart \(host.id)")) }
+        if let failure = owner?.owned.persistFailure { handle(.logFailed("\(failure); restart \(host.id)")) }
         guard let fault = region.memoryFault else { return }
         if fault != reportedFault {
             reportedFault = fault
@@ -214,7 +214,7 @@ package final class Group {
     }
 
     package func find(_ volume: ClusterConfiguration.Volume) -> Result<VolumeInfo, VolumeRefusal> {
-        if machine.isServing, owner?.isServing == true {
+        if machine.isServing, owner?.owned.isServing == true {
             return .success(VolumeInfo(name: volume.name, sizeBytes: volume.sizeBytes, isReadOnly: volume.isReadOnly))
         }
         if let record = machine.record, record.owner != host.id {
@@ -236,11 +236,11 @@ package final class Group {
             ready(.failure(VolumeRefusal(.notReady, "volume '\(volume.name)' is not served here now")))
             return {}
         }
-        return owner.requests.open(volume.id, at: owner.log.tail, acknowledged: owner.acknowledged) { isOpen in
+        return owner.requests.open(volume.id, at: owner.log.tail, acknowledged: owner.owned.acknowledged) { isOpen in
             guard isOpen else {
                 return ready(.failure(VolumeRefusal(.notReady, "volume '\(volume.name)' has just lost its owner")))
             }
-            ready(.success(GroupSession(log: owner, volume: volume.id, medium: medium)))
+            ready(.success(GroupSession(owner, volume: volume.id, medium: medium)))
         }
     }
 

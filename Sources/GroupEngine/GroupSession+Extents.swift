@@ -12,21 +12,21 @@ extension GroupSession {
         offset: UInt64, length: UInt64, completion: @escaping (Result<[VolumeExtent], VolumeError>) -> Void
     ) {
         let range = ByteRange(offset: offset, length: length)
-        guard !isClosed, !log.isRevoked else { return }
+        guard !isClosed, !owned.isRevoked else { return }
         let again = { [weak self] in
             guard let self else { return }
             self.extents(offset: offset, length: length, completion: completion)
         }
-        guard log.isServing, log.authority.isValid() else { return log.requests.hold(self, again) }
-        let id = log.destage.beginRead()
+        guard owned.mayServe else { return requests.hold(self, again) }
+        let id = owned.destage.beginRead()
         let medium = medium
-        log.runtime.run(.reads) {
+        owned.runtime.run(.reads) {
             try medium.extents(of: range, limit: Self.maximumExtents)
         } _: { [self] result in
-            defer { log.endRead(id) }
-            guard !isClosed, !log.isRevoked else { return }
+            defer { owned.endRead(id) }
+            guard !isClosed, !owned.isRevoked else { return }
             // What was found may be another owner's past (S17).
-            guard log.isServing, log.authority.isValid() else { return log.requests.hold(self, again) }
+            guard owned.mayServe else { return requests.hold(self, again) }
             completion(result.map(underTheLog).mapError { .readFailed("\($0)") })
         }
     }
@@ -36,7 +36,7 @@ extension GroupSession {
         guard let first = found.first, let last = found.last else { return [] }
         var list = ExtentList(found, limit: Self.maximumExtents)
         let whole = ByteRange(offset: first.range.offset, length: last.range.end - first.range.offset)
-        let isWhole = log.overlay.walk(
+        let isWhole = owned.overlay.walk(
             volume, whole,
             while: { part, source in
                 list.addMedium(to: part.offset)
@@ -49,14 +49,14 @@ extension GroupSession {
 
     /// A medium that cannot read ahead is no failure of the request.
     func prefetch(_ range: ByteRange, _ completion: @escaping VolumeCompletion) {
-        guard log.isServing, log.authority.isValid() else {
-            return log.requests.hold(self) { [weak self] in self?.prefetch(range, completion) }
+        guard owned.mayServe else {
+            return requests.hold(self) { [weak self] in self?.prefetch(range, completion) }
         }
         let medium = medium
-        log.runtime.run(.reads) {
+        owned.runtime.run(.reads) {
             try medium.prefetch(range)
         } _: { [weak self] result in
-            guard let self, !self.isClosed, !self.log.isRevoked else { return }
+            guard let self, !self.isClosed, !self.owned.isRevoked else { return }
             completion(result.map { nil }.mapError { .readFailed("\($0)") })
         }
     }

@@ -13,33 +13,33 @@ extension Group {
 
     /// With every tick: tells the mirror what its answers proved, and asks for what is due.
     func proveMedia() {
-        guard let owner, owner.isServing, owner.mirror != nil, let rail else { return }
-        for verdict in owner.mediumProof.takeVerdicts() {
+        guard let owner, owner.owned.isServing, owner.shipper.mirror != nil, let rail else { return }
+        for verdict in owner.destager.mediumProof.takeVerdicts() {
             send(.mediumProof(volume: verdict.volume, isProved: verdict.isProved), on: rail)
         }
         let now = runtime.now
         for volume in configuration.volumes {
-            if let question = owner.mediumProof.question(volume.id, now) {
+            if let question = owner.destager.mediumProof.question(volume.id, now) {
                 let range = question.sample.range
                 send(
                     .mediumQuestion(
                         id: question.id, volume: volume.id, offset: range.offset, lengthBytes: UInt32(range.length)),
                     on: rail)
-            } else if owner.mediumProof.mayRead(volume.id, now) {
+            } else if owner.destager.mediumProof.mayRead(volume.id, now) {
                 readMedium(of: volume.id, for: owner)
             }
         }
     }
 
-    private func readMedium(of volume: VolumeID, for owner: OwnerLog) {
-        guard let medium = owner.media[volume] else { return }
-        let count = owner.mediumProof.batchCount
+    private func readMedium(of volume: VolumeID, for owner: OwnerDataPath) {
+        guard let medium = owner.owned.media[volume] else { return }
+        let count = owner.destager.mediumProof.batchCount
         runtime.run(.reads) {
             try MediumSample.find(on: medium)
         } _: { result in
             // A medium that cannot be read is seen by its readers.
             guard case .success(let found?) = result else { return }
-            owner.mediumProof.read(found, of: volume, since: count)
+            owner.destager.mediumProof.read(found, of: volume, since: count)
         }
     }
 

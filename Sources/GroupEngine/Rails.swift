@@ -25,8 +25,7 @@ final class OwnerRail: QueuePairDelegate {
     }
 
     func queuePair(_ queuePair: any QueuePair, read id: WorkRequestID, returned bytes: [UInt8]) {
-        guard isCurrent(queuePair), let owner = group.owner, !owner.scrubbed(by: id, with: bytes) else { return }
-        owner.healed(by: id, with: bytes)
+        if isCurrent(queuePair) { group.owner?.mirrorRead(id, bytes) }
     }
 
     func queuePair(_ queuePair: any QueuePair, received message: [UInt8]) {
@@ -166,7 +165,7 @@ extension Group {
 
     /// Dials the peer's rails in turn.
     func dial() {
-        guard owner?.mayDialMirror != false else { return handle(.railDown) }
+        guard owner?.catchUp.mayDialMirror != false else { return handle(.railDown) }
         nextRail += 1
         let attempt = nextRail
         host.dial(peer, attempt: attempt) { [weak self] result in
@@ -227,7 +226,8 @@ extension Group {
             .attach(
                 AttachRequest(
                     group: configuration.id, from: host.id, epoch: epoch, logUUID: identity.logUUID,
-                    incarnation: identity.incarnation, head: owner.destage.head, acknowledged: owner.acknowledged,
+                    incarnation: identity.incarnation, head: owner.owned.destage.head,
+                    acknowledged: owner.owned.acknowledged,
                     ringBytes: region.ringBytes, start: identity.startLSN, end: owner.log.durable,
                     pool: host.poolUUID, generation: region.standing.generation, counts: counts)), on: rail)
     }
@@ -263,7 +263,7 @@ extension Group {
             send(.configuration(host.configurationEntries), on: rail)
             host.configurationDiffers(from: peer, entries)
             handle(.attachRefused(.differentConfiguration, host.difference(from: peer)))
-        case .mediumAnswer(let id, let checksum, _): owner?.mediumProof.answered(id, checksum)
+        case .mediumAnswer(let id, let checksum, _): owner?.destager.mediumProof.answered(id, checksum)
         case .attach, .attached, .refused, .repair, .mediumQuestion, .mediumProof: rail?.close()
         }
     }

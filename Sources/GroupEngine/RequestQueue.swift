@@ -5,10 +5,22 @@ internal import LogModel
 internal import NIOCore
 internal import WriteLog
 
+/// Whose requests wait.
+protocol WaitingSession: AnyObject {
+    var volume: VolumeID { get }
+    /// Payload bytes of its requests that wait.
+    var parkedBytes: Int { get set }
+    var onUnparked: (() -> Void)? { get }
+    /// Its client sends nothing more.
+    var isInputEnded: Bool { get }
+    /// Ownership is gone.
+    func revoked()
+}
+
 /// One write, discard or write-zeroes on its way into the log.
 struct WaitingRequest {
     enum Kind { case data(ByteBuffer), discard, writeZeroes(keepSpace: Bool) }
-    let session: GroupSession
+    let session: any WaitingSession
     let volume: VolumeID
     let offset: UInt64
     let lengthBytes: UInt64
@@ -46,10 +58,10 @@ struct WaitingRequest {
 final class RequestQueue {
     private var waiting = CircularBuffer<WaitingRequest>()
     /// Reads and flushes that came while nothing may be answered.
-    private var held: [(session: GroupSession, start: () -> Void)] = []
+    private var held: [(session: any WaitingSession, start: () -> Void)] = []
     private var opening: [Opening] = []
     private var nextOpening: UInt64 = 1
-    private var sessions: [ObjectIdentifier: GroupSession] = [:]
+    private var sessions: [ObjectIdentifier: any WaitingSession] = [:]
 
     /// A session that is to begin once everything below `at` is acknowledged and none of `ahead` is left (S24).
     private struct Opening {
@@ -62,20 +74,19 @@ final class RequestQueue {
 
     var isEmpty: Bool { waiting.isEmpty }
 
-    func enter(_ session: GroupSession) { sessions[ObjectIdentifier(session)] = session }
+    func enter(_ session: any WaitingSession) { sessions[ObjectIdentifier(session)] = session }
 
     func enqueue(_ request: WaitingRequest) {
         request.session.parkedBytes += request.payloadBytes
         waiting.append(request)
     }
 
-    func hold(_ session: GroupSession, _ start: @escaping () -> Void) { held.append((session, start)) }
+    func hold(_ session: any WaitingSession, _ start: @escaping () -> Void) { held.append((session, start)) }
 
-    /// Issues the oldest request, of data no more than `turnBytes`, which it lessens; answers whether it went in whole and there
-    /// may be a next one.
-    func issueNext(with log: OwnerLog, _ turnBytes: inout UInt64) -> Bool {
-        guard turnBytes > 0, var first = waiting.first else { return false }
-        guard log.issue(&first, &turnBytes) else {
+    /// Lets `issue` append the oldest request; answers whether it went in whole and there may be a next one.
+    func issueNext(_ issue: (inout WaitingRequest) -> Bool) -> Bool {
+        guard var first = waiting.first else { return false }
+        guard issue(&first) else {
             waiting[waiting.startIndex] = first
             return false
         }
@@ -85,8 +96,9 @@ final class RequestQueue {
         return true
     }
 
-    func startHeld(of log: OwnerLog) {
-        guard !held.isEmpty, log.isServing, log.authority.isValid() else { return }
+    /// Answers are allowed again.
+    func startHeld() {
+        guard !held.isEmpty else { return }
         let ready = held
         held = []
         for entry in ready { entry.start() }
@@ -116,7 +128,7 @@ final class RequestQueue {
     }
 
     /// `tail` is where the log ends now: what `session` has got issued is below.
-    func leave(_ session: GroupSession, tail: LSN) {
+    func leave(_ session: any WaitingSession, tail: LSN) {
         sessions[ObjectIdentifier(session)] = nil
         waiting.removeAll { $0.session === session }
         held.removeAll { $0.session === session }

@@ -26,7 +26,7 @@ extension Group {
         let machine = machine.reason(runtime.now)
         // An owner's reason may have the difference already, as its mirror's refusal.
         let told = host.knownDifference(from: peer).flatMap { machine?.contains($0) == true ? nil : $0 }
-        let reasons = [told, machine, owner?.catchUpProblem, host.problem].compactMap(\.self)
+        let reasons = [told, machine, owner?.catchUp.problem, host.problem].compactMap(\.self)
         return reasons.isEmpty ? nil : reasons.joined(separator: "; ")
     }
 
@@ -38,8 +38,9 @@ extension Group {
                 capacityBytes: region.ringBytes, head: head, mirrored: mirrored, usedBytes: mirrored - head)
         }
         return LogSnapshot(
-            capacityBytes: region.ringBytes, head: owner.destage.head, tail: owner.log.tail,
-            durable: owner.log.durable, mirrored: owner.mirrorDurable, acknowledged: owner.acknowledged,
-            usedBytes: owner.log.tail - owner.destage.head, undestagedWrites: owner.destage.undestagedWrites)
+            capacityBytes: region.ringBytes, head: owner.owned.destage.head, tail: owner.log.tail,
+            durable: owner.log.durable, mirrored: owner.shipper.durable, acknowledged: owner.owned.acknowledged,
+            usedBytes: owner.log.tail - owner.owned.destage.head, undestagedWrites: owner.owned.destage.undestagedWrites
+        )
     }
 }

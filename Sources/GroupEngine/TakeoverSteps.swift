@@ -220,23 +220,23 @@ extension Group {
             switch result {
             case .success(let log):
                 self.mirrorTarget = nil
-                self.owner = self.makeOwnerLog(log, start)
+                self.owner = self.makeDataPath(log, start)
                 self.handle(.logOpened)
             case .failure(let error): self.handle(.stepFailed("\(error)"))
             }
         }
     }
 
-    private func makeOwnerLog(_ log: WriteLog, _ start: LSN) -> OwnerLog {
+    private func makeDataPath(_ log: WriteLog, _ start: LSN) -> OwnerDataPath {
         let calls = MediumCalls()
         var watched: [VolumeID: any Medium] = [:]
         for volume in configuration.volumes {
             guard let medium = mediaByVolume[volume.id] else { continue }
             watched[volume.id] = WatchedMedium(medium, path: volume.mediumPath, calls: calls)
         }
-        return OwnerLog(
+        let owned = OwnedLog(
             log: log, start: start, media: watched, mediumCalls: calls, runtime: runtime,
-            authority: OwnerLog.Authority(
+            authority: OwnedLog.Authority(
                 isValid: { [unowned self] in machine.ownershipValid(runtime.now) },
                 rule: { [unowned self] in machine.acknowledgementRule },
                 progress: { [unowned self] local, mirror, pending in
@@ -244,6 +244,7 @@ extension Group {
                 },
                 report: { [unowned self] in report($0) },
                 cannotShip: { [unowned self] in handle(.attachRefused(.notReady, $0)) }))
+        return OwnerDataPath(owned, start: start)
     }
 
     /// After this nothing of this node writes to the medium.
@@ -264,7 +265,7 @@ extension Group {
             }
         }
         let afterSteps = { [self] in
-            if let owner { owner.whenQuiet(release) } else { release() }
+            if let owner { owner.owned.whenQuiet(release) } else { release() }
         }
         if stepsUnderWay == 0 { afterSteps() } else { onStepsDone = afterSteps }
     }

@@ -106,7 +106,7 @@ final class Oracle {
         for block in write.blocks { history.written(block, write.number, end: end) }
         world.coverage.acknowledgedWrites += 1
         if server.group.machine.acknowledgementRule.needsMirror, let owner = server.group.owner {
-            compareImage(of: server, upTo: owner.acknowledged)
+            compareImage(of: server, upTo: owner.owned.acknowledged)
         }
     }
 
@@ -335,7 +335,7 @@ final class Oracle {
         } else if let old, new.inSync.count > old.inSync.count {
             world.coverage.catchUps += 1
             if let owner = server.group?.owner, !server.isDead {
-                compareImage(of: server, upTo: owner.mirrorDurable ?? .zero, isWhole: true)
+                compareImage(of: server, upTo: owner.shipper.durable ?? .zero, isWhole: true)
             }
             // One that attached since it became an older copy was compared from its head on.
             for node in world.nodes where new.isHolder(node.name) && node.server?.group.mirrorTarget != nil {
@@ -441,7 +441,9 @@ final class Oracle {
         let state = server.group.machine.state(server.clock)
         if state == .unavailable { world.coverage.staleWaits += 1 }
         if state == .resyncing, !server.group.machine.acknowledgementRule.needsMirror { world.coverage.farBehind += 1 }
-        if server.group.owner.map({ $0.isServing && !$0.requests.isEmpty }) == true { world.coverage.backPressure += 1 }
+        if server.group.owner.map({ $0.owned.isServing && !$0.requests.isEmpty }) == true {
+            world.coverage.backPressure += 1
+        }
         expect(
             server.group.machine.takeoverPossible(server.clock) || server.group.machine.reason(server.clock) != nil,
             "\(server.name), \(state), knows no reason why no takeover is possible")

@@ -93,7 +93,7 @@ extension World {
         let from = max(mine.head, theirs.head)
         guard from < end else { return }
         let lsn = from + random.between(0, (end - from) / LSN.alignment - 1) * LSN.alignment
-        if let owner = node.server?.group.owner, owner.destage.isBusy || isChecked(lsn, in: owner) { return }
+        if let owner = node.server?.group.owner, owner.owned.destage.isBusy || isChecked(lsn, in: owner) { return }
         let good = mine.line(at: lsn)
         guard good == theirs.line(at: lsn) else { return }
         var bad = good
@@ -108,13 +108,13 @@ extension World {
 
     /// A read has checked the record and will not again: what rots from then on the scrub finds, or the destager. What rots between the
     /// check of a batch and its writes nobody finds.
-    private func isChecked(_ lsn: LSN, in owner: OwnerLog) -> Bool {
+    private func isChecked(_ lsn: LSN, in owner: OwnerDataPath) -> Bool {
         guard let record = owner.log.startOfRecord(with: lsn) else { return false }
         return configuration.volumes.contains { volume in
             let whole = ByteRange(offset: 0, length: volume.sizeBytes)
-            let unchecked = owner.overlay.unchecked(volume.id, whole)
+            let unchecked = owner.owned.overlay.unchecked(volume.id, whole)
             var isChecked = false
-            owner.overlay.forEach(volume.id, whole) { _, source in
+            owner.owned.overlay.forEach(volume.id, whole) { _, source in
                 if source.record == record, source.payload != nil, !unchecked.contains(record) { isChecked = true }
             }
             return isChecked

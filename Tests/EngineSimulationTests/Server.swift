@@ -60,7 +60,7 @@ final class Server {
 
     var clock: Nanos { node.clock(world.now) }
     var name: String { "\(node.name).\(identity.pid)" }
-    var isServing: Bool { group.machine.isServing && group.owner?.isServing == true }
+    var isServing: Bool { group.machine.isServing && group.owner?.owned.isServing == true }
 
     /// Nothing here goes on without an operator.
     var isBlocked: Bool {

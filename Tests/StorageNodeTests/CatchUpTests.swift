@@ -47,7 +47,7 @@ struct CatchUpTests {
                 rig.owner.pump()
                 rig.mirror.completeAll(rig)
             }
-            try #require(rig.owner.acknowledgedWriteEnd == rig.log.published)
+            try #require(rig.owner.owned.acknowledgedWriteEnd == rig.log.published)
         }
         if rot.isAround {
             for byte in 1...2 as ClosedRange<UInt8> { try write(byte) }
@@ -78,12 +78,12 @@ struct CatchUpTests {
                 try rig.serveMirror()
                 let isGood = isSame(rig.mirror.bytes, good)
                 try #require(isGood, "rot has reached the mirror")
-                return rig.owner.mirrorDurable == rig.log.published
+                return rig.owner.shipper.durable == rig.log.published
             }
             try await on { rig in
                 let isGood = isSame(Self.ring(rig), good)
                 #expect(isGood && rig.kinds == ["record-damaged", "record-healed"])
-                #expect(rig.owner.catchUpProblem == nil && !rig.mirror.written.isEmpty)
+                #expect(rig.owner.catchUp.problem == nil && !rig.mirror.written.isEmpty)
             }
         }
     }
@@ -103,14 +103,14 @@ struct CatchUpTests {
                 }
                 try await on.eventually("stopped") { rig in
                     try rig.serveMirror()
-                    return !rig.owner.mayDialMirror && rig.owner.mirrorDurable == LSN(3072)
+                    return !rig.owner.catchUp.mayDialMirror && rig.owner.shipper.durable == LSN(3072)
                 }
                 try await on { rig in
                     rig.owner.pump()
                     let isUntouched = isSame(rig.mirror.bytes, before)
                     #expect(isUntouched && rig.mirror.written.allSatisfy { $0.upperBound <= 3072 })
                     #expect(rig.kinds == ["record-damaged", "catch-up-stopped"])
-                    #expect(rig.owner.catchUpProblem?.contains("LSN 3072") == true)
+                    #expect(rig.owner.catchUp.problem?.contains("LSN 3072") == true)
                 }
             }
         }
@@ -125,7 +125,7 @@ struct CatchUpTests {
                 rig.mirror.bytes = [UInt8](repeating: 0, count: rig.mirror.bytes.count)
                 rig.reattach(isKept: false)
             }
-            try await on.eventually("stopped") { $0.owner.catchUpProblem != nil }
+            try await on.eventually("stopped") { $0.owner.catchUp.problem != nil }
             try await on { rig in
                 #expect(rig.mirror.written.isEmpty && rig.mirror.reads.isEmpty)
                 #expect(rig.kinds == ["record-damaged", "catch-up-stopped"])
@@ -147,7 +147,7 @@ struct CatchUpTests {
                 try #require(rig.byte(at: 200) == 5)
                 rig.flip(at: 200)
             }
-            try await on.eventually("stopped") { $0.owner.catchUpProblem?.contains("damaged again") == true }
+            try await on.eventually("stopped") { $0.owner.catchUp.problem?.contains("damaged again") == true }
             try await on { rig in #expect(rig.mirror.written.isEmpty && rig.mirror.reads.isEmpty) }
         }
     }
@@ -164,7 +164,7 @@ struct CatchUpTests {
             }
             try await on.eventually("mirrored again") { rig in
                 try rig.serveMirror()
-                return rig.owner.mirrorDurable == rig.log.published
+                return rig.owner.shipper.durable == rig.log.published
             }
             try await on { rig in
                 #expect(rig.byte(at: 3072 + 70) == 6 && rig.mirror.written.map(\.lowerBound) == [4096])
@@ -175,11 +175,11 @@ struct CatchUpTests {
     @Test("what is appended after the attachment leaves in the same turn, unchecked")
     func appendedLater() async throws {
         try await OwnerRig.run { rig in
-            #expect(rig.owner.mirror?.catchUp == nil)
+            #expect(rig.owner.shipper.mirror?.catchUp == nil)
             try rig.write(5, bytes: 3000)
             rig.owner.detachMirror()
             rig.owner.attach(rig.mirror, key: RegionKey(rawValue: 2), durable: rig.log.published, isKept: true)
-            #expect(rig.owner.mirror?.catchUp == nil)
+            #expect(rig.owner.shipper.mirror?.catchUp == nil)
             try rig.write(6, bytes: 3000)
         }
     }
@@ -200,8 +200,8 @@ struct CatchUpTests {
                 try rig.finishBatch()
                 rig.mirror.completeAll(rig)
                 rig.owner.pump()
-                #expect(rig.owner.destage.head > .zero && rig.log.reclaimLimit == .zero)
-                return rig.owner.destage.head
+                #expect(rig.owner.owned.destage.head > .zero && rig.log.reclaimLimit == .zero)
+                return rig.owner.owned.destage.head
             }
             gate.open()
             try await on.eventually("given back") { rig in
@@ -241,7 +241,7 @@ struct MirrorKnowledgeTests {
                 rig.session().submit(.write(offset: 0, payload: ByteBuffer(repeating: 1, count: 4096))) { _ in }
                 rig.owner.pump()
                 rig.mirror.completeAll(rig)
-                #expect(rig.owner.mirrorDurable == rig.log.published && rig.owner.acknowledged == .zero)
+                #expect(rig.owner.shipper.durable == rig.log.published && rig.owner.owned.acknowledged == .zero)
                 // The mirror comes back with an empty pool, joins, since nothing is durable here, and its rail is lost.
                 rig.reattach(isKept: false)
                 rig.owner.pump()
@@ -252,7 +252,7 @@ struct MirrorKnowledgeTests {
             try await on.eventually("durable here") { $0.log.durable == end }
             try await on { rig in
                 rig.owner.pump()
-                #expect(rig.owner.acknowledged == .zero)
+                #expect(rig.owner.owned.acknowledged == .zero)
             }
         }
     }
@@ -264,15 +264,15 @@ struct MirrorKnowledgeTests {
         try await OwnerRig.run { rig in
             try rig.write(5, bytes: 3000)
             rig.owner.detachMirror()
-            #expect(rig.owner.mirrorDurable == rig.log.published)
+            #expect(rig.owner.shipper.durable == rig.log.published)
             rig.needsMirror = false
             rig.owner.pump()
             rig.needsMirror = true
             rig.owner.pump()
-            #expect(rig.owner.mirrorDurable == nil)
+            #expect(rig.owner.shipper.durable == nil)
             rig.session().submit(.write(offset: 0, payload: ByteBuffer(repeating: 6, count: 100))) { _ in }
             rig.owner.pump()
-            #expect(rig.owner.acknowledged == LSN(3072))
+            #expect(rig.owner.owned.acknowledged == LSN(3072))
         }
     }
 
@@ -285,7 +285,7 @@ struct MirrorKnowledgeTests {
             rig.owner.detachMirror()
             rig.owner.attach(rig.mirror, key: RegionKey(rawValue: 2), durable: rig.log.published, isKept: true)
             rig.owner.pump()
-            #expect(rig.owner.destage.head == LSN(3072) && rig.log.reclaimLimit == .zero)
+            #expect(rig.owner.owned.destage.head == LSN(3072) && rig.log.reclaimLimit == .zero)
             rig.mirror.completeAll(rig)
             #expect(rig.log.reclaimLimit == LSN(3072))
         }
@@ -308,7 +308,7 @@ struct MirrorKnowledgeTests {
             rig.mirror.completeAll(rig)
             #expect(rig.mirror.written.map(\.lowerBound) == [2 * 24_128, 0])
             rig.mirror.completeAll(rig)
-            #expect(rig.owner.acknowledged == rig.log.published)
+            #expect(rig.owner.owned.acknowledged == rig.log.published)
         }
     }
 }

@@ -34,7 +34,7 @@ struct ClientSessionTests {
 
     private func open(_ rig: OwnerRig, _ volume: VolumeID, _ opened: @escaping (Bool) -> Void) -> () -> Void {
         rig.owner.requests.open(
-            volume, at: rig.log.tail, acknowledged: rig.owner.acknowledged, ready: opened)
+            volume, at: rig.log.tail, acknowledged: rig.owner.owned.acknowledged, ready: opened)
     }
 
     @Test("S24, C2: a session begins after what clients that ended their input still have in the queue")
@@ -48,7 +48,7 @@ struct ClientSessionTests {
             _ = open(rig, VolumeID(name: "vol1")) { _ in opened.append("other volume") }
             #expect(opened == ["other volume"])
             try Self.makeSpace(rig)
-            #expect(ending.parkedBytes == 0 && rig.owner.acknowledged == rig.log.tail && opened.count == 1)
+            #expect(ending.parkedBytes == 0 && rig.owner.owned.acknowledged == rig.log.tail && opened.count == 1)
             ending.close()
             #expect(opened == ["other volume", "same volume"])
         }
@@ -92,7 +92,7 @@ struct ClientSessionTests {
     ) async throws -> [VolumeExtent] {
         let answer = Answer()
         try await run { rig in
-            let session = GroupSession(log: rig.owner, volume: VolumeID(name: "vol0"), medium: medium)
+            let session = GroupSession(rig.owner, volume: VolumeID(name: "vol0"), medium: medium)
             session.extents(offset: offset, length: length) { result in
                 let extents = try? result.get()
                 answer.value.withLock { $0 = extents }

@@ -48,7 +48,7 @@ struct DrainTests {
             medium.releaseHeld()
             try await drain("second", on)
             try await on.eventually("drained") { $0.done["second"] == "done" }
-            let head = try await on { try #require($0.alpha.groups[GroupID("g0")]?.owner).destage.head }
+            let head = try await on { try #require($0.alpha.groups[GroupID("g0")]?.owner).owned.destage.head }
             #expect(head > .zero)
         }
     }

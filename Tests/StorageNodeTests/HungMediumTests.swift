@@ -48,7 +48,7 @@ struct HungMediumTests {
             try await on.eventually("a write of the group itself") { $0.done["own write"] == "done" }
             try await on.eventually("its destage") { rig in
                 let owner = try #require(rig.alpha.groups[GroupID("g0")]?.owner)
-                return owner.destage.head > .zero && owner.destage.head == owner.acknowledgedWriteEnd
+                return owner.owned.destage.head > .zero && owner.owned.destage.head == owner.owned.acknowledgedWriteEnd
             }
 
             try await on { rig in

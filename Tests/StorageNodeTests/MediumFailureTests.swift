@@ -250,7 +250,7 @@ struct MediumFailureTests {
             #expect(media.find("beta", "vol0") == nil, "the group has not moved")
             full.removeFaults()
             try await on.eventually("all is on the medium") { rig in
-                rig.alpha.groups[GroupID("g0")]?.owner?.destage.undestagedWrites == 0
+                rig.alpha.groups[GroupID("g0")]?.owner?.owned.destage.undestagedWrites == 0
             }
             try expect(0..<10, on: full)
         }

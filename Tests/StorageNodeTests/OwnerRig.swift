@@ -86,7 +86,7 @@ final class FakeMirror: QueuePair {
         try #require(!asked.isEmpty)
         for read in asked {
             let answer = Array(bytes[Int(read.offset)..<Int(read.offset) + read.length])
-            if !rig.owner.scrubbed(by: read.id, with: answer) { rig.owner.healed(by: read.id, with: answer) }
+            rig.owner.mirrorRead(read.id, answer)
         }
     }
 }
@@ -105,7 +105,7 @@ final class OwnerRig {
     let region: Region
     let log: WriteLog
     let mirror: FakeMirror
-    let owner: OwnerLog
+    let owner: OwnerDataPath
     let eventLoop: any EventLoop
     private let reports: Reports
     private let rules: Rules
@@ -138,15 +138,16 @@ final class OwnerRig {
         self.reports = reports
         self.rules = rules
         // No medium: nothing is destaged, and everything stays in the log.
-        owner = OwnerLog(
+        let owned = OwnedLog(
             log: log, start: .zero, media: [:], runtime: LoopRuntime(eventLoop: eventLoop, threads: threads),
-            authority: OwnerLog.Authority(
+            authority: OwnedLog.Authority(
                 isValid: { true }, rule: { (true, rules.needsMirror) }, progress: { _, _, _ in },
                 report: { report in reports.kinds.withLock { $0.append(report.kind) } }))
+        owner = OwnerDataPath(owned, start: .zero)
         owner.attach(mirror, key: RegionKey(rawValue: 1), durable: .zero, isKept: false)
         owner.serve()
         // The destager finds no medium for what is written; these tests do without it.
-        owner.destage.giveUp(until: .max)
+        owner.owned.destage.giveUp(until: .max)
     }
 
     /// Runs `body` in one turn of an event loop, with a log that is attached to an empty mirror.
@@ -215,32 +216,32 @@ final class OwnerRig {
         owner.detachMirror()
         mirror.reads = []
         mirror.written = []
-        owner.attach(mirror, key: RegionKey(rawValue: 2), durable: owner.destage.head, isKept: isKept)
+        owner.attach(mirror, key: RegionKey(rawValue: 2), durable: owner.owned.destage.head, isKept: isKept)
     }
 
-    func session() -> GroupSession { GroupSession(log: owner, volume: VolumeID(name: "vol0"), medium: NoMedium()) }
+    func session() -> GroupSession { GroupSession(owner, volume: VolumeID(name: "vol0"), medium: NoMedium()) }
 
     /// One write, acknowledged by both.
     func write(_ byte: UInt8, bytes count: Int) throws {
         session().submit(.write(offset: 0, payload: ByteBuffer(repeating: byte, count: count))) { _ in }
         owner.pump()
         mirror.completeAll(self)
-        try #require(owner.acknowledgedWriteEnd == log.published)
+        try #require(owner.owned.acknowledgedWriteEnd == log.published)
     }
 
     /// As if a batch of everything were on its way to the medium.
     func beginBatch() throws {
         try #require(
-            owner.destage.nextBatch(
-                acknowledged: owner.acknowledged, allWritesAcknowledged: true, isValid: true, now: .max) != nil)
+            owner.owned.destage.nextBatch(
+                acknowledged: owner.owned.acknowledged, allWritesAcknowledged: true, isValid: true, now: .max) != nil)
     }
 
     /// As if that batch were on the medium, flushed.
     func finishBatch() throws {
-        let head = owner.destage.written(isValid: true)
-        try log.setHead(try #require(head), acknowledged: owner.acknowledged)
-        owner.destage.headMoved()
-        owner.forgetWhatNobodyReads()
+        let head = owner.owned.destage.written(isValid: true)
+        try log.setHead(try #require(head), acknowledged: owner.owned.acknowledged)
+        owner.owned.destage.headMoved()
+        owner.owned.forgetWhatNobodyReads()
         owner.pump()
     }
 

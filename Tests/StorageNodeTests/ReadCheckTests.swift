@@ -97,7 +97,7 @@ struct ReadCheckTests {
                     rig.owner.pump()
                     rig.mirror.completeAll(rig)
                 }
-                try #require(rig.owner.acknowledgedWriteEnd == rig.log.published)
+                try #require(rig.owner.owned.acknowledgedWriteEnd == rig.log.published)
                 let answer = NIOLoopBound(Self.read(session, 0, 4 << 20), eventLoop: rig.eventLoop)
                 #expect(answer.value.result == nil)
                 return (answer, NIOLoopBound(session, eventLoop: rig.eventLoop))

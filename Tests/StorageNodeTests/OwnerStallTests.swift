@@ -14,13 +14,13 @@ import WriteLog
 @testable import GroupEngine
 @testable import StorageNode
 
-struct OwnerLogStallTests {
+struct OwnerStallTests {
     /// An owner's log without mirror, whose writer uses the log's own steps.
     final class Rig {
         let folder = "/dev/shm/twinlog-stall-\(UUID128.random())"
         let loop = EmbeddedEventLoop()
         let log: WriteLog
-        let owner: OwnerLog
+        let owner: OwnerDataPath
         final class Reports { var all: [Report] = [] }
         let reports = Reports()
 
@@ -33,13 +33,14 @@ struct OwnerLogStallTests {
             try region.format(role: .owner, logUUID: .random(), incarnation: Incarnation(1), start: .zero)
             log = try WriteLog(region: region)
             let reports = reports
-            owner = OwnerLog(
+            let owned = OwnedLog(
                 log: log, start: .zero, media: [:], runtime: LoopRuntime(eventLoop: loop, threads: .singleton),
-                authority: OwnerLog.Authority(
+                authority: OwnedLog.Authority(
                     isValid: { true }, rule: { (allowed: true, needsMirror: false) }, progress: { _, _, _ in },
                     report: { reports.all.append($0) }))
+            owner = OwnerDataPath(owned, start: .zero)
             // Nothing for other threads to do: this event loop is the test's own.
-            owner.destage.giveUp(until: .max)
+            owner.owned.destage.giveUp(until: .max)
         }
 
         deinit {
@@ -73,7 +74,7 @@ struct OwnerLogStallTests {
         try #require(rig.withWrite { tl_log_reserve(rig.log.log, &$0, &stopped) } == TL_LOG_DONE)
         try #require(rig.withWrite { tl_log_append(rig.log.log, &$0, &above) } == TL_LOG_DONE)
         for _ in 0..<5 { rig.tick() }
-        #expect(rig.owner.acknowledged == LSN(below.end))
+        #expect(rig.owner.owned.acknowledged == LSN(below.end))
         #expect(rig.reports.all.map(\.kind) == ["append-stalled"])
         let message = try #require(rig.reports.all.first?.message)
         #expect(message.contains("[\(LSN(stopped.start)), \(LSN(stopped.end)))"), "\(message)")
@@ -83,7 +84,7 @@ struct OwnerLogStallTests {
             tl_log_publish(rig.log.log, &stopped)
         }
         for _ in 0..<5 { rig.tick() }
-        #expect(rig.owner.acknowledged == LSN(above.end))
+        #expect(rig.owner.owned.acknowledged == LSN(above.end))
         #expect(rig.reports.all.count == 1)
     }
 

@@ -10,101 +10,109 @@ extension CatchUp {
     static let pause: Nanos = 10_000_000_000
 }
 
-/// Why a catch-up stopped.
-struct StoppedCatchUp {
-    var reason: String
-    /// Of the damage that it could not pass.
-    var at: LSN
-    var dialsAgain: Nanos
-}
+final class CatchUpChecker {
+    /// Why a catch-up stopped.
+    private struct Stopped {
+        var reason: String
+        /// Of the damage that it could not pass.
+        var at: LSN
+        var dialsAgain: Nanos
+    }
 
-extension OwnerLog {
-    /// The end of what may be shipped to the mirror now.
-    var shippable: LSN { mirror?.catchUp?.checked ?? log.published }
+    private let owned: OwnedLog
+    private let shipper: Shipper
+    private let healer: Healer
+    private var stopped: Stopped?
+
+    init(_ owned: OwnedLog, _ shipper: Shipper, _ healer: Healer) {
+        self.owned = owned
+        self.shipper = shipper
+        self.healer = healer
+    }
 
     /// Why no mirror gets the log, `nil` if nothing keeps it from that.
-    var catchUpProblem: String? { presentStop?.reason }
+    var problem: String? { presentStop?.reason }
 
     /// A mirror whose catch-up would stop at the same place again is not dialed at once.
-    var mayDialMirror: Bool { presentStop.map { runtime.now >= $0.dialsAgain } ?? true }
+    var mayDialMirror: Bool { presentStop.map { owned.runtime.now >= $0.dialsAgain } ?? true }
 
     /// What is on the medium need not be shipped.
-    private var presentStop: StoppedCatchUp? { stoppedCatchUp.flatMap { $0.at >= destage.head ? $0 : nil } }
+    private var presentStop: Stopped? { stopped.flatMap { $0.at >= owned.destage.head ? $0 : nil } }
 
     /// `nil` if the mirror that holds everything below `durable` lacks nothing.
-    func beginCatchUp(from durable: LSN) -> CatchUp? {
-        attachments += 1
-        let head = destage.head, end = log.published
+    func catchUp(from durable: LSN) -> CatchUp? {
+        let log = owned.log
+        let head = owned.destage.head, end = log.published
         let start = head < durable && durable < end ? log.startOfRecord(with: durable) : nil
         return CatchUp(durable: durable, startOfRecord: start, head: head, end: end)
     }
 
     /// Checks the next part, if it is time for that.
-    func continueCatchUp() {
-        guard let shipped = mirror?.session.shipped else { return }
-        switch mirror?.catchUp?.next(head: destage.head, shipped: shipped) {
+    func goOn() {
+        guard let shipped = shipper.mirror?.session.shipped else { return }
+        switch shipper.mirror?.catchUp?.next(head: owned.destage.head, shipped: shipped) {
         case .none, .wait: return
         case .done:
-            mirror?.catchUp = nil
-            stoppedCatchUp = nil
+            shipper.mirror?.catchUp = nil
+            stopped = nil
         case .check(let from): check(from: from)
         }
     }
 
     private func check(from: LSN) {
-        guard let end = mirror?.catchUp?.end else { return }
-        let log = log, attachment = attachments
+        guard let end = shipper.mirror?.catchUp?.end else { return }
+        let log = owned.log, attachment = shipper.attachments
         // The part is neither given back nor overwritten while it is read.
-        let read = destage.beginRead()
-        runtime.run(.memory) {
+        let read = owned.destage.beginRead()
+        owned.runtime.run(.memory) {
             CheckedPart.check(log, from: from, to: end)
         } _: { [self] result in
-            endRead(read)
-            guard attachment == attachments, mirror?.catchUp != nil else { return }
+            owned.endRead(read)
+            guard attachment == shipper.attachments, shipper.mirror?.catchUp != nil else { return }
             switch result {
             case .success(let part): didCheck(part)
             // The threads have ended, and the process with them.
-            case .failure(let error): stopCatchUp(at: from, "the log could not be checked: \(error)")
+            case .failure(let error): stop(at: from, "the log could not be checked: \(error)")
             }
         }
     }
 
     private func didCheck(_ part: CheckedPart) {
-        let finding = mirror?.catchUp?.didCheck(
-            upTo: part.end, isDamaged: part.damage != nil, head: destage.head)
+        let finding = shipper.mirror?.catchUp?.didCheck(
+            upTo: part.end, isDamaged: part.damage != nil, head: owned.destage.head)
         if let damage = part.damage {
             switch finding {
             case .none, .goOn: break
             case .heal: healForCatchUp(damage)
             case .stop:
-                stopCatchUp(
+                stop(
                     at: damage.from, "the log at LSN \(damage.from) is damaged again as soon as it is healed")
             }
         }
-        schedulePump()
+        owned.schedulePump()
     }
 
     private func healForCatchUp(_ damage: DamagedRange) {
-        let attachment = attachments
-        heal(damage) { [self] outcome in
-            guard attachment == attachments, mirror?.catchUp != nil else { return }
+        let attachment = shipper.attachments
+        healer.heal(damage) { [self] outcome in
+            guard attachment == shipper.attachments, shipper.mirror?.catchUp != nil else { return }
             if case .healed = outcome {
-                mirror?.catchUp?.didHeal(at: damage.from)
+                shipper.mirror?.catchUp?.didHeal(at: damage.from)
             } else {
-                mirror?.catchUp?.didHeal(at: nil)
+                shipper.mirror?.catchUp?.didHeal(at: nil)
             }
-            if case .lost(let reason) = outcome { stopCatchUp(at: damage.from, reason) }
-            schedulePump()
+            if case .lost(let reason) = outcome { stop(at: damage.from, reason) }
+            owned.schedulePump()
         }
     }
 
     /// Nothing from `lsn` on reaches the mirror: what it holds there may be good, and what is here is not.
-    private func stopCatchUp(at lsn: LSN, _ reason: String) {
+    private func stop(at lsn: LSN, _ reason: String) {
         let text = "the catch-up stops at LSN \(lsn): \(reason)"
-        let isNew = stoppedCatchUp?.reason != text
-        stoppedCatchUp = StoppedCatchUp(reason: text, at: lsn, dialsAgain: runtime.now + CatchUp.pause)
-        if isNew { authority.report(Report("catch-up-stopped", text)) }
-        authority.cannotShip(text)
+        let isNew = stopped?.reason != text
+        stopped = Stopped(reason: text, at: lsn, dialsAgain: owned.runtime.now + CatchUp.pause)
+        if isNew { owned.report("catch-up-stopped", text) }
+        owned.authority.cannotShip(text)
     }
 }
 

@@ -12,14 +12,14 @@ import WriteLog
 @testable import StorageNode
 
 /// The data path of an owner, with a mirror that the test holds in its hands.
-struct OwnerLogTests {
+struct OwnerDataPathTests {
     @Test("S26: a record that rots in the owner's log is healed by the scrub, before anything needs it")
     func scrubHealsHere() async throws {
         try await OwnerRig.run { rig in
             try rig.write(5, bytes: 3000)
             try rig.write(6, bytes: 3000)
             rig.flip(at: 64 + 100)
-            rig.owner.scrubIfIdle()
+            rig.owner.scrubber.tick()
             #expect(rig.mirror.reads.map(\.offset) == [0])
             let operations = try rig.recorded { try rig.mirror.answerReads(rig) }
             #expect(rig.kinds == ["scrub-healed"] && rig.byte(at: 64 + 100) == 5)
@@ -37,7 +37,7 @@ struct OwnerLogTests {
             rig.owner.mirrorCompleted(through: 1)
             rig.owner.pump()
             let second = rig.log.published
-            try #require(rig.owner.acknowledged == LSN(1 << 20) && second > rig.owner.acknowledged)
+            try #require(rig.owner.owned.acknowledged == LSN(1 << 20) && second > rig.owner.owned.acknowledged)
             session.submit(.write(offset: 0, payload: ByteBuffer(repeating: 6, count: 100))) { _ in }
             rig.owner.pump()
             // A mirror that loses power now may hold this record, and of the one before it not the end.
@@ -50,7 +50,7 @@ struct OwnerLogTests {
         try await OwnerRig.run { rig in
             try rig.write(5, bytes: 3000)
             try rig.write(6, bytes: 3000)
-            rig.owner.scrubIfIdle()
+            rig.owner.scrubber.tick()
             rig.mirror.bytes[3200] ^= 1
             try rig.mirror.answerReads(rig)
             #expect(rig.mirror.messages == [PeerMessage.repair(LSN(3072)..<LSN(6144)).encoded])
@@ -66,8 +66,8 @@ struct OwnerLogTests {
             try rig.write(5, bytes: 3000)
             rig.flip(at: 200)
             for _ in 0..<2 {
-                rig.owner.scrub.position = .zero
-                rig.owner.scrubIfIdle()
+                rig.owner.scrubber.position = .zero
+                rig.owner.scrubber.tick()
                 rig.mirror.bytes[300] = 1
                 try rig.mirror.answerReads(rig)
             }
@@ -82,12 +82,12 @@ struct OwnerLogTests {
             rig.flip(at: 200)
             let damaged = DamagedRange(from: .zero, to: LSN(3072))
             try rig.beginBatch()
-            rig.owner.heal(damaged) { _ in }
+            rig.owner.healer.heal(damaged) { _ in }
             let first = rig.mirror.reads.removeLast()
             // As a rail does that lost its window in the middle of asking.
             rig.owner.healer.current = nil
-            rig.owner.heal(damaged) { _ in }
-            rig.owner.healed(by: first.id, with: [UInt8](repeating: 0xAA, count: 3072))
+            rig.owner.healer.heal(damaged) { _ in }
+            rig.owner.healer.healed(by: first.id, with: [UInt8](repeating: 0xAA, count: 3072))
             #expect(rig.byte(at: 200) == 5 ^ 0x20 && rig.owner.healer.current != nil)
             try rig.mirror.answerReads(rig)
             #expect(rig.byte(at: 200) == 5 && rig.byte(at: 70) == 5)
@@ -102,7 +102,7 @@ struct OwnerLogTests {
             rig.flip(at: 200)
             rig.mirror.bytes[300] = 1
             var outcome: HealOutcome?
-            rig.owner.heal(DamagedRange(from: .zero, to: LSN(3072))) { outcome = $0 }
+            rig.owner.healer.heal(DamagedRange(from: .zero, to: LSN(3072))) { outcome = $0 }
             try rig.mirror.answerReads(rig)
             guard case .lost = outcome else {
                 Issue.record("\(String(describing: outcome))")
@@ -120,7 +120,7 @@ struct OwnerLogTests {
             try rig.write(5, bytes: 3000)
             rig.flip(at: 200)
             var outcome: HealOutcome?
-            rig.owner.heal(DamagedRange(from: .zero, to: LSN(3072))) { outcome = $0 }
+            rig.owner.healer.heal(DamagedRange(from: .zero, to: LSN(3072))) { outcome = $0 }
             try rig.beginBatch()
             try rig.finishBatch()
             try rig.mirror.answerReads(rig)
@@ -136,11 +136,11 @@ struct OwnerLogTests {
     func persistFailed() async throws {
         try await OwnerRig.run { rig in
             try rig.write(5, bytes: 3000)
-            rig.owner.persistFailure = "as if an msync had failed"
+            rig.owner.owned.persistFailure = "as if an msync had failed"
             rig.session().submit(.write(offset: 0, payload: ByteBuffer(repeating: 6, count: 3000))) { _ in }
             rig.owner.pump()
             rig.mirror.completeAll(rig)
-            #expect(rig.log.durable == LSN(6144) && rig.owner.acknowledged == LSN(3072))
+            #expect(rig.log.durable == LSN(6144) && rig.owner.owned.acknowledged == LSN(3072))
         }
     }
 
@@ -198,9 +198,9 @@ struct OwnerLogTests {
             }
             rig.owner.pump()
             rig.mirror.completeAll(rig)
-            #expect(answered == 400 && rig.owner.overlay.covers(volume, range))
+            #expect(answered == 400 && rig.owner.owned.overlay.covers(volume, range))
             var pieces: [UInt64] = []
-            rig.owner.overlay.forEach(volume, ByteRange(offset: 0, length: 8 << 30)) { part, source in
+            rig.owner.owned.overlay.forEach(volume, ByteRange(offset: 0, length: 8 << 30)) { part, source in
                 pieces.append(part.length)
                 #expect(source.payload == nil)
             }
@@ -208,7 +208,7 @@ struct OwnerLogTests {
             #expect(pieces.count == 2 && pieces.reduce(0, +) == range.length)
             try rig.beginBatch()
             try rig.finishBatch()
-            #expect(!rig.owner.overlay.covers(volume, ByteRange(offset: 4096, length: 1)))
+            #expect(!rig.owner.owned.overlay.covers(volume, ByteRange(offset: 4096, length: 1)))
         }
     }
 }

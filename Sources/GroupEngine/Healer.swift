@@ -31,39 +31,45 @@ struct Healing {
 }
 
 /// The healings of one log.
-struct Healer {
-    /// At most so much is fetched at once: whole records, and what is behind them is found damaged again.
-    static let maximumBytes = Scrub.maximumPartBytes
+final class Healer {
+    /// At most so much is fetched at once: whole records, and what is behind them is found damaged again. A record and room for the cut.
+    static let maximumBytes: UInt64 = 2 * PartComparison.maximumRecordBytes
 
+    private let owned: OwnedLog
+    private let shipper: Shipper
+    private var log: WriteLog { owned.log }
     var current: Healing?
-    var waiting: [(range: DamagedRange, done: Healing.Done)] = []
+    private var waiting: [(range: DamagedRange, done: Healing.Done)] = []
     /// Where records are damaged, so that each is reported once.
-    var reported: Set<LSN> = []
-}
+    private var reported: Set<LSN> = []
 
-extension OwnerLog {
+    init(_ owned: OwnedLog, _ shipper: Shipper) {
+        self.owned = owned
+        self.shipper = shipper
+    }
+
     /// Heals what fails its checks in `damaged`, or the beginning of it if it is long. `done` is called once, perhaps at once.
     func heal(_ damaged: DamagedRange, _ done: @escaping Healing.Done) {
-        guard healer.current == nil else {
-            if healer.current?.range.from == damaged.from {
-                healer.current?.done.append(done)
+        guard current == nil else {
+            if current?.range.from == damaged.from {
+                current?.done.append(done)
             } else {
-                healer.waiting.append((damaged, done))
+                waiting.append((damaged, done))
             }
             return
         }
         reportDamage(damaged)
-        let end = min(damaged.to, damaged.from + Healer.maximumBytes)
-        guard let mirror, mirror.isKept || mirror.session.durable >= end else {
+        let end = min(damaged.to, damaged.from + Self.maximumBytes)
+        guard let mirror = shipper.mirror, mirror.isKept || mirror.session.durable >= end else {
             // One that counts holds it, and is on its way back.
-            let isComing = mirror == nil && authority.rule().needsMirror
+            let isComing = shipper.mirror == nil && owned.authority.rule().needsMirror
             let reason = "the log is damaged at LSN \(damaged.from) and there is no mirror to heal it from"
             return done(isComing ? .interrupted(reason) : .lost(reason))
         }
         do throws(RemoteMemoryError) {
-            healer.current = Healing(
+            current = Healing(
                 range: DamagedRange(from: damaged.from, to: end), endsInRecord: end < damaged.to,
-                reads: try postReads(of: damaged.from..<end, from: mirror), done: [done])
+                reads: try shipper.postReads(of: damaged.from..<end, from: mirror), done: [done])
         } catch {
             // What was asked for already is answered, and belongs to nothing then.
             done(.interrupted("the mirror could not be asked for LSN \(damaged.from): \(error)"))
@@ -71,52 +77,50 @@ extension OwnerLog {
     }
 
     private func reportDamage(_ damaged: DamagedRange) {
-        let head = destage.head
-        healer.reported = healer.reported.filter { $0 >= head }
-        guard healer.reported.insert(damaged.from).inserted else { return }
-        authority.report(
-            Report(
-                "record-damaged", "the log is damaged at LSN \(damaged.from), \(damaged.to - damaged.from) bytes of it")
-        )
+        let head = owned.destage.head
+        reported = reported.filter { $0 >= head }
+        guard reported.insert(damaged.from).inserted else { return }
+        owned.report(
+            "record-damaged", "the log is damaged at LSN \(damaged.from), \(damaged.to - damaged.from) bytes of it")
     }
 
     /// A READ came back; the last one decides.
     func healed(by read: WorkRequestID, with bytes: [UInt8]) {
-        guard healer.current?.reads.first == read else { return }
-        healer.current?.reads.removeFirst()
-        healer.current?.bytes += bytes
-        guard let healing = healer.current, healing.reads.isEmpty else { return }
+        guard current?.reads.first == read else { return }
+        current?.reads.removeFirst()
+        current?.bytes += bytes
+        guard let healing = current, healing.reads.isEmpty else { return }
         let from = healing.range.from
         // Healed by the scrub and destaged meanwhile: its space may hold other records by now.
-        guard destage.head <= from else { return finishHealing(.interrupted("LSN \(from) is on the medium meanwhile")) }
+        guard owned.destage.head <= from else { return finish(.interrupted("LSN \(from) is on the medium meanwhile")) }
         guard storeGood(healing) else {
-            return finishHealing(.lost("the log is damaged at LSN \(from), and the mirror's copy of it too"))
+            return finish(.lost("the log is damaged at LSN \(from), and the mirror's copy of it too"))
         }
         // Whoever finds the same damage meanwhile waits with the others.
-        drainHealed { [self] failure in
+        drain { [self] failure in
             if let failure {
-                return finishHealing(.lost("the healed bytes at LSN \(from) could not be made durable: \(failure)"))
+                return finish(.lost("the healed bytes at LSN \(from) could not be made durable: \(failure)"))
             }
-            authority.report(Report("record-healed", "the log at LSN \(from) is healed from the mirror"))
-            healer.reported.remove(from)
-            finishHealing(.healed)
+            owned.report("record-healed", "the log at LSN \(from) is healed from the mirror")
+            reported.remove(from)
+            finish(.healed)
         }
     }
 
     /// The rail has ended: nothing that was asked of the mirror is answered any more.
-    func interruptHealing() {
+    func interrupt() {
         // What is stored already is on its way to being durable.
-        guard let healing = healer.current, !healing.reads.isEmpty else { return }
-        finishHealing(.interrupted("the rail ended while LSN \(healing.range.from) was healed from the mirror"))
+        guard let healing = current, !healing.reads.isEmpty else { return }
+        finish(.interrupted("the rail ended while LSN \(healing.range.from) was healed from the mirror"))
     }
 
-    private func finishHealing(_ outcome: HealOutcome) {
-        guard let healing = healer.current else { return }
-        healer.current = nil
+    private func finish(_ outcome: HealOutcome) {
+        guard let healing = current else { return }
+        current = nil
         for done in healing.done { done(outcome) }
-        let waiting = healer.waiting
-        healer.waiting = []
-        for next in waiting { heal(next.range, next.done) }
+        let ready = waiting
+        waiting = []
+        for next in ready { heal(next.range, next.done) }
     }
 
     /// Stores the mirror's records of the range that pass their checks; answers whether all that fails here is good again.
@@ -138,6 +142,26 @@ extension OwnerLog {
                 }
             }
             return isGood && comparison.position > from
+        }
+    }
+
+    /// Makes stored bytes durable: at once where a drain does it, on a thread where it takes an `msync`.
+    func drain(_ done: @escaping (String?) -> Void) {
+        let region = log.region
+        guard region.persistence == .msync else {
+            do throws(PoolError) {
+                try region.drain()
+                return done(region.memoryFault?.description)
+            } catch {
+                return done(error.description)
+            }
+        }
+        owned.runtime.run(.memory) {
+            try region.drain()
+        } _: { result in
+            guard case .failure(let error) = result else { return done(region.memoryFault?.description) }
+            self.owned.persistFailure = self.owned.persistFailure ?? "the log could not be made durable: \(error)"
+            done("\(error)")
         }
     }
 }

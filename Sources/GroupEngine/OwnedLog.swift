@@ -1,0 +1,117 @@
+// The log of a group that this node owns, and what the parts of its data path share: how far everything is, what of it is still
+// to reach the medium, and what the group allows. Lives in the engine's one place; not thread-safe.
+
+internal import ClusterProtocol
+internal import LogModel
+internal import PersistentMemory
+internal import StorageMedium
+internal import WriteLog
+
+final class OwnedLog {
+    /// What the owner's log needs to know from its group, at the moment of use.
+    struct Authority {
+        /// Whether the lease allows acknowledging, reading and trimming now (S8, S17).
+        var isValid: () -> Bool
+        var rule: () -> (allowed: Bool, needsMirror: Bool)
+        var progress: (_ local: LSN, _ mirror: LSN, _ pending: UInt64?) -> Void
+        var report: (Report) -> Void
+        /// What the mirror lacks cannot be shipped to it.
+        var cannotShip: (_ reason: String) -> Void = { _ in }
+    }
+
+    let log: WriteLog
+    let media: [VolumeID: any Medium]
+    /// Those of `media` that batches are in.
+    let mediumCalls: MediumCalls
+    let runtime: any Runtime
+    let authority: Authority
+
+    var acknowledgement: Acknowledgement
+    /// End of the last fully acknowledged write; stored in records, so half a write is judged torn (S5).
+    var acknowledgedWriteEnd: LSN
+    var overlay = Overlay()
+    /// What is destaged next, where the head is, what may be trimmed.
+    var destage: DestageMachine {
+        didSet {
+            guard let onQuiet, !destage.isBusy else { return }
+            self.onQuiet = nil
+            onQuiet()
+        }
+    }
+    private var onQuiet: (() -> Void)?
+
+    /// Requests are carried out; otherwise they wait.
+    var isServing = false
+    /// Ownership is gone: nothing is answered any more.
+    var isRevoked = false
+    /// Nothing stored from now on may be called durable: an `msync` failed.
+    var persistFailure: String?
+
+    /// Moves everything that can move.
+    var onPump: () -> Void = {}
+    private var isPumpScheduled = false
+
+    init(
+        log: WriteLog, start: LSN, media: [VolumeID: any Medium], mediumCalls: MediumCalls = MediumCalls(),
+        runtime: any Runtime, authority: Authority
+    ) {
+        self.log = log
+        self.media = media
+        self.mediumCalls = mediumCalls
+        self.runtime = runtime
+        self.authority = authority
+        acknowledgement = Acknowledgement(start)
+        acknowledgedWriteEnd = start
+        destage = DestageMachine(start: start)
+    }
+
+    var acknowledged: LSN { acknowledgement.acknowledged }
+
+    /// Requests may be carried out and answered now.
+    var mayServe: Bool { isServing && authority.isValid() }
+
+    /// What is acknowledged may be destaged and trimmed now.
+    var mayDestage: Bool { !isRevoked && authority.isValid() }
+
+    func report(_ kind: String, _ message: String) { authority.report(Report(kind, message)) }
+
+    /// Calls `body` when nothing of this log is on its way to the medium.
+    func whenQuiet(_ body: @escaping () -> Void) {
+        guard destage.isBusy else { return body() }
+        onQuiet = body
+    }
+
+    // MARK: The pump
+
+    /// Runs the pump once at the end of this turn, so that a burst of requests ships as one WRITE.
+    func schedulePump() {
+        guard !isPumpScheduled, !isRevoked else { return }
+        isPumpScheduled = true
+        runtime.execute { self.pumpNow() }
+    }
+
+    /// Requests are left that this turn did not bear.
+    func pumpNextTurn() {
+        guard !isPumpScheduled, !isRevoked else { return }
+        isPumpScheduled = true
+        runtime.executeNextTurn { self.pumpNow() }
+    }
+
+    private func pumpNow() {
+        isPumpScheduled = false
+        onPump()
+    }
+
+    // MARK: Reads
+
+    /// A read of the medium began before the log's bytes of it were forgotten, and ends now.
+    func endRead(_ id: UInt64) {
+        destage.endRead(id)
+        forgetWhatNobodyReads()
+    }
+
+    func forgetWhatNobodyReads() {
+        overlay.forget(below: destage.unreferencedBelow)
+        schedulePump()
+    }
+}

@@ -1,0 +1,252 @@
+// The data path of a group that this node owns: append, ship, acknowledge, overlay, destage, trim. It does what the
+// group's machine allows and asks it before every acknowledgement, read and trim. Lives in the engine's one place.
+//
+// The order of a write: issued (reserved and stored in the log) → shipped → acknowledged, when the log and, if the rule
+// says so, the mirror hold it (S1) → overlaid, so that reads see it (S23) → destaged → trimmed.
+//
+// The parts share ``OwnedLog``, and none of them knows this file: Shipper ← Healer ← CatchUpChecker, Scrubber, Destager.
+
+internal import ClusterProtocol
+internal import LogModel
+internal import NIOCore
+internal import PersistentMemory
+internal import RemoteMemory
+internal import StorageMedium
+internal import WriteLog
+
+final class OwnerDataPath {
+    private struct Issued {
+        var entries: [OverlaidRange]
+        var end: LSN
+        /// Set on the last write of a request.
+        var completion: (() -> Void)?
+    }
+
+    private struct Drain {
+        let id: UInt64
+        let endsWithService: Bool
+        let done: (_ refusal: String?) -> Void
+    }
+
+    let owned: OwnedLog
+    let log: WriteLog
+    let requests = RequestQueue()
+    let shipper: Shipper
+    let healer: Healer
+    let scrubber: Scrubber
+    let catchUp: CatchUpChecker
+    let destager: Destager
+    private var issued = CircularBuffer<Issued>()
+    private var isPersisting = false
+    private var drains: [Drain] = []
+    /// A second: an append takes milliseconds at most, and a thread that merely waits for a processor gets one sooner.
+    var stallWatch = StallWatch(limit: .seconds(1))
+    private var lastData = LSN.zero
+    private var lastWatermark = LSN.zero
+
+    /// `owned` begins at `start`.
+    init(_ owned: OwnedLog, start: LSN) {
+        self.owned = owned
+        log = owned.log
+        shipper = Shipper(owned, start: start)
+        healer = Healer(owned, shipper)
+        scrubber = Scrubber(owned, shipper, healer)
+        catchUp = CatchUpChecker(owned, shipper, healer)
+        destager = Destager(owned, healer)
+        owned.onPump = { [weak self] in self?.pump() }
+    }
+
+    // MARK: What the group says
+
+    func serve() {
+        owned.isServing = true
+        owned.destage.serve()
+        drains.removeAll(where: \.endsWithService)
+        owned.schedulePump()
+    }
+
+    func suspend() { owned.isServing = false }
+
+    /// Ownership is gone: nothing is answered any more.
+    func revoke() {
+        owned.isServing = false
+        owned.isRevoked = true
+        shipper.revoke()
+        issued.removeAll()
+        requests.revoke()
+        refuseDrains("the ownership ended before everything was on the medium")
+        drains.removeAll()
+    }
+
+    /// An operator waits for a drain.
+    var isDrainAsked: Bool { drains.contains { !$0.endsWithService } }
+
+    /// Answers those that an operator waits for. What they asked for goes on.
+    func refuseDrains(_ reason: String) {
+        let asked = drains.filter { !$0.endsWithService }
+        drains.removeAll { !$0.endsWithService }
+        for drain in asked { drain.done(reason) }
+    }
+
+    /// Destages everything that is in the log now, and calls `done`. New requests wait.
+    func drain(thenStop stop: Bool, _ done: @escaping (_ refusal: String?) -> Void) {
+        if stop { owned.isServing = false }
+        let id = owned.destage.drain(to: log.tail, endsWithService: stop)
+        drains.append(Drain(id: id, endsWithService: stop, done: done))
+        owned.schedulePump()
+    }
+
+    /// The mirror says that it holds everything below `durable`.
+    func attach(_ queuePair: any QueuePair, key: RegionKey, durable: LSN, isKept: Bool) {
+        shipper.attach(queuePair, key: key, durable: durable, isKept: isKept, catchUp: catchUp.catchUp(from: durable))
+        destager.mediumProof.begin()
+        owned.schedulePump()
+    }
+
+    func detachMirror() {
+        shipper.detach()
+        scrubber.detached()
+        healer.interrupt()
+    }
+
+    func mirrorCompleted(through id: WorkRequestID) {
+        scrubber.completed(through: id)
+        guard shipper.completed(through: id) else { return }
+        pump()
+    }
+
+    /// A READ of the mirror log came back.
+    func mirrorRead(_ id: WorkRequestID, _ bytes: [UInt8]) {
+        if !scrubber.scrubbed(by: id, with: bytes) { healer.healed(by: id, with: bytes) }
+    }
+
+    /// What keeps batches from the medium at `now`, `nil` if nothing does. Asked on every tick.
+    func mediumTrouble(_ now: Nanos) -> MediumTrouble? {
+        destager.mediumTrouble(isLogFull: owned.isServing && !requests.isEmpty, now)
+    }
+
+    // MARK: The pump
+
+    /// Moves everything that can move. Called whenever a number changed.
+    func pump() {
+        guard !owned.isRevoked else { return }
+        issueWaiting()
+        persistIfNeeded()
+        catchUp.goOn()
+        shipper.ship()
+        // Read once: what is acknowledged is what the machine was told, or a mirror could join without it (S14).
+        let durable = log.durable
+        owned.authority.progress(durable, shipper.durable ?? .zero, shipper.mirror?.session.pending)
+        guard !owned.isRevoked else { return }
+        acknowledge(durable)
+        if owned.mayServe { requests.startHeld() }
+        destager.kick(allWritesAcknowledged: issued.isEmpty)
+        finishDrains()
+    }
+
+    /// Group persist for memory that needs msync: one call covers everything published when it begins. One that failed is not
+    /// tried again: the kernel may have marked the pages clean, and the next one would say that they are durable (S8).
+    private func persistIfNeeded() {
+        guard !isPersisting, owned.persistFailure == nil, log.durable < log.published else { return }
+        isPersisting = true
+        let log = log
+        owned.runtime.run(.memory) {
+            try log.persist()
+        } _: { result in
+            self.isPersisting = false
+            if case .failure(let error) = result {
+                self.owned.persistFailure = "the log could not be made durable: \(error)"
+                self.owned.report("persist-failed", "the log could not be made durable: \(error)")
+                return
+            }
+            self.pump()
+        }
+    }
+
+    private func acknowledge(_ durable: LSN) {
+        let rule = owned.authority.rule()
+        if !rule.needsMirror { shipper.notCounted() }
+        // A persist that was on its way when another failed may have been told nothing of it (S8).
+        let isSound = log.region.memoryFault == nil && owned.persistFailure == nil
+        let moved = owned.acknowledgement.update(
+            local: durable, mirror: rule.needsMirror ? shipper.durable ?? .zero : nil,
+            allowed: rule.allowed && owned.authority.isValid() && isSound)
+        guard moved else { return }
+        while let first = issued.first, first.end <= owned.acknowledged {
+            issued.removeFirst()
+            owned.acknowledgedWriteEnd = first.end
+            if !first.entries.isEmpty { owned.destage.acknowledged(writeTo: first.end) }
+            for entry in first.entries { owned.overlay.insert(entry) }
+            first.completion?()
+        }
+        requests.sessionsMayOpen(owned.acknowledged)
+    }
+
+    private func finishDrains() {
+        for id in owned.destage.finishedDrains() {
+            guard let index = drains.firstIndex(where: { $0.id == id }) else { continue }
+            drains.remove(at: index).done(nil)
+        }
+    }
+
+    // MARK: Issuing
+
+    private func issueWaiting() {
+        shipper.reclaim()
+        var turnBytes = WaitingRequest.turnBytes
+        while turnBytes > 0, owned.mayServe, requests.issueNext({ issue(&$0, &turnBytes) }) {}
+        if turnBytes == 0 { owned.pumpNextTurn() }
+    }
+
+    /// Appends as much of `request` as there is room for and this turn of the loop bears; answers whether all of it is issued.
+    private func issue(_ request: inout WaitingRequest, _ turnBytes: inout UInt64) -> Bool {
+        while request.issuedBytes < request.lengthBytes {
+            guard turnBytes > 0 else { return false }
+            let length = min(request.lengthBytes - request.issuedBytes, request.maximumPieceBytes(of: log))
+            let offset = request.offset + request.issuedBytes
+            let outcome = request.withPayload(at: request.issuedBytes, length: length) { payload in
+                log.append(volume: request.volume, offset: offset, payload, acknowledged: owned.acknowledgedWriteEnd)
+            }
+            guard case .appended(let appended) = outcome else { return false }
+            request.issuedBytes += length
+            if request.isData { turnBytes -= min(turnBytes, length) }
+            lastData = appended.end
+            let isLast = request.issuedBytes == request.lengthBytes
+            let entries = appended.records.map { record in
+                OverlaidRange(
+                    volume: request.volume, range: ByteRange(offset: record.volumeOffset, length: record.length),
+                    source: LogSource(record: record.lsn, payload: request.isData ? record.payloadLSN : nil))
+            }
+            issued.append(
+                Issued(entries: entries, end: appended.end, completion: isLast ? request.completion : nil))
+        }
+        return true
+    }
+
+    func tick() {
+        writeWatermarkIfIdle()
+        scrubber.tick()
+        reportStall()
+        owned.schedulePump()
+    }
+
+    /// A writer that stopped in the middle of an append holds up every acknowledgement above it.
+    private func reportStall() {
+        guard let stall = stallWatch.check(log, at: .nanoseconds(owned.runtime.now)) else { return }
+        owned.report(
+            "append-stalled",
+            "the log is published only up to LSN \(stall.range.lowerBound), for \(stall.duration) now: a writer stopped "
+                + "between reserving and publishing in [\(stall.range.lowerBound), \(stall.range.upperBound)); "
+                + "nothing above can be acknowledged until it goes on or the node is restarted")
+    }
+
+    /// An idle log gets one record that says how far it was acknowledged, so that a tail can be judged (S5).
+    func writeWatermarkIfIdle() {
+        guard owned.mayServe, log.tail == lastData, lastData > lastWatermark, owned.acknowledged == log.tail,
+            owned.destage.head < log.tail, log.appendWatermark(acknowledged: owned.acknowledged)
+        else { return }
+        lastWatermark = log.tail
+        issued.append(Issued(entries: [], end: log.tail, completion: nil))
+        owned.schedulePump()
+    }
+}
