@@ -1,7 +1,6 @@
 // twinlog-perf: measures one thing at a time, and beside each the least that it could cost: its floor.
 
 import ArgumentParser
-import Foundation
 import HostProcess
 import LogModel
 
@@ -17,54 +16,4 @@ struct Perf: ParsableCommand {
         ])
 
     static func main() { runAsProgram() }
-}
-
-struct PerfError: ProgramError {
-    var message: String
-    init(_ message: String) { self.message = message }
-}
-
-/// What every scenario takes.
-struct CommonOptions: ParsableArguments {
-    @Option(help: "Bytes of one operation; several, separated by commas, are measured in turn.") var size: String?
-    @Option(help: "Threads; several, separated by commas, are measured in turn.") var threads: String?
-    @Option(help: "Operations under way at once.") var depth = 1
-    @Option(help: "How long each row is measured, all repeats together.") var seconds = 1.0
-    @Option(help: "How often it is measured; the medians count.") var repeats = 5
-    @Option(help: "Where to make the pool; it must not exist, and is removed.") var pool: String?
-    @Option(help: "Write the results here, as JSON.") var json: String?
-    @Option(help: "Write the results here, as a page.") var html: String?
-
-    static let largestSizeBytes: UInt64 = 1 << 20
-
-    func validate() throws {
-        guard (1...1024).contains(depth) else { throw ValidationError("--depth: 1 to 1024") }
-        guard seconds > 0, seconds <= 3600 else { throw ValidationError("--seconds: more than 0, at most 3600") }
-        guard (1...99).contains(repeats) else { throw ValidationError("--repeats: 1 to 99") }
-        _ = try sizes()
-        _ = try threadCounts()
-    }
-
-    /// Called before anything is measured or overwritten.
-    func checkOutputs() throws {
-        for path in [json, html].compactMap(\.self) { try OutputFile.check(path) }
-    }
-
-    func sizes(default standard: String = "4KiB") throws -> [Int] {
-        try (size ?? standard).split(separator: ",").map { text in
-            guard let bytes = Size.parse(String(text)), (1...Self.largestSizeBytes).contains(bytes) else {
-                throw ValidationError("--size: '\(text)' is not a size from 1 to \(Size.format(Self.largestSizeBytes))")
-            }
-            return Int(bytes)
-        }
-    }
-
-    func threadCounts(default standard: String = "1") throws -> [Int] {
-        try (threads ?? standard).split(separator: ",").map { text in
-            guard let count = Int(text), (1...256).contains(count) else { throw ValidationError("--threads: 1 to 256") }
-            return count
-        }
-    }
-
-    var secondsPerRepeat: Double { seconds / Double(repeats) }
 }

@@ -6,8 +6,13 @@ enum GroupDatabase {
     /// An entry lists its members; what does not fit into this is none that a storage server is given.
     private static let maximumEntryBytes = 1 << 20
 
+    struct LookupError: Error {
+        /// An errno value.
+        var number: CInt
+    }
+
     /// `nil` if there is no such group.
-    static func number(of name: String, _ value: YAMLValue) throws(ConfigurationError) -> UInt32? {
+    static func number(of name: String) throws(LookupError) -> UInt32? {
         var buffer = [CChar](repeating: 0, count: 4096)
         while true {
             var entry = Glibc.group()
@@ -18,9 +23,7 @@ enum GroupDatabase {
                 continue
             }
             // Some databases say so of a name that they do not have.
-            guard failure == 0 || failure == ENOENT || failure == ESRCH else {
-                throw value.error("the group '\(name)' cannot be looked up: \(String(cString: strerror(failure)))")
-            }
+            guard failure == 0 || failure == ENOENT || failure == ESRCH else { throw LookupError(number: failure) }
             return found.map { UInt32($0.pointee.gr_gid) }
         }
     }

@@ -83,9 +83,13 @@ struct YAMLValue {
             guard let number = UInt32(text), number < .max else { throw error("'\(text)' is not a group's number") }
             return number
         }
-        guard let number = try GroupDatabase.number(of: text, self) else {
-            throw error("there is no group '\(text)' on this machine")
+        let number: UInt32?
+        do throws(GroupDatabase.LookupError) {
+            number = try GroupDatabase.number(of: text)
+        } catch {
+            throw self.error("the group '\(text)' cannot be looked up: \(String(cString: strerror(error.number)))")
         }
+        guard let number else { throw error("there is no group '\(text)' on this machine") }
         return number
     }
 

@@ -54,8 +54,6 @@ public struct ErrorReport: Encodable, Hashable, Sendable {
         self.next = next
     }
 
-    public init(_ error: any ProgramError) { self.init(error.code, error.message, next: error.next) }
-
     private enum CodingKeys: CodingKey { case code, message, next }
 
     public func encode(to encoder: any Encoder) throws {

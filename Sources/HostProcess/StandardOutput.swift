@@ -1,5 +1,4 @@
-// What a program prints. A write to standard output that fails is an error of the program; one to standard error has nobody left
-// to be told, and harms nothing.
+// What a program prints. A write to standard output that fails is an error of the program.
 
 internal import Glibc
 internal import Synchronization
@@ -63,22 +62,5 @@ public enum StandardOutput {
     private static func pause(millis: Int32) throws(OutputError) {
         var entry = pollfd(fd: STDOUT_FILENO, events: Int16(POLLOUT), revents: 0)
         if poll(&entry, 1, millis) < 0, errno != EINTR { throw OutputError(number: errno) }
-    }
-}
-
-public enum StandardError {
-    public static func line(_ text: String) { Self.text(text + "\n") }
-
-    public static func text(_ text: String) {
-        var text = text
-        text.withUTF8 { bytes in
-            var rest = UnsafeRawBufferPointer(bytes)
-            while !rest.isEmpty {
-                let count = write(STDERR_FILENO, rest.baseAddress, rest.count)
-                if count < 0, errno == EINTR { continue }
-                guard count > 0 else { return }
-                rest = UnsafeRawBufferPointer(rebasing: rest.dropFirst(count))
-            }
-        }
     }
 }

@@ -144,7 +144,7 @@ final class NBDClientHandler: ChannelInboundHandler {
 
     // MARK: Requests
 
-    func submit(_ command: NBDClient.Command) -> EventLoopFuture<ByteBuffer?> {
+    func submit(_ command: NBDClientCommand) -> EventLoopFuture<ByteBuffer?> {
         guard let channel, state == .open else {
             let failed = NBDClientError(.disconnected, "the connection is not open")
             return channel?.eventLoop.makeFailedFuture(failed) ?? opened.futureResult.eventLoop.makeFailedFuture(failed)
@@ -163,7 +163,7 @@ final class NBDClientHandler: ChannelInboundHandler {
         return promise.futureResult
     }
 
-    private func encode(_ command: NBDClient.Command) -> (NBDRequest, ByteBuffer?) {
+    private func encode(_ command: NBDClientCommand) -> (NBDRequest, ByteBuffer?) {
         func request(
             _ command: NBD.Command, _ offset: UInt64 = 0, _ length: Int = 0, _ flags: NBD.CommandFlags = []
         ) -> NBDRequest {

@@ -92,11 +92,11 @@ extension NBDConnection {
     func restartTimer() {
         timer?.cancel()
         stepped = .now()
-        timer = channel.eventLoop.assumeIsolated().scheduleTask(in: server.limits.handshake) { self.isTooLate() }
+        timer = channel.eventLoop.assumeIsolated().scheduleTask(in: limits.handshake) { self.isTooLate() }
     }
 
     private func isTooLate() {
-        let seconds = server.limits.handshake.nanoseconds / 1_000_000_000
+        let seconds = limits.handshake.nanoseconds / 1_000_000_000
         guard let giveUp = giveUpOpening else { return fail("its handshake did not go on for \(seconds) s") }
         giveUp()
         giveUpOpening = nil

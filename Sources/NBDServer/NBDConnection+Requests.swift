@@ -6,8 +6,8 @@ internal import NIOCore
 
 extension NBDConnection {
     var mayTakeRequest: Bool {
-        requestsInFlight < server.limits.requests && readBytesInFlight < server.limits.readBytes && channel.isWritable
-            && (session?.parkedBytes ?? 0) < server.limits.parkedBytes
+        requestsInFlight < limits.requests && readBytesInFlight < limits.readBytes && channel.isWritable
+            && (session?.parkedBytes ?? 0) < limits.parkedBytes
     }
 
     func takeRequests() throws(NBDProtocolError) {

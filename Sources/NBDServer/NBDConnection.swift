@@ -10,11 +10,25 @@ internal import Logging
 internal import NBDProtocol
 internal import NIOCore
 
+/// The server of a connection, for the connection. Bound to the event loop.
+protocol NBDConnectionOwner: AnyObject {
+    var service: any VolumeService { get }
+    var limits: NBDServerLimits { get }
+    var logger: Logger { get }
+    var memory: ClientMemory { get }
+    /// Ends connections that the client of `newer` has given up.
+    func endOlder(than newer: NBDConnection)
+    /// A client waits for memory that others hold.
+    func watchMemory()
+    func ended(_ connection: NBDConnection)
+}
+
 final class NBDConnection: ChannelInboundHandler {
     typealias InboundIn = ByteBuffer
     typealias OutboundOut = ByteBuffer
 
-    unowned let server: NBDServer
+    unowned let server: any NBDConnectionOwner
+    let limits: NBDServerLimits
     let channel: any Channel
     let account: ClientAccount
     let peer: String
@@ -66,8 +80,9 @@ final class NBDConnection: ChannelInboundHandler {
         var repliesSince: NIODeadline?
     }
 
-    init(server: NBDServer, channel: any Channel, refusal: String?) {
+    init(server: any NBDConnectionOwner, channel: any Channel, refusal: String?) {
         self.server = server
+        limits = server.limits
         self.channel = channel
         self.refusal = refusal
         peer = channel.peerName

@@ -35,7 +35,7 @@ public enum NBDListenAddress: Hashable, Sendable, CustomStringConvertible {
     }
 }
 
-public final class NBDServer {
+public final class NBDServer: NBDConnectionOwner {
     let service: any VolumeService
     let eventLoop: any EventLoop
     let limits: NBDServerLimits

@@ -3,6 +3,18 @@
 internal import Glibc
 internal import Logging
 
+/// Where a line comes from, and what it is about.
+struct LogCause: Hashable, Sendable {
+    var file: String
+    var line: UInt
+    /// The metadata, for a place in the source that says different things.
+    var subject: String
+}
+
+public enum LogFormat: String, Sendable, CaseIterable {
+    case text, json
+}
+
 struct LogLine: Sendable {
     /// Longer messages are cut.
     static let maximumMessageBytes = 4096
@@ -34,7 +46,7 @@ struct LogLine: Sendable {
             cause: LogCause(file: #fileID, line: #line, subject: ""))
     }
 
-    func rendered(as format: LogQueue.Format) -> String {
+    func rendered(as format: LogFormat) -> String {
         switch format {
         case .text:
             // The metadata is for programs: the message says it in words.

@@ -9,9 +9,7 @@ internal import Synchronization
 
 /// Thread-safe.
 public final class LogQueue: Sendable {
-    public enum Format: String, Sendable, CaseIterable {
-        case text, json
-    }
+    public typealias Format = LogFormat
 
     /// A burst of a busy node; beyond it whoever reads has stopped.
     static let capacity = 1024

@@ -1,13 +1,5 @@
 // Lines of one cause, limited: what a stranger can make a node say again and again may fill neither a disk nor the queue.
 
-/// Where a line comes from, and what it is about.
-struct LogCause: Hashable, Sendable {
-    var file: String
-    var line: UInt
-    /// The metadata, for a place in the source that says different things.
-    var subject: String
-}
-
 struct RepeatLimit {
     /// Of each cause so many lines pass in a window; the rest is counted.
     static let linesPerWindow = 10

@@ -27,12 +27,7 @@ public struct LogComparison: Sendable {
         case otherSizes
     }
 
-    /// Who holds valid records in a range.
-    public enum State: String, Hashable, Sendable {
-        case both, onlyFirst, onlySecond, neither
-        /// Both hold valid records that contradict each other. No crash and no rot explains it.
-        case different
-    }
+    public typealias State = PairState
 
     public struct Range: Hashable, Sendable {
         public var from: LSN

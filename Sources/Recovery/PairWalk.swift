@@ -9,11 +9,18 @@ internal import LogModel
 internal import PersistentMemory
 internal import WriteLog
 
+/// Who holds valid records in a range.
+public enum PairState: String, Hashable, Sendable {
+    case both, onlyFirst, onlySecond, neither
+    /// Both hold valid records that contradict each other. No crash and no rot explains it.
+    case different
+}
+
 struct PairWalk: Sequence, IteratorProtocol {
     struct Segment {
         var from: LSN
         var to: LSN
-        var state: LogComparison.State
+        var state: PairState
     }
 
     let first: LogCopy
@@ -47,7 +54,7 @@ struct PairWalk: Sequence, IteratorProtocol {
         return acknowledged > from ? Segment(from: from, to: Swift.min(acknowledged, end), state: .neither) : nil
     }
 
-    private mutating func judge() -> (LSN, LogComparison.State) {
+    private mutating func judge() -> (LSN, PairState) {
         // Headers that contradict each other are not looked into: the walk goes on by the shorter one, and each payload
         // that is read is passed by (S21).
         if let to = first.headerEnd(at: position, below: end), let otherTo = second.headerEnd(at: position, below: end),

@@ -25,6 +25,13 @@ struct HandshakeFrame: Equatable {
         self.number = number
     }
 
+    /// REFUSE, for `failure`.
+    init(_ failure: HandshakeFailure) {
+        self.init(
+            .refuse, Array(failure.message.prefix(utf8Bytes: HandshakeFailure.maximumTextBytes).utf8),
+            number: UInt64(failure.refusal?.rawValue ?? 0))
+    }
+
     /// The longest is WELCOME.
     static let maximumPayloadBytes = Greeting.maximumBytes + RailProof.byteCount
 }

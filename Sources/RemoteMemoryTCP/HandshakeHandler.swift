@@ -100,7 +100,7 @@ final class HandshakeHandler: ChannelInboundHandler, RemovableChannelHandler {
         guard !isComplete else { return }
         isComplete = true
         timer?.cancel()
-        if firstFrame == nil { send(failure.frame) }
+        if firstFrame == nil { send(HandshakeFrame(failure)) }
         failed(failure)
         channel?.close(mode: .all, promise: nil)
     }

@@ -50,12 +50,6 @@ struct HandshakeFailure: Error, Hashable {
         isByPeer = true
     }
 
-    var frame: HandshakeFrame {
-        HandshakeFrame(
-            .refuse, Array(message.prefix(utf8Bytes: Self.maximumTextBytes).utf8),
-            number: UInt64(refusal?.rawValue ?? 0))
-    }
-
     var error: RemoteMemoryError {
         let isEnd = !isByPeer && (refusal == nil || refusal == .tooSlow)
         return RemoteMemoryError(isEnd ? .disconnected : .protocolViolation, message)

@@ -44,7 +44,7 @@ final class PoolWatch {
     private(set) var nameProblem: String?
     private var restoreProblem: String?
     /// Groups that were told to leave: once, so that two nodes whose pools have both lost their names do not pass them to and fro.
-    fileprivate var left: Set<GroupID> = []
+    var left: Set<GroupID> = []
 
     init(_ pool: Pool, eventLoop: any EventLoop) {
         self.pool = pool
@@ -92,29 +92,5 @@ final class PoolWatch {
             "\($0); what is in it is lost when the node ends, so give it its name back, or make a new one beside a partner in sync"
         }
             ?? restoreProblem
-    }
-}
-
-extension ServerNode {
-    func watchPool() {
-        poolWatch.tick(BootClock.now) { [unowned self] in
-            report($0, group: nil)
-        } seen: { [unowned self] in
-            if poolWatch.nameProblem != nil { leavePool() }
-        }
-    }
-
-    /// Groups whose partner could serve them without loss go there.
-    private func leavePool() {
-        for (id, group) in groups where group.machine.isServing && !poolWatch.left.contains(id) {
-            guard group.machine.takeoverPossible(BootClock.now) else { continue }
-            poolWatch.left.insert(id)
-            group.command(.handOver) { [unowned self] refusal in
-                guard let refusal else { return }
-                // Asked again after the next look.
-                poolWatch.left.remove(id)
-                logger.notice("\(id): cannot leave a pool without a name: \(refusal)")
-            }
-        }
     }
 }

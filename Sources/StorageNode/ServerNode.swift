@@ -13,11 +13,6 @@ internal import NIOPosix
 internal import PersistentMemory
 package import RemoteMemory
 
-public struct NodeError: Error, Hashable, Sendable, CustomStringConvertible {
-    public var message: String
-    public var description: String { message }
-}
-
 /// Bound to its event loop: create it, call it and let go of it there.
 public final class ServerNode: VolumeService {
     public let id: NodeID

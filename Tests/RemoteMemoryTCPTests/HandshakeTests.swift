@@ -84,7 +84,7 @@ struct HandshakeTests {
 
     @Test("every refusal keeps its number across the wire", arguments: RailRefusal.allCases)
     func numbersRoundTrip(_ refusal: RailRefusal) {
-        let frame = HandshakeFailure(refusal, "because").frame
+        let frame = HandshakeFrame(HandshakeFailure(refusal, "because"))
         let heard = HandshakeFailure(refused: frame.number, frame.payload)
         #expect(heard.refusal == refusal && heard.isByPeer && heard.message.contains("because"))
         #expect(heard.error.code == .protocolViolation)
