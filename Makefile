@@ -142,8 +142,8 @@ perf: release ## Every scenario beside its floors, into Perf/results
 	$(PERF) takeover --seconds 9 --repeats 9 --depth 16 --json Perf/results/takeover.json | tee Perf/results/takeover.txt
 	$(PERF) floor --json Perf/results/floor.json | tee Perf/results/floor.txt
 
-# Instructions and system calls of one append: no other load on the machine changes them.
-instructions: release ## Instructions and system calls of one append
+# Instructions, allocations and system calls of one append, and of one mirrored write through the engine: no other load changes them.
+instructions: release ## What an append and a mirrored write cost in instructions
 	@CSupport/install-packages valgrind strace binutils
 	Perf/instructions
 

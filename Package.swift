@@ -176,7 +176,8 @@ let package = Package(
             [
                 "LogModel", "HostProcess", "PersistentMemory", "WriteLog", "CLogCore", "RemoteMemory",
                 "RemoteMemoryTCP",
-                "ClusterProtocol", "NBDClient", "ClusterHarness", "AdminProtocol", arguments, histogram,
+                "ClusterProtocol", "GroupEngine", "StorageNode", "StorageMedium", "NBDClient", "ClusterHarness",
+                "AdminProtocol", arguments, histogram,
             ] + nio,
             path: "Perf/twinlog-perf"),
 

@@ -5,6 +5,7 @@ import ArgumentParser
 import Dispatch
 import Foundation
 import Glibc
+import GroupEngine
 import HostProcess
 import LogModel
 import NIOCore
@@ -12,6 +13,7 @@ import NIOPosix
 import PersistentMemory
 import RemoteMemory
 import RemoteMemoryTCP
+import StorageNode
 
 /// Both ends of the rail have one secret, which the partner makes and tells.
 enum PerfRail {
@@ -60,7 +62,9 @@ struct MirrorPartnerCommand: ParsableCommand {
         let eventLoop = MultiThreadedEventLoopGroup(numberOfThreads: 1).next()
         return try eventLoop.flatSubmit {
             let registry = TCPRegionRegistry()
-            let key = registry.register(PerfMirrorTarget(region), lengthBytes: region.ringBytes + 8)
+            let runtime = LoopRuntime(eventLoop: eventLoop, threads: .ofOneGroup())
+            let target = MirrorTarget(region: region, runtime: runtime)
+            let key = registry.register(target, lengthBytes: MirrorTarget.lengthBytes(ring: region.ringBytes))
             let silent = SilentDelegate()
             let listener = TCPMirrorListener(
                 identity: PerfRail.identity(of: PerfRail.partner, secret: secret), registry: registry,
@@ -86,43 +90,4 @@ private final class SilentDelegate: QueuePairDelegate {
     func queuePair(_ queuePair: any QueuePair, received message: [UInt8]) {}
     func queuePairHeard(_ queuePair: any QueuePair) {}
     func queuePair(_ queuePair: any QueuePair, failed error: RemoteMemoryError) {}
-}
-
-/// A mirror log: stores, drains, moves its head, as a node's does. An `msync` is waited for on the loop, which nothing else
-/// uses here.
-private final class PerfMirrorTarget: RegionTarget {
-    private let region: Region
-    private var headToPersist: LSN?
-
-    init(_ region: Region) { self.region = region }
-
-    func write(_ bytes: UnsafeRawBufferPointer, at offset: UInt64) throws(RemoteMemoryError) {
-        guard offset < region.ringBytes, UInt64(bytes.count) <= region.ringBytes - offset else {
-            throw RemoteMemoryError(.access, "a WRITE outside of the ring")
-        }
-        region.store(bytes, at: LSN(offset))
-    }
-
-    func atomicWrite(_ value: UInt64, at offset: UInt64) throws(RemoteMemoryError) {
-        guard offset == region.ringBytes else { throw RemoteMemoryError(.access, "not the head") }
-        headToPersist = LSN(value)
-    }
-
-    func read(into buffer: UnsafeMutableRawBufferPointer, at offset: UInt64) throws(RemoteMemoryError) {
-        guard offset < region.ringBytes, UInt64(buffer.count) <= region.ringBytes - offset else {
-            throw RemoteMemoryError(.access, "a READ outside of the ring")
-        }
-        region.readRing(from: LSN(offset), into: buffer)
-    }
-
-    func persist(_ done: @escaping (RemoteMemoryError?) -> Void) {
-        do throws(PoolError) {
-            try region.drain()
-            if let head = headToPersist { try region.setHead(head, acknowledged: head) }
-            headToPersist = nil
-            done(nil)
-        } catch {
-            done(RemoteMemoryError(.remoteOperation, error.description))
-        }
-    }
 }

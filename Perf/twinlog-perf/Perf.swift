@@ -12,7 +12,7 @@ struct Perf: ParsableCommand {
         version: TwinLogVersion.current,
         subcommands: [
             AppendCommand.self, MirrorCommand.self, VolumeCommand.self, RecoverCommand.self, TakeoverCommand.self,
-            FloorCommand.self, CompareCommand.self, MirrorPartnerCommand.self,
+            FloorCommand.self, CompareCommand.self, MirrorPartnerCommand.self, EngineCommand.self,
         ])
 
     static func main() { runAsProgram() }

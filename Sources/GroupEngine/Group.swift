@@ -240,7 +240,7 @@ package final class Group {
             guard isOpen else {
                 return ready(.failure(VolumeRefusal(.notReady, "volume '\(volume.name)' has just lost its owner")))
             }
-            ready(.success(GroupSession(owner, volume: volume.id, medium: medium)))
+            ready(.success(owner.session(volume.id, medium)))
         }
     }
 

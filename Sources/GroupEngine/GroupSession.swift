@@ -20,11 +20,14 @@ final class GroupSession: VolumeSession, WaitingSession {
     private(set) var isClosed = false
     private(set) var isInputEnded = false
 
-    init(_ path: OwnerDataPath, volume: VolumeID, medium: any Medium) {
-        owned = path.owned
-        requests = path.requests
-        shipper = path.shipper
-        healer = path.healer
+    init(
+        _ owned: OwnedLog, _ requests: RequestQueue, _ shipper: Shipper, _ healer: Healer, volume: VolumeID,
+        medium: any Medium
+    ) {
+        self.owned = owned
+        self.requests = requests
+        self.shipper = shipper
+        self.healer = healer
         self.volume = volume
         self.medium = medium
         requests.enter(self)

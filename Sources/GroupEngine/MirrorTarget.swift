@@ -6,11 +6,11 @@
 // are stored again all the same: what an earlier process stored may never have been drained.
 
 internal import LogModel
-internal import PersistentMemory
-internal import RemoteMemory
+package import PersistentMemory
+package import RemoteMemory
 internal import WriteLog
 
-final class MirrorTarget: RegionTarget {
+package final class MirrorTarget: RegionTarget {
     let region: Region
     private let runtime: any Runtime
     /// Everything below was stored by the owner, in order.
@@ -36,6 +36,11 @@ final class MirrorTarget: RegionTarget {
     }
 
     /// `durable` is where the owner begins to ship, and `kept` what the region holds from there on.
+    /// Of a region that holds no records yet.
+    package convenience init(region: Region, runtime: any Runtime) {
+        self.init(region: region, durable: region.head, head: region.head, runtime: runtime)
+    }
+
     init(
         region: Region, durable: LSN, head: LSN, kept: KeptRecords? = nil, runtime: any Runtime
     ) {
@@ -47,9 +52,9 @@ final class MirrorTarget: RegionTarget {
         self.runtime = runtime
     }
 
-    static func lengthBytes(ring: UInt64) -> UInt64 { ring + 8 }
+    package static func lengthBytes(ring: UInt64) -> UInt64 { ring + 8 }
 
-    func write(_ bytes: UnsafeRawBufferPointer, at offset: UInt64) throws(RemoteMemoryError) {
+    package func write(_ bytes: UnsafeRawBufferPointer, at offset: UInt64) throws(RemoteMemoryError) {
         let ring = region.ringBytes
         guard offset < ring, UInt64(bytes.count) <= ring - offset, offset % LSN.alignment == 0 else {
             throw RemoteMemoryError(.access, "a WRITE of \(bytes.count) bytes at \(offset) is not inside of the ring")
@@ -103,7 +108,7 @@ final class MirrorTarget: RegionTarget {
             ? KeptRecords(region: region, in: range).map { Repair(left: range, present: $0) } : nil
     }
 
-    func atomicWrite(_ value: UInt64, at offset: UInt64) throws(RemoteMemoryError) {
+    package func atomicWrite(_ value: UInt64, at offset: UInt64) throws(RemoteMemoryError) {
         let head = LSN(value)
         guard offset == region.ringBytes, head.isPlaceOfRecord, head >= self.head else {
             throw RemoteMemoryError(.access, "an ATOMIC WRITE of \(value) at \(offset) is not a head update")
@@ -130,7 +135,7 @@ final class MirrorTarget: RegionTarget {
         headToPersist = nil
     }
 
-    func read(into buffer: UnsafeMutableRawBufferPointer, at offset: UInt64) throws(RemoteMemoryError) {
+    package func read(into buffer: UnsafeMutableRawBufferPointer, at offset: UInt64) throws(RemoteMemoryError) {
         let ring = region.ringBytes
         guard offset < ring, UInt64(buffer.count) <= ring - offset else {
             throw RemoteMemoryError(.access, "a READ of \(buffer.count) bytes at \(offset) is not inside of the ring")
@@ -138,7 +143,7 @@ final class MirrorTarget: RegionTarget {
         region.readRing(from: LSN(offset), into: buffer)
     }
 
-    func persist(_ done: @escaping (RemoteMemoryError?) -> Void) {
+    package func persist(_ done: @escaping (RemoteMemoryError?) -> Void) {
         let reached = stored
         let head = headToPersist
         headToPersist = nil

@@ -1,22 +1,34 @@
 // The log of a group that this node owns, and what the parts of its data path share: how far everything is, what of it is still
 // to reach the medium, and what the group allows. Lives in the engine's one place; not thread-safe.
 
-internal import ClusterProtocol
-internal import LogModel
+package import ClusterProtocol
+package import LogModel
 internal import PersistentMemory
-internal import StorageMedium
-internal import WriteLog
+package import StorageMedium
+package import WriteLog
 
-final class OwnedLog {
+package final class OwnedLog {
     /// What the owner's log needs to know from its group, at the moment of use.
-    struct Authority {
+    package struct Authority {
         /// Whether the lease allows acknowledging, reading and trimming now (S8, S17).
         var isValid: () -> Bool
         var rule: () -> (allowed: Bool, needsMirror: Bool)
         var progress: (_ local: LSN, _ mirror: LSN, _ pending: UInt64?) -> Void
         var report: (Report) -> Void
         /// What the mirror lacks cannot be shipped to it.
-        var cannotShip: (_ reason: String) -> Void = { _ in }
+        var cannotShip: (_ reason: String) -> Void
+
+        package init(
+            isValid: @escaping () -> Bool, rule: @escaping () -> (allowed: Bool, needsMirror: Bool),
+            progress: @escaping (_ local: LSN, _ mirror: LSN, _ pending: UInt64?) -> Void,
+            report: @escaping (Report) -> Void, cannotShip: @escaping (_ reason: String) -> Void = { _ in }
+        ) {
+            self.isValid = isValid
+            self.rule = rule
+            self.progress = progress
+            self.report = report
+            self.cannotShip = cannotShip
+        }
     }
 
     let log: WriteLog
@@ -50,6 +62,18 @@ final class OwnedLog {
     /// Moves everything that can move.
     var onPump: () -> Void = {}
     private var isPumpScheduled = false
+
+    /// The calls of `media` are watched: one that does not return is known by its path.
+    package convenience init(
+        log: WriteLog, start: LSN, media: [VolumeID: (medium: any Medium, path: String)], runtime: any Runtime,
+        authority: Authority
+    ) {
+        let calls = MediumCalls()
+        self.init(
+            log: log, start: start,
+            media: media.mapValues { WatchedMedium($0.medium, path: $0.path, calls: calls) }, mediumCalls: calls,
+            runtime: runtime, authority: authority)
+    }
 
     init(
         log: WriteLog, start: LSN, media: [VolumeID: any Medium], mediumCalls: MediumCalls = MediumCalls(),

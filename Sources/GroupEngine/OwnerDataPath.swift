@@ -7,14 +7,14 @@
 // The parts share ``OwnedLog``, and none of them knows this file: Shipper ← Healer ← CatchUpChecker, Scrubber, Destager.
 
 internal import ClusterProtocol
-internal import LogModel
+package import LogModel
 internal import NIOCore
 internal import PersistentMemory
-internal import RemoteMemory
-internal import StorageMedium
+package import RemoteMemory
+package import StorageMedium
 internal import WriteLog
 
-final class OwnerDataPath {
+package final class OwnerDataPath {
     private struct Issued {
         var entries: [OverlaidRange]
         var end: LSN
@@ -45,7 +45,7 @@ final class OwnerDataPath {
     private var lastWatermark = LSN.zero
 
     /// `owned` begins at `start`.
-    init(_ owned: OwnedLog, start: LSN) {
+    package init(_ owned: OwnedLog, start: LSN) {
         self.owned = owned
         log = owned.log
         shipper = Shipper(owned, start: start)
@@ -56,9 +56,14 @@ final class OwnerDataPath {
         owned.onPump = { [weak self] in self?.pump() }
     }
 
+    /// One client's use of `volume`, which `medium` holds.
+    package func session(_ volume: VolumeID, _ medium: any Medium) -> any VolumeSession {
+        GroupSession(owned, requests, shipper, healer, volume: volume, medium: medium)
+    }
+
     // MARK: What the group says
 
-    func serve() {
+    package func serve() {
         owned.isServing = true
         owned.destage.serve()
         drains.removeAll(where: \.endsWithService)
@@ -68,7 +73,7 @@ final class OwnerDataPath {
     func suspend() { owned.isServing = false }
 
     /// Ownership is gone: nothing is answered any more.
-    func revoke() {
+    package func revoke() {
         owned.isServing = false
         owned.isRevoked = true
         shipper.revoke()
@@ -97,7 +102,7 @@ final class OwnerDataPath {
     }
 
     /// The mirror says that it holds everything below `durable`.
-    func attach(_ queuePair: any QueuePair, key: RegionKey, durable: LSN, isKept: Bool) {
+    package func attach(_ queuePair: any QueuePair, key: RegionKey, durable: LSN, isKept: Bool) {
         shipper.attach(queuePair, key: key, durable: durable, isKept: isKept, catchUp: catchUp.catchUp(from: durable))
         destager.mediumProof.begin()
         owned.schedulePump()
@@ -109,14 +114,14 @@ final class OwnerDataPath {
         healer.interrupt()
     }
 
-    func mirrorCompleted(through id: WorkRequestID) {
+    package func mirrorCompleted(through id: WorkRequestID) {
         scrubber.completed(through: id)
         guard shipper.completed(through: id) else { return }
         pump()
     }
 
     /// A READ of the mirror log came back.
-    func mirrorRead(_ id: WorkRequestID, _ bytes: [UInt8]) {
+    package func mirrorRead(_ id: WorkRequestID, _ bytes: [UInt8]) {
         if !scrubber.scrubbed(by: id, with: bytes) { healer.healed(by: id, with: bytes) }
     }
 

@@ -228,14 +228,13 @@ extension Group {
     }
 
     private func makeDataPath(_ log: WriteLog, _ start: LSN) -> OwnerDataPath {
-        let calls = MediumCalls()
-        var watched: [VolumeID: any Medium] = [:]
+        var media: [VolumeID: (medium: any Medium, path: String)] = [:]
         for volume in configuration.volumes {
             guard let medium = mediaByVolume[volume.id] else { continue }
-            watched[volume.id] = WatchedMedium(medium, path: volume.mediumPath, calls: calls)
+            media[volume.id] = (medium, volume.mediumPath)
         }
         let owned = OwnedLog(
-            log: log, start: start, media: watched, mediumCalls: calls, runtime: runtime,
+            log: log, start: start, media: media, runtime: runtime,
             authority: OwnedLog.Authority(
                 isValid: { [unowned self] in machine.ownershipValid(runtime.now) },
                 rule: { [unowned self] in machine.acknowledgementRule },

@@ -2,15 +2,15 @@
 // durable shares no thread with a medium, a group shares none with another group, and its reads share none with its
 // destage. Groups per node are few, so their threads are too; those that wait cost a stack.
 
-internal import ClusterProtocol
+package import ClusterProtocol
 internal import Coordination
-internal import GroupEngine
-internal import NIOCore
+package import GroupEngine
+package import NIOCore
 internal import NIOPosix
 
 /// The threads of one group on this node. Each pool has room for all that its group ever has under way in it, but for the
 /// reads, which wait for each other.
-struct GroupThreads {
+package struct GroupThreads {
     /// Clients' reads of the medium. 4 keep a disk busy; when all of them hang, further reads wait, and nothing else.
     let reads: NIOThreadPool
     /// Batches on their way to the medium: one at a time (DestageMachine).
@@ -40,6 +40,14 @@ struct GroupThreads {
             steps: NIOThreadPool(numberOfThreads: 2), probe: NIOThreadPool(numberOfThreads: 1), memory: memory)
     }
 
+    /// Those of a node with one group, started.
+    package static func ofOneGroup() -> GroupThreads {
+        let threads = GroupThreads(memory: NIOThreadPool(numberOfThreads: memoryThreadCount(groups: 1)))
+        threads.memory.start()
+        threads.start()
+        return threads
+    }
+
     /// Starts the group's own.
     func start() {
         for pool in [reads, destage, steps, probe] { pool.start() }
@@ -52,22 +60,22 @@ struct GroupThreads {
 }
 
 /// A group's runtime on an event loop, with threads for what blocks.
-final class LoopRuntime: Runtime {
+package final class LoopRuntime: Runtime {
     private let eventLoop: any EventLoop
     private let threads: GroupThreads
 
-    init(eventLoop: any EventLoop, threads: GroupThreads) {
+    package init(eventLoop: any EventLoop, threads: GroupThreads) {
         self.eventLoop = eventLoop
         self.threads = threads
     }
 
-    var now: Nanos { BootClock.now }
+    package var now: Nanos { BootClock.now }
 
-    func execute(_ body: @escaping () -> Void) { eventLoop.assumeIsolated().execute(body) }
+    package func execute(_ body: @escaping () -> Void) { eventLoop.assumeIsolated().execute(body) }
 
-    func executeNextTurn(_ body: @escaping () -> Void) { eventLoop.assumeIsolated().executeNextTurn(body) }
+    package func executeNextTurn(_ body: @escaping () -> Void) { eventLoop.assumeIsolated().executeNextTurn(body) }
 
-    func perform(
+    package func perform(
         _ work: BlockingWork, _ body: @escaping @Sendable () -> Void, _ done: @escaping ((any Error)?) -> Void
     ) {
         let pool =

@@ -17,7 +17,7 @@ struct ClientSessionTests {
     // MARK: The end of input
 
     /// Ten writes of which three find no space in the log.
-    private static func fill(_ rig: OwnerRig, _ session: GroupSession) {
+    private static func fill(_ rig: OwnerRig, _ session: any VolumeSession) {
         for index in 0..<10 as Range<UInt64> {
             let payload = ByteBuffer(repeating: UInt8(index + 1), count: 8192)
             session.submit(.write(offset: index * 8192, payload: payload)) { _ in }
@@ -92,7 +92,7 @@ struct ClientSessionTests {
     ) async throws -> [VolumeExtent] {
         let answer = Answer()
         try await run { rig in
-            let session = GroupSession(rig.owner, volume: VolumeID(name: "vol0"), medium: medium)
+            let session = rig.owner.session(VolumeID(name: "vol0"), medium)
             session.extents(offset: offset, length: length) { result in
                 let extents = try? result.get()
                 answer.value.withLock { $0 = extents }

@@ -219,7 +219,7 @@ final class OwnerRig {
         owner.attach(mirror, key: RegionKey(rawValue: 2), durable: owner.owned.destage.head, isKept: isKept)
     }
 
-    func session() -> GroupSession { GroupSession(owner, volume: VolumeID(name: "vol0"), medium: NoMedium()) }
+    func session() -> any VolumeSession { owner.session(VolumeID(name: "vol0"), NoMedium()) }
 
     /// One write, acknowledged by both.
     func write(_ byte: UInt8, bytes count: Int) throws {

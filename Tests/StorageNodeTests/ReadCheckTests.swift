@@ -17,7 +17,7 @@ struct ReadCheckTests {
         var isFailure: Bool { if case .failure = result { true } else { false } }
     }
 
-    private static func read(_ session: GroupSession, _ offset: UInt64, _ length: Int) -> Answer {
+    private static func read(_ session: any VolumeSession, _ offset: UInt64, _ length: Int) -> Answer {
         let answer = Answer()
         session.submit(.read(offset: offset, length: length)) { answer.result = $0 }
         return answer
