@@ -181,34 +181,39 @@ let package = Package(
             ] + nio,
             path: "Perf/twinlog-perf"),
 
-        support("ClusterHarness", ["LogModel", "ClusterConfiguration", "AdminProtocol", "NBDClient", nioCore]),
+        support("TestSupport", ["LogModel", "StorageMedium"]),
+        support(
+            "ClusterHarness",
+            ["TestSupport", "LogModel", "ClusterConfiguration", "AdminProtocol", "NBDClient", nioCore]),
         support("RecordSupport", ["LogModel", "Coordination"]),
-        support("SimulationSupport"),
-        tests("LogModelTests", ["LogModel"]),
+        support("SimulationSupport", ["TestSupport"]),
+        tests("LogModelTests", ["TestSupport", "LogModel"]),
         tests("NodeLogTests", ["NodeLog", log]),
         tests("HostProcessTests", ["HostProcess"]),
-        tests("PersistentMemoryTests", ["LogModel", "PersistentMemory"]),
-        tests("WriteLogTests", ["LogModel", "PersistentMemory", "WriteLog", "CLogCore"]),
+        tests("PersistentMemoryTests", ["TestSupport", "LogModel", "PersistentMemory"]),
+        tests("WriteLogTests", ["TestSupport", "LogModel", "PersistentMemory", "WriteLog", "CLogCore"]),
         .target(
             name: "CCrashStates", dependencies: ["CLogCore"], path: "Tests/Verification/crash-states",
             cSettings: strictC),
         tests(
             "CrashTests",
             [
+                "TestSupport",
                 "LogModel", "PersistentMemory", "WriteLog", "StorageMedium", "Recovery", "RemoteMemory", "GroupEngine",
                 "ClusterProtocol", "CLogCore", "CCrashStates",
             ]),
-        tests("StorageMediumTests", ["LogModel", "StorageMedium", "CHostSupport"]),
-        tests("CoordinationTests", ["LogModel", "Coordination", "RecordSupport"]),
-        tests("ClusterConfigurationTests", ["LogModel", "ClusterConfiguration"]),
-        tests("RemoteMemoryTCPTests", ["LogModel", "RemoteMemory", "RemoteMemoryTCP", crypto] + nio),
+        tests("StorageMediumTests", ["TestSupport", "LogModel", "StorageMedium", "CHostSupport"]),
+        tests("CoordinationTests", ["TestSupport", "LogModel", "Coordination", "RecordSupport"]),
+        tests("ClusterConfigurationTests", ["TestSupport", "LogModel", "ClusterConfiguration"]),
+        tests("RemoteMemoryTCPTests", ["TestSupport", "LogModel", "RemoteMemory", "RemoteMemoryTCP", crypto] + nio),
         tests(
             "NBDTests",
             [
+                "TestSupport",
                 "LogModel", "NBDServer", "NBDClient", "GroupEngine", "AdminProtocol", log,
                 .product(name: "NIOEmbedded", package: "swift-nio"),
             ] + nio),
-        tests("AdminProtocolTests", ["AdminProtocol"] + nio),
+        tests("AdminProtocolTests", ["TestSupport", "AdminProtocol"] + nio),
         tests(
             "NodeNeedsTests",
             [
@@ -217,11 +222,12 @@ let package = Package(
             ]),
         tests("ClusterProtocolTests", ["LogModel", "Coordination", "ClusterProtocol", "RecordSupport"]),
         tests(
-            "SimulationTests", ["LogModel", "Coordination", "ClusterProtocol", "SimulationSupport"],
+            "SimulationTests", ["TestSupport", "LogModel", "Coordination", "ClusterProtocol", "SimulationSupport"],
             exclude: ["README.md"]),
         tests(
             "EngineSimulationTests",
             [
+                "TestSupport",
                 "SimulationSupport",
                 "LogModel", "PersistentMemory", "StorageMedium", "RemoteMemory", "Coordination", "ClusterConfiguration",
                 "ClusterProtocol", "WriteLog", "Recovery", "GroupEngine", nioCore,
@@ -229,12 +235,14 @@ let package = Package(
         tests(
             "RecoveryTests",
             [
+                "TestSupport",
                 "LogModel", "PersistentMemory", "WriteLog", "StorageMedium", "Recovery", "Coordination", "CLogCore",
                 "RecordSupport",
             ]),
         tests(
             "StorageNodeTests",
             [
+                "TestSupport",
                 "LogModel", "PersistentMemory", "RemoteMemory", "StorageMedium", "WriteLog", "Recovery", "CLogCore",
                 "ClusterProtocol", "GroupEngine", "StorageNode", "NodeAssembly", "ClusterConfiguration",
                 "ClusterHarness",
@@ -247,6 +255,7 @@ let package = Package(
         tests(
             "IntegrationTests",
             [
+                "TestSupport",
                 "LogModel", "ClusterHarness", "AdminProtocol", "Coordination", "StorageMedium", "NBDClient",
                 "ClusterConfiguration", "ClusterProtocol", "RemoteMemory", "RemoteMemoryTCP",
             ] + nio),

@@ -4,6 +4,7 @@ import AdminProtocol
 import Glibc
 import NIOCore
 import NIOPosix
+import TestSupport
 import Testing
 
 /// A server on an event loop of its own. It answers `status` with a large answer, `drain` when it is told to, and the rest at
@@ -121,14 +122,6 @@ final class RawClient {
     }
 
     func ends() async throws -> Bool { try await eventually { receive().ended } }
-}
-
-func eventually(seconds: Int = 30, _ condition: () async throws -> Bool) async throws -> Bool {
-    for _ in 0..<seconds * 500 {
-        if try await condition() { return true }
-        try await Task.sleep(for: .milliseconds(2))
-    }
-    return try await condition()
 }
 
 struct AdminServerTests {

@@ -4,6 +4,7 @@
 import ClusterConfiguration
 import Foundation
 import LogModel
+import TestSupport
 import Testing
 
 /// The lines are numbered from 1; the tests below name them.
@@ -365,7 +366,7 @@ struct ClusterConfigurationTests {
     // MARK: Garbage
 
     @Test(arguments: 1...8 as ClosedRange<UInt64>) func garbageNeverCrashes(seed: UInt64) throws {  // S21
-        var random = SeededGenerator(seed: seed)
+        var random = SplitMix64(seed: seed)
         let letters = Array("ab01:-,[]{}#&*!|>'\"%@`~ \n\n  \t\u{e9}\u{1f600}?.")
         for _ in 0..<150 {
             let text = String(
@@ -375,7 +376,7 @@ struct ClusterConfigurationTests {
     }
 
     @Test(arguments: 1...8 as ClosedRange<UInt64>) func aDamagedExampleNeverCrashes(seed: UInt64) throws {  // S21
-        var random = SeededGenerator(seed: seed)
+        var random = SplitMix64(seed: seed)
         let whole = Array(example)
         let letters = Array("ab01:-,[]{}#&*!|>'\" \n")
         for _ in 0..<60 {
@@ -427,19 +428,5 @@ struct ClusterConfigurationTests {
         #expect(try failure("zeros", Data(repeating: 0, count: 100)).contains("YAML"))
         let isFolder = try #require(throws: ConfigurationError.self) { try ClusterConfiguration.load(path: folder) }
         #expect(isFolder.reason == "is a folder")
-    }
-}
-
-/// SplitMix64.
-struct SeededGenerator: RandomNumberGenerator {
-    private var state: UInt64
-    init(seed: UInt64) { state = seed }
-
-    mutating func next() -> UInt64 {
-        state &+= 0x9E37_79B9_7F4A_7C15
-        var z = state
-        z = (z ^ (z >> 30)) &* 0xBF58_476D_1CE4_E5B9
-        z = (z ^ (z >> 27)) &* 0x94D0_49BB_1331_11EB
-        return z ^ (z >> 31)
     }
 }

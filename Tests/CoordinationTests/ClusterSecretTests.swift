@@ -3,6 +3,7 @@
 import Coordination
 import Glibc
 import LogModel
+import TestSupport
 import Testing
 
 struct ClusterSecretTests {

@@ -4,6 +4,7 @@ import Coordination
 import Foundation
 import LogModel
 import Synchronization
+import TestSupport
 import Testing
 
 /// A coordinator in memory: the contract and nothing else.
@@ -44,7 +45,7 @@ extension GroupRecord {
 /// The way to another coordinator: swaps come into effect before, after, or instead of their answer, and twice.
 final class WornWay: Coordinator {
     private struct State {
-        var random: SeededGenerator
+        var random: SplitMix64
         var late: [@Sendable () -> Void] = []
     }
     private let other: any Coordinator
@@ -52,7 +53,7 @@ final class WornWay: Coordinator {
 
     init(to other: any Coordinator, seed: UInt64) {
         self.other = other
-        state = Mutex(State(random: SeededGenerator(seed: seed)))
+        state = Mutex(State(random: SplitMix64(seed: seed)))
     }
 
     private func chance() -> Int { state.withLock { Int.random(in: 0..<10, using: &$0.random) } }

@@ -6,6 +6,7 @@ import Foundation
 import Glibc
 import LogModel
 import RecordSupport
+import TestSupport
 import Testing
 
 struct FileCoordinatorTests {
@@ -255,7 +256,7 @@ struct FileCoordinatorTests {
     }
 
     @Test func garbageIsRefused() throws {  // S21
-        var random = SeededGenerator(seed: 5)
+        var random = SplitMix64(seed: 5)
         for count in [1, 100, 4096, 65536] {
             _ = try refusal((0..<count).map { _ in UInt8(truncatingIfNeeded: random.next()) })
         }
@@ -270,7 +271,7 @@ struct FileCoordinatorTests {
     }
 
     @Test func damagedRecordsAreRefusedOrRecordsAndNeverACrash() throws {  // S21
-        var random = SeededGenerator(seed: 9)
+        var random = SplitMix64(seed: 9)
         let whole = try validFile()
         let path = folder.file(fileName(3))
         for _ in 0..<600 {

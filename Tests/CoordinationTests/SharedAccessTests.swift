@@ -3,6 +3,7 @@
 import Coordination
 import Glibc
 import LogModel
+import TestSupport
 import Testing
 
 @Suite(.enabled(if: geteuid() == 0, "only root may give files to any group"))

@@ -5,50 +5,8 @@ import CLogCore
 import Foundation
 import LogModel
 import PersistentMemory
+import TestSupport
 import Testing
-
-/// SplitMix64.
-struct SeededGenerator: RandomNumberGenerator {
-    private var state: UInt64
-    init(seed: UInt64) { state = seed }
-
-    mutating func next() -> UInt64 {
-        state &+= 0x9E37_79B9_7F4A_7C15
-        var z = state
-        z = (z ^ (z >> 30)) &* 0xBF58_476D_1CE4_E5B9
-        z = (z ^ (z >> 27)) &* 0x94D0_49BB_1331_11EB
-        return z ^ (z >> 31)
-    }
-
-    mutating func below(_ bound: UInt64) -> UInt64 { next() % bound }
-
-    mutating func bytes(_ count: Int) -> [UInt8] {
-        var result = [UInt8](repeating: 0, count: count)
-        for index in stride(from: 0, to: count, by: 8) {
-            let word = next()
-            for byte in index..<min(index + 8, count) {
-                result[byte] = UInt8(truncatingIfNeeded: word >> UInt64((byte - index) * 8))
-            }
-        }
-        return result
-    }
-}
-
-/// A folder on the memory file system (or elsewhere), removed at the end.
-final class CrashFolder: Sendable {
-    let path: String
-
-    init(parent: String = "/dev/shm") throws {
-        path = "\(parent)/twinlog-crash-\(UUID128.random())"
-        try FileManager.default.createDirectory(atPath: path, withIntermediateDirectories: false)
-    }
-
-    deinit {
-        do { try FileManager.default.removeItem(atPath: path) } catch { print("\(path) stays behind: \(error)") }
-    }
-
-    func file(_ name: String) -> String { "\(path)/\(name)" }
-}
 
 /// What passes the persistence seam, in order.
 // @unchecked: a tl_recorder is safe from any thread.

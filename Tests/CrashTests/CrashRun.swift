@@ -5,6 +5,7 @@ import CCrashStates
 import CLogCore
 import LogModel
 import PersistentMemory
+import TestSupport
 import WriteLog
 
 /// How many states, and which.
@@ -33,7 +34,7 @@ struct CrashRun {
     var name: String
     var plan: CrashPlan
     let ledger: Ledger
-    let folder: CrashFolder
+    let folder: Folder
     let before: [UInt8]
     var isa: tl_isa?
     /// How much of the scenario was run, to say so.
@@ -143,7 +144,7 @@ struct CrashRun {
             incarnation: Incarnation((found.life?.identity.incarnation.rawValue ?? 0) + 1000), startLSN: found.end)
         let rig = LogRig(region: region, ledger: ledger)
         try rig.open(identity, medium: found.life?.medium(through: found.end) ?? ledger.lives[0].medium)
-        var random = SeededGenerator(seed: UInt64(number))
+        var random = SplitMix64(seed: UInt64(number))
         // Fills the place of what was torn, so that what lay behind it could come back if anything let it (S4).
         try rig.append(.discard(length: 1), at: 0)
         _ = try judge.inspect(region, ledger.promise)

@@ -5,6 +5,7 @@ import CLogCore
 import Foundation
 import LogModel
 import PersistentMemory
+import TestSupport
 import Testing
 
 struct Variant {
@@ -18,8 +19,8 @@ struct Variant {
         Variant(name: "msync", usesMsync: true),
     ]
     /// `nil`: /tmp is in memory, where msync promises nothing.
-    static func disk() throws -> CrashFolder? {
-        let folder = try CrashFolder(parent: "/tmp")
+    static func disk() throws -> Folder? {
+        let folder = try Folder(in: "/tmp")
         let probe = try Pool.create(
             path: folder.file("probe"), sizeBytes: 128 << 10, identity: poolIdentity, persistence: .auto)
         return probe.persistence == .msync ? folder : nil
@@ -46,7 +47,7 @@ private enum Asked {
         _ scenario: Scenario, _ variant: Variant, seed: UInt64, percent: Int,
         only: (UInt64, UInt64)? = nil
     ) throws -> CrashReport {
-        let folder = try CrashFolder(), disk = variant.usesMsync ? try Variant.disk() : nil
+        let folder = try Folder(), disk = variant.usesMsync ? try Variant.disk() : nil
         if variant.usesMsync, disk == nil {
             print("skipped: /tmp is in memory here, not on a disk")
             return CrashReport()

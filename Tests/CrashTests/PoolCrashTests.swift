@@ -5,6 +5,7 @@ import CLogCore
 import Foundation
 import LogModel
 import PersistentMemory
+import TestSupport
 import Testing
 
 private let isas = [tl_isa_best(), TL_ISA_PORTABLE]
@@ -12,7 +13,7 @@ private let isas = [tl_isa_best(), TL_ISA_PORTABLE]
 /// Puts every crash state of a recording under `body`, which recovers it from the file and records its own stores; and every
 /// crash of some of those recoveries. Answers how many states of each.
 private func forEachState(
-    of recording: Recording, from image: [UInt8], seed: UInt64, in folder: CrashFolder,
+    of recording: Recording, from image: [UInt8], seed: UInt64, in folder: Folder,
     limits: crash_limits = crash_limits(exhaustive: 4096, spread: 60, random: 600),
     _ body: (crash_state, _ path: String, Recording) throws -> Void
 ) throws -> (states: Int, inRecoveries: Int) {
@@ -78,7 +79,7 @@ private func openPool(_ path: String, _ recovery: Recording) throws(PoolError) -
 struct PoolCrashTests {
     /// S20, S22.
     @Test(arguments: isas) func aCrashWhileAPoolIsMadeLeavesNothingThatIsTakenForAnother(_ isa: tl_isa) throws {
-        let folder = try CrashFolder(), recording = try Recording()
+        let folder = try Folder(), recording = try Recording()
         _ = try Pool.create(
             path: folder.file("pool"), sizeBytes: 256 << 10, identity: poolIdentity, persistence: .volatile,
             recorder: recording.recorder, isa: isa)
@@ -106,7 +107,7 @@ struct PoolCrashTests {
 
     /// Both copies are there from the start: one rotten copy is not the end of a pool.
     @Test func aNewPoolHasTwoCopiesOfItsSuperblockAndDirectory() throws {
-        let folder = try CrashFolder()
+        let folder = try Folder()
         _ = try Pool.create(
             path: folder.file("pool"), sizeBytes: 256 << 10, identity: poolIdentity, persistence: .volatile)
         let bytes = try contents(of: folder.file("pool"))
@@ -115,7 +116,7 @@ struct PoolCrashTests {
     }
 
     @Test(arguments: isas) func aRegionIsThereWholeOrNotAtAll(_ isa: tl_isa) throws {
-        let folder = try CrashFolder(), recording = try Recording(), live = folder.file("pool")
+        let folder = try Folder(), recording = try Recording(), live = folder.file("pool")
         _ = try Pool.create(path: live, sizeBytes: 512 << 10, identity: poolIdentity, persistence: .volatile)
         let before = try contents(of: live)
         do {
@@ -147,7 +148,7 @@ struct PoolCrashTests {
 
     /// A crash while an incarnation begins or a head moves leaves the earlier one or the new one (S4), whatever was there.
     @Test(arguments: isas) func incarnationsAndHeadsChangeInOneStep(_ isa: tl_isa) throws {
-        let folder = try CrashFolder(), recording = try Recording(), live = folder.file("pool")
+        let folder = try Folder(), recording = try Recording(), live = folder.file("pool")
         do {
             let pool = try Pool.create(path: live, sizeBytes: 128 << 10, identity: poolIdentity, persistence: .volatile)
             _ = try pool.allocateRegion(group: group, ringBytes: 64 << 10)
@@ -200,7 +201,7 @@ struct PoolCrashTests {
 
     /// What was stored before a drain is there after it, wherever it begins and ends.
     @Test(arguments: isas) func storesOfAnyAlignmentAreDurableAfterTheirDrain(_ isa: tl_isa) throws {  // S2, S11
-        let folder = try CrashFolder(), recording = try Recording(), live = folder.file("pool")
+        let folder = try Folder(), recording = try Recording(), live = folder.file("pool")
         do {
             let pool = try Pool.create(path: live, sizeBytes: 128 << 10, identity: poolIdentity, persistence: .volatile)
             _ = try pool.allocateRegion(group: group, ringBytes: 64 << 10)
@@ -243,7 +244,7 @@ struct PoolCrashTests {
         (tl_isa_best(), TL_OPERATION_DRAIN), (TL_ISA_PORTABLE, TL_OPERATION_DRAIN),
         (TL_ISA_PORTABLE, TL_OPERATION_WRITE_BACK),
     ]) func aRunWithoutDrainsOrWriteBacksIsFoundOut(_ isa: tl_isa, _ left: tl_operation_kind) throws {  // S2
-        let folder = try CrashFolder()
+        let folder = try Folder()
         let run = try Scenario.small.prepare(seed: 1, percent: 10, isa: isa, folder: folder)
         let report = try CrashRun(
             name: "small", plan: CrashPlan(seed: 1), ledger: try run.ledger.without(left), folder: folder,
@@ -255,7 +256,7 @@ struct PoolCrashTests {
     /// The same on an ordinary file, where both stand for `msync`.
     @Test(arguments: [TL_OPERATION_DRAIN, TL_OPERATION_WRITE_BACK])
     func aRunWithoutMsyncIsFoundOut(_ left: tl_operation_kind) throws {  // S1
-        let folder = try CrashFolder()
+        let folder = try Folder()
         guard let disk = try Variant.disk() else { return print("skipped: /tmp is in memory here, not on a disk") }
         let run = try Scenario.small.prepare(seed: 1, percent: 10, isa: tl_isa_best(), folder: folder, disk: disk)
         let report = try CrashRun(

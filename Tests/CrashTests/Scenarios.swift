@@ -4,6 +4,7 @@
 import CLogCore
 import LogModel
 import PersistentMemory
+import TestSupport
 import Testing
 import WriteLog
 
@@ -17,13 +18,13 @@ struct Scenario: Sendable {
     var volumeBytes = 32 << 10
     var continueEvery = 401
     /// Appends to a log that was just opened.
-    var body: @Sendable (LogRig, inout SeededGenerator) throws -> Void
+    var body: @Sendable (LogRig, inout SplitMix64) throws -> Void
 
     static let firstIncarnation = Incarnation(7)
     private var start: LSN { LSN(4 * ringBytes - beforeEnd) }
 
     /// A ring full of the records that an earlier incarnation left, of two laps (S4).
-    private func staleRing(_ folder: CrashFolder, seed: UInt64) throws -> [UInt8] {
+    private func staleRing(_ folder: Folder, seed: UInt64) throws -> [UInt8] {
         let pool = try Pool.create(
             path: folder.file("stale"), sizeBytes: ringBytes + (64 << 10), identity: poolIdentity,
             persistence: .volatile)
@@ -33,7 +34,7 @@ struct Scenario: Sendable {
             role: .owner, logUUID: logUUID, incarnation: Incarnation(Self.firstIncarnation.rawValue - 1),
             start: LSN(start.rawValue - ringBytes - ringBytes / 2))
         let log = try WriteLog(region: region)
-        var random = SeededGenerator(seed: ~seed)
+        var random = SplitMix64(seed: ~seed)
         while log.published < start {
             let bytes = random.bytes(Int(random.below(ringBytes / 50)) + 1)
             _ = bytes.withUnsafeBytes { log.append(volume: volume, offset: 0, .data($0), acknowledged: log.head) }
@@ -47,7 +48,7 @@ struct Scenario: Sendable {
 
     /// Runs it, or about so much of it, and hands over what is to be enumerated. `disk`: with `msync`, there.
     func prepare(
-        seed: UInt64, percent: Int, isa: tl_isa, folder: CrashFolder, disk: CrashFolder? = nil
+        seed: UInt64, percent: Int, isa: tl_isa, folder: Folder, disk: Folder? = nil
     ) throws -> CrashRun {
         let live = (disk ?? folder).file("live")
         let poolBytes = ringBytes + (64 << 10)
@@ -64,7 +65,7 @@ struct Scenario: Sendable {
             path: live, expecting: nil, persistence: disk == nil ? .volatile : .msync, readOnly: false,
             recorder: ledger.recording.recorder, isa: isa)
         let rig = LogRig(region: try #require(pool.region(of: group)), ledger: ledger, percent: percent)
-        var random = SeededGenerator(seed: seed)
+        var random = SplitMix64(seed: seed)
         try rig.open(
             RegionIdentity(role: .owner, logUUID: logUUID, incarnation: Self.firstIncarnation, startLSN: start),
             medium: [UInt8](repeating: 0, count: volumeBytes))

@@ -5,6 +5,7 @@ import ClusterProtocol
 import LogModel
 import PersistentMemory
 import RemoteMemory
+import TestSupport
 import Testing
 import WriteLog
 
@@ -85,7 +86,7 @@ private final class Weave {
     }
 
     /// Each writer reserves, all store, in any order; then all publish, in any order.
-    func round(writers: Int, _ random: inout SeededGenerator) throws {
+    func round(writers: Int, _ random: inout SplitMix64) throws {
         var parts: [Part] = []
         for _ in 0..<writers {
             var write = tl_write()
@@ -134,7 +135,7 @@ private final class Weave {
     }
 
     /// A write is acknowledged when it and everything below it has drained (S1).
-    private func weave(_ parts: [Part], _ random: inout SeededGenerator) {
+    private func weave(_ parts: [Part], _ random: inout SplitMix64) {
         var left = parts.map(\.operations)
         while let writer = left.indices.filter({ !left[$0].isEmpty }).randomElement(using: &random) {
             add(left[writer].removeFirst(), thread: UInt32(writer))
@@ -170,14 +171,14 @@ private final class Mirrored {
     private let owner: Pool
     private let from: Region
     private let target: MirrorTarget
-    private let folder: CrashFolder
+    private let folder: Folder
     private let runtime = InlineRuntime()
     private(set) var shipped: LSN
 
     /// The region becomes a mirror; the rig's log is the owner's, in a pool of its own.
     init(_ rig: LogRig) throws {
         self.rig = rig
-        folder = try CrashFolder()
+        folder = try Folder()
         owner = try Pool.create(
             path: folder.file("owner"), sizeBytes: rig.region.ringBytes + (64 << 10), identity: poolIdentity,
             persistence: .volatile)
@@ -194,7 +195,7 @@ private final class Mirrored {
     }
 
     /// `acknowledge`: by the owner alone, as when the mirror is not required.
-    func append(_ bytes: [UInt8], _ random: inout SeededGenerator, acknowledge: Bool = false) throws {
+    func append(_ bytes: [UInt8], _ random: inout SplitMix64, acknowledge: Bool = false) throws {
         let acknowledged = acknowledge ? rig.log.published : rig.ledger.promise.acknowledged
         let at = random.below(UInt64(32768 - bytes.count))
         let outcome = bytes.withUnsafeBytes {

@@ -6,6 +6,7 @@ import GroupEngine
 import LogModel
 import NIOCore
 import SimulationSupport
+import TestSupport
 
 /// One connection of one client to one process.
 final class Connection {

@@ -8,6 +8,7 @@ import LogModel
 import PersistentMemory
 import SimulationSupport
 import StorageMedium
+import TestSupport
 
 /// One volume's bytes. What was written since the last flush is read back at once; each sector of it may be gone after a loss of
 /// power. What a failed flush gave up no later flush makes durable; only writing it anew does (S8).

@@ -4,6 +4,7 @@
 import LogModel
 import RemoteMemory
 import SimulationSupport
+import TestSupport
 
 /// The regions of one process, by key.
 final class VirtualRegistry: RegionRegistry {

@@ -10,6 +10,7 @@ import LogModel
 import PersistentMemory
 import RemoteMemory
 import SimulationSupport
+import TestSupport
 
 /// A server machine: what stays when its process dies.
 final class SimNode {

@@ -4,6 +4,7 @@ import AdminProtocol
 import ClusterHarness
 import Foundation
 import LogModel
+import TestSupport
 import Testing
 
 private let environment = ProcessInfo.processInfo.environment
@@ -34,7 +35,7 @@ extension Cluster {
         }
 
         private func many(_ options: LocalClusterOptions, in parent: String, rounds: Int) async throws {
-            var random = SplitMix64(state: seed)
+            var random = SplitMix64(seed: seed)
             var faults: [Fault] = []
             try await withCluster(options, in: parent) { cluster in
                 let history = try await withHistory(cluster, seed: seed) { history in

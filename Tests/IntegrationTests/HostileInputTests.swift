@@ -8,6 +8,7 @@ import LogModel
 import NBDClient
 import NIOCore
 import NIOPosix
+import TestSupport
 import Testing
 
 extension Cluster {
@@ -22,7 +23,7 @@ extension Cluster {
                 let owner = try cluster.roles().owner
                 let good = try await cluster.connect(to: owner)
                 let before = try residentBytes(cluster, owner)
-                var random = SplitMix64(state: seed)
+                var random = SplitMix64(seed: seed)
                 for number in 0..<200 {
                     let bytes = garbage(number, door: door, &random)
                     try await throwAt(address(door, owner, cluster, options), bytes)

@@ -1,3 +1,4 @@
+import TestSupport
 import Testing
 
 @testable import LogModel
@@ -26,21 +27,10 @@ private struct Watched: ByteSource {
 
 private let gib: UInt64 = 1 << 30
 
-private struct SplitMix64: RandomNumberGenerator {
-    var state: UInt64
-    mutating func next() -> UInt64 {
-        state &+= 0x9e37_79b9_7f4a_7c15
-        var z = state
-        z = (z ^ (z >> 30)) &* 0xbf58_476d_1ce4_e5b9
-        z = (z ^ (z >> 27)) &* 0x94d0_49bb_1331_11eb
-        return z ^ (z >> 31)
-    }
-}
-
 @Suite struct ByteRangeMapTests {
     /// Every byte holds what a plain array of bytes would hold, after any sequence of insertions and removals (S9).
     @Test(arguments: [UInt64](1...40)) func behavesLikeAnArrayOfBytes(seed: UInt64) {
-        var random = SplitMix64(state: seed)
+        var random = SplitMix64(seed: seed)
         let base: UInt64 = 1 << 20
         var map = ByteRangeMap<Stamp>()
         var model = [Stamp?](repeating: nil, count: 600)
@@ -84,7 +74,7 @@ private struct SplitMix64: RandomNumberGenerator {
 
     /// As an array of cells: thousands of short ranges and, between them, some that are up to 4 GiB long (S9).
     @Test(arguments: [UInt64](1...5)) func longAndShortRangesAmongEachOther(seed: UInt64) {
-        var random = SplitMix64(state: seed)
+        var random = SplitMix64(seed: seed)
         let cells = 4096
         let cellBytes = 4 * gib / UInt64(cells)
         func range(_ cells: Range<Int>) -> ByteRange {

@@ -3,6 +3,7 @@
 import Glibc
 import LogModel
 import PersistentMemory
+import TestSupport
 import Testing
 
 /// Where `make test-pmem` has mounted persistent memory, in its guest; elsewhere nil, and tests use the memory file system.
@@ -11,47 +12,6 @@ let pmemFolder: String? = getenv("TWINLOG_PMEM_FOLDER").map { String(cString: $0
 let inGuest = pmemFolder != nil
 /// What pools are found to be in a test's folder.
 let persistenceHere: Persistence = pmemFolder == nil ? .volatile : .pmem
-
-final class Folder {
-    let path: String
-
-    init(in parent: String = pmemFolder ?? "/dev/shm") throws {
-        path = "\(parent)/twinlog-test-\(UUID128.random())"
-        try #require(mkdir(path, 0o700) == 0)
-    }
-
-    deinit {
-        for name in names { unlink("\(path)/\(name)") }
-        rmdir(path)
-    }
-
-    var names: [String] {
-        guard let folder = opendir(path) else { return [] }
-        defer { closedir(folder) }
-        var names: [String] = []
-        while let entry = readdir(folder) {
-            let name = withUnsafePointer(to: &entry.pointee.d_name) {
-                $0.withMemoryRebound(to: CChar.self, capacity: 256) { String(cString: $0) }
-            }
-            if name != "." && name != ".." { names.append(name) }
-        }
-        return names.sorted()
-    }
-
-    func file(_ name: String) -> String { "\(path)/\(name)" }
-}
-
-func contents(of path: String) throws -> [UInt8] {
-    let file = try #require(fopen(path, "r"))
-    defer { fclose(file) }
-    var about = stat()
-    try #require(fstat(fileno(file), &about) == 0)
-    var bytes = [UInt8](repeating: 0, count: Int(about.st_size))
-    let count = bytes.count
-    let got = bytes.withUnsafeMutableBytes { fread($0.baseAddress, 1, count, file) }
-    try #require(got == count)
-    return bytes
-}
 
 func write(_ bytes: [UInt8], to path: String, at offset: Int = 0) throws {
     let file = try #require(fopen(path, access(path, F_OK) == 0 ? "r+" : "w"))

@@ -2,6 +2,7 @@
 
 import Glibc
 import LogModel
+import TestSupport
 import Testing
 
 @testable import PersistentMemory
@@ -21,10 +22,10 @@ struct PoolLookTests {
         #expect(folder.names == [])
         let pool = try makePool(path)
         _ = try pool.allocateRegion(group: GroupID("g0"), ringBytes: mebibyte)
-        let before = try PersistentMemoryTests.contents(of: path)
+        let before = try TestSupport.contents(of: path)
         let found = try #require(try look())
         #expect(found.sizeBytes == 2 * mebibyte && found.logs == [GroupID("g0"): mebibyte])
-        #expect(try PersistentMemoryTests.contents(of: path) == before)
+        #expect(try TestSupport.contents(of: path) == before)
         #expect(throws: PoolError.self) { try look("beta") }
         pool.close()
     }

@@ -3,6 +3,7 @@
 import Glibc
 import LogModel
 import PersistentMemory
+import TestSupport
 import Testing
 
 struct PoolTests {
@@ -165,7 +166,7 @@ struct PoolTests {
     @Test func whatIsNoPoolIsRefused() throws {
         for count in [0, 5, 5000, 16384, 200_000] {
             let path = folder.file("garbage-\(count)")
-            var generator = SeededGenerator(seed: UInt64(count))
+            var generator = SplitMix64(seed: UInt64(count))
             try write((0..<count).map { _ in UInt8.random(in: 0...255, using: &generator) }, to: path)
             #expect(try refusal(of: path).code == .notAPool)
         }
@@ -260,7 +261,7 @@ struct PoolTests {
             pool.close()
         }
         let sound = try contents(of: path)
-        var generator = SeededGenerator(seed: 11)
+        var generator = SplitMix64(seed: 11)
         for page in 0..<6 {  // two superblocks, two directories, two pages of slots
             for _ in 0..<(inGuest ? 2 : 16) {
                 let used = page < 2 ? 176 : page < 4 ? 160 : 64

@@ -2,6 +2,7 @@
 
 import LogModel
 import PersistentMemory
+import TestSupport
 import Testing
 
 struct RegionTests {
@@ -144,7 +145,7 @@ struct RegionTests {
     @Test(arguments: [(0, 100), (64, 64), (65_000, 3000), (13, 65_536), (65_535, 2), (130, 1)])
     func storesWrapAndReadBack(_ start: Int, _ count: Int) throws {
         try region.format(role: .mirror, logUUID: log, incarnation: Incarnation(1), start: .zero)
-        var generator = SeededGenerator(seed: UInt64(start + count))
+        var generator = SplitMix64(seed: UInt64(start + count))
         let bytes = (0..<count).map { _ in UInt8.random(in: 1...255, using: &generator) }
         let lsn = LSN(UInt64(start) + 5 * region.ringBytes)
         bytes.withUnsafeBytes { region.store($0, at: lsn) }

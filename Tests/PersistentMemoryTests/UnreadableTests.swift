@@ -2,6 +2,7 @@
 
 import Glibc
 import LogModel
+import TestSupport
 import Testing
 
 @testable import PersistentMemory

@@ -7,6 +7,7 @@
 import Foundation
 import LogModel
 import PersistentMemory
+import TestSupport
 import Testing
 import WriteLog
 
@@ -178,7 +179,7 @@ final class DamagedLog {
     let mirror: Copy
     let log: WriteLog
     private(set) var model: DamageModel
-    private var random: SeededGenerator
+    private var random: SplitMix64
     private let largestWrite: Int
     /// The whole file at earlier times.
     private(set) var snapshots: [Data] = []
@@ -191,7 +192,7 @@ final class DamagedLog {
         mirror = try Copy(folder.file("mirror"), node: "beta", role: .mirror, ringBytes: ringBytes, start: start)
         log = try WriteLog(region: copy.region)
         model = DamageModel(ringBytes: ringBytes, start: start.rawValue)
-        random = SeededGenerator(seed: seed)
+        random = SplitMix64(seed: seed)
         self.largestWrite = largestWrite
         try fill()
     }
@@ -204,7 +205,7 @@ final class DamagedLog {
             try appendSomething()
             if Int.random(in: 0..<3, using: &random) == 0 { model.acknowledged = log.published.rawValue }
             guard log.published >= nextSnapshot else { continue }
-            snapshots.append(try contents(of: copy.path))
+            snapshots.append(try data(of: copy.path))
             nextSnapshot = log.published + ring / 3
         }
         model.acknowledged = log.published.rawValue
@@ -251,7 +252,7 @@ final class DamagedLog {
         }
         try log.setHead(LSN(head), acknowledged: LSN(model.acknowledged))
         log.setReclaimLimit(LSN(head))
-        let file = try contents(of: copy.path)
+        let file = try data(of: copy.path)
         for slot in slots(file) where model.slots[slot] == nil && slot.contains(where: { $0 != 0 }) {
             model.noteSlot(slot, head: LSN(head), acknowledged: copy.region.acknowledged)
         }

@@ -6,6 +6,7 @@ import LogModel
 import PersistentMemory
 import Recovery
 import StorageMedium
+import TestSupport
 import Testing
 import WriteLog
 
@@ -21,7 +22,7 @@ struct FailedMemoryTests {
 
     @Test func aLogThatCannotBeReadToItsEndIsNotReplayed() throws {
         let fixture = try Fixture()
-        var random = SeededGenerator(seed: 1)
+        var random = SplitMix64(seed: 1)
         for number in 0..<4 { try fixture.write(random.bytes(8128), at: UInt64(number) << 14) }
         try failPage(of: fixture.region, at: LSN(3 * 8192))
         let medium = try fixture.medium()
@@ -30,7 +31,7 @@ struct FailedMemoryTests {
         }
         #expect(error.code == .corrupt && error.message.contains("has failed"), "\(error)")
         #expect(error.message.contains("only to LSN 24576"), "\(error)")
-        #expect(try contents(of: fixture.mediumPath("vol0")) == Fixture.blankMedium)
+        #expect(try data(of: fixture.mediumPath("vol0")) == Fixture.blankMedium)
     }
 
     /// A medium beside which memory fails.
@@ -67,13 +68,13 @@ struct FailedMemoryTests {
         let pair = try Pair.filled()
         // This one could be healed; but not before the refusal.
         try pair.mirror.flip(at: pair.single[7].start + 70)
-        let before = try contents(of: pair.mirror.path)
+        let before = try data(of: pair.mirror.path)
         try failPage(of: pair.mirror.region, at: pair.single[4].start)
         for dryRun in [true, false] {
             let error = try #require(throws: HealError.self) { try pair.healMirror(dryRun: dryRun) }
             #expect(error.code == .notHealed && error.message.contains(pair.mirror.path), "\(error)")
         }
-        #expect(try contents(of: pair.mirror.path) == before, "nothing was stored")
+        #expect(try data(of: pair.mirror.path) == before, "nothing was stored")
     }
 
     @Test func aSourceInFailedMemoryStillHealsWhatItHolds() throws {

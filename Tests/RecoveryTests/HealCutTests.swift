@@ -6,6 +6,7 @@ import Foundation
 import LogModel
 import PersistentMemory
 import Recovery
+import TestSupport
 import Testing
 import WriteLog
 
@@ -48,11 +49,11 @@ struct HealCutTests {
             try pair.mirror.zero(pair.writes[index].start..<pair.writes[index].end)
         }
         pair.mirror.close()
-        let before = [UInt8](try contents(of: pair.mirror.path))
+        let before = [UInt8](try data(of: pair.mirror.path))
         let operations = try recordedHeal(pair)
         defer { for operation in operations { operation.bytes?.deallocate() } }
-        let healed = try contents(of: pair.mirror.path)
-        var random = SeededGenerator(seed: 6)
+        let healed = try data(of: pair.mirror.path)
+        var random = SplitMix64(seed: 6)
         var durable = before, states = 0
         var pending: [(offset: Int, bytes: [UInt8])] = []
         /// What memory holds if of the pending lines only `kept` arrived.
@@ -63,7 +64,7 @@ struct HealCutTests {
             try pair.mirror.reopen()
             #expect(try pair.healMirror().verdict == .clean)
             pair.mirror.close()
-            #expect(try contents(of: pair.mirror.path) == healed)
+            #expect(try data(of: pair.mirror.path) == healed)
             states += 1
         }
         for operation in operations {

@@ -5,6 +5,7 @@ import Foundation
 import LogModel
 import PersistentMemory
 import Recovery
+import TestSupport
 import Testing
 import WriteLog
 
@@ -63,13 +64,13 @@ struct HealTests {
 
     @Test func copiesThatCannotBeComparedAreToldApart() throws {
         let pair = try Pair.filled()
-        let before = try contents(of: pair.mirror.path)
+        let before = try data(of: pair.mirror.path)
         func refused(_ relation: LogComparison.Relation) throws {
             #expect(pair.compare().relation == relation)
-            let changed = try contents(of: pair.mirror.path)
+            let changed = try data(of: pair.mirror.path)
             #expect(throws: HealError.self) { try pair.healMirror() }
             do throws(HealError) { try pair.healMirror() } catch { #expect(error.code == .notTwoCopies) }
-            #expect(try contents(of: pair.mirror.path) == changed)
+            #expect(try data(of: pair.mirror.path) == changed)
         }
         try pair.mirror.region.format(role: .mirror, logUUID: logUUID, incarnation: Incarnation(6), start: .zero)
         try refused(.otherIncarnation(newer: .second))
@@ -79,7 +80,7 @@ struct HealTests {
         try refused(.otherLogs)
         try pair.mirror.region.format(role: .empty, logUUID: logUUID, incarnation: Incarnation(5), start: .zero)
         try refused(.unused)
-        #expect(try contents(of: pair.mirror.path) != before)
+        #expect(try data(of: pair.mirror.path) != before)
         let other = try Copy(pair.folder.file("big"), node: "beta", role: .mirror, ringBytes: 128 << 10, start: .zero)
         #expect(LogComparison.run(pair.owner.region, other.region).relation == .otherSizes)
     }
@@ -91,7 +92,7 @@ struct HealTests {
         for place in ["header", "position", "payload", "all"] {
             let pair = try Pair.filled(seed: UInt64(index))
             let write = pair.writes[index]
-            let source = try contents(of: pair.owner.path), sound = try contents(of: pair.mirror.path)
+            let source = try data(of: pair.owner.path), sound = try data(of: pair.mirror.path)
             switch place {
             case "header": try pair.mirror.flip(at: write.start + 1)
             case "position": try pair.mirror.flip(at: write.start + 9)
@@ -101,26 +102,26 @@ struct HealTests {
             #expect(pair.compare().verdict == .corrupt)
             let dry = try pair.healMirror(dryRun: true)
             #expect(dry.verdict == .clean && dry.healed.first?.lowerBound == write.start)
-            #expect(try contents(of: pair.mirror.path) != sound)
+            #expect(try data(of: pair.mirror.path) != sound)
             let outcome = try pair.healMirror()
             #expect(outcome.healed.count == 1 && outcome.verdict == .clean && outcome.lost.isEmpty)
             #expect(outcome.healedRecords == dry.healedRecords && outcome.healedRecords >= 1)
             // Byte for byte what it was, and the source untouched.
-            #expect(try contents(of: pair.mirror.path) == sound)
-            #expect(try contents(of: pair.owner.path) == source)
+            #expect(try data(of: pair.mirror.path) == sound)
+            #expect(try data(of: pair.owner.path) == source)
             #expect(try pair.healMirror().healedRecords == 0)
-            #expect(try contents(of: pair.mirror.path) == sound)
+            #expect(try data(of: pair.mirror.path) == sound)
         }
     }
 
     @Test func aWholeCopyComesBackAroundTheRingsEnd() throws {
         let pair = try Pair.filled(count: 20)
-        let sound = try contents(of: pair.mirror.path)
+        let sound = try data(of: pair.mirror.path)
         try pair.mirror.zero(LSN(0)..<LSN(Pair.ringBytes))
         let outcome = try pair.healMirror()
         #expect(outcome.healed == [pair.writes[0].start..<pair.acknowledged] && outcome.verdict == .clean)
         #expect(pair.holdSame(pair.writes[0].start..<pair.acknowledged))
-        #expect(try contents(of: pair.mirror.path) != sound)  // the watermark was never promised
+        #expect(try data(of: pair.mirror.path) != sound)  // the watermark was never promised
     }
 
     @Test func whatNeitherHoldsIsReportedAndLeftAsItIs() throws {  // S5: no guess
@@ -132,7 +133,7 @@ struct HealTests {
         try pair.mirror.flip(at: good.start + 64)
         try pair.owner.flip(at: theirs.start + 64)
         let (before, source) = (
-            pair.mirror.bytes(from: lost.start, count: lost.end - lost.start), try contents(of: pair.owner.path)
+            pair.mirror.bytes(from: lost.start, count: lost.end - lost.start), try data(of: pair.owner.path)
         )
         for round in 0..<2 {
             let outcome = try pair.healMirror()
@@ -141,7 +142,7 @@ struct HealTests {
             #expect(outcome.damagedInSource == [theirs.start..<theirs.end])
         }
         #expect(pair.mirror.bytes(from: lost.start, count: lost.end - lost.start) == before)
-        #expect(try contents(of: pair.owner.path) == source)
+        #expect(try data(of: pair.owner.path) == source)
     }
 
     @Test func lostAtTheEndIsLostToo() throws {
@@ -166,12 +167,12 @@ struct HealTests {
         tl_record_encode(&record, ring.seed, &line)
         try pair.mirror.tamper(line, at: place)
         #expect(pair.compare().ranges.contains { $0.state == .different && $0.from == place })
-        let before = try contents(of: pair.mirror.path)
+        let before = try data(of: pair.mirror.path)
         do throws(HealError) {
             try pair.healMirror()
             Issue.record("a contradiction was healed")
         } catch { #expect(error.code == .contradiction && error.message.contains("\(place)")) }
-        #expect(try contents(of: pair.mirror.path) == before)
+        #expect(try data(of: pair.mirror.path) == before)
     }
 
     // MARK: A lost head
@@ -179,7 +180,7 @@ struct HealTests {
     /// Around the ring and more, so that the space below the head is used again.
     private func lapped() throws -> Pair {
         let pair = try Pair()
-        var random = SeededGenerator(seed: 4)
+        var random = SplitMix64(seed: 4)
         try pair.write(random.bytes(3000))
         try pair.acknowledge()
         let first = pair.acknowledged
@@ -204,7 +205,7 @@ struct HealTests {
         let newest = try #require(
             [0, 1].first { turn in
                 let slot = Int(copy.region.offset) + [512, 4608][turn]
-                return try contents(of: copy.path)[slot + 16..<slot + 24].elementsEqual(
+                return try data(of: copy.path)[slot + 16..<slot + 24].elementsEqual(
                     withUnsafeBytes(of: head.rawValue.littleEndian, Array.init))
             })
         try copy.flipHeadSlot(newest)
@@ -215,12 +216,12 @@ struct HealTests {
     @Test func newestHeadsLostByBothCopiesLeaveEverythingAsItIs() throws {  // S5: no guess
         let pair = try lapped()
         for copy in [pair.owner, pair.mirror] { try loseNewestHead(of: copy) }
-        let before = try contents(of: pair.owner.path)
+        let before = try data(of: pair.owner.path)
         do throws(HealError) {
             _ = try Heal.run(pair.owner.region, from: pair.mirror.region)
             Issue.record("healed from a head that is not the newest")
         } catch { #expect(error.code == .contradiction && error.message.contains("newest heads")) }
-        #expect(try contents(of: pair.owner.path) == before)
+        #expect(try data(of: pair.owner.path) == before)
     }
 
     @Test func aStaleCopyIsHealedInOneGoAndNotMadeWorse() throws {  // S8, S10

@@ -3,6 +3,7 @@
 import Foundation
 import LogModel
 import PersistentMemory
+import TestSupport
 import Testing
 import WriteLog
 
@@ -24,7 +25,7 @@ struct HealToolTests {
         let (bad, acknowledged, end) = (pair.single[3], pair.acknowledged.rawValue, pair.log.published.rawValue)
         try pair.mirror.flip(at: bad.start + 64)
         let paths = closed(pair)
-        let before = (try contents(of: paths.owner), try contents(of: paths.mirror))
+        let before = (try data(of: paths.owner), try data(of: paths.mirror))
         let run = try recover("compare", paths.owner, paths.mirror, "--json")
         #expect(run.code == 3)
         let log = try #require(try groups(run).first)
@@ -40,7 +41,7 @@ struct HealToolTests {
         #expect(copy["verdict"] as? String == "corrupt" && copy["firstBadLSN"] as? UInt64 == bad.start.rawValue)
         let text = try recover("compare", paths.mirror, paths.owner)
         #expect(text.code == 3 && text.output.contains("LSN \(bad.start) to \(bad.end): only the second is valid"))
-        #expect(try contents(of: paths.owner) == before.0 && contents(of: paths.mirror) == before.1)
+        #expect(try data(of: paths.owner) == before.0 && data(of: paths.mirror) == before.1)
     }
 
     @Test func compareSaysWhichIsNewer() throws {
@@ -69,7 +70,7 @@ struct HealToolTests {
 
     @Test func healBringsBackWhatIsDamagedAndScanIsCleanAfterwards() throws {  // S5
         let pair = try Pair.filled()
-        let sound = try contents(of: pair.mirror.path)
+        let sound = try data(of: pair.mirror.path)
         try pair.mirror.flip(at: pair.single[2].start)
         try pair.mirror.flip(at: pair.single[6].start + 64)
         let paths = closed(pair)
@@ -77,31 +78,31 @@ struct HealToolTests {
         for offset in [100, 8192 + 70, Int(pair.mirror.region.offset) + 20] {
             try overwrite(paths.mirror, at: UInt64(offset), with: [sound[offset] ^ 4])
         }
-        let (source, damaged) = (try contents(of: paths.owner), try contents(of: paths.mirror))
+        let (source, damaged) = (try data(of: paths.owner), try data(of: paths.mirror))
         #expect(try recover("scan", paths.mirror).code == 3)
         let dry = try recover("heal", paths.mirror, "--from", paths.owner, "--dry-run", "--json")
         #expect(dry.code == 0)
-        #expect(try contents(of: paths.mirror) == damaged)
+        #expect(try data(of: paths.mirror) == damaged)
         let run = try recover("heal", paths.mirror, "--from", paths.owner, "--json")
         let log = try #require(try groups(run).first)
         #expect(run.code == 0 && log["healedRecords"] as? Int == 2 && log["verdict"] as? String == "clean")
         #expect((log["healed"] as? [Any])?.count == 2 && (log["lost"] as? [Any])?.isEmpty == true)
-        #expect(try contents(of: paths.mirror) == sound)
-        #expect(try contents(of: paths.owner) == source)
+        #expect(try data(of: paths.mirror) == sound)
+        #expect(try data(of: paths.owner) == source)
         #expect(try recover("scan", paths.mirror).code == 0)
         let again = try recover("heal", paths.mirror, "--from", paths.owner)
         #expect(again.code == 0 && again.output.contains("healed 0 records"))
-        #expect(try contents(of: paths.mirror) == sound)
+        #expect(try data(of: paths.mirror) == sound)
     }
 
     @Test func whatNeitherHoldsIsExitThree() throws {  // S5
         let pair = try Pair.filled()
         for copy in [pair.owner, pair.mirror] { try copy.flip(at: pair.single[3].start + 64) }
         let paths = closed(pair)
-        let before = try contents(of: paths.mirror)
+        let before = try data(of: paths.mirror)
         let run = try recover("heal", paths.mirror, "--from", paths.owner)
         #expect(run.code == 3 && run.output.contains("LOST: LSN \(pair.single[3].start)"))
-        #expect(try contents(of: paths.mirror) == before)
+        #expect(try data(of: paths.mirror) == before)
         #expect(try recover("compare", paths.mirror, paths.owner).output.contains("NEITHER is valid"))
     }
 
@@ -121,7 +122,7 @@ struct HealToolTests {
     @Test func aHeldPoolIsExitFiveAndUntouched() throws {
         let pair = try Pair.filled()
         try pair.mirror.flip(at: pair.single[1].start)
-        let before = (try contents(of: pair.owner.path), try contents(of: pair.mirror.path))
+        let before = (try data(of: pair.owner.path), try data(of: pair.mirror.path))
         pair.mirror.close()
         // First the source is held, then the damaged one.
         for command in ["compare", "heal"] {
@@ -137,7 +138,7 @@ struct HealToolTests {
         try pair.mirror.reopen(readOnly: true)
         #expect(try recover("compare", pair.mirror.path, pair.owner.path).code == 3)
         #expect(try recover("heal", pair.mirror.path, "--from", pair.owner.path).code == 5)
-        #expect(try contents(of: pair.owner.path) == before.0 && contents(of: pair.mirror.path) == before.1)
+        #expect(try data(of: pair.owner.path) == before.0 && data(of: pair.mirror.path) == before.1)
     }
 
     @Test func anotherEpochIsRefusedWithExitSixAndUntouched() throws {
@@ -145,12 +146,12 @@ struct HealToolTests {
         try pair.mirror.region.format(role: .mirror, logUUID: logUUID, incarnation: Incarnation(6), start: .zero)
         let paths = closed(pair)
         // Opening for writing would heal this copy: a refusal does not even do that.
-        let sound = try contents(of: paths.mirror)
+        let sound = try data(of: paths.mirror)
         try overwrite(paths.mirror, at: 100, with: [sound[100] ^ 4])
-        let before = try contents(of: paths.mirror)
+        let before = try data(of: paths.mirror)
         let run = try recover("heal", paths.mirror, "--from", paths.owner)
         #expect(run.code == 6 && run.errors.contains("different epochs (6 and 5)"))
-        #expect(try contents(of: paths.mirror) == before)
+        #expect(try data(of: paths.mirror) == before)
     }
 
     @Test func wrongUsageIsExitTwoAndNoPoolFour() throws {
@@ -175,7 +176,7 @@ struct HealToolTests {
         let pair = try Pair()
         let older = pair.folder.file("older")
         for number in 0..<20 as Range<UInt8> {
-            if number == 10 { try contents(of: pair.mirror.path).write(to: URL(fileURLWithPath: older)) }
+            if number == 10 { try data(of: pair.mirror.path).write(to: URL(fileURLWithPath: older)) }
             try pair.write([UInt8](repeating: number, count: 500))
             try pair.acknowledge()
         }

@@ -6,6 +6,7 @@ import LogModel
 import PersistentMemory
 import RecordSupport
 import StorageMedium
+import TestSupport
 import Testing
 
 struct InSyncTests {
@@ -33,7 +34,7 @@ struct InSyncTests {
         if let mediumIdentity { try fixture.medium().adopt(mediumIdentity) }
         try fixture.fillRandomly(seed: 10, count: 20)
         fixture.pool.close()
-        let pool = try contents(of: fixture.poolPath)
+        let pool = try data(of: fixture.poolPath)
         try configuration.write(toFile: fixture.folder.file("cluster.yaml"), atomically: true, encoding: .utf8)
         if withFolder {
             let coordinator = try FileCoordinator(directory: fixture.folder.file("coordinator"))
@@ -42,7 +43,7 @@ struct InSyncTests {
         let run = try recover(
             "replay", fixture.poolPath, "--group", "g0", "--config", fixture.folder.file("cluster.yaml"), "--json")
         if run.code == 0 { try fixture.mediaAreAsModelled() } else { try fixture.mediaAreUntouched() }
-        #expect(try contents(of: fixture.poolPath) == pool)
+        #expect(try data(of: fixture.poolPath) == pool)
         #expect(withFolder || !FileManager.default.fileExists(atPath: fixture.folder.file("coordinator")))
         return run
     }
@@ -158,7 +159,7 @@ struct InSyncTests {
         let rig = try ReplayRig()
         if let standing { try rig.note(standing) }
         try rig.swap(change)
-        let pool = try contents(of: rig.fixture.poolPath)
+        let pool = try data(of: rig.fixture.poolPath)
         for flag in ["--json", "--mark-replayed"] {
             let record = try rig.record()
             let run = try rig.replay(flag)
@@ -166,7 +167,7 @@ struct InSyncTests {
             #expect(try rig.record() == record, sourceLocation: sourceLocation)
         }
         try rig.fixture.mediaAreUntouched(sourceLocation: sourceLocation)
-        #expect(try contents(of: rig.fixture.poolPath) == pool, sourceLocation: sourceLocation)
+        #expect(try data(of: rig.fixture.poolPath) == pool, sourceLocation: sourceLocation)
     }
 
     @Test("S20, O15, A6: yesterday's copy of a pool is told by its start, and by the opening of its log")

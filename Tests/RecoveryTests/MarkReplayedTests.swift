@@ -4,6 +4,7 @@ import Coordination
 import Foundation
 import LogModel
 import PersistentMemory
+import TestSupport
 import Testing
 
 struct MarkReplayedTests {
@@ -27,13 +28,13 @@ struct MarkReplayedTests {
             let again = try rig.replay("--mark-replayed", path: path)
             #expect(again.code == 6 && again.errors.contains("replayed"), "\(again)")
         }
-        #expect(try contents(of: rig.fixture.mediumPath()) == used)
+        #expect(try data(of: rig.fixture.mediumPath()) == used)
     }
 
     @Test("A4, S10: a run that was cut after the coordinator was told is finished, and writes nothing anew")
     func cutBeforeTheMark() throws {
         let rig = try ReplayRig()
-        let unmarked = try contents(of: rig.fixture.poolPath)
+        let unmarked = try data(of: rig.fixture.poolPath)
         #expect(try rig.replay("--mark-replayed").code == 0)
         let record = try rig.record()
         try unmarked.write(to: URL(fileURLWithPath: rig.fixture.poolPath))
@@ -45,7 +46,7 @@ struct MarkReplayedTests {
         #expect(try again.json()["markedReplayed"] as? Bool == true)
         #expect(try rig.record() == record)
         #expect(try rig.isMarked(rig.fixture.poolPath))
-        #expect(try contents(of: rig.fixture.mediumPath()) == used)
+        #expect(try data(of: rig.fixture.mediumPath()) == used)
     }
 
     @Test("A4, S10: a run that was cut before the coordinator was told begins anew with the same result")
@@ -61,7 +62,7 @@ struct MarkReplayedTests {
     @Test("A4: what was told of another log of this pool is not finished with this one")
     func anotherEnd() throws {
         let rig = try ReplayRig()
-        let unmarked = try contents(of: rig.fixture.poolPath)
+        let unmarked = try data(of: rig.fixture.poolPath)
         #expect(try rig.replay("--mark-replayed").code == 0)
         try unmarked.write(to: URL(fileURLWithPath: rig.fixture.poolPath))
         try rig.swap { $0.replayed?.end = LSN(64) }
@@ -73,10 +74,10 @@ struct MarkReplayedTests {
     @Test("A4: a dry run tells nobody")
     func dryRun() throws {
         let rig = try ReplayRig()
-        let (record, pool) = (try rig.record(), try contents(of: rig.fixture.poolPath))
+        let (record, pool) = (try rig.record(), try data(of: rig.fixture.poolPath))
         #expect(try rig.replay("--mark-replayed", "--dry-run").code == 0)
         #expect(try rig.record() == record)
-        #expect(try contents(of: rig.fixture.poolPath) == pool)
+        #expect(try data(of: rig.fixture.poolPath) == pool)
         try rig.fixture.mediaAreUntouched()
     }
 
@@ -105,7 +106,7 @@ struct MarkReplayedTests {
     @Test("A4, S10: a cut between two marks is finished by the same command")
     func cutBetweenMarks() throws {
         let rig = try ReplayRig()
-        let unmarked = try contents(of: rig.fixture.poolPath)
+        let unmarked = try data(of: rig.fixture.poolPath)
         #expect(try rig.replayBlindly("--mark-replayed", "--other-pool", rig.betaPath).code == 0)
         // The other pools are marked first.
         try unmarked.write(to: URL(fileURLWithPath: rig.fixture.poolPath))
@@ -127,7 +128,7 @@ struct MarkReplayedTests {
     func otherIsNoOther() throws {
         let rig = try ReplayRig()
         let copy = rig.fixture.folder.file("copy")
-        try contents(of: rig.fixture.poolPath).write(to: URL(fileURLWithPath: copy))
+        try data(of: rig.fixture.poolPath).write(to: URL(fileURLWithPath: copy))
         let sameNode = try rig.replayBlindly("--mark-replayed", "--other-pool", copy)
         #expect(sameNode.code == 6 && sameNode.errors.contains("is of node alpha"), "\(sameNode)")
         #expect(try rig.replayBlindly("--mark-replayed", "--other-pool", rig.fixture.poolPath).code == 2)

@@ -5,6 +5,7 @@ import Foundation
 import LogModel
 import PersistentMemory
 import Recovery
+import TestSupport
 import Testing
 import WriteLog
 
@@ -55,7 +56,7 @@ final class Copy {
     /// Spoils a head slot in the file; the pool must be opened anew.
     func flipHeadSlot(_ turn: Int) throws {
         let offset = region.offset + [512, 4608][turn] + 20
-        let byte = try contents(of: path)[Int(offset)]
+        let byte = try data(of: path)[Int(offset)]
         try overwrite(path, at: offset, with: [byte ^ 1])
     }
 }
@@ -119,7 +120,7 @@ final class Pair {
     /// The mirror has missed what the owner wrote alone since, for more than a lap of what the mirror holds; it is sound, and stale.
     static func stale() throws -> Pair {
         let pair = try Pair()
-        var random = SeededGenerator(seed: 9)
+        var random = SplitMix64(seed: 9)
         for number in 0..<13 {
             try pair.write(random.bytes(3000), at: UInt64(number) << 12)
             try pair.acknowledge()
@@ -139,7 +140,7 @@ final class Pair {
     /// `count` writes, all acknowledged, and a watermark that says so; from the 2/3 of the ring on and around its end.
     static func filled(seed: UInt64 = 1, count: Int = 12) throws -> Pair {
         let pair = try Pair()
-        var random = SeededGenerator(seed: seed)
+        var random = SplitMix64(seed: seed)
         for index in 0..<count {
             try pair.write(random.bytes(Int.random(in: 1...3000, using: &random)), at: UInt64(index) << 12)
             try pair.acknowledge()

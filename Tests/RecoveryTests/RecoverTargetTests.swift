@@ -3,6 +3,7 @@
 import Foundation
 import LogModel
 import PersistentMemory
+import TestSupport
 import Testing
 
 struct RecoverTargetTests {
@@ -26,10 +27,10 @@ struct RecoverTargetTests {
             identity: PoolIdentity(uuid: .random(), cluster: "demo", node: NodeID("beta")), persistence: .volatile
         ).close()
         let target = own ? fixture.poolPath : other
-        let before = try contents(of: target)
+        let before = try data(of: target)
         let run = try replay(fixture, onto: target)
         #expect(run.code == 6 && run.errors.contains("is a pool, not a medium"), "\(run)")
-        #expect(try contents(of: target) == before)
+        #expect(try data(of: target) == before)
     }
 
     @Test("O8, O19: two volumes on one file are refused, by whatever names it goes")

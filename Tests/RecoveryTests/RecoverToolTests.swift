@@ -4,20 +4,21 @@ import Foundation
 import LogModel
 import PersistentMemory
 import StorageMedium
+import TestSupport
 import Testing
 import WriteLog
 
 struct RecoverToolTests {
     /// Runs the tool on a pool that nobody has open, and checks that not a byte of it changed.
     private func look(_ path: String, _ command: String, _ more: String...) throws -> ToolRun {
-        let before = try contents(of: path)
+        let before = try data(of: path)
         let run =
             switch more.count {
             case 0: try recover(command, path)
             case 1: try recover(command, path, more[0])
             default: try recover(command, path, more[0], more[1])
             }
-        #expect(try contents(of: path) == before, "\(command) changed the pool")
+        #expect(try data(of: path) == before, "\(command) changed the pool")
         return run
     }
 
@@ -45,7 +46,7 @@ struct RecoverToolTests {
         let ring = try #require(log["ringOffset"] as? UInt64)
         let ringBytes = try #require(log["ringBytes"] as? UInt64)
         let place = Int(ring + first.start.rawValue % ringBytes) + 64
-        #expect(Array(try contents(of: fixture.poolPath)[place..<place + 4]) == [1, 2, 3, 4])
+        #expect(Array(try data(of: fixture.poolPath)[place..<place + 4]) == [1, 2, 3, 4])
     }
 
     @Test func inspectTellsWhosePoolItIs() throws {
@@ -147,14 +148,14 @@ struct RecoverToolTests {
 
     @Test func whatIsNotAPoolIsExitFourWithFileAndReason() throws {  // S21
         let folder = try Folder()
-        var random = SeededGenerator(seed: 3)
+        var random = SplitMix64(seed: 3)
         try Data(random.bytes(1 << 20)).write(to: URL(fileURLWithPath: folder.file("garbage")))
         try Data(count: 1 << 20).write(to: URL(fileURLWithPath: folder.file("zeros")))
         try Data().write(to: URL(fileURLWithPath: folder.file("empty")))
         try #require(mkfifo(folder.file("pipe"), 0o600) == 0)
         let fixture = try Fixture()
         fixture.pool.close()
-        let pool = try contents(of: fixture.poolPath)
+        let pool = try data(of: fixture.poolPath)
         try pool.dropLast(4096).write(to: URL(fileURLWithPath: folder.file("truncated")))
         try pool.prefix(5000).write(to: URL(fileURLWithPath: folder.file("stump")))
         try (pool + [0]).write(to: URL(fileURLWithPath: folder.file("longer")))
@@ -177,9 +178,9 @@ struct RecoverToolTests {
         let fixture = try Fixture(ringBytes: 64 << 10)
         for index in 0..<20 as Range<UInt64> { try fixture.write([UInt8](repeating: 1, count: 500), at: index * 500) }
         fixture.pool.close()
-        let sound = try contents(of: fixture.poolPath)
+        let sound = try data(of: fixture.poolPath)
         let folder = try Folder()
-        var random = SeededGenerator(seed: seed)
+        var random = SplitMix64(seed: seed)
         for round in 0..<12 {
             var bytes = sound
             for _ in 0..<Int.random(in: 1...40, using: &random) {
@@ -240,7 +241,7 @@ struct RecoverToolTests {
         let fixture = try Fixture(volumes: ["vol0", "vol1"])
         try fixture.fillRandomly(seed: 8, count: 120)
         fixture.pool.close()
-        let pool = try contents(of: fixture.poolPath)
+        let pool = try data(of: fixture.poolPath)
         func replay(_ more: String) throws -> ToolRun {
             try recover(
                 "replay", fixture.poolPath, "--group", "g0", "--volume", "vol0=\(fixture.mediumPath())", "--volume",
@@ -257,14 +258,14 @@ struct RecoverToolTests {
         try fixture.mediaAreAsModelled()
         #expect(try replay("--group=g0").code == 0)
         try fixture.mediaAreAsModelled()
-        #expect(try contents(of: fixture.poolPath) == pool)
+        #expect(try data(of: fixture.poolPath) == pool)
     }
 
     @Test func aMarkedReplayIsRefusedTheSecondTime() throws {
         let fixture = try Fixture()
         try fixture.fillRandomly(seed: 9, count: 50)
         fixture.pool.close()
-        let pool = try contents(of: fixture.poolPath)
+        let pool = try data(of: fixture.poolPath)
         let arguments = ["replay", fixture.poolPath, "--group", "g0", "--volume", "vol0=\(fixture.mediumPath())"]
         func replay(_ flags: String...) throws -> ToolRun {
             flags.count == 1
@@ -276,11 +277,11 @@ struct RecoverToolTests {
         }
         // A dry run marks nothing.
         #expect(try replay("--mark-replayed", "--dry-run").code == 0)
-        #expect(try contents(of: fixture.poolPath) == pool)
+        #expect(try data(of: fixture.poolPath) == pool)
         #expect(try replay("--mark-replayed").code == 0)
         try fixture.mediaAreAsModelled()
         // Only the identity slots differ: the log is all there.
-        let marked = try contents(of: fixture.poolPath)
+        let marked = try data(of: fixture.poolPath)
         var expected = pool
         for identity in [fixture.region.offset, fixture.region.offset + 4096].map({ Int($0)..<Int($0) + 64 }) {
             expected.replaceSubrange(identity, with: marked[identity])
@@ -288,12 +289,12 @@ struct RecoverToolTests {
         #expect(marked != pool && marked == expected)
         // What clients wrote since must not be undone.
         try overwrite(fixture.mediumPath(), at: 0, with: [UInt8](repeating: 0x55, count: 4096))
-        let after = try contents(of: fixture.mediumPath())
+        let after = try data(of: fixture.mediumPath())
         for flags in ["--json", "--dry-run", "--mark-replayed"] {
             let again = try replay(flags)
             #expect(again.code == 6 && again.errors.contains("replayed before"))
         }
-        #expect(try contents(of: fixture.mediumPath()) == after)
+        #expect(try data(of: fixture.mediumPath()) == after)
         #expect(try recover("scan", fixture.poolPath).output.contains("replayed by this tool"))
     }
 
@@ -316,12 +317,12 @@ struct RecoverToolTests {
         try fixture.write([4, 5, 6], at: 1, acknowledged: bad.end)
         try fixture.flip(at: bad.start + 64)
         fixture.pool.close()
-        let pool = try contents(of: fixture.poolPath)
+        let pool = try data(of: fixture.poolPath)
         let run = try recover(
             "replay", fixture.poolPath, "--group", "g0", "--volume", "vol0=\(fixture.mediumPath())", flag)
         #expect(run.code == 3 && run.errors.contains("corrupt at LSN \(bad.start)"))
         try fixture.mediaAreUntouched()
-        #expect(try contents(of: fixture.poolPath) == pool)
+        #expect(try data(of: fixture.poolPath) == pool)
     }
 
     @Test func aMediumThatANodeHoldsIsExitFive() throws {  // S18
@@ -351,7 +352,7 @@ struct RecoverToolTests {
         let small = fixture.folder.file("small.img")
         try Data(repeating: 0xEE, count: 4096).write(to: URL(fileURLWithPath: small))
         #expect(try recover("replay", fixture.poolPath, "--group", "g0", "--volume", "vol0=\(small)").code == 6)
-        #expect(try contents(of: small) == Data(repeating: 0xEE, count: 4096))
+        #expect(try data(of: small) == Data(repeating: 0xEE, count: 4096))
         // The log's volume goes by another name.
         #expect(
             try recover("replay", fixture.poolPath, "--group", "g0", "--volume", "other=\(fixture.mediumPath())").code

@@ -5,6 +5,7 @@ import Foundation
 import LogModel
 import PersistentMemory
 import RecordSupport
+import TestSupport
 import Testing
 
 final class ReplayRig {

@@ -6,6 +6,7 @@ import LogModel
 import PersistentMemory
 import Recovery
 import StorageMedium
+import TestSupport
 import Testing
 import WriteLog
 
@@ -30,7 +31,7 @@ struct ReplayTests {
 
     @Test func aLogThatWentRoundTheRingIsReplayedFromItsHead() throws {
         let fixture = try Fixture(ringBytes: 256 << 10)
-        var random = SeededGenerator(seed: 9)
+        var random = SplitMix64(seed: 9)
         var ends: [LSN] = []
         for index in 0..<300 as Range<UInt64> {
             if ends.count > 20 { try fixture.trim(to: ends.removeFirst()) }
@@ -177,11 +178,11 @@ struct ReplayTests {
     @Test func aSecondReplayChangesNothing() throws {  // S10
         let fixture = try Fixture(volumes: ["vol0", "vol1"])
         try fixture.fillRandomly(seed: 4, count: 150)
-        let pool = try contents(of: fixture.poolPath)
+        let pool = try data(of: fixture.poolPath)
         let first = try replay(fixture)
         #expect(try replay(fixture) == first)
         try fixture.mediaAreAsModelled()
-        #expect(try contents(of: fixture.poolPath) == pool)
+        #expect(try data(of: fixture.poolPath) == pool)
     }
 
     @Test func cutAnywhereAndRunAgainItGivesTheSameMedium() throws {  // S10
@@ -292,11 +293,11 @@ struct ReplayTests {
         let fixture = try Fixture()
         try fixture.fillRandomly(seed: 6, count: 100)
         let medium = ObservedMedium(try fixture.medium())
-        let pool = try contents(of: fixture.poolPath)
+        let pool = try data(of: fixture.poolPath)
         let told = try Replay.run(fixture.region, onto: [volume0: medium], dryRun: true)
         #expect(medium.calls.isEmpty)
         try fixture.mediaAreUntouched()
-        #expect(try contents(of: fixture.poolPath) == pool)
+        #expect(try data(of: fixture.poolPath) == pool)
         #expect(try replay(fixture) == told)
     }
 
@@ -317,7 +318,7 @@ struct ReplayTests {
 
     @Test func aWholeWriteOfManyRecordsIsApplied() throws {  // S7
         let fixture = try Fixture(ringBytes: 16 << 20)
-        var random = SeededGenerator(seed: 7)
+        var random = SplitMix64(seed: 7)
         try fixture.write(random.bytes(2_500_000), at: 12345)
         #expect(try replay(fixture).payloadBytes == 2_500_000)
         try fixture.mediaAreAsModelled()

@@ -6,6 +6,7 @@ import LogModel
 import PersistentMemory
 import Recovery
 import StorageMedium
+import TestSupport
 import Testing
 import WriteLog
 
@@ -129,7 +130,7 @@ struct SalvageTests {
         let outcome = try #require(try Salvage.run(region, onto: [volume0: medium]))
         #expect(outcome.replayed.headLSN.rawValue == fixture.log.published.rawValue - region.ringBytes)
         #expect(outcome.replayed.headLSN > old.start)
-        let bytes = try contents(of: fixture.mediumPath())
+        let bytes = try data(of: fixture.mediumPath())
         let isOldKept = bytes[0..<4000].allSatisfy { $0 == 0xEE }
         #expect(isOldKept)
         let expected = try #require(fixture.model[volume0])
@@ -139,7 +140,7 @@ struct SalvageTests {
 
     @Test("A10: whatever is damaged, the medium gets every other write, and the list has the rest", arguments: 1...20)
     func random(seed: UInt64) throws {
-        var random = SeededGenerator(seed: seed)
+        var random = SplitMix64(seed: seed)
         let fixture = try Fixture(start: LSN(64 * UInt64.random(in: 0..<20_000, using: &random)))
         var bad: [WriteLog.Appended] = []
         for _ in 0..<60 {
@@ -232,7 +233,7 @@ struct SalvageToolTests {
         try fixture.region.archive(
             to: path, of: fixture.pool.identity, upTo: fixture.log.published, archivedAt: 1_700_000_000)
         fixture.pool.close()
-        let before = try contents(of: path)
+        let before = try data(of: path)
         let inspect = try recover("inspect", path, "--json")
         #expect(try inspect.code == 0 && inspect.json()["archivedAt"] as? Int == 1_700_000_000, "\(inspect)")
         #expect(try recover("inspect", path).output.contains("archive of group g0's log of epoch 5"))
@@ -248,7 +249,7 @@ struct SalvageToolTests {
         let run = try recover(arguments: ["replay", path] + medium + ["--salvage", "--yes"])
         #expect(run.code == 3 && run.errors.contains("what is on the medium may be newer"), "\(run)")
         try fixture.mediaAreAsModelled()
-        #expect(try contents(of: path) == before)
+        #expect(try data(of: path) == before)
         // Compared with the pool that it came from, it is the same.
         #expect(try recover("compare", fixture.poolPath, path).output.contains("both agree"))
     }

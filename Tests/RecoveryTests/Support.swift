@@ -4,52 +4,12 @@ import Foundation
 import LogModel
 import PersistentMemory
 import StorageMedium
+import TestSupport
 import Testing
 import WriteLog
 
-/// SplitMix64.
-struct SeededGenerator: RandomNumberGenerator {
-    private var state: UInt64
-    init(seed: UInt64) { state = seed }
-
-    mutating func next() -> UInt64 {
-        state &+= 0x9E37_79B9_7F4A_7C15
-        var z = state
-        z = (z ^ (z >> 30)) &* 0xBF58_476D_1CE4_E5B9
-        z = (z ^ (z >> 27)) &* 0x94D0_49BB_1331_11EB
-        return z ^ (z >> 31)
-    }
-
-    /// A word at a time: large logs are filled with it.
-    mutating func bytes(_ count: Int) -> [UInt8] {
-        var words = [UInt64](repeating: 0, count: (count + 7) / 8)
-        words.withUnsafeMutableBufferPointer { words in
-            for index in words.indices { words[index] = next() }
-        }
-        return words.withUnsafeBytes { [UInt8](UnsafeRawBufferPointer(rebasing: $0[..<count])) }
-    }
-}
-
-/// A folder of its own for each test, removed afterwards.
-final class Folder {
-    let path: String
-
-    init() throws {
-        path = "/dev/shm/twinlog-recovery-\(UUID128.random())"
-        try FileManager.default.createDirectory(atPath: path, withIntermediateDirectories: false)
-    }
-
-    deinit {
-        do { try FileManager.default.removeItem(atPath: path) } catch {
-            print("\(path) could not be removed: \(error)")
-        }
-    }
-
-    func file(_ name: String) -> String { "\(path)/\(name)" }
-}
-
 /// As `Data`: compared in one go. An expectation gets the answer only: it would look for the difference for hours.
-func contents(of path: String) throws -> Data { try Data(contentsOf: URL(fileURLWithPath: path)) }
+func data(of path: String) throws -> Data { try Data(contentsOf: URL(fileURLWithPath: path)) }
 
 func overwrite(_ path: String, at offset: UInt64, with bytes: [UInt8]) throws {
     let handle = try #require(FileHandle(forWritingAtPath: path))
@@ -136,7 +96,7 @@ final class Fixture {
 
     /// Overlapping writes, discards and zeroes on all volumes.
     func fillRandomly(seed: UInt64, count: Int) throws {
-        var random = SeededGenerator(seed: seed)
+        var random = SplitMix64(seed: seed)
         let volumes = model.keys.sorted { $0.rawValue < $1.rawValue }
         for _ in 0..<count {
             let volume = volumes.randomElement(using: &random) ?? volume0
@@ -183,14 +143,14 @@ final class Fixture {
     /// Every medium holds what the model says.
     func mediaAreAsModelled(sourceLocation: SourceLocation = #_sourceLocation) throws {
         for (volume, bytes) in model {
-            let isAsModelled = try contents(of: mediumPath(volume == volume0 ? "vol0" : "vol1")) == bytes
+            let isAsModelled = try data(of: mediumPath(volume == volume0 ? "vol0" : "vol1")) == bytes
             #expect(isAsModelled, "medium of \(volume)", sourceLocation: sourceLocation)
         }
     }
 
     func mediaAreUntouched(sourceLocation: SourceLocation = #_sourceLocation) throws {
         for volume in model.keys {
-            let isUntouched = try contents(of: mediumPath(volume == volume0 ? "vol0" : "vol1")) == Self.blankMedium
+            let isUntouched = try data(of: mediumPath(volume == volume0 ? "vol0" : "vol1")) == Self.blankMedium
             #expect(isUntouched, "medium of \(volume)", sourceLocation: sourceLocation)
         }
     }

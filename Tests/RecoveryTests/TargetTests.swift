@@ -5,6 +5,7 @@ import Foundation
 import LogModel
 import PersistentMemory
 import StorageMedium
+import TestSupport
 import Testing
 import WriteLog
 
@@ -22,7 +23,7 @@ struct TargetTests {
         let rig = try ReplayRig()
         let link = rig.fixture.folder.file("link")
         try FileManager.default.createSymbolicLink(atPath: link, withDestinationPath: rig.fixture.poolPath)
-        let pools = (try contents(of: rig.fixture.poolPath), try contents(of: rig.betaPath))
+        let pools = (try data(of: rig.fixture.poolPath), try data(of: rig.betaPath))
         for (target, words) in [
             (rig.fixture.poolPath, "is a pool, not a medium"), (link, "is a pool, not a medium"),
             (rig.betaPath, "is a pool, not a medium"),
@@ -35,7 +36,7 @@ struct TargetTests {
             rig, rig.betaPath, rig.fixture.mediumPath("vol1"), "--mark-replayed", "--other-pool", rig.betaPath)
         #expect(marked.code == 6, "\(marked)")
         #expect(
-            try contents(of: rig.fixture.poolPath) == pools.0 && contents(of: rig.betaPath) == pools.1)
+            try data(of: rig.fixture.poolPath) == pools.0 && data(of: rig.betaPath) == pools.1)
         try rig.fixture.mediaAreUntouched()
     }
 
@@ -48,7 +49,7 @@ struct TargetTests {
         #expect(run.errors.contains("--volume vol0="))
         try rig.fixture.mediaAreUntouched()
         #expect(try replay(rig, media[0], media[1], "--config", rig.configurationPath, "--force-target").code == 0)
-        #expect(try contents(of: media[0]) == rig.fixture.model[volume0])
+        #expect(try data(of: media[0]) == rig.fixture.model[volume0])
     }
 
     @Test("O19, S18: a medium that carries another volume's identity is overwritten by force only")
@@ -72,9 +73,9 @@ struct TargetTests {
         let region = try #require(pool.region(of: Fixture.group))
         try region.archive(to: path, of: pool.identity, upTo: rig.fixture.log.published, archivedAt: 0)
         pool.close()
-        let before = try contents(of: path)
+        let before = try data(of: path)
         let run = try replay(rig, path, rig.fixture.mediumPath("vol1"))
         #expect(run.code == 6 && run.errors.contains("is the archive of a log, not a medium"), "\(run)")
-        #expect(try contents(of: path) == before)
+        #expect(try data(of: path) == before)
     }
 }

@@ -5,6 +5,7 @@ import Foundation
 import LogModel
 import PersistentMemory
 import Recovery
+import TestSupport
 import Testing
 import WriteLog
 
@@ -29,7 +30,7 @@ struct TornOrCorruptTests {
             self.log = log
             folder = try Folder()
             path = folder.file("pool")
-            sound = try contents(of: log.copy.path)
+            sound = try data(of: log.copy.path)
             try sound.write(to: URL(fileURLWithPath: path))
             slot = log.model.slot(log.slots(sound))
             ringOffset = Int(log.copy.region.ringOffset)
@@ -138,7 +139,7 @@ struct TornOrCorruptTests {
         let pool = try subject.open()
         let region = try #require(pool.region(of: Fixture.group)), mirror = subject.log.mirror.region
         let sound = try scanned(region)
-        var random = SeededGenerator(seed: 7), healedLines = 0
+        var random = SplitMix64(seed: 7), healedLines = 0
         for place in stride(from: 0, to: subject.ringBytes, by: Int(Self.lineBytes)) {
             let line = bytes(at: place, count: Self.lineBytes, region)
             try store(isZeroed ? [UInt8](repeating: 0, count: 64) : random.bytes(64), at: place, region)
@@ -160,7 +161,7 @@ struct TornOrCorruptTests {
     @Test func aLineThatBothCopiesHaveLostIsNeverGuessed() throws {
         let subject = try Subject(Self.small())
         let mirrorFile = subject.folder.file("mirror")
-        try contents(of: subject.log.mirror.path).write(to: URL(fileURLWithPath: mirrorFile))
+        try data(of: subject.log.mirror.path).write(to: URL(fileURLWithPath: mirrorFile))
         let (pool, other) = (
             try subject.open(), try Pool.open(path: mirrorFile, expecting: nil, persistence: .volatile)
         )
@@ -253,7 +254,7 @@ struct TornOrCorruptTests {
         let subject = try Subject(large)
         let pool = try subject.open()
         let region = try #require(pool.region(of: Fixture.group)), mirror = large.mirror.region
-        var random = SeededGenerator(seed: seed &* 7), verdicts: Set<LogScan.Verdict> = []
+        var random = SplitMix64(seed: seed &* 7), verdicts: Set<LogScan.Verdict> = []
         #expect(try scanned(region) == subject.expectation(region))
         for round in 0..<40 {
             // Half of the damage near the log's end, where torn and corrupt are neighbours.

@@ -5,6 +5,7 @@ import Glibc
 import LogModel
 import NIOCore
 import RemoteMemory
+import TestSupport
 import Testing
 
 @testable import RemoteMemoryTCP
@@ -375,7 +376,7 @@ struct HandshakeTests {
     @Test("S21: garbage of any length holds nobody up")
     func garbage() async throws {
         try await withRig { rig in
-            var random = SeededGenerator(seed: 11)
+            var random = SplitMix64(seed: 11)
             let garbage: [[UInt8]] = [
                 [UInt8](repeating: 0, count: 100_000), (0..<5000).map { _ in UInt8(truncatingIfNeeded: random.next()) },
                 frame(Kind.hello, [UInt8](repeating: 1, count: 2000)), frame(Kind.hello, [2]),

@@ -4,6 +4,7 @@ import ClusterProtocol
 import Coordination
 import LogModel
 import SimulationSupport
+import TestSupport
 
 /// One write of one block: a log record. The stamp is unique and grows with the order of issue.
 struct Record: Equatable {

@@ -6,6 +6,7 @@ import Coordination
 import Foundation
 import LogModel
 import SimulationSupport
+import TestSupport
 
 /// All that a pool holds.
 struct PoolImage {

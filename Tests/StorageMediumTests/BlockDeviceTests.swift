@@ -3,6 +3,7 @@
 import Glibc
 import LogModel
 import StorageMedium
+import TestSupport
 import Testing
 
 /// What a shell command prints; `nil` if it fails.

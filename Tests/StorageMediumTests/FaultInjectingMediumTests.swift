@@ -3,6 +3,7 @@
 import Glibc
 import LogModel
 import StorageMedium
+import TestSupport
 import Testing
 
 struct FaultInjectingMediumTests {

@@ -3,6 +3,7 @@
 import Glibc
 import LogModel
 import StorageMedium
+import TestSupport
 import Testing
 
 struct FileMediumTests {
@@ -197,7 +198,7 @@ struct FileMediumTests {
 
     /// One system call takes 1024 buffers.
     @Test(arguments: [1023, 1024, 1025, 2048, 3001]) func anyNumberOfBuffersIsWritten(count: Int) throws {
-        var random = SeededGenerator(seed: UInt64(count))
+        var random = SplitMix64(seed: UInt64(count))
         let medium = try open()
         let parts = (0..<count).map { _ in random.bytes(Int.random(in: 0...16, using: &random)) }
         try medium.write(parts, at: 77)
@@ -207,7 +208,7 @@ struct FileMediumTests {
     }
 
     @Test func whatIsReadIsWhatWasWritten() throws {
-        var random = SeededGenerator(seed: 3)
+        var random = SplitMix64(seed: 3)
         let medium = try open()
         var model = [UInt8](repeating: 0, count: Int(sizeBytes))
         for _ in 0..<300 {

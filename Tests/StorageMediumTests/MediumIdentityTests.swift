@@ -4,6 +4,7 @@ import CHostSupport
 import Glibc
 import LogModel
 import StorageMedium
+import TestSupport
 import Testing
 
 struct MediumIdentityTests {

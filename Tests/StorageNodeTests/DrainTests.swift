@@ -6,6 +6,7 @@ import Glibc
 import LogModel
 import NIOCore
 import StorageMedium
+import TestSupport
 import Testing
 
 @testable import GroupEngine

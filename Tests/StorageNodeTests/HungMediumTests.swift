@@ -4,6 +4,7 @@ import ClusterProtocol
 import LogModel
 import NIOCore
 import StorageMedium
+import TestSupport
 import Testing
 
 @testable import GroupEngine

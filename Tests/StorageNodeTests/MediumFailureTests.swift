@@ -8,6 +8,7 @@ import LogModel
 import NIOCore
 import StorageMedium
 import Synchronization
+import TestSupport
 import Testing
 
 @testable import GroupEngine

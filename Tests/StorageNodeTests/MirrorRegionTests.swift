@@ -6,6 +6,7 @@ import ClusterProtocol
 import Foundation
 import LogModel
 import PersistentMemory
+import TestSupport
 import Testing
 import WriteLog
 
@@ -234,7 +235,7 @@ struct MirrorRegionTests {
         _ = try MirrorRegion.archive(rig.region, PoolArchives(beside: rig.pool))
         let path = rig.folder + "/pool.archive-g0-5"
         let sound = try Data(contentsOf: URL(fileURLWithPath: path))
-        var random = SplitMix64(state: seed)
+        var random = SplitMix64(seed: seed)
         for _ in 0..<60 {
             var bytes = sound
             for _ in 0..<Int.random(in: 1...30, using: &random) {

@@ -11,6 +11,7 @@ import NIOCore
 import NIOPosix
 import StorageMedium
 import Synchronization
+import TestSupport
 import Testing
 
 @testable import GroupEngine

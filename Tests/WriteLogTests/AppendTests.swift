@@ -4,6 +4,7 @@ import Glibc
 import LogModel
 import PersistentMemory
 import Synchronization
+import TestSupport
 import Testing
 import WriteLog
 
@@ -11,7 +12,7 @@ struct AppendTests {
     @Test(arguments: [1, 2, 3, 4] as [UInt64])
     func whatIsAppendedIsScannedBackOverManyLaps(_ seed: UInt64) throws {
         let fixture = try LogFixture(start: LSN(UInt64(seed) * 64 * 1000))
-        var generator = SeededGenerator(seed: seed)
+        var generator = SplitMix64(seed: seed)
         var resident: [Found] = []
         for _ in 0..<(inGuest ? 400 : 1500) {
             let offset = UInt64.random(in: 0...(1 << 40), using: &generator)
@@ -41,7 +42,7 @@ struct AppendTests {
     }
 
     private static func randomPayload(
-        _ generator: inout SeededGenerator
+        _ generator: inout SplitMix64
     ) -> (WriteLog.Payload?, [UInt8], LogRecord.Kind, UInt64) {
         let length = UInt64.random(in: 1...(1 << 33), using: &generator)
         switch Int.random(in: 0..<10, using: &generator) {
@@ -86,7 +87,7 @@ struct AppendTests {
     @Test(arguments: [128, 192, 1024, 4096, 8192] as [UInt64])
     func aWriteIsSplitAtTheRingsEnd(_ room: UInt64) throws {
         let fixture = try LogFixture(start: LSN(64 * 1024 - room))
-        var generator = SeededGenerator(seed: room)
+        var generator = SplitMix64(seed: room)
         let bytes = generator.bytes(10_000)
         let place = try fixture.appended(bytes, at: 512)
         let records = Array(place.records)
@@ -103,7 +104,7 @@ struct AppendTests {
 
     @Test func aLargeWriteIsSeveralRecordsOfAtMostAMebibyte() throws {
         let fixture = try LogFixture(ringBytes: 16 << 20)
-        var generator = SeededGenerator(seed: 8)
+        var generator = SplitMix64(seed: 8)
         let bytes = generator.bytes(fixture.log.maximumWriteBytes)
         #expect(bytes.count > 4_000_000)
         let place = try fixture.appended(bytes)
@@ -157,7 +158,7 @@ struct AppendTests {
 
     @Test func aFullLogRefusesUntilSpaceIsGivenBackAndOverwritesNothing() throws {  // S6
         let fixture = try LogFixture()
-        var generator = SeededGenerator(seed: 4)
+        var generator = SplitMix64(seed: 4)
         var writes: [[UInt8]] = []
         var ends: [LSN] = []
         while true {
@@ -237,7 +238,7 @@ struct AppendTests {
 
     /// The offset names the write; its bytes follow from the offset.
     private static func bytes(of name: UInt64) -> [UInt8] {
-        var generator = SeededGenerator(seed: name)
+        var generator = SplitMix64(seed: name)
         return generator.bytes(Int.random(in: 1...6000, using: &generator))
     }
 

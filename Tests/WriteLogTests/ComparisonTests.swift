@@ -1,5 +1,6 @@
 import LogModel
 import PersistentMemory
+import TestSupport
 import Testing
 import WriteLog
 
@@ -13,7 +14,7 @@ struct ComparisonTests {
     init() throws {
         let fixture = try LogFixture(ringBytes: 64 * 1024, start: LSN(64 * 1024 - 4096))
         self.fixture = fixture
-        var generator = SeededGenerator(seed: 11)
+        var generator = SplitMix64(seed: 11)
         var ends: [LSN] = []
         for size in [100, 512, 4096, 64, 9000, 1, 3000] {
             let outcome = generator.bytes(size).withUnsafeBytes {
@@ -104,7 +105,7 @@ struct ComparisonTests {
     }
 
     @Test func bytesOfAnotherLogAreNeverBelieved() throws {
-        var generator = SeededGenerator(seed: 3)
+        var generator = SplitMix64(seed: 3)
         let (found, end) = try compare(generator.bytes(Int(ends[7] - start)))
         #expect(found.map(\.kind) == Array(repeating: .damagedThere, count: 8) && end == ends[7])
     }

@@ -3,6 +3,7 @@
 import Glibc
 import LogModel
 import PersistentMemory
+import TestSupport
 import Testing
 import WriteLog
 
@@ -13,7 +14,7 @@ import WriteLog
         let sizeBytes: UInt64 = 1 << 40, ringBytes = sizeBytes - (128 << 10), group = GroupID("g0")
         // The last records of the first lap, the first of the second; the whole lap was trimmed before.
         let start = LSN(ringBytes - 10_048)
-        var generator = SeededGenerator(seed: 8)
+        var generator = SplitMix64(seed: 8)
         let payloads = (0..<6).map { _ in generator.bytes(4000) }
         do {
             let pool = try Pool.create(

@@ -9,30 +9,6 @@ import PersistentMemory
 import Testing
 import WriteLog
 
-/// SplitMix64.
-struct SeededGenerator: RandomNumberGenerator {
-    private var state: UInt64
-    init(seed: UInt64) { state = seed }
-
-    mutating func next() -> UInt64 {
-        state &+= 0x9E37_79B9_7F4A_7C15
-        var z = state
-        z = (z ^ (z >> 30)) &* 0xBF58_476D_1CE4_E5B9
-        z = (z ^ (z >> 27)) &* 0x94D0_49BB_1331_11EB
-        return z ^ (z >> 31)
-    }
-
-    mutating func bytes(_ count: Int) -> [UInt8] {
-        var result = [UInt8](repeating: 0, count: count)
-        var word: UInt64 = 0
-        for index in 0..<count {
-            if index % 8 == 0 { word = next() }
-            result[index] = UInt8(truncatingIfNeeded: word >> UInt64(index % 8 * 8))
-        }
-        return result
-    }
-}
-
 let volume = VolumeID(name: "vol0")
 let logUUID = UUID128(high: 0x1111, low: 0x2222)
 

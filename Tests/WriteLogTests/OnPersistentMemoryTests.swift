@@ -5,6 +5,7 @@ import CLogCore
 import Glibc
 import LogModel
 import PersistentMemory
+import TestSupport
 import Testing
 import WriteLog
 
@@ -49,7 +50,7 @@ struct OnPersistentMemoryTests {
     }
 
     private static func bytes(_ number: Int) -> [UInt8] {
-        var generator = SeededGenerator(seed: UInt64(number))
+        var generator = SplitMix64(seed: UInt64(number))
         return generator.bytes(number * 37 % 3000 + 1)
     }
 

@@ -6,6 +6,7 @@ public import Foundation
 public import NBDClient
 public import NIOCore
 import Synchronization
+internal import TestSupport
 
 /// What every byte of a stamped block must be.
 public enum Stamp {
@@ -133,7 +134,7 @@ public final class HistoryWriter: Sendable {
     public func stop() { stopping.store(true, ordering: .relaxed) }
 
     public func run() async {
-        var random = SplitMix64(state: seed)
+        var random = SplitMix64(seed: seed)
         var attempt = Int(seed % UInt64(addresses.count))
         while !stopping.load(ordering: .relaxed) {
             let address = addresses[attempt % addresses.count]
@@ -216,18 +217,5 @@ extension History {
             let bytes = try handle.read(upToCount: Stamp.blockBytes) ?? Data()
             check(block, bytes, floor: floor(block), from: "the medium")
         }
-    }
-}
-
-/// A seeded generator, so that a run can be repeated.
-public struct SplitMix64: RandomNumberGenerator, Sendable {
-    var state: UInt64
-    public init(state: UInt64) { self.state = state }
-    public mutating func next() -> UInt64 {
-        state &+= 0x9e37_79b9_7f4a_7c15
-        var z = state
-        z = (z ^ (z >> 30)) &* 0xbf58_476d_1ce4_e5b9
-        z = (z ^ (z >> 27)) &* 0x94d0_49bb_1331_11eb
-        return z ^ (z >> 31)
     }
 }

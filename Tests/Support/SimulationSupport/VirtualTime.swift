@@ -1,20 +1,9 @@
 // One seed's randomness and one queue of virtual time. Everything that happens in a run happens from `run`, in the order
 // of (time, order of scheduling), so that a seed always gives the same run.
 
-/// SplitMix64 (Steele, Lea, Flood, 2014): small, and the same everywhere.
-package struct SplitMix64: RandomNumberGenerator {
-    private var state: UInt64
+package import TestSupport
 
-    package init(seed: UInt64) { state = seed }
-
-    package mutating func next() -> UInt64 {
-        state &+= 0x9e37_79b9_7f4a_7c15
-        var mixed = state
-        mixed = (mixed ^ (mixed >> 30)) &* 0xbf58_476d_1ce4_e5b9
-        mixed = (mixed ^ (mixed >> 27)) &* 0x94d0_49bb_1331_11eb
-        return mixed ^ (mixed >> 31)
-    }
-
+extension SplitMix64 {
     package mutating func chance(_ percent: UInt64) -> Bool { next() % 100 < percent }
 
     package mutating func between(_ low: UInt64, _ high: UInt64) -> UInt64 { low + next() % (high - low + 1) }

@@ -8,14 +8,15 @@
 //    them durable, as if their pages had been marked clean; only writing them anew does (S8).
 
 internal import Glibc
-public import LogModel
+package import LogModel
+package import StorageMedium
 internal import Synchronization
 
 /// Thread-safe, like every medium. Keeps the earlier contents of every sector written since the last flush in memory.
-public final class FaultInjectingMedium: Medium {
-    public enum Operation: Hashable, Sendable, CaseIterable { case read, write, zero, flush }
+package final class FaultInjectingMedium: Medium {
+    package enum Operation: Hashable, Sendable, CaseIterable { case read, write, zero, flush }
 
-    public enum Effect: Hashable, Sendable {
+    package enum Effect: Hashable, Sendable {
         /// Nothing is carried out (of a flush: some sectors become durable).
         case fail(errno: Int32)
         /// Of a write or a zero, some sectors are carried out; then it fails.
@@ -26,9 +27,9 @@ public final class FaultInjectingMedium: Medium {
         case hold
     }
 
-    public static let sectorBytes: UInt64 = 512
+    package static let sectorBytes: UInt64 = 512
 
-    public let sizeBytes: UInt64
+    package let sizeBytes: UInt64
     private let base: any Medium
     private let state: Mutex<State>
 
@@ -52,38 +53,38 @@ public final class FaultInjectingMedium: Medium {
     }
 
     /// Owns `base` from now on: whoever writes to it directly defeats the accounting.
-    public init(_ base: any Medium, seed: UInt64) {
+    package init(_ base: any Medium, seed: UInt64) {
         self.base = base
         sizeBytes = base.sizeBytes
-        state = Mutex(State(random: SplitMix64(state: seed)))
+        state = Mutex(State(random: SplitMix64(seed: seed)))
     }
 
     // MARK: Faults
 
     /// After `skipping` further calls of `operation`, the next `count` have `effect`. Of several faults that match a call, the
     /// first that was injected counts.
-    public func inject(_ effect: Effect, on operation: Operation, skipping: Int = 0, count: Int = 1) {
+    package func inject(_ effect: Effect, on operation: Operation, skipping: Int = 0, count: Int = 1) {
         state.withLock {
             $0.faults.append(Fault(operation: operation, effect: effect, callsBefore: skipping, callsLeft: count))
         }
     }
 
     /// The medium is well again. Held calls stay held.
-    public func removeFaults() { state.withLock { $0.faults = [] } }
+    package func removeFaults() { state.withLock { $0.faults = [] } }
 
     /// Calls so far, whatever became of them.
-    public func calls(of operation: Operation) -> Int { state.withLock { $0.calls[operation] ?? 0 } }
+    package func calls(of operation: Operation) -> Int { state.withLock { $0.calls[operation] ?? 0 } }
 
     /// Calls that are held now.
-    public var heldCalls: Int { state.withLock { $0.held } }
+    package var heldCalls: Int { state.withLock { $0.held } }
 
     /// Lets every call go on that is held now.
-    public func releaseHeld() { state.withLock { $0.releases += 1 } }
+    package func releaseHeld() { state.withLock { $0.releases += 1 } }
 
     /// Of the sectors that no flush made durable, some go back to what they held before. Durable when it returns.
-    public func losePower() throws(MediumError) {
+    package func losePower() throws(MediumError) {
         try state.withLock { state throws(MediumError) in
-            for (sector, old) in state.unflushed.sorted(by: { $0.key < $1.key }) where state.random.coin() {
+            for (sector, old) in state.unflushed.sorted(by: { $0.key < $1.key }) where state.random.below(2) == 1 {
                 try put(old, at: sector * Self.sectorBytes)
             }
             for (sector, old) in state.abandoned { try put(old, at: sector * Self.sectorBytes) }
@@ -117,14 +118,14 @@ public final class FaultInjectingMedium: Medium {
 
     // MARK: Medium
 
-    public func read(into buffer: UnsafeMutableRawBufferPointer, at offset: UInt64) throws(MediumError) {
+    package func read(into buffer: UnsafeMutableRawBufferPointer, at offset: UInt64) throws(MediumError) {
         switch begin(.read) {
         case .fail(let number), .tear(let number): throw failure(.read, number)
         case .delay, .hold, nil: try base.read(into: buffer, at: offset)
         }
     }
 
-    public func write(_ buffers: [UnsafeRawBufferPointer], at offset: UInt64) throws(MediumError) {
+    package func write(_ buffers: [UnsafeRawBufferPointer], at offset: UInt64) throws(MediumError) {
         let effect = begin(.write)
         if case .fail(let number) = effect { throw failure(.write, number) }
         let bytes = buffers.flatMap(Array.init)
@@ -133,7 +134,7 @@ public final class FaultInjectingMedium: Medium {
         }
     }
 
-    public func zero(_ range: ByteRange, releasingSpace: Bool) throws(MediumError) {
+    package func zero(_ range: ByteRange, releasingSpace: Bool) throws(MediumError) {
         let effect = begin(.zero)
         if case .fail(let number) = effect { throw failure(.discard, number) }
         guard range.end <= sizeBytes else { return try base.zero(range, releasingSpace: releasingSpace) }
@@ -143,14 +144,14 @@ public final class FaultInjectingMedium: Medium {
         }
     }
 
-    public func extents(of range: ByteRange, limit: Int) throws(MediumError) -> [MediumExtent] {
+    package func extents(of range: ByteRange, limit: Int) throws(MediumError) -> [MediumExtent] {
         switch begin(.read) {
         case .fail(let number), .tear(let number): throw failure(.read, number)
         case .delay, .hold, nil: try base.extents(of: range, limit: limit)
         }
     }
 
-    public func prefetch(_ range: ByteRange) throws(MediumError) { try base.prefetch(range) }
+    package func prefetch(_ range: ByteRange) throws(MediumError) { try base.prefetch(range) }
 
     /// Remembers what the sectors held, then stores all of `bytes` by `whole`, or some sectors of them.
     private func store(
@@ -162,19 +163,19 @@ public final class FaultInjectingMedium: Medium {
             let pieces = Self.pieces(offset, bytes.count)
             for piece in pieces { try remember(piece.sector, &state) }
             guard case .tear(let number) = effect else { return try whole() }
-            for piece in pieces where state.random.coin() {
+            for piece in pieces where state.random.below(2) == 1 {
                 try put(Array(bytes[piece.bytes]), at: offset + UInt64(piece.bytes.lowerBound))
             }
             throw failure(code, number)
         }
     }
 
-    public func flush() throws(MediumError) {
+    package func flush() throws(MediumError) {
         let effect = begin(.flush)
         try state.withLock { state throws(MediumError) in
             switch effect {
             case .fail(let number), .tear(let number):
-                for (sector, old) in state.unflushed.sorted(by: { $0.key < $1.key }) where state.random.coin() {
+                for (sector, old) in state.unflushed.sorted(by: { $0.key < $1.key }) where state.random.below(2) == 1 {
                     state.abandoned[sector] = old
                 }
                 state.unflushed = [:]
@@ -235,17 +236,5 @@ extension FaultInjectingMedium.State {
             }
         }
         return nil
-    }
-}
-
-private struct SplitMix64 {
-    var state: UInt64
-
-    mutating func coin() -> Bool {
-        state &+= 0x9E37_79B9_7F4A_7C15
-        var z = state
-        z = (z ^ (z >> 30)) &* 0xBF58_476D_1CE4_E5B9
-        z = (z ^ (z >> 27)) &* 0x94D0_49BB_1331_11EB
-        return (z ^ (z >> 31)) >> 63 == 1
     }
 }
