@@ -118,8 +118,8 @@ struct MediumIdentityTests {
 
     @Test("O19: a pool is named as one whatever its size")
     func smallPool() throws {
-        try put("TWINLOG\0 and more", into: folder.file("p"))
-        #expect(try refusal { _ = try open("p") }.code == .wrongSize, "cut at the NUL: not a pool's magic")
+        try put("TWINLOG", into: folder.file("p"))
+        #expect(try refusal { _ = try open("p") }.code == .wrongSize, "without the NUL it is not a pool's magic")
         let path = try foreign("q", beginning: Array("TWINLOG\0".utf8))
         try #require(truncate(path, 4096) == 0)
         #expect(try refusal { _ = try open("q") }.code == .notAMedium)
