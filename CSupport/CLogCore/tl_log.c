@@ -84,7 +84,12 @@ static inline uint64_t place_of(tl_log *log, uint64_t lsn) {
 }
 
 int tl_log_create(tl_log **out, const tl_persist *persist, const tl_ring *ring, uint64_t start) {
+    return tl_log_resume(out, persist, ring, start, start);
+}
+
+int tl_log_resume(tl_log **out, const tl_persist *persist, const tl_ring *ring, uint64_t head, uint64_t start) {
     if (ring->size < MINIMUM_RING_BYTES || ring->size % 4096 || start % TL_UNIT_BYTES) return EINVAL;
+    if (head > start || start - head > ring->size) return EINVAL;
     tl_log *log = aligned_alloc(ISOLATION_BYTES, sizeof *log);
     if (!log) return ENOMEM;
     *log = (tl_log){.persist = persist, .bytes = (uint8_t *)ring->bytes, .ring = *ring};
@@ -104,7 +109,7 @@ int tl_log_create(tl_log **out, const tl_persist *persist, const tl_ring *ring, 
     atomic_init(&log->limit, start);
     atomic_init(&log->lap, start - start % ring->size);
     atomic_init(&log->published, start);
-    atomic_init(&log->reclaim, start);
+    atomic_init(&log->reclaim, head);
     *out = log;
     return 0;
 }

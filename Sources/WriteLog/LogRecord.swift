@@ -32,6 +32,11 @@ public struct LogRecord {
     /// Whether the write ends with this record (S7).
     public var endsWrite: Bool { number + 1 == recordsInWrite }
 
+    /// Whether the write begins at `start`: with this record, or with a pad before it.
+    package func beginsWrite(at start: LSN) -> Bool {
+        number <= 1 && start <= lsn && lsn - start == UInt64(number) * UInt64(TL_HEADER_BYTES)
+    }
+
     /// `nil` for a pad. `record` has been checked against `ring`.
     init?(_ record: tl_record, in ring: tl_ring) {
         switch tl_kind(UInt32(record.kind)) {

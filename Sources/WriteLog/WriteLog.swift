@@ -21,23 +21,31 @@ public final class WriteLog: Sendable {
     private let needsSync: Bool
 
     /// Opens the log of a region that was just formatted for its owner: it holds no record of its incarnation (S4).
-    public init(region: Region) throws(WriteLogError) {
+    public convenience init(region: Region) throws(WriteLogError) {
         guard let identity = region.identity, let ring = region.ring, identity.role == .owner,
             region.head == identity.startLSN, !Self.hasRecord(ring, at: identity.startLSN)
         else {
             throw WriteLogError(
                 .notAnEmptyOwnersRegion, "the region of group \(region.group) was not just formatted for its owner")
         }
+        try self.init(region, head: identity.startLSN, start: identity.startLSN)
+    }
+
+    /// The log of a region whose records lie in `[head, start)`.
+    init(_ region: Region, head: LSN, start: LSN) throws(WriteLogError) {
+        guard let identity = region.identity, let ring = region.ring else {
+            preconditionFailure("the region was never formatted")
+        }
         var created: OpaquePointer?
-        guard tl_log_create(&created, region.mapping.persist, [ring], identity.startLSN.rawValue) == 0, let created
-        else {
+        let persist = region.mapping.persist
+        guard tl_log_resume(&created, persist, [ring], head.rawValue, start.rawValue) == 0, let created else {
             throw WriteLogError(.outOfMemory, "no memory for the log of group \(region.group)")
         }
         self.region = region
         self.ring = ring
         log = created
         incarnation = identity.incarnation
-        durablePosition = Atomic(identity.startLSN.rawValue)
+        durablePosition = Atomic(start.rawValue)
         needsSync = region.persistence == .msync
     }
 
