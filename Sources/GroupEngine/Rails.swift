@@ -212,7 +212,7 @@ extension Group {
         }
     }
 
-    func closeRail() {
+    package func closeRail() {
         owner?.detachMirror()
         guard let rail else { return }
         self.rail = nil

@@ -32,7 +32,7 @@ public struct VolumeRefusal: Error, Hashable, Sendable, CustomStringConvertible 
     public var description: String { message }
 }
 
-public enum VolumeRequest {
+public enum VolumeRequest: Sendable {
     case read(offset: UInt64, length: Int)
     case write(offset: UInt64, payload: ByteBuffer)
     /// Reads as zeros from its acknowledgement on; the space may be released.

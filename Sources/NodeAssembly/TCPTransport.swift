@@ -27,6 +27,8 @@ final class TCPTransport: Transport {
         return begun.listener.listen(on: address(place)).map { _ in }
     }
 
+    func close() { begun?.listener.close() }
+
     private func address(_ place: String) -> RailAddress {
         guard let address = RailAddress(place) else { preconditionFailure("\(place) was checked") }
         return address

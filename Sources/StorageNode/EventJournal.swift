@@ -21,7 +21,7 @@ final class EventJournal {
     private let node: NodeID
     private let file: EventFile
     private let eventLoop: any EventLoop
-    private let thread: NIOThreadPool
+    let thread: NIOThreadPool
     /// Why the files do not take events, each time that it begins; `nil` when they do again.
     var onProblem: (String?) -> Void = { _ in }
 

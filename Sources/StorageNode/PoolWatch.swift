@@ -37,7 +37,7 @@ final class PoolWatch {
 
     private let pool: Pool
     private let eventLoop: any EventLoop
-    private let thread = NIOThreadPool(numberOfThreads: 1)
+    let thread = NIOThreadPool(numberOfThreads: 1)
     private var lookedAt: Nanos = 0
     private var isLooking = false
     /// Of the last look.

@@ -21,7 +21,7 @@ public final class ServerNode: VolumeService {
     let logger: Logger
     let pool: Pool
     package let isPoolNew: Bool
-    private let parts: NodeParts
+    let parts: NodeParts
     /// For what makes pool memory durable; see ``GroupThreads``.
     let memoryThreads: NIOThreadPool
     /// One thread, so that calls to the coordinator happen in the order in which they were made.
@@ -33,7 +33,7 @@ public final class ServerNode: VolumeService {
     let poolWatch: PoolWatch
     /// Who tells of the clients, if somebody serves any.
     public weak var frontEnd: (any VolumeFrontEnd)?
-    private var accepted: [ObjectIdentifier: AcceptedRail] = [:]
+    private(set) var accepted: [ObjectIdentifier: AcceptedRail] = [:]
     private var ticking: RepeatedTask?
     private var isAnnouncing = false
     private var isWatching = false
@@ -189,6 +189,12 @@ public final class ServerNode: VolumeService {
         if groups.isEmpty { done.succeed() }
         let bound = NIOLoopBound(self, eventLoop: eventLoop)
         return done.futureResult.flatMap { bound.value.journal.flush() }
+    }
+
+    /// Nothing is done by itself any more.
+    func endTurns() {
+        ticking?.cancel()
+        ticking = nil
     }
 
     package func evacuate(for group: GroupID, _ done: @escaping () -> Void) {

@@ -12,6 +12,8 @@ package protocol Transport: AnyObject {
     func begin(as identity: RailIdentity, accepted: @escaping (any QueuePair, RailPeer) -> Void)
     /// Listens at a place of the configuration.
     func listen(at place: String) -> EventLoopFuture<Void>
+    /// Listens no more. Rails that were made go on until they are closed.
+    func close()
     /// Makes a rail to `peer`, whose place the configuration names. `done` is called once and sets the delegate before it returns.
     func dial(
         _ place: String, expecting peer: NodeID, timeout: TimeAmount,
