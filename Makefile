@@ -57,10 +57,11 @@ test-previous: test-packages ## This release beside the previous one
 	$(SWIFT) build --build-tests $(FLAGS)
 	TWINLOG_PREVIOUS="$$(Tests/Verification/previous-release/build)" $(SWIFT) test --skip-build --no-parallel --filter PreviousReleaseTests
 
-lint: test-packages ## Format, imports, circles of files, rule numbers
+lint: test-packages ## Format, imports, circles of files, rule numbers, the library's surface
 	$(SWIFT) format lint --strict --recursive $(FORMATTED)
 	Tests/Verification/lint/imports
 	Tests/Verification/lint/rules
+	Tests/Verification/lint/surface
 
 format: ## Formats the sources
 	$(SWIFT) format --in-place --recursive $(FORMATTED)

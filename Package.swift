@@ -142,9 +142,9 @@ let package = Package(
         library(
             "TwinLog",
             [
-                "LogModel", "PersistentMemory", "WriteLog", "StorageMedium", "Recovery", "ClusterConfiguration",
-                "GroupEngine", "StorageNode", "NodeAssembly",
-            ]),
+                "LogModel", "PersistentMemory", "WriteLog", "ClusterConfiguration", "AdminProtocol", "GroupEngine",
+                "StorageNode", "NodeAssembly", log,
+            ] + nio),
         library(
             "NBDServer",
             ["LogModel", "CHostSupport", "NBDProtocol", "AdminProtocol", "GroupEngine", "StorageNode", log] + nio),
@@ -250,7 +250,7 @@ let package = Package(
                 "RemoteMemoryTCP", "AdminProtocol", log,
                 .product(name: "NIOEmbedded", package: "swift-nio"),
             ] + nio),
-        tests("TwinLogTests", ["TwinLog", "ClusterHarness", log] + nio),
+        tests("TwinLogTests", ["TwinLog", "ClusterHarness", log, nioCore]),
         fuzzing,
         tests(
             "IntegrationTests",

@@ -1,0 +1,38 @@
+// A folder of a test, on the memory file system or on disk.
+
+import Foundation
+import Testing
+import TwinLog
+
+/// Where pools are volatile, and where they are made durable by `msync`.
+enum Place: String, CaseIterable, CustomTestStringConvertible {
+    case memory = "/dev/shm"
+    case disk = "/var/tmp"
+    var testDescription: String { rawValue }
+}
+
+func withFolder(on place: Place = .memory, _ body: (String) async throws -> Void) async throws {
+    let folder = "\(place.rawValue)/twinlog-library-\(UUID().uuidString)"
+    try FileManager.default.createDirectory(atPath: folder, withIntermediateDirectories: false)
+    defer { _ = Result { try FileManager.default.removeItem(atPath: folder) } }
+    try await body(folder)
+}
+
+func bytes(_ text: String) -> [UInt8] { Array(text.utf8) }
+
+/// Every record of a sequence, as text.
+func texts(_ records: some AsyncSequence<LogRecord, TwinLogError>) async throws -> [String] {
+    var found: [String] = []
+    for try await record in records { found.append(String(decoding: record.bytes, as: UTF8.self)) }
+    return found
+}
+
+/// What `body` must throw.
+func code(of body: () async throws(TwinLogError) -> Void) async -> TwinLogError.Code? {
+    do throws(TwinLogError) {
+        try await body()
+        return nil
+    } catch {
+        return error.code
+    }
+}
