@@ -12,7 +12,7 @@ struct ReadmeTests {
             let path = folder + "/log.pool"
             // README
             let log = try await Log.create(path: path, capacityBytes: 16 << 20)
-            let position = try await log.append(Array("a record".utf8))  // durable; any number of tasks append, without locks
+            let position = try await log.append(Array("a record".utf8))  // durable; many tasks append at once
             await log.close()
 
             let again = try await Log.open(path: path)  // the same after a crash: what `append` returned for is there
@@ -33,8 +33,8 @@ struct ReadmeTests {
             try clusterText().write(toFile: folder + "/cluster.yaml", atomically: true, encoding: .utf8)
             // README
             let node = try await Node.start(.file("\(folder)/cluster.yaml"), as: "alpha", logger: logger)
-            let volume = try await node.volume("vol0")  // waits for a recovery; names the owner where it is another node
-            try await volume.write(ByteBuffer(string: "a write"), at: 4096)  // durable in every log that the group requires
+            let volume = try await node.volume("vol0")  // waits for a recovery
+            try await volume.write(ByteBuffer(string: "a write"), at: 4096)  // durable in both logs
             let bytes = try await volume.read(at: 4096, count: 7)
             for group in try await node.status().groups { print(group.name, group.state, group.reason ?? "") }
             try await node.stop()  // hands over, destages, gives everything back
