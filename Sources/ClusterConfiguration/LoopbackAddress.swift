@@ -2,7 +2,7 @@
 
 internal import LogModel
 
-enum LoopbackAddress {
+package enum LoopbackAddress {
     /// `nil` unless `text` is HOST:PORT with a port from 1 to 65535.
     static func split(_ text: String) -> (host: Substring, port: UInt16)? {
         guard let colon = text.lastIndex(of: ":"), colon > text.startIndex else { return nil }
@@ -12,7 +12,7 @@ enum LoopbackAddress {
     }
 
     /// A name such as 127.example.org is whatever its owner says it is.
-    static func isLoopback(_ host: Substring) -> Bool {
+    package static func isLoopback(_ host: Substring) -> Bool {
         host == "localhost" || host == "[::1]" || octets(host)?.first == 127
     }
 

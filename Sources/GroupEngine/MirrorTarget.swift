@@ -5,10 +5,10 @@
 // stored only when the head that allows it is durable. A record that is good here is never replaced by another (S5). The same bytes
 // are stored again all the same: what an earlier process stored may never have been drained.
 
-internal import LogModel
+package import LogModel
 package import PersistentMemory
 package import RemoteMemory
-internal import WriteLog
+package import WriteLog
 
 package final class MirrorTarget: RegionTarget {
     let region: Region
@@ -16,7 +16,7 @@ package final class MirrorTarget: RegionTarget {
     /// Everything below was stored by the owner, in order.
     private var stored: LSN
     /// Everything below is durable here.
-    private(set) var durable: LSN
+    package private(set) var durable: LSN
     private var head: LSN
     private var headToPersist: LSN?
     /// Nothing is durable here any more: what one `msync` could not write, the next would not say (S11).
@@ -28,20 +28,20 @@ package final class MirrorTarget: RegionTarget {
     /// Told when `durable` moves.
     var onProgress: (() -> Void)?
     /// Told of the good record that the owner sent other bytes for.
-    var onConflict: ((LSN) -> Void)?
+    package var onConflict: ((LSN) -> Void)?
 
     private struct Repair {
         var left: Range<LSN>
         var present: KeptRecords
     }
 
-    /// `durable` is where the owner begins to ship, and `kept` what the region holds from there on.
     /// Of a region that holds no records yet.
     package convenience init(region: Region, runtime: any Runtime) {
         self.init(region: region, durable: region.head, head: region.head, runtime: runtime)
     }
 
-    init(
+    /// `durable` is where the owner begins to ship, and `kept` what the region holds from there on.
+    package init(
         region: Region, durable: LSN, head: LSN, kept: KeptRecords? = nil, runtime: any Runtime
     ) {
         self.kept = kept

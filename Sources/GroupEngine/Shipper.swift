@@ -60,33 +60,11 @@ final class Shipper {
             reclaim()
         }
         do throws(RemoteMemoryError) {
-            let head = owned.destage.head
-            if attached.session.needsTrim(to: head) {
-                let id = try attached.queuePair.postAtomicWrite(head.rawValue, key: attached.key, offset: log.ringBytes)
-                attached.session.didPostTrim(to: head, id: id)
-            }
-            let shippable = attached.catchUp?.checked ?? log.published
-            while let range = attached.session.next(
-                published: shippable, creditBytes: UInt64(attached.queuePair.creditBytes))
-            {
-                // Zeros in the place of what was acknowledged must never reach the mirror (S26).
-                guard log.isReadable(from: range.lowerBound, to: range.upperBound) else { break }
-                try post(range, to: &attached)
-            }
+            try attached.session.post(
+                log, upTo: attached.catchUp?.checked ?? log.published, head: owned.destage.head,
+                to: attached.queuePair, key: attached.key)
         } catch {
             // No credit: the next completion pumps again. Anything else: the queue pair tells its delegate.
-        }
-    }
-
-    /// Two WRITEs where the range spans the end of the ring. The second may meet the end of the window: the session knows of the first then.
-    private func post(_ range: Range<LSN>, to attached: inout Attached) throws(RemoteMemoryError) {
-        var from = range.lowerBound
-        try log.withBytes(from: range.lowerBound, to: range.upperBound) { (bytes) throws(RemoteMemoryError) in
-            let id = try attached.queuePair.postWrite(
-                bytes, key: attached.key, offset: from.rawValue % log.ringBytes)
-            let end = from + UInt64(bytes.count)
-            attached.session.didPost(from..<end, id: id)
-            from = end
         }
     }
 

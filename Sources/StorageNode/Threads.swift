@@ -6,7 +6,7 @@ package import ClusterProtocol
 internal import Coordination
 package import GroupEngine
 package import NIOCore
-internal import NIOPosix
+package import NIOPosix
 
 /// The threads of one group on this node. Each pool has room for all that its group ever has under way in it, but for the
 /// reads, which wait for each other.
@@ -67,6 +67,11 @@ package final class LoopRuntime: Runtime {
     package init(eventLoop: any EventLoop, threads: GroupThreads) {
         self.eventLoop = eventLoop
         self.threads = threads
+    }
+
+    /// For what only makes memory durable: the mirror of a log that belongs to no group.
+    package convenience init(eventLoop: any EventLoop, memory: NIOThreadPool) {
+        self.init(eventLoop: eventLoop, threads: GroupThreads(memory: memory))
     }
 
     package var now: Nanos { BootClock.now }
