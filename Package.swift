@@ -142,8 +142,8 @@ let package = Package(
         library(
             "TwinLog",
             [
-                "LogModel", "PersistentMemory", "WriteLog", "ClusterConfiguration", "AdminProtocol", "GroupEngine",
-                "StorageNode", "NodeAssembly", log,
+                "LogModel", "PersistentMemory", "WriteLog", "RemoteMemory", "RemoteMemoryTCP", "ClusterProtocol",
+                "ClusterConfiguration", "AdminProtocol", "GroupEngine", "StorageNode", "NodeAssembly", log,
             ] + nio),
         library(
             "NBDServer",
@@ -250,7 +250,7 @@ let package = Package(
                 "RemoteMemoryTCP", "AdminProtocol", log,
                 .product(name: "NIOEmbedded", package: "swift-nio"),
             ] + nio),
-        tests("TwinLogTests", ["TwinLog", "ClusterHarness", log, nioCore]),
+        tests("TwinLogTests", ["TwinLog", "ClusterHarness", log] + nio),
         fuzzing,
         tests(
             "IntegrationTests",

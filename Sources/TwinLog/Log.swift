@@ -40,7 +40,7 @@ public final class Log: Sendable {
 
     /// Makes the file, fully allocated, with a log of `capacityBytes` (at least 64 KiB, in units of 4 KiB); of that, 4 KiB are kept for the
     /// log itself, and every record takes 64 bytes beside its own. Mode 0600. Throws `invalidValue`, `inUse` or `system`, also where
-    /// the file exists; a crash leaves a log or no file.
+    /// the file exists; a crash may leave a file that ``open(path:)`` refuses as `notThisPool`.
     public static func create(path: String, capacityBytes: UInt64) async throws(TwinLogError) -> Log {
         try await BlockingThread.runAnywhere { () throws(TwinLogError) in
             Log(try LogStore.create(path: path, capacityBytes: capacityBytes, persistence: .auto))
@@ -53,6 +53,7 @@ public final class Log: Sendable {
     public static func open(path: String) async throws(TwinLogError) -> Log {
         try await BlockingThread.runAnywhere { () throws(TwinLogError) in
             let (pool, region) = try LogStore.openPool(path: path, persistence: .auto)
+            try LogStore.takeOver(pool, region)
             return Log(try LogStore.resume(pool, region))
         }
     }

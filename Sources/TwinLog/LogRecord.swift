@@ -1,6 +1,7 @@
 // What a log holds: records, each at a position that it keeps for ever.
 
 internal import LogModel
+internal import PersistentMemory
 
 /// A place in a log, in bytes ever written: it only grows, over all openings. Keep its ``rawValue`` wherever you like.
 public struct LogPosition: RawRepresentable, Hashable, Comparable, Sendable, CustomStringConvertible {
@@ -36,6 +37,16 @@ public struct LogRecovery: Hashable, Sendable {
     public let records: UInt64
     /// A crash cut appends that had not returned: what was left of them was discarded.
     public let hadTornTail: Bool
+}
+
+extension LogPersistence {
+    init(_ persistence: Persistence) {
+        switch persistence {
+        case .pmem: self = .durable
+        case .msync: self = .msync
+        case .volatile: self = .volatile
+        }
+    }
 }
 
 extension LogPosition {

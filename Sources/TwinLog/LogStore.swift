@@ -80,6 +80,11 @@ final class LogStore: Sendable {
     /// Goes on with the log that `region` holds. Throws `corrupt`, `memoryFailed`, `notThisPool`.
     static func resume(_ pool: Pool, _ region: Region) throws(TwinLogError) -> LogStore {
         let (scan, records) = try judge(pool, region)
+        return try resume(pool, scan, records)
+    }
+
+    /// The same, of a log that is judged.
+    static func resume(_ pool: Pool, _ scan: LogScan, _ records: UInt64) throws(TwinLogError) -> LogStore {
         let log = try translating { () throws(WriteLogError) in try WriteLog(resuming: scan) }
         return LogStore(pool, log, LogRecovery(records: records, hadTornTail: scan.verdict == .torn))
     }
@@ -108,13 +113,7 @@ final class LogStore: Sendable {
 
     // MARK: Appending
 
-    var persistence: LogPersistence {
-        switch pool.persistence {
-        case .pmem: .durable
-        case .msync: .msync
-        case .volatile: .volatile
-        }
-    }
+    var persistence: LogPersistence { LogPersistence(pool.persistence) }
 
     /// The record's place. Not durable before ``durable`` passes its end.
     func append(_ bytes: [UInt8]) throws(TwinLogError) -> WriteLog.Appended {
@@ -161,6 +160,9 @@ final class LogStore: Sendable {
         promise(upTo: try persist())
         return mark() ? try persist() : try durable
     }
+
+    /// The end of what is promised.
+    var promisedEnd: LSN { LSN(promised.load(ordering: .acquiring)) }
 
     /// Everything below is durable in this pool, whose memory is sound.
     var durable: LSN {
@@ -222,6 +224,18 @@ final class LogStore: Sendable {
             return TwinLogError(.invalidValue, "\(pool.path): no record begins at position \(position)")
         }
         return TwinLogError(.corrupt, "\(pool.path): the record at position \(position) is damaged")
+    }
+
+    /// Why `[from, to)` must not be shipped: the first record there that fails its checks (S26). `from` may lie within a record. Blocks.
+    /// Nothing of it is reclaimed meanwhile.
+    func damage(from: LSN, to: LSN) -> TwinLogError? {
+        guard from < to else { return nil }
+        let start = log.startOfRecord(with: from) ?? from
+        for case .damaged(let at, _) in log.records(from: start, to: to) {
+            return TwinLogError(
+                .corrupt, "\(pool.path): the record at position \(at) is damaged, and the mirror lacks it")
+        }
+        return nil
     }
 
     /// Moves the head, durably. Blocks in msync mode. Space comes back with ``reclaim(upTo:)``. Throws `invalidValue` for a position that is

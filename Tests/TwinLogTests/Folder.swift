@@ -36,3 +36,11 @@ func code(of body: () async throws(TwinLogError) -> Void) async -> TwinLogError.
         return error.code
     }
 }
+
+/// Changes a byte of a record in its first lap, in the pool's file: behind the pool's head and the region's.
+func damage(_ path: String, at position: LogPosition, offset: Int) throws {
+    let file = try FileHandle(forUpdating: URL(fileURLWithPath: path))
+    try file.seek(toOffset: (16 << 10) + (8 << 10) + position.rawValue + UInt64(offset))
+    try file.write(contentsOf: [0x55])
+    try file.close()
+}

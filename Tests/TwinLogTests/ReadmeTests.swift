@@ -1,5 +1,6 @@
 // The README's examples: compiled and run here, and held against the page.
 
+import ClusterHarness
 import Foundation
 import NIOCore
 import Testing
@@ -23,6 +24,25 @@ struct ReadmeTests {
             // end
             #expect(again.recovery.records == 1 && again.head == again.end)
             await again.close()
+        }
+    }
+
+    @Test("README: a log in two processes")
+    func mirroredLog() async throws {
+        try await withFolder { folder in
+            let path = folder + "/log.pool", mirrorPath = folder + "/mirror.pool"
+            let secret = [UInt8](repeating: 7, count: 32), port = try LocalCluster.freePort()
+            // README
+            let mirror = try await LogMirror.start(
+                path: mirrorPath, capacityBytes: 16 << 20, at: "127.0.0.1:\(port)", secret: secret)  // in one process
+            let log = try await MirroredLog.create(
+                path: path, capacityBytes: 16 << 20, mirror: "127.0.0.1:\(port)", secret: secret)  // in the other
+            let position = try await log.append(Array("a record".utf8))  // durable in both
+            try await log.trim(to: position)  // given up in both
+            // end
+            #expect(log.isMirrored && log.head == position)
+            await log.close()
+            await mirror.close()
         }
     }
 
@@ -51,7 +71,7 @@ struct ReadmeTests {
         let root = URL(fileURLWithPath: #filePath).deletingLastPathComponent().appending(path: "../..")
         let page = try String(contentsOf: root.appending(path: "README.md"), encoding: .utf8)
         let shown = page.components(separatedBy: "```swift\n").dropFirst().map { $0.components(separatedBy: "```")[0] }
-        #expect(shown.map(words) == Array(compiled.prefix(shown.count)) && shown.count >= 2)
+        #expect(shown.map(words) == Array(compiled.prefix(shown.count)) && shown.count == 3)
         for example in shown { #expect(example.split(separator: "\n", omittingEmptySubsequences: false).count <= 16) }
     }
 
