@@ -109,7 +109,7 @@ let package = Package(
         library("RemoteMemoryTCP", ["LogModel", "RemoteMemory", "CLogCore", crypto] + nio),
         library("WriteLog", ["LogModel", "PersistentMemory", "CLogCore"]),
         library("ClusterProtocol", ["LogModel", "Coordination", deque]),
-        library("NBDClient", ["NBDProtocol"] + nio),
+        library("NBDClient", ["LogModel", "NBDProtocol"] + nio),
 
         library("Recovery", ["LogModel", "PersistentMemory", "WriteLog", "StorageMedium", "Coordination"]),
         library("AdminProtocol", ["LogModel", "CHostSupport"] + nio),

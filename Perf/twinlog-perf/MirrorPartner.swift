@@ -75,7 +75,7 @@ struct MirrorPartnerCommand: ParsableCommand {
             // They live as long as the process.
             _ = Unmanaged.passRetained(listener)
             _ = Unmanaged.passRetained(silent)
-            return listener.listen(on: RailAddress("127.0.0.1:0")!).flatMapThrowing { address in
+            return listener.listen(on: TCPAddress("127.0.0.1:0")!).flatMapThrowing { address in
                 guard let port = address.port else { throw PerfError("the rail has no port") }
                 return (port, key.rawValue)
             }

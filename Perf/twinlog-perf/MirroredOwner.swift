@@ -89,7 +89,7 @@ final class MirroredOwner: QueuePairDelegate {
             return eventLoop.makeFailedFuture(PerfError("the partner told no secret"))
         }
         TCPMirrorDialer.dial(
-            RailAddress("127.0.0.1:\(announcement.railPort)")!,
+            TCPAddress("127.0.0.1:\(announcement.railPort)")!,
             as: PerfRail.identity(of: PerfRail.owner, secret: secret), expecting: PerfRail.partner,
             registry: TCPRegionRegistry(), timeout: .seconds(5), on: eventLoop
         ) { result in

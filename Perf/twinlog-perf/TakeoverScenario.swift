@@ -110,7 +110,7 @@ private struct Kills {
         try cluster.start(owner)
     }
 
-    private func connect(to address: NBDAddress) throws -> NBDClient {
+    private func connect(to address: Endpoint) throws -> NBDClient {
         let promise = group.next().makePromise(of: NBDClient.self)
         let group = group
         promise.completeWithTask { try await NBDClient.connect(to: address, export: "vol0", on: group) }
@@ -118,7 +118,7 @@ private struct Kills {
     }
 
     /// Refused until the partner owns the group.
-    private func writeOnce(to address: NBDAddress, _ began: UInt64) throws {
+    private func writeOnce(to address: Endpoint, _ began: UInt64) throws {
         let payload = ByteBuffer(repeating: 7, count: size)
         while true {
             do {

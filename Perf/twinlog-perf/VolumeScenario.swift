@@ -21,7 +21,7 @@ struct VolumeCommand: ParsableCommand {
     @Flag(help: "Write though the volume holds something: it is lost.") var overwrite = false
 
     func validate() throws {
-        guard NBDAddress(connect) != nil else {
+        guard Endpoint(connect) != nil else {
             throw ValidationError("--connect: '\(connect)' is neither HOST:PORT nor unix:/path")
         }
         guard (0...100).contains(reads) else { throw ValidationError("--reads: 0 to 100") }
@@ -105,7 +105,7 @@ struct VolumeCommand: ParsableCommand {
     }
 
     private func makeClient() throws -> NBDClient {
-        guard let address = NBDAddress(connect) else { throw PerfError("--connect: '\(connect)' is no address") }
+        guard let address = Endpoint(connect) else { throw PerfError("--connect: '\(connect)' is no address") }
         let group = MultiThreadedEventLoopGroup(numberOfThreads: 1)
         let promise = group.next().makePromise(of: NBDClient.self)
         let export = export

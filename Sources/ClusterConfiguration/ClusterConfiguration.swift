@@ -100,7 +100,7 @@ public struct ClusterConfiguration: Sendable {
     /// Where a server of `address` (HOST:PORT or unix:/path) listens: `localhost` is both loopback addresses, of which a machine may
     /// lack one.
     public static func places(of address: String) -> [String] {
-        address.hasPrefix("unix:") ? [address] : LoopbackAddress.places(of: address)
+        TCPAddress(address).map { $0.places.map(\.description) } ?? [address]
     }
 
     public func node(_ id: NodeID) -> Node? { nodes.first { $0.id == id } }

@@ -34,7 +34,7 @@ struct ConfigurationCheck {
     private func checkAddresses() {
         var users: [String: (address: String, key: [String])] = [:]
         func take(_ address: String, _ key: [String]) {
-            for place in LoopbackAddress.places(of: address) {
+            for place in ClusterConfiguration.places(of: address) {
                 guard let other = users.updateValue((address, key), forKey: place) else { continue }
                 let what = other.address == address ? "is used by" : "is the same place as \(other.address) of"
                 return complain(key, "\(address) \(what) \(other.key.joined(separator: ".")) already")

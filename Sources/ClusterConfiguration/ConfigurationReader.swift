@@ -261,15 +261,16 @@ struct ConfigurationReader {
             guard text.utf8.count > 5 else { throw value.error("'unix:' needs the path of the socket: unix:/path") }
             return "unix:" + (try socketPath(resolve(String(text.dropFirst(5))), value))
         }
-        guard let address = LoopbackAddress.split(text) else {
-            throw value.error("'\(text)' is not HOST:PORT\(orSocket ? " or unix:/path" : "")")
-        }
-        guard LoopbackAddress.isLoopback(address.host) else {
-            let isBare = address.host.contains(":") && !address.host.hasPrefix("[")
+        guard let address = TCPAddress(text), address.port > 0 else {
+            let isBare = !text.hasPrefix("[") && text.utf8.count { $0 == UInt8(ascii: ":") } > 1
             throw value.error(
                 isBare
                     ? "an IPv6 address stands in brackets, as in [::1]:7101"
-                    : "\(address.host) is not a loopback address: other networks need encryption, which this version does not support"
+                    : "'\(text)' is not HOST:PORT\(orSocket ? " or unix:/path" : "")")
+        }
+        guard address.isLoopback else {
+            throw value.error(
+                "\(address.host) is not a loopback address: other networks need encryption, which this version does not support"
             )
         }
         return text

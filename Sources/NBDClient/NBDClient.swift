@@ -1,32 +1,9 @@
 // A small NBD client for the tools and tests: one connection, any number of requests at once, answered in any order.
 
+public import LogModel
 internal import NBDProtocol
 public import NIOCore
 internal import NIOPosix
-
-public enum NBDAddress: Hashable, Sendable, CustomStringConvertible {
-    case tcp(host: String, port: Int)
-    case unix(path: String)
-
-    /// HOST:PORT or unix:/path.
-    public init?(_ text: String) {
-        if text.hasPrefix("unix:") {
-            self = .unix(path: String(text.dropFirst(5)))
-            return
-        }
-        guard let colon = text.lastIndex(of: ":"), let port = Int(text[text.index(after: colon)...]),
-            (1...65535).contains(port), colon > text.startIndex
-        else { return nil }
-        self = .tcp(host: String(text[..<colon]), port: port)
-    }
-
-    public var description: String {
-        switch self {
-        case .tcp(let host, let port): "\(host):\(port)"
-        case .unix(let path): "unix:\(path)"
-        }
-    }
-}
 
 /// Thread-safe.
 public final class NBDClient: Sendable {
@@ -48,7 +25,7 @@ public final class NBDClient: Sendable {
 
     /// Connects and opens `export`. Throws ``NBDClientError``.
     public static func connect(
-        to address: NBDAddress, export: String, on group: any EventLoopGroup, timeout: TimeAmount = .seconds(5),
+        to address: Endpoint, export: String, on group: any EventLoopGroup, timeout: TimeAmount = .seconds(5),
         structuredReplies: Bool = true
     ) async throws -> NBDClient {
         let eventLoop = group.next()
@@ -69,8 +46,9 @@ public final class NBDClient: Sendable {
                 }
                 let connected =
                     switch address {
-                    case .tcp(let host, let port):
-                        ready.channelOption(.tcpOption(.tcp_nodelay), value: 1).connect(host: host, port: port)
+                    case .tcp(let address):
+                        ready.channelOption(.tcpOption(.tcp_nodelay), value: 1)
+                            .connect(host: address.host, port: address.port)
                     case .unix(let path): ready.connect(unixDomainSocketPath: path)
                     }
                 return connected.map { ($0, bound) }

@@ -9,32 +9,6 @@ internal import NBDProtocol
 public import NIOCore
 internal import NIOPosix
 
-/// Where a server listens or a client connects: HOST:PORT or unix:/path.
-public enum NBDListenAddress: Hashable, Sendable, CustomStringConvertible {
-    case tcp(host: String, port: Int)
-    case unix(path: String)
-
-    public init?(_ text: String) {
-        if text.hasPrefix("unix:") {
-            self = .unix(path: String(text.dropFirst(5)))
-            return
-        }
-        guard let colon = text.lastIndex(of: ":"), let port = Int(text[text.index(after: colon)...]),
-            (0...65535).contains(port), colon > text.startIndex
-        else { return nil }
-        var host = String(text[..<colon])
-        if host.hasPrefix("["), host.hasSuffix("]") { host = String(host.dropFirst().dropLast()) }
-        self = .tcp(host: host, port: port)
-    }
-
-    public var description: String {
-        switch self {
-        case .tcp(let host, let port): "\(host):\(port)"
-        case .unix(let path): "unix:\(path)"
-        }
-    }
-}
-
 public final class NBDServer: NBDConnectionOwner {
     let service: any VolumeService
     let eventLoop: any EventLoop
@@ -70,7 +44,7 @@ public final class NBDServer: NBDConnectionOwner {
 
     /// Begins to listen on one address more and answers where. A stale Unix socket is replaced; `access` is of the new one.
     public func start(
-        on address: NBDListenAddress, access: FileAccess = .ownerOnly
+        on address: Endpoint, access: FileAccess = .ownerOnly
     ) -> EventLoopFuture<SocketAddress> {
         eventLoop.preconditionInEventLoop()
         let bound = NIOLoopBound(self, eventLoop: eventLoop)
@@ -92,12 +66,12 @@ public final class NBDServer: NBDConnectionOwner {
             }
         let listening: EventLoopFuture<any Channel>
         switch address {
-        case .tcp(let host, let port):
+        case .tcp(let address):
             listening =
                 bootstrap
                 .forClients(limits.liveness)
                 .serverChannelOption(.socketOption(.so_reuseaddr), value: 1)
-                .bind(host: host, port: port)
+                .bind(host: address.host, port: address.port)
         case .unix(let path):
             let socket = tl_host_listen_unix(
                 path, Self.backlog, access.mode, access.group ?? .max, &socketFile)

@@ -29,8 +29,8 @@ final class TCPTransport: Transport {
 
     func close() { begun?.listener.close() }
 
-    private func address(_ place: String) -> RailAddress {
-        guard let address = RailAddress(place) else { preconditionFailure("\(place) was checked") }
+    private func address(_ place: String) -> TCPAddress {
+        guard let address = TCPAddress(place) else { preconditionFailure("\(place) was checked") }
         return address
     }
 

@@ -2,6 +2,7 @@
 
 internal import ClusterConfiguration
 internal import Glibc
+internal import LogModel
 
 public enum ListenProblem {
     /// What an error number of `bind` and `listen` means.
@@ -32,14 +33,12 @@ enum Places {
     }
 
     private static func bindFailure(_ place: String) -> CInt? {
-        guard let colon = place.lastIndex(of: ":") else { return EINVAL }
-        var host = place[..<colon]
-        if host.hasPrefix("["), host.hasSuffix("]") { host = host.dropFirst().dropLast() }
+        guard let address = TCPAddress(place) else { return EINVAL }
         var hints = addrinfo()
         hints.ai_flags = AI_NUMERICHOST | AI_NUMERICSERV | AI_PASSIVE
         hints.ai_socktype = CInt(SOCK_STREAM.rawValue)
         var found: UnsafeMutablePointer<addrinfo>?
-        guard getaddrinfo(String(host), String(place[place.index(after: colon)...]), &hints, &found) == 0, let found
+        guard getaddrinfo(address.host, String(address.port), &hints, &found) == 0, let found
         else { return EINVAL }
         defer { freeaddrinfo(found) }
         let socket = Glibc.socket(

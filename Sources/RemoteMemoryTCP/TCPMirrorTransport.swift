@@ -6,25 +6,6 @@ public import NIOCore
 internal import NIOPosix
 public import RemoteMemory
 
-public struct RailAddress: Hashable, Sendable, CustomStringConvertible {
-    public var host: String
-    public var port: Int
-
-    /// HOST:PORT, an IPv6 host in brackets.
-    public init?(_ text: String) {
-        guard let colon = text.lastIndex(of: ":"), let port = Int(text[text.index(after: colon)...]),
-            (0...65535).contains(port)
-        else { return nil }
-        var host = String(text[..<colon])
-        if host.hasPrefix("["), host.hasSuffix("]") { host = String(host.dropFirst().dropLast()) }
-        guard !host.isEmpty else { return nil }
-        self.host = host
-        self.port = port
-    }
-
-    public var description: String { host.contains(":") ? "[\(host)]:\(port)" : "\(host):\(port)" }
-}
-
 /// Accepts rails. Bound to one event loop; every rail lives on it.
 public final class TCPMirrorListener {
     /// Rails of peers that have proved themselves. A node has one per group and direction; far above what one cluster
@@ -57,7 +38,7 @@ public final class TCPMirrorListener {
     }
 
     /// Binds one address and answers where it listens.
-    public func listen(on address: RailAddress) -> EventLoopFuture<SocketAddress> {
+    public func listen(on address: TCPAddress) -> EventLoopFuture<SocketAddress> {
         let bound = NIOLoopBound(self, eventLoop: eventLoop)
         return ServerBootstrap(group: eventLoop)
             .serverChannelOption(.backlog, value: 64)
@@ -110,7 +91,7 @@ public enum TCPMirrorDialer {
     /// Connects, and proves itself to a listener that has proved itself. `done` is called once, on the loop; on success the
     /// queue pair's delegate is still to be set, before returning. Errors are ``RemoteMemoryError``s.
     public static func dial(
-        _ address: RailAddress, as identity: RailIdentity, expecting peer: NodeID, registry: TCPRegionRegistry,
+        _ address: TCPAddress, as identity: RailIdentity, expecting peer: NodeID, registry: TCPRegionRegistry,
         timeout: TimeAmount, on eventLoop: any EventLoop,
         done: @escaping (Result<(TCPQueuePair, RailPeer), RemoteMemoryError>) -> Void
     ) {

@@ -13,12 +13,12 @@ internal import RemoteMemoryTCP
 struct LogPartner: Sendable {
     static let logNode = LogStore.identity.node, mirrorNode = NodeID("mirror")
 
-    let address: RailAddress
+    let address: TCPAddress
     private let secret: ClusterSecret
 
     /// Throws `invalidValue`. Rails are proved at both ends and not encrypted, so they stay on the loopback interface.
     init(address: String, secret: [UInt8]) throws(TwinLogError) {
-        guard let place = RailAddress(address), LoopbackAddress.isLoopback(place.bracketedHost[...]) else {
+        guard let place = TCPAddress(address), place.isLoopback else {
             throw TwinLogError(
                 .invalidValue, "'\(address)' is no HOST:PORT of the loopback interface, where rails stay")
         }
@@ -34,10 +34,6 @@ struct LogPartner: Sendable {
             cluster: LogStore.identity.cluster, node: node, secret: secret,
             configurationDigest: [UInt8](repeating: 0, count: RailIdentity.digestByteCount))
     }
-}
-
-extension RailAddress {
-    fileprivate var bracketedHost: String { host.contains(":") ? "[\(host)]" : host }
 }
 
 extension AttachRequest {

@@ -87,7 +87,7 @@ struct Daemon {
             }
             .flatMap {
                 Listening.begin(on: entry.nbd, for: "nodes.\(id).nbd", eventLoop: eventLoop) { place in
-                    guard let address = NBDListenAddress(place) else { preconditionFailure("\(place) was checked") }
+                    guard let address = Endpoint(place) else { preconditionFailure("\(place) was checked") }
                     return parts.value.nbd.start(on: address, access: entry.nbdAccess)
                 }
             }

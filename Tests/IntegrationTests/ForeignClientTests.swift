@@ -3,6 +3,7 @@
 
 import ClusterHarness
 import Foundation
+import LogModel
 import NBDClient
 import NIOCore
 import Testing
@@ -276,10 +277,10 @@ extension Cluster {
         private func use(
             _ client: ForeignClient, on owner: String, _ cluster: LocalCluster, model: String, in folder: String
         ) throws {
-            guard case .tcp(_, let port) = cluster.nbdAddress(of: owner) else {
+            guard case .tcp(let address) = cluster.nbdAddress(of: owner) else {
                 throw HarnessError("\(owner) serves no TCP")
             }
-            let environment = ["URI=\(cluster.nbdURI(of: owner))", "PORT=\(port)", "MODEL=\(model)"]
+            let environment = ["URI=\(cluster.nbdURI(of: owner))", "PORT=\(address.port)", "MODEL=\(model)"]
             func bash(_ script: String) throws -> Finished {
                 try run(
                     ["env"] + environment + ["bash", "-euo", "pipefail", "-c", script], folder: folder, seconds: 120)

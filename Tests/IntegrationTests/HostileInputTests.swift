@@ -134,25 +134,29 @@ extension Cluster {
 
         private func address(
             _ door: String, _ node: String, _ cluster: LocalCluster, _ options: LocalClusterOptions
-        ) -> NBDAddress {
+        ) -> Endpoint {
             switch door {
             case "NBD": cluster.nbdAddress(of: node)
             case "mirror":
-                .tcp(host: "127.0.0.1", port: Int(node == "alpha" ? options.mirrorPorts!.0 : options.mirrorPorts!.1))
+                .tcp(
+                    TCPAddress(
+                        host: "127.0.0.1",
+                        port: Int(node == "alpha" ? options.mirrorPorts!.0 : options.mirrorPorts!.1)))
             default: .unix(path: "\(cluster.folder)/run/\(node).sock")
             }
         }
 
-        private func open(_ address: NBDAddress, autoRead: Bool = true) async throws -> any Channel {
+        private func open(_ address: Endpoint, autoRead: Bool = true) async throws -> any Channel {
             let bootstrap = ClientBootstrap(group: eventLoops).channelOption(.autoRead, value: autoRead)
             switch address {
-            case .tcp(let host, let port): return try await bootstrap.connect(host: host, port: port).get()
+            case .tcp(let address):
+                return try await bootstrap.connect(host: address.host, port: address.port).get()
             case .unix(let path): return try await bootstrap.connect(unixDomainSocketPath: path).get()
             }
         }
 
         /// Sends it; the node may hang up on us at any byte.
-        private func throwAt(_ address: NBDAddress, _ bytes: ByteBuffer) async throws {
+        private func throwAt(_ address: Endpoint, _ bytes: ByteBuffer) async throws {
             let channel = try await open(address)
             do {
                 try await channel.writeAndFlush(bytes)

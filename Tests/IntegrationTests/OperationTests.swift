@@ -174,7 +174,7 @@ extension Cluster {
                 try await cluster.waitUntilMirrored()
                 for host in ["127.0.0.1"] + (hasIPv6Loopback ? ["::1"] : []) {
                     let client = try await NBDClient.connect(
-                        to: .tcp(host: host, port: Int(ports.0)), export: "vol0", on: eventLoops)
+                        to: .tcp(TCPAddress(host: host, port: Int(ports.0))), export: "vol0", on: eventLoops)
                     #expect(try await client.read(offset: 0, length: 4096).readableBytes == 4096)
                     await client.disconnect()
                 }

@@ -10,7 +10,7 @@ import NIOCore
 import Testing
 
 /// Connects `count` times to an NBD socket, offers client flags that nobody knows, and hangs up: each makes the node log a line.
-func makeBadHandshakes(_ count: Int, at address: NBDAddress) throws {
+func makeBadHandshakes(_ count: Int, at address: Endpoint) throws {
     guard case .unix(let path) = address else { throw HarnessError("\(address) is no unix socket") }
     var name = sockaddr_un()
     name.sun_family = sa_family_t(AF_UNIX)

@@ -22,9 +22,9 @@ extension Cluster {
             try ClusterConfiguration.load(path: cluster.configurationPath)
         }
 
-        private func address(of node: String, _ cluster: LocalCluster) throws -> RailAddress {
+        private func address(of node: String, _ cluster: LocalCluster) throws -> TCPAddress {
             let entry = try #require(try configuration(of: cluster).node(NodeID(node)))
-            return try #require(RailAddress(entry.mirror[0]))
+            return try #require(TCPAddress(entry.mirror[0]))
         }
 
         /// Who says that he is `node`, with a secret of his own or the cluster's.
@@ -152,7 +152,7 @@ extension Cluster {
 
 /// Asks to attach with a stale epoch, again and again, as d7 of the cases did. Bound to its event loop.
 private final class Spammer: QueuePairDelegate {
-    private let address: RailAddress
+    private let address: TCPAddress
     private let identity: RailIdentity
     private let peer: NodeID
     private let loop: any EventLoop
@@ -162,7 +162,7 @@ private final class Spammer: QueuePairDelegate {
     /// Attempts that were refused, by whatever part of the node.
     private(set) var refused = 0
 
-    init(_ address: RailAddress, as identity: RailIdentity, to peer: NodeID, _ loop: any EventLoop) {
+    init(_ address: TCPAddress, as identity: RailIdentity, to peer: NodeID, _ loop: any EventLoop) {
         self.address = address
         self.identity = identity
         self.peer = peer

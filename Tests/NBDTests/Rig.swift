@@ -159,7 +159,7 @@ struct RemoteRig: Sendable {
         let group = MultiThreadedEventLoopGroup(numberOfThreads: 1)
         let loop = group.next()
         let path = "/tmp/twinlog-nbd-\(UUID128.random()).sock"
-        let address: NBDListenAddress = onTCP ? .tcp(host: "127.0.0.1", port: 0) : .unix(path: path)
+        let address: Endpoint = onTCP ? .tcp(TCPAddress(host: "127.0.0.1", port: 0)) : .unix(path: path)
         (rig, port) = try await loop.flatSubmit {
             let bound = NIOLoopBound(Rig(loop, limits), eventLoop: loop)
             return bound.value.server.start(on: address).map { (bound, $0.port ?? 0) }
@@ -184,7 +184,8 @@ struct RemoteRig: Sendable {
 
     func client(structured: Bool = true, export: String = "vol0") async throws -> NBDClient {
         try await NBDClient.connect(
-            to: port > 0 ? .tcp(host: "127.0.0.1", port: port) : .unix(path: path), export: export, on: group,
+            to: port > 0 ? .tcp(TCPAddress(host: "127.0.0.1", port: port)) : .unix(path: path), export: export,
+            on: group,
             timeout: .seconds(30), structuredReplies: structured)
     }
 

@@ -117,7 +117,7 @@ final class Rig {
             accepted.append((queuePair, peer, recorder))
         }
         self.listener = listener
-        return listener.listen(on: RailAddress("127.0.0.1:0")!)
+        return listener.listen(on: TCPAddress("127.0.0.1:0")!)
     }
 
     /// A rail that is up is closed first.
@@ -129,7 +129,7 @@ final class Rig {
         rail = nil
         isDialing = true
         TCPMirrorDialer.dial(
-            RailAddress("127.0.0.1:\(port ?? self.port)")!, as: identity, expecting: NodeID(peer),
+            TCPAddress("127.0.0.1:\(port ?? self.port)")!, as: identity, expecting: NodeID(peer),
             registry: TCPRegionRegistry(), timeout: patience, on: loop
         ) { [self] result in
             isDialing = false

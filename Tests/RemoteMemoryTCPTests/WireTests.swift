@@ -199,11 +199,11 @@ struct WireTests {
     }
 
     @Test func addressesAreParsedOrRefused() {
-        #expect(RailAddress("127.0.0.1:7101")?.host == "127.0.0.1")
-        #expect(RailAddress("[::1]:7101")?.host == "::1")
-        #expect(RailAddress("[::1]:7101")?.description == "[::1]:7101")
+        #expect(TCPAddress("127.0.0.1:7101")?.host == "127.0.0.1")
+        #expect(TCPAddress("[::1]:7101")?.host == "::1")
+        #expect(TCPAddress("[::1]:7101")?.description == "[::1]:7101")
         for text in ["", ":", ":7", "host", "host:", "host:-1", "host:65536", "host:x", "[]:7"] {
-            #expect(RailAddress(text) == nil, "\(text)")
+            #expect(TCPAddress(text) == nil, "\(text)")
         }
     }
 }

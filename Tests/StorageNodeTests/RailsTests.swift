@@ -36,7 +36,7 @@ struct RailsTests {
         }
 
         func intrude(_ messages: [[UInt8]], digest: [UInt8]? = nil) throws {
-            let address = try #require(RailAddress(rig.beta.configuration.node(rig.beta.id)?.mirror[0] ?? ""))
+            let address = try #require(TCPAddress(rig.beta.configuration.node(rig.beta.id)?.mirror[0] ?? ""))
             let configuration = rig.alpha.configuration
             var identity = RailIdentity(
                 cluster: configuration.cluster, node: rig.alpha.id,

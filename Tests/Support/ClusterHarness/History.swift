@@ -3,7 +3,8 @@
 // earlier one may come back (S23). Each block has one writer, so its stamps are ordered.
 
 public import Foundation
-public import NBDClient
+public import LogModel
+internal import NBDClient
 public import NIOCore
 import Synchronization
 internal import TestSupport
@@ -109,7 +110,7 @@ public final class History: Sendable {
 public final class HistoryWriter: Sendable {
     private let history: History
     private let blocks: [Int]
-    private let addresses: [NBDAddress]
+    private let addresses: [Endpoint]
     private let export: String
     private let group: any EventLoopGroup
     private let depth: Int
@@ -118,7 +119,7 @@ public final class HistoryWriter: Sendable {
 
     /// Writer `index` of `count` has every `count`-th block.
     public init(
-        history: History, index: Int, of count: Int, addresses: [NBDAddress], export: String,
+        history: History, index: Int, of count: Int, addresses: [Endpoint], export: String,
         on group: any EventLoopGroup,
         depth: Int, seed: UInt64
     ) {
@@ -190,7 +191,7 @@ public final class HistoryWriter: Sendable {
 
 extension History {
     /// Reads every block through the node at `address`.
-    public func verify(through address: NBDAddress, export: String, on group: any EventLoopGroup) async throws {
+    public func verify(through address: Endpoint, export: String, on group: any EventLoopGroup) async throws {
         let client = try await NBDClient.connect(to: address, export: export, on: group)
         let run = 256
         for start in stride(from: 0, to: blockCount, by: run) {

@@ -4,8 +4,8 @@
 public import AdminProtocol
 import ClusterConfiguration
 public import Foundation
-import LogModel
-public import NBDClient
+public import LogModel
+internal import NBDClient
 import Synchronization
 
 public struct HarnessError: Error, CustomStringConvertible, Sendable {
@@ -39,7 +39,7 @@ public final class LocalCluster: Sendable {
     public let configurationPath: String
     private let binaries: String
     private let processes = Mutex<[String: Process]>([:])
-    private let addresses: [String: NBDAddress]
+    private let addresses: [String: Endpoint]
 
     /// `binaries`: the folder with twinlogd and twinlog.
     public init(folder: String, binaries: String, options: LocalClusterOptions = LocalClusterOptions()) throws {
@@ -50,9 +50,9 @@ public final class LocalCluster: Sendable {
         let mirrors = try options.mirrorPorts.map { [$0.0, $0.1] } ?? [Self.freePort(), Self.freePort()]
         var nbd = Self.nodes.map { "unix:run/\($0).nbd" }
         addresses = [
-            "alpha": options.nbdPorts.map { .tcp(host: "127.0.0.1", port: Int($0.0)) }
+            "alpha": options.nbdPorts.map { .tcp(TCPAddress(host: "127.0.0.1", port: Int($0.0))) }
                 ?? .unix(path: folder + "/run/alpha.nbd"),
-            "beta": options.nbdPorts.map { .tcp(host: "127.0.0.1", port: Int($0.1)) }
+            "beta": options.nbdPorts.map { .tcp(TCPAddress(host: "127.0.0.1", port: Int($0.1))) }
                 ?? .unix(path: folder + "/run/beta.nbd"),
         ]
         if let ports = options.nbdPorts { nbd = ["127.0.0.1:\(ports.0)", "127.0.0.1:\(ports.1)"] }
@@ -242,12 +242,12 @@ public final class LocalCluster: Sendable {
         }.joined(separator: "\n")
     }
 
-    public func nbdAddress(of node: String) -> NBDAddress { addresses[node]! }
+    public func nbdAddress(of node: String) -> Endpoint { addresses[node]! }
 
     /// As nbdinfo, qemu-io and fio take it.
     public func nbdURI(of node: String, volume: String = "vol0") -> String {
         switch nbdAddress(of: node) {
-        case .tcp(let host, let port): "nbd://\(host):\(port)/\(volume)"
+        case .tcp(let address): "nbd://\(address)/\(volume)"
         case .unix(let path): "nbd+unix:///\(volume)?socket=\(path)"
         }
     }
