@@ -1,4 +1,4 @@
-// One batch of the destager, on a thread of its own: read, verify, coalesce, write, flush.
+// One batch of the destager, on a thread of its own: read, verify, coalesce, write, flush, verify.
 
 internal import LogModel
 internal import PersistentMemory
@@ -19,6 +19,15 @@ enum DestageOutcome: Sendable {
     case mediumFailed(MediumError)
     /// The medium is not to blame.
     case failed(String)
+}
+
+extension WriteLog {
+    fileprivate func firstDamage(from: LSN, to: LSN) -> DamagedRange? {
+        for entry in records(from: from, to: to) {
+            if case .damaged(let from, let to) = entry { return DamagedRange(from: from, to: to) }
+        }
+        return nil
+    }
 }
 
 enum DestageBatch {
@@ -44,6 +53,8 @@ enum DestageBatch {
             // log keeps them; the batch is done anew.
             let fault = log.region.memoryFault?.description
             if let fault, fault != faultBefore { return .failed(fault) }
+            // What passes its checks now was whole when it was written: the good copies may be trimmed (S5).
+            if let rotten = log.firstDamage(from: from, to: to) { return .damaged(rotten) }
             return .written(batch.traces)
         } catch {
             return .mediumFailed(error)
