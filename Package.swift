@@ -230,7 +230,7 @@ let package = Package(
                 "TestSupport",
                 "SimulationSupport",
                 "LogModel", "PersistentMemory", "StorageMedium", "RemoteMemory", "Coordination", "ClusterConfiguration",
-                "ClusterProtocol", "WriteLog", "Recovery", "GroupEngine", nioCore,
+                "ClusterProtocol", "WriteLog", "Recovery", "GroupEngine", "CLogCore", nioCore,
             ], exclude: ["README.md"]),
         tests(
             "RecoveryTests",

@@ -81,7 +81,7 @@ package final class Mapping: @unchecked Sendable {
 
     static func map(
         _ descriptor: borrowing Descriptor, length: Int, request: PersistenceRequest, path: String, isReadOnly: Bool,
-        recorder: OpaquePointer? = nil, isa: tl_isa? = nil
+        recorder: OpaquePointer? = nil, isa: tl_isa? = nil, isOrdinaryFile: Bool = false
     ) throws(PoolError) -> Mapping {
         let inMemory = tl_file_is_in_memory(descriptor.raw)
         guard inMemory >= 0 else { throw .system(path, "fstatfs") }
@@ -89,7 +89,7 @@ package final class Mapping: @unchecked Sendable {
             descriptor.raw, length: length, isReadOnly: isReadOnly, useLibpmem: inMemory == 0, path: path)
         do throws(PoolError) {
             let persistence = try resolve(
-                request, inMemory: inMemory == 1, isPersistent: memory.isPersistent, path: path)
+                request, inMemory: inMemory == 1 && !isOrdinaryFile, isPersistent: memory.isPersistent, path: path)
             return Mapping(
                 memory, length: length, persistence: persistence, path: path, isReadOnly: isReadOnly,
                 recorder: recorder, isa: isa)

@@ -17,10 +17,11 @@ extension Pool {
             recorder: nil)
     }
 
-    /// The same; see ``create(path:sizeBytes:identity:persistence:recorder:isa:)``.
+    /// The same; see ``create(path:sizeBytes:identity:persistence:recorder:isa:)``. `isOrdinaryFile`: one on the memory file
+    /// system is held to be a file on a disk.
     package static func open(
         path: String, expecting: (cluster: String, node: NodeID)?, persistence: PersistenceRequest, readOnly: Bool,
-        access: FileAccess = .ownerOnly, recorder: OpaquePointer?, isa: tl_isa? = nil
+        access: FileAccess = .ownerOnly, recorder: OpaquePointer?, isa: tl_isa? = nil, isOrdinaryFile: Bool = false
     ) throws(PoolError) -> Pool {
         // O_NONBLOCK: a pipe in the place of a pool is refused, not waited for.
         let descriptor = try Descriptor.open(path, (readOnly ? O_RDONLY : O_RDWR) | O_NONBLOCK)
@@ -29,7 +30,7 @@ extension Pool {
         let superblock = try admit(descriptor, path, expecting)
         let mapping = try Mapping.map(
             descriptor, length: Int(superblock.sizeBytes), request: persistence, path: path, isReadOnly: readOnly,
-            recorder: recorder, isa: isa)
+            recorder: recorder, isa: isa, isOrdinaryFile: isOrdinaryFile)
         let (directory, turn) = try directory(mapping, superblock)
         var regions: [Region] = []
         for entry in directory.entries { regions.append(try Region(entry, in: mapping)) }

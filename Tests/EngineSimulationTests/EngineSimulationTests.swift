@@ -111,6 +111,24 @@ struct EngineSimulationTests {
         }
     }
 
+    @Test("S5: a record that is bad in both copies is said, and nothing passes over it")
+    func badInBothCopies() throws {
+        for seed in 1..<(1 + max(10, (Self.number("TWINLOG_SEEDS") ?? 30) / 10)) {
+            let run = { (isTraced: Bool) in
+                try Self.withFolder { folder in
+                    let world = World(seed: seed, in: folder, traced: isTraced)
+                    defer { world.dismantle() }
+                    world.liveWithoutAGoodCopy()
+                    return (world.oracle.violation, world.trace)
+                }
+            }
+            guard let violation = try run(false).0 else { continue }
+            Issue.record("seed \(seed): \(violation)")
+            for line in try run(true).1.suffix(200) { print(line) }
+            return
+        }
+    }
+
     @Test func aSeedAlwaysGivesTheSameRun() throws {
         for seed in UInt64(1)...5 {
             let first = try Self.withFolder { Self.run(seed, in: $0, traced: true).trace }

@@ -11,6 +11,7 @@ final class Faults {
     private let meanPause: UInt64
     private(set) var isOver = false
     private var nextJoinIsLate = false
+    var diesWhenItJoins: SimNode?
     /// Faults that come one after another need the time to be seen through.
     var restsUntil: UInt64 = 0
     var imageOfRecord: GroupRecord?
@@ -34,7 +35,7 @@ final class Faults {
 
     private func inject() {
         let node = world.nodes[Int(world.random.between(0, 1))]
-        switch world.random.between(0, 139) {
+        switch world.random.between(0, 153) {
         case 0..<15: kill(node)
         case 15..<18: world.nodes.forEach(kill)
         case 18..<34: pause(node)
@@ -60,12 +61,17 @@ final class Faults {
         case 120..<123: rollBack(node)
         case 123..<132: rot(node)
         case 132..<135: copyRecord()
-        default: rollBackCoordinator()
+        case 135..<140: rollBackCoordinator()
+        case 140..<144: losePower(of: node)
+        case 144..<147: failMemory(of: node)
+        case 147..<149: force(node)
+        case 149..<151: losePoolBesideHungLog()
+        default: hangMemory(of: node)
         }
     }
 
     /// Something is so for a while.
-    private func spell(longest: UInt64 = 2000, _ begin: () -> Void, _ end: @escaping () -> Void) {
+    func spell(longest: UInt64 = 2000, _ begin: () -> Void, _ end: @escaping () -> Void) {
         begin()
         world.after(world.random.between(10, longest) * millisecond) { [self] in if !isOver { end() } }
     }
@@ -76,7 +82,7 @@ final class Faults {
         }
     }
 
-    private func kill(_ node: SimNode) {
+    func kill(_ node: SimNode) {
         if let server = node.server { world.kill(server) }
         restart(node)
     }
@@ -134,22 +140,38 @@ final class Faults {
     /// It fails one node, and then its partner.
     private func failMedium(of node: SimNode) {
         let other = world.nodes[1 - node.index]
-        spell(longest: 3000, { node.mediumFails = true }) { [self] in
+        spell(longest: 4000, { node.mediumFails = true }) { [self] in
             node.mediumFails = false
-            spell(longest: 3000, { other.mediumFails = true }, { other.mediumFails = false })
+            spell(longest: 5000, { other.mediumFails = true }, { other.mediumFails = false })
         }
     }
 
     private func losePowerOfMedia() {
         world.note("the media lose power")
-        world.coverage.losesOfPower += 1
+        world.coverage.lossesOfMediaPower += 1
         world.media.losePower(&world.random)
+    }
+
+    private func losePower(of node: SimNode) {
+        guard world.losesPower, let server = node.server, !server.isDying, !server.hasFailedMemory else { return }
+        world.losePower(of: server)
+        restart(node)
+    }
+
+    /// By mistake: soon after, the operator tells the other node to take the group back.
+    private func force(_ node: SimNode) {
+        command(.takeOver(force: true), to: node)
+        let other = world.nodes[1 - node.index]
+        if other.server == nil, !isBeingHealed { world.start(other) }
+        world.after(world.random.between(1, 1500) * millisecond) { [self] in
+            if !isOver, world.now >= restsUntil { command(.takeOver(force: false), to: other) }
+        }
     }
 
     func command(_ command: Command, to node: SimNode) {
         guard let server = node.server else { return }
         world.note("command \(command) to \(server.name)")
-        if case .takeOver = command { world.oracle.willTakeOver(server) }
+        if case .takeOver(let force) = command { world.oracle.willTakeOver(server, byForce: force) }
         server.perform { [world] in
             server.group.command(command) { refusal in
                 world.note("\(server.name) \(command) \(refusal.map { "refused: \($0)" } ?? "done")")
@@ -176,8 +198,13 @@ final class Faults {
         return true
     }
 
-    /// A claim was won: now and then its process dies before it publishes.
     func swapped(from old: GroupRecord?, to new: GroupRecord, by server: Server) {
+        if let old, new.phase == .published, new.inSync.count > old.inSync.count { joined(new.holders) }
+        claimed(from: old, to: new, by: server)
+    }
+
+    /// A claim was won: now and then its process dies before it publishes.
+    private func claimed(from old: GroupRecord?, to new: GroupRecord, by server: Server) {
         guard !isOver, new.phase == .claimed, new.ownerProcess == server.identity, old?.epoch != new.epoch,
             world.random.chance(20)
         else { return }

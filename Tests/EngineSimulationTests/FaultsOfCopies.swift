@@ -12,10 +12,61 @@ extension Faults {
     private func isSpare(_ node: SimNode) -> Bool {
         let other = world.nodes[1 - node.index]
         guard node.server == nil, let record = world.coordinator.record, record.isHolder(other.name),
-            !record.setsAsideLog, world.lateSwapsPending == 0, !other.holdsOlderCopy, !isBeingHealed,
+            !record.setsAsideLog, world.lateSwapsPending == 0, !other.holdsOlderCopy, !isBeingHealed, isWell(other),
             record.members[other.name]?.pool == world.poolUUID(of: other)
         else { return false }
         return !world.isRotten(other)
+    }
+
+    /// One whose memory failed may be giving the group away still.
+    private func isWell(_ node: SimNode) -> Bool {
+        node.memoryFailedAt.map { world.now > $0 + 4 * second } ?? (node.server?.hasFailedMemory != true)
+    }
+
+    /// While the other copy is what the record takes it for.
+    func failMemory(of node: SimNode) {
+        let other = world.nodes[1 - node.index]
+        guard let server = node.server, !server.isDying, !server.hasFailedMemory, let record = world.coordinator.record,
+            !record.isHolder(other.name)
+                || record.members[other.name]?.pool == world.poolUUID(of: other) && !other.holdsOlderCopy,
+            isWell(other), !world.isRotten(other), !world.isRotten(node)
+        else { return }
+        world.failMemory(of: server)
+        world.after(world.random.between(500, 4000) * millisecond) { [self] in
+            if !isOver, node.server === server { kill(node) }
+        }
+    }
+
+    /// The owner's log does not become durable, while its mirror comes back without its pool, joins, and dies again: what the first copy
+    /// held says nothing of the second (S1).
+    func losePoolBesideHungLog() {
+        guard world.persistsLater, let record = world.coordinator.record, record.phase == .published,
+            record.holders.count == 2, let owner = world.nodes.first(where: { $0.name == record.owner }),
+            owner.server?.isPaused == false
+        else { return }
+        let mirror = world.nodes[1 - owner.index]
+        spell(longest: 3000, { owner.hungMemory.isOn = true }, { owner.hungMemory.isOn = false })
+        world.after(world.random.between(50, 200) * millisecond) { [self] in
+            if let server = mirror.server { world.kill(server) }
+            world.after(world.random.between(400, 900) * millisecond) { [self] in
+                guard !isOver, isSpare(mirror) else { return restart(mirror) }
+                world.replacePool(of: mirror)
+                diesWhenItJoins = mirror
+                world.start(mirror)
+            }
+        }
+    }
+
+    /// A mirror was put in sync.
+    func joined(_ holders: [NodeID]) {
+        guard let mirror = diesWhenItJoins, holders.contains(mirror.name), !isOver else { return }
+        diesWhenItJoins = nil
+        world.after(world.random.between(0, 3) * millisecond) { [self] in
+            kill(mirror)
+            world.after(world.random.between(5, 150) * millisecond) { [self] in
+                world.nodes[1 - mirror.index].hungMemory.isOn = false
+            }
+        }
     }
 
     /// The node comes back with an empty pool (S20).
@@ -45,10 +96,11 @@ extension Faults {
     func rot(_ node: SimNode) {
         guard let record = world.coordinator.record, record.phase == .published, record.holders.count == 2,
             let owner = world.nodes.compactMap(\.server).first(where: { $0.identity == record.ownerProcess }),
-            owner.isServing, !isBeingHealed, !world.nodes.contains(where: \.holdsOlderCopy),
+            owner.isServing, !isBeingHealed, world.nodes.allSatisfy(isWell),
+            !world.nodes.contains(where: \.holdsOlderCopy),
             let mirrored = owner.group.snapshot.mirrored, let acknowledged = owner.group.snapshot.acknowledged
         else { return }
-        world.rot(node, below: min(mirrored, acknowledged))
+        _ = world.rot(node, below: min(mirrored, acknowledged))
     }
 
     /// A node is blocked by a damaged log. Its message names the ways out, and the operator takes the first that is open: back to the
@@ -98,7 +150,7 @@ extension Faults {
         guard let image = imageOfRecord, let record = world.coordinator.record, record.phase == .published,
             image.owner == record.owner, image.epoch < record.epoch, record.holders == [record.owner],
             image.members[image.owner]?.incarnation == record.members[record.owner]?.incarnation,
-            let owner = world.nodes.first(where: { $0.name == record.owner }),
+            let owner = world.nodes.first(where: { $0.name == record.owner }), isWell(owner),
             world.poolUUID(of: owner) == record.members[record.owner]?.pool
         else { return }
         restsUntil = world.now + 6 * second

@@ -65,6 +65,12 @@ final class StoredVolume {
         dirty = []
     }
 
+    /// Whoever opens it reads past the cache, where it is not to be written back.
+    func dropCleanPages() {
+        for sector in abandoned { cached.replaceSubrange(place(sector), with: durable[place(sector)]) }
+        abandoned = []
+    }
+
     func losePower(_ random: inout SplitMix64) {
         for sector in dirty.sorted() where random.chance(50) { keep(sector) }
         dirty = []
@@ -203,6 +209,7 @@ final class ProcessMediumGuard: MediumGuard, @unchecked Sendable {
             throw MediumError(.locked, "\(media.holder?.name ?? "") holds the lock of the medium")
         }
         media.holder = server
+        for one in expected { media.stored(one.volume).dropCleanPages() }
         let identities = expected.map { ($0.volume.name, media.stored($0.volume).identity) }
         return HeldMedia(
             media: expected.map { OpenedMedium(server, $0.volume) },
@@ -218,6 +225,7 @@ final class ProcessMediumGuard: MediumGuard, @unchecked Sendable {
     }
 
     func look(_ expected: [ExpectedMedium], owner: Int32?) -> MediaLook {
+        guard server.world.looksFindFaults else { return MediaLook() }
         if let problem = problem() { return MediaLook(problem: problem.message) }
         let holder = server.world.media.holder
         return MediaLook(stranger: holder.flatMap { $0.identity.pid == owner ? nil : "\($0.name) holds the medium" })

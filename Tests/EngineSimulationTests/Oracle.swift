@@ -8,6 +8,7 @@ import Coordination
 import LogModel
 import PersistentMemory
 import Recovery
+import RemoteMemory
 import SimulationSupport
 import StorageMedium
 import WriteLog
@@ -60,6 +61,7 @@ final class Oracle {
     /// Owners and claimers that were claimed over since the last publication.
     private var claimedOver: [ProcessIdentity] = []
     private var commandedToTakeOver: Set<ProcessIdentity> = []
+    private var commandedByForce: Set<ProcessIdentity> = []
     private var comparedTo: (owner: ProcessIdentity, end: LSN)?
 
     init(_ world: World) { self.world = world }
@@ -192,7 +194,7 @@ final class Oracle {
 
     /// Of what has rotted, the other node has the good bytes, in its log or on the medium (S5).
     private func expectSoundCopies(beside node: SimNode, _ when: String) {
-        guard world.isRotten(node) else { return }
+        guard !world.hitsBothCopies, world.isRotten(node) else { return }
         let other = world.nodes[1 - node.index]
         withoutRot(of: other) { region, _ in
             for line in world.rottenLines where line.node === node && region.identity?.incarnation == line.incarnation {
@@ -299,7 +301,9 @@ final class Oracle {
         if new.owner == server.node.name {
             expect(!new.mustFence.contains(server.identity), "S16: \(server.name) is to fence itself")
             expectSuspect(old, server)
-            expect(!new.setsAsideLog, "S13: \(server.name) gives logs up, and nobody forced it")
+            if new.setsAsideLog {
+                return expect(isForced(server), "S13: \(server.name) gives logs up, and nobody forced it")
+            }
             expect(
                 (old.isHolder(server.node.name) || old.previousHolders.contains(server.node.name))
                     && old.members[server.node.name]?.pool == server.pool.identity.uuid,
@@ -328,6 +332,7 @@ final class Oracle {
             let alive = claimedOver.filter { $0 != server.identity && world.livingServer($0) != nil }
             expect(alive.isEmpty, "S16: \(server.name) publishes while \(alive) may still write to the medium")
             claimedOver = []
+            if old?.setsAsideLog == true { giveUp() }
             for (index, volume) in world.configuration.volumes.enumerated() {
                 expectPromised(
                     world.media.stored(volume).durable, index, "S16: \(server.name) publishes, but the medium")
@@ -353,7 +358,26 @@ final class Oracle {
     }
 
     /// An operator says so, which needs no suspicion.
-    func willTakeOver(_ server: Server) { commandedToTakeOver.insert(server.identity) }
+    func willTakeOver(_ server: Server, byForce: Bool) {
+        commandedToTakeOver.insert(server.identity)
+        if byForce { commandedByForce.insert(server.identity) }
+    }
+
+    /// What its claim sets aside, an operator gave up: this process', or one that the claim goes back to.
+    private func isForced(_ server: Server) -> Bool {
+        commandedByForce.contains { $0.node == server.identity.node }
+    }
+
+    /// What is not on the media when a forced takeover is published is lost, by an operator's decision.
+    private func giveUp() {
+        world.coverage.forcedPublications += 1
+        let time = count()
+        for (index, volume) in world.configuration.volumes.enumerated() {
+            for (place, stamps) in Blocks.stamps(of: world.media.stored(volume).durable).enumerated() {
+                promises.giveUp(at: place + index * Blocks.perVolume, allBut: stamps, at: time)
+            }
+        }
+    }
 
     /// Nobody takes the group from an owner that has given its signs of life in time for a while (S16).
     private func expectSuspect(_ old: GroupRecord, _ server: Server) {
@@ -395,6 +419,20 @@ final class Oracle {
             "S6: \(server.name) reuses space up to LSN \(limit), and \(mirror.name)'s head is at \(region.head)")
     }
 
+    /// What a batch has brought to the media moves the head only if the right to serve has not ended meanwhile (S8).
+    func batchEnded(_ server: Server) {
+        guard !server.isDead, let owner = server.group.owner, owner.owned.destage.isBusy, owner.healer.current == nil
+        else { return }
+        expect(
+            owner.owned.mayDestage, "S8: \(server.name) moves the head of its log without the right to serve the group")
+    }
+
+    /// An owner's WRITE or head fits what its mirror holds (S6, S11).
+    func refused(_ error: RemoteMemoryError, at server: Server) {
+        guard error.code == .access else { return }
+        expect(false, "\(server.name) refuses what its owner posts: \(error)")
+    }
+
     // MARK: What happened
 
     func reported(_ report: Report, by server: Server) {
@@ -417,23 +455,43 @@ final class Oracle {
         case "record-damaged":
             world.coverage.recordsDamaged += 1
             expectRot(report, server)
+            said(damageAt: server)
         case "record-healed": world.coverage.recordsHealed += 1
-        case "log-corrupt": expectRot(report, server)
+        case "log-corrupt":
+            expectRot(report, server)
+            said(damageAt: server)
         case "blocked":
             if report.message.contains("has lost its memory"), world.coverage.coordinatorsRolledBack > 0 { break }
             expectRot(report, server)
+            if server.hasFailedMemory { break }
+            said(damageAt: server)
             world.faults.blocked(byDamageAt: server.node)
-        case "mirror-conflict", "memory-failed", "persist-failed", "log-held-more":
+        case "memory-failed", "persist-failed":
+            expect(server.hasFailedMemory, "\(server.name) \(report.kind): \(report.message)")
+        case "log-held-more":
+            expect(
+                world.coverage.forcedPublications > 0, "\(server.name) \(report.kind): \(report.message)")
+        case "mirror-conflict":
             expect(false, "\(server.name) \(report.kind): \(report.message)")
         default: break
         }
     }
 
     private func expectRot(_ report: Report, _ server: Server) {
-        expect(world.isRotten(server.node), "\(server.name) \(report.kind): \(report.message)")
+        expect(
+            server.hasFailedMemory || world.isRotten(server.node), "\(server.name) \(report.kind): \(report.message)")
+    }
+
+    /// Where records cannot be had any more, that is said: a read is refused, a catch-up stops, a takeover does not go on.
+    private(set) var damageSaid = 0
+
+    func said(damageAt server: Server) {
+        world.note("\(server.name) says that its log is damaged")
+        damageSaid += 1
     }
 
     func commandDone(_ command: Command, _ refusal: String?) {
+        if case .takeOver = command, refusal?.contains("is not in sync") == true { world.coverage.staleRefusals += 1 }
         if command == .handOver, refusal == nil { world.coverage.handovers += 1 }
     }
 
@@ -461,11 +519,22 @@ final class Oracle {
         checkCopies("the end of the faults")
     }
 
+    /// The media alone hold what is promised.
+    var isEverythingOnMedia: Bool {
+        world.configuration.volumes.enumerated().allSatisfy { index, volume in
+            Blocks.stamps(of: world.media.stored(volume).durable).enumerated().allSatisfy { place, stamps in
+                stamps.allSatisfy { promises.isPossible($0, at: place + index * Blocks.perVolume) }
+            }
+        }
+    }
+
     /// Everything is drained: the medium has what was promised, or a later write that was not answered.
     func checkMedia() {
         for (index, volume) in world.configuration.volumes.enumerated() {
             expectPromised(world.media.stored(volume).durable, index, "at the end \(volume.name)")
         }
+        // What an operator gave up by force is gone for clients too.
+        guard world.coverage.forcedPublications == 0 else { return }
         if let problem = history.violation() { expect(false, "not linearizable: \(problem)") }
     }
 }

@@ -12,7 +12,7 @@ import WriteLog
 
 /// A copy of a pool's file, as it was at some time.
 struct PoolImage {
-    let bytes: Data
+    let bytes: [UInt8]
     let pool: UUID128
     let generation: UInt64
 }
@@ -40,10 +40,15 @@ extension Region {
 }
 
 extension World {
-    /// The node's region, in its process or as its pool was left.
+    /// The node's region, in its process or as its pool was left. Of a process whose memory has failed: what the next one would find.
     func withRegion<Result>(of node: SimNode, _ body: (Region, Pool) throws -> Result) throws -> Result {
-        if let server = node.server { return try body(server.group.region, server.pool) }
-        let pool = try Pool.open(path: node.poolPath, expecting: nil, persistence: .volatile)
+        var path = node.poolPath
+        if let server = node.server {
+            guard server.hasFailedMemory else { return try body(server.group.region, server.pool) }
+            path += ".copy"
+            try Data(fileBytes(of: node)).write(to: URL(fileURLWithPath: path))
+        }
+        let pool = try openPool(path)
         defer { pool.close() }
         guard let region = pool.region(of: configuration.id) else { preconditionFailure("the pool has a region") }
         return try body(region, pool)
@@ -84,30 +89,43 @@ extension World {
     }
 
     /// A line of the node's log rots where it would be told from a torn tail, while the other node counts and holds it (S5).
-    func rot(_ node: SimNode, below end: LSN) {
+    /// Answers whether it does.
+    func rot(_ node: SimNode, below end: LSN) -> Bool {
         let other = nodes[1 - node.index]
-        guard let mine = node.server?.group.region, let theirs = other.server?.group.region,
-            let identity = mine.identity, identity.incarnation == theirs.identity?.incarnation,
-            !isRotten(other)
-        else { return }
+        guard let server = node.server, let otherServer = other.server, !server.hasFailedMemory,
+            !otherServer.hasFailedMemory, !isRotten(other)
+        else { return false }
+        let mine = server.group.region, theirs = otherServer.group.region
+        guard let identity = mine.identity, identity.incarnation == theirs.identity?.incarnation else { return false }
         let from = max(mine.head, theirs.head)
-        guard from < end else { return }
-        let lsn = from + random.between(0, (end - from) / LSN.alignment - 1) * LSN.alignment
-        if let owner = node.server?.group.owner, owner.owned.destage.isBusy || isChecked(lsn, in: owner) { return }
+        guard from < end else { return false }
+        for _ in 0..<8 {
+            let lsn = from + random.between(0, (end - from) / LSN.alignment - 1) * LSN.alignment
+            if let owner = server.group.owner, isChecked(lsn, in: owner) { continue }
+            if mine.line(at: lsn) == theirs.line(at: lsn), rot(lsn, of: node) { return true }
+        }
+        return false
+    }
+
+    /// The line at `lsn` rots, if it would be told from a torn tail; answers whether it does.
+    func rot(_ lsn: LSN, of node: SimNode) -> Bool {
+        guard let mine = node.server?.group.region, let identity = mine.identity else { return false }
         let good = mine.line(at: lsn)
-        guard good == theirs.line(at: lsn) else { return }
         var bad = good
         bad[Int(random.between(0, LSN.alignment - 1))] ^= UInt8(random.between(1, 255))
         mine.overwriteLine(at: lsn, with: bad)
         var scan = LogScan(region: mine)
-        guard scan?.finish() == .corrupt else { return mine.overwriteLine(at: lsn, with: good) }
+        guard scan?.finish() == .corrupt else {
+            mine.overwriteLine(at: lsn, with: good)
+            return false
+        }
         note("a line at LSN \(lsn) of \(node.name)'s log rots")
         coverage.linesRotten += 1
         rottenLines.append(RottenLine(node: node, incarnation: identity.incarnation, lsn: lsn, good: good, bad: bad))
+        return true
     }
 
-    /// A read has checked the record and will not again: what rots from then on the scrub finds, or the destager. What rots between the
-    /// check of a batch and its writes nobody finds.
+    /// A read has checked the record and will not again: what rots from then on the scrub finds, or the destager.
     private func isChecked(_ lsn: LSN, in owner: OwnerDataPath) -> Bool {
         guard let record = owner.log.startOfRecord(with: lsn) else { return false }
         return configuration.volumes.contains { volume in
@@ -139,11 +157,25 @@ extension World {
 
     // MARK: Copies
 
+    func fileBytes(of node: SimNode) throws -> [UInt8] {
+        Array(try Data(contentsOf: URL(fileURLWithPath: node.poolPath)))
+    }
+
+    /// Precondition: the node is down.
+    func write(_ bytes: [UInt8], to node: SimNode) {
+        precondition(node.server == nil)
+        do {
+            try Data(bytes).write(to: URL(fileURLWithPath: node.poolPath))
+        } catch {
+            preconditionFailure("\(error)")
+        }
+    }
+
     func image(of node: SimNode) -> PoolImage? {
         do {
             return try withRegion(of: node) { region, pool in
                 PoolImage(
-                    bytes: try Data(contentsOf: URL(fileURLWithPath: node.poolPath)), pool: pool.identity.uuid,
+                    bytes: try fileBytes(of: node), pool: pool.identity.uuid,
                     generation: region.standing.generation)
             }
         } catch {
@@ -156,11 +188,7 @@ extension World {
         precondition(node.server == nil)
         note("\(node.name) gets an older copy of its pool, of start \(image.generation)")
         coverage.poolsRolledBack += 1
-        do {
-            try image.bytes.write(to: URL(fileURLWithPath: node.poolPath))
-        } catch {
-            preconditionFailure("\(error)")
-        }
+        write(image.bytes, to: node)
         node.holdsOlderCopy = true
     }
 

@@ -78,6 +78,14 @@ struct Promises {
         isPossible(stamp, at: block) || blocks[block].gone.contains { $0.at > time && $0.write.stamp == stamp }
     }
 
+    /// What is lost by an operator's decision: of what the block ever held, only `stamps` are left.
+    mutating func giveUp(at block: Int, allBut stamps: [UInt64], at time: UInt64) {
+        let known = blocks[block].possible + blocks[block].gone.map(\.write)
+        let lost = blocks[block].possible.filter { !stamps.contains($0.stamp) }
+        blocks[block].possible = known.filter { stamps.contains($0.stamp) }
+        blocks[block].gone += lost.map { ($0, time) }
+    }
+
     func possible(at block: Int) -> [UInt64] { blocks[block].possible.map(\.stamp) }
 }
 
@@ -88,8 +96,11 @@ enum Blocks {
     private static let words = bytes / 8
 
     static func filled(_ stamp: UInt64, count: Int) -> [UInt8] {
-        let word = withUnsafeBytes(of: stamp.littleEndian) { Array($0) }
-        return Array(repeatElement(word, count: count * words).joined())
+        let all = count * words
+        return Array(unsafeUninitializedCapacity: all * 8) { bytes, initialized in
+            bytes.withMemoryRebound(to: UInt64.self) { $0.initialize(repeating: stamp.littleEndian) }
+            initialized = all * 8
+        }
     }
 
     /// The stamps of each block, in order. More than one: of a write that nobody was promised only a part was replayed, and then another

@@ -23,8 +23,14 @@ final class VirtualRuntime: Runtime {
         _ work: BlockingWork, _ body: @escaping @Sendable () -> Void, _ done: @escaping ((any Error)?) -> Void
     ) {
         switch work {
-        case .destage, .steps: runOnThread(body, done)
-        case .reads, .probe: runAtOnce(body, done, duration: server.world.mediumCallTime()) { $0.hungMedium }
+        case .destage:
+            runOnThread(body) { [server] error in
+                done(error)
+                server.world.oracle.batchEnded(server)
+            }
+        case .steps: runOnThread(body, done)
+        case .reads: runAtOnce(body, done, duration: server.world.readTime()) { $0.hungMedium }
+        case .probe: runAtOnce(body, done, duration: server.world.mediumCallTime()) { $0.hungMedium }
         case .memory: runAtOnce(body, done, duration: server.world.memoryTime()) { $0.hungMemory }
         }
     }

@@ -17,6 +17,8 @@ final class Server {
     unowned let node: SimNode
     let identity: ProcessIdentity
     let pool: Pool
+    /// What was stored to the pool, where machines lose power.
+    let recorded: RecordedMemory?
     let registry: VirtualRegistry
     private(set) var group: Group!
     private lazy var mediumGuard = ProcessMediumGuard(self)
@@ -44,11 +46,15 @@ final class Server {
     private var presenceCounter: UInt64 = 0
     private var accepted: [AcceptedRail] = []
 
-    init(_ world: World, _ node: SimNode, _ identity: ProcessIdentity, _ pool: Pool, freshLogUUID: UUID128) {
+    init(
+        _ world: World, _ node: SimNode, _ identity: ProcessIdentity, _ pool: Pool, recorded: RecordedMemory?,
+        freshLogUUID: UUID128
+    ) {
         self.world = world
         self.node = node
         self.identity = identity
         self.pool = pool
+        self.recorded = recorded
         registry = VirtualRegistry(world)
         guard let region = pool.region(of: world.configuration.id) else { preconditionFailure("the pool has a region") }
         group = Group(
@@ -61,6 +67,9 @@ final class Server {
     var clock: Nanos { node.clock(world.now) }
     var name: String { "\(node.name).\(identity.pid)" }
     var isServing: Bool { group.machine.isServing && group.owner?.owned.isServing == true }
+
+    /// A page under its log has failed: it says so until it ends (S26).
+    var hasFailedMemory: Bool { group.region.memoryFault != nil }
 
     /// Nothing here goes on without an operator.
     var isBlocked: Bool {
@@ -210,6 +219,7 @@ final class Server {
         turn = []
         accepted = []
         coordinatorCalls = []
+        group.owner?.revoke()
         group = nil
     }
 

@@ -93,10 +93,22 @@ final class VirtualQueuePair: QueuePair {
     private var isPersisting = false
     private var refusal: RemoteMemoryError?
 
-    private init(_ server: Server) { self.server = server }
+    /// Some peers allow few requests at once.
+    private let windowRequests: Int
+
+    private init(_ server: Server, windowRequests: Int) {
+        self.server = server
+        self.windowRequests = windowRequests
+    }
 
     static func pair(_ dialer: Server, _ acceptor: Server) -> (dialer: VirtualQueuePair, acceptor: VirtualQueuePair) {
-        let ends = (VirtualQueuePair(dialer), VirtualQueuePair(acceptor))
+        let world = dialer.world
+        let windowRequests =
+            world.random.chance(20) ? Int(world.random.between(2, 5)) : RemoteMemoryLimits.windowRequests
+        let ends = (
+            VirtualQueuePair(dialer, windowRequests: windowRequests),
+            VirtualQueuePair(acceptor, windowRequests: windowRequests)
+        )
         ends.0.peer = ends.1
         ends.1.peer = ends.0
         return ends
@@ -108,7 +120,7 @@ final class VirtualQueuePair: QueuePair {
     // MARK: Posting
 
     var creditBytes: Int {
-        guard failure == nil, outstanding.count < RemoteMemoryLimits.windowRequests else { return 0 }
+        guard failure == nil, outstanding.count < windowRequests else { return 0 }
         return max(0, RemoteMemoryLimits.windowBytes - outstanding.reduce(0) { $0 + $1.bytes })
     }
 
@@ -132,7 +144,7 @@ final class VirtualQueuePair: QueuePair {
         _ operation: Frame.Operation, _ key: RegionKey, _ offset: UInt64
     ) throws(RemoteMemoryError) -> WorkRequestID {
         if let failure { throw failure }
-        guard operation.windowBytes <= creditBytes, outstanding.count < RemoteMemoryLimits.windowRequests else {
+        guard operation.windowBytes <= creditBytes, outstanding.count < windowRequests else {
             throw RemoteMemoryError(.noCredit, "the window is full")
         }
         lastPosted += 1
@@ -231,23 +243,34 @@ final class VirtualQueuePair: QueuePair {
         _ id: WorkRequestID, _ operation: Frame.Operation, _ key: RegionKey, _ offset: UInt64
     ) throws(RemoteMemoryError) {
         let entry = try server.registry.entry(key, offset: offset, count: UInt64(operation.windowBytes))
+        do throws(RemoteMemoryError) {
+            try carryOut(operation, id, at: entry.target, offset)
+        } catch {
+            world.oracle.refused(error, at: server)
+            throw error
+        }
+        if !touched.contains(where: { $0 === entry }) { touched.append(entry) }
+    }
+
+    private func carryOut(
+        _ operation: Frame.Operation, _ id: WorkRequestID, at target: any RegionTarget, _ offset: UInt64
+    ) throws(RemoteMemoryError) {
         switch operation {
         case .write(let bytes):
             let stored = bytes.withUnsafeBytes { bytes in
-                Result { () throws(RemoteMemoryError) in try entry.target.write(bytes, at: offset) }
+                Result { () throws(RemoteMemoryError) in try target.write(bytes, at: offset) }
             }
             try stored.get()
-        case .atomicWrite(let value): try entry.target.atomicWrite(value, at: offset)
+        case .atomicWrite(let value): try target.atomicWrite(value, at: offset)
         case .read(let length):
             var bytes = [UInt8](repeating: 0, count: length)
             let read = bytes.withUnsafeMutableBytes { space in
-                Result { () throws(RemoteMemoryError) in try entry.target.read(into: space, at: offset) }
+                Result { () throws(RemoteMemoryError) in try target.read(into: space, at: offset) }
             }
             try read.get()
             transmit(.readData(id, bytes))
         case .flush: break
         }
-        if !touched.contains(where: { $0 === entry }) { touched.append(entry) }
     }
 
     /// What arrives until then shares the persist.

@@ -21,6 +21,8 @@ final class SimNode {
     var starts: Int32 = 0
     /// A copy of the pool as it was at some time.
     var image: PoolImage?
+    /// When memory under its log failed last.
+    var memoryFailedAt: UInt64?
     /// The pool is an older copy, and the log in it was not begun or compared anew since.
     var holdsOlderCopy = false
     var isCutFromCoordinator = false
@@ -82,9 +84,17 @@ final class World {
     private var idleThreads: [BlockingThread] = []
     private var allThreads: [BlockingThread] = []
     var rottenLines: [RottenLine] = []
+    /// No copy of some records is left.
+    var hitsBothCopies = false
     var fenceFails = false
     /// Whether a process' death can be seen by its partner (one host), or only its silence.
     let seesDeath: Bool
+    /// Pools are ordinary files, which a call makes durable, or persistent memory.
+    let persistsLater: Bool
+    /// Machines lose power, and pools what was not durable.
+    let losesPower: Bool
+    /// Standbys find out that they do not reach the media; else only when they have claimed.
+    let looksFindFaults: Bool
     private let mediumMicros: UInt64
     private let memoryMicros: UInt64
     /// Swaps that nobody knows of and that may come into effect.
@@ -114,6 +124,9 @@ final class World {
                     name: $0, mediumPath: "/virtual/\($0)", mediumText: $0, sizeBytes: Self.volumeBytes)
             })
         seesDeath = random.chance(70)
+        persistsLater = random.chance(30)
+        losesPower = random.chance(25)
+        looksFindFaults = random.chance(70)
         mediumMicros = random.chance(40) ? random.between(1000, 20_000) : random.between(20, 500)
         memoryMicros = random.chance(30) ? random.between(500, 5000) : random.between(5, 100)
         media = Media(configuration.volumes, &random)
@@ -167,6 +180,9 @@ final class World {
     }
 
     func mediumCallTime() -> UInt64 { random.between(1, mediumMicros) * microsecond }
+
+    /// Some reads of a medium take much longer than its other calls.
+    func readTime() -> UInt64 { random.chance(10) ? random.between(1, 20) * mediumCallTime() : mediumCallTime() }
 
     func memoryTime() -> UInt64 { random.between(1, memoryMicros) * microsecond }
 
@@ -263,13 +279,16 @@ final class World {
     func start(_ node: SimNode) {
         precondition(node.server == nil)
         do {
-            let pool = try Pool.open(path: node.poolPath, expecting: nil, persistence: .volatile)
+            let recorded = losesPower ? RecordedMemory(opened: try fileBytes(of: node)) : nil
+            let pool = try openPool(node.poolPath, recorder: recorded?.recorder)
             try countStart(pool)
             node.starts += 1
             let identity = ProcessIdentity(
                 node: node.name, pid: Int32(1000 * (node.index + 1)) + node.starts, startTicks: UInt64(node.starts),
                 bootID: "boot")
-            let server = Server(self, node, identity, pool, freshLogUUID: .random(using: &random))
+            let server = Server(
+                self, node, identity, pool, recorded: recorded, freshLogUUID: .random(using: &random))
+            node.memoryFailedAt = nil
             node.server = server
             servers.append(server)
             note("\(server.name) starts")
@@ -277,6 +296,13 @@ final class World {
         } catch {
             oracle.expect(false, "\(node.name) cannot open its pool: \(error)")
         }
+    }
+
+    /// In persistent memory, or as an ordinary file.
+    func openPool(_ path: String, recorder: OpaquePointer? = nil) throws(PoolError) -> Pool {
+        try Pool.open(
+            path: path, expecting: nil, persistence: persistsLater ? .msync : .volatile, readOnly: false,
+            recorder: recorder, isOrdinaryFile: persistsLater)
     }
 
     /// As ``Region/countStart()``, from the seed.
@@ -324,6 +350,8 @@ final class World {
             node.hungMedium.isOn = false
             node.hungMemory.isOn = false
             setMute(node, false)
+            // Failed memory is replaced, and the node started again.
+            if let server = node.server, server.hasFailedMemory { kill(server) }
             node.server?.resume()
         }
         keepUp()
@@ -338,8 +366,8 @@ final class World {
     /// Ends every process, thread and circle of references.
     func dismantle() {
         for server in servers { server.die() }
-        timeline = Timeline()
         for server in servers { server.dismantle() }
+        timeline = Timeline()
         for thread in allThreads { thread.end() }
         clients.end()
         servers = []

@@ -1,0 +1,57 @@
+// A record that was promised is bad in both copies. Nobody can bring it back; so it must be said, and no catch-up, destage, read or
+// takeover may pass over it (S5).
+
+import ClusterProtocol
+import GroupEngine
+import LogModel
+import SimulationSupport
+
+extension World {
+    func liveWithoutAGoodCopy() {
+        for node in nodes { start(node) }
+        after(0) { self.clients.begin() }
+        guard run(until: 10 * second, or: { self.nodes.allSatisfy(self.isMirrored) }), let owner = servingServer else {
+            return oracle.expect(false, "the group is not mirrored before anything fails")
+        }
+        guard rotBothCopies(owner: owner) else {
+            return oracle.expect(false, "no record is in both logs and not on the medium")
+        }
+        meetDamage(owner: owner)
+        after(random.between(0, 100) * millisecond) { self.media.fails = false }
+        after(second) { self.keepUp() }
+        run(until: now + 10 * second)
+        // The blocks may have been written anew, and the record that took the place reached the medium.
+        oracle.expect(
+            oracle.damageSaid > 0 || oracle.isEverythingOnMedia,
+            "a record is bad in both copies, and nobody says so")
+    }
+
+    /// The media take nothing meanwhile, for a moment: the group would be moved else. Answers whether there was such a record.
+    private func rotBothCopies(owner: Server) -> Bool {
+        for _ in 0..<50 {
+            media.fails = true
+            if run(until: now + 150 * millisecond, or: { self.rotsInBoth(owner) }) { return true }
+            media.fails = false
+            run(until: now + 500 * millisecond)
+        }
+        return false
+    }
+
+    private func rotsInBoth(_ owner: Server) -> Bool {
+        guard let end = owner.group.snapshot.mirrored, let acknowledged = owner.group.snapshot.acknowledged else {
+            return false
+        }
+        let mirror = nodes[1 - owner.node.index]
+        guard rot(owner.node, below: min(end, acknowledged)), let line = rottenLines.last else { return false }
+        hitsBothCopies = true
+        note("--- so does the mirror's")
+        return rot(line.lsn, of: mirror)
+    }
+
+    /// A catch-up, a takeover, both, or the destage alone.
+    private func meetDamage(owner: Server) {
+        let mirror = nodes[1 - owner.node.index].server
+        if random.chance(50), let mirror { kill(mirror) }
+        if random.chance(50) { kill(owner) }
+    }
+}
