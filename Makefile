@@ -21,7 +21,7 @@ INTEGRATION := --filter IntegrationTests --no-parallel
 SANITIZED := PersistentMemoryTests|WriteLogTests|RemoteMemoryTCPTests|NBDTests|StorageMediumTests
 SANITIZED_COMPUTING := CrashTests|RecoveryTests
 
-.PHONY: help all check build release test test-previous lint format test-tsan test-asan test-core arm64 test-pmem model sim engine-sim crash-states mutate holes fuzz demo demo-as-user test-as-user test-in-container run man perf instructions clean build-packages test-packages
+.PHONY: help all check build release test test-previous lint format test-tsan test-asan test-core arm64 test-pmem model sim crash-states mutate holes fuzz demo demo-as-user test-as-user test-in-container run man perf instructions clean build-packages test-packages
 
 all: build
 
@@ -101,13 +101,10 @@ model: ## The log's protocol, every interleaving (spin); FULL=1 for more
 	@CSupport/install-packages spin gcc libc6-dev
 	Tests/Verification/model/run-model
 
-# The simulator of the machines, and that of the whole engine, for longer: SEEDS=100000 make sim
+# The engine on two nodes in virtual time, for longer: SEEDS=100000 make sim
 SEEDS ?= 20000
-sim: build-packages ## The simulator of the machines: SEEDS=20000
+sim: build-packages ## The production engine in virtual time: SEEDS=20000
 	TWINLOG_SEEDS=$(SEEDS) $(SWIFT) test -c release -Xswiftc -enable-testing --scratch-path .build-sim --filter '^SimulationTests'
-
-engine-sim: build-packages ## The simulator of the whole engine: SEEDS=20000
-	TWINLOG_SEEDS=$(SEEDS) $(SWIFT) test -c release -Xswiftc -enable-testing --scratch-path .build-sim --filter '^EngineSimulationTests'
 
 # Fuzzes every parser for FUZZ_SECONDS each: FUZZ_SECONDS=600 FUZZ_TARGETS="pool scan" make fuzz. The corpus in the tree is read
 # only; new inputs go to .build-fuzz/corpus, and one that crashes or takes 10 s is left in .build-fuzz/found.

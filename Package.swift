@@ -222,10 +222,7 @@ let package = Package(
             ]),
         tests("ClusterProtocolTests", ["LogModel", "Coordination", "ClusterProtocol", "RecordSupport"]),
         tests(
-            "SimulationTests", ["TestSupport", "LogModel", "Coordination", "ClusterProtocol", "SimulationSupport"],
-            exclude: ["README.md"]),
-        tests(
-            "EngineSimulationTests",
+            "SimulationTests",
             [
                 "TestSupport",
                 "SimulationSupport",

@@ -1,141 +1,221 @@
-// Clients that write and read blocks through whichever node serves them, and connect anew when their connection ends.
+// Clients that write, discard and read through whichever node serves, over connections that end, and connect anew. They call the engine
+// where a front end does.
 
-import ClusterProtocol
+import ClusterConfiguration
+import GroupEngine
 import LogModel
+import NIOCore
 import SimulationSupport
+import TestSupport
 
-/// One connection of one client to one process. What is not answered when it ends, the client does not know.
-final class ClientSession {
-    let process: SimProcess
-    let owner: OwnerModel
-    private let client: Client
-    private(set) var isClosed = false
+/// One connection of one client to one process.
+final class Connection {
+    let server: Server
+    let volume: Int
+    let session: any VolumeSession
+    let life: ConnectionLife
+    private(set) var isOpen = true
 
-    init(_ client: Client, _ process: SimProcess, _ owner: OwnerModel) {
-        self.client = client
-        self.process = process
-        self.owner = owner
-        owner.enter(self)
+    init(_ server: Server, volume: Int, _ session: any VolumeSession, _ life: ConnectionLife) {
+        self.server = server
+        self.volume = volume
+        self.session = session
+        self.life = life
     }
 
-    func close() {
-        guard !isClosed else { return }
-        isClosed = true
-        owner.leave(self)
-    }
-
-    /// The server ended it, or is gone.
-    func revoked() {
-        guard !isClosed else { return }
-        isClosed = true
-        client.lost(self)
+    /// The server knows that it has ended, or is gone.
+    func end(at time: UInt64) {
+        isOpen = false
+        life.endedAt = life.endedAt ?? time
     }
 }
 
 final class Client {
     private let world: World
-    private var session: ClientSession?
+    private var random: SplitMix64
+    private var connection: Connection?
     private var requestsOut = 0
     private var nextNode: Int
     private var isConnecting = false
     private let depth: Int
+    private let thinkMicros: UInt64
 
     init(_ world: World, number: Int) {
         self.world = world
+        random = SplitMix64(seed: world.random.next())
         nextNode = number % 2
-        depth = Int(world.random.between(1, 4))
+        depth = Int(random.between(1, 4))
+        let think = random.chance(40) ? random.between(100, 5000) : random.between(5000, 100_000)
+        thinkMicros = world.isLasting ? 500_000 : think
     }
 
-    func lost(_ session: ClientSession) {
-        guard session === self.session else { return }
-        self.session = nil
-        requestsOut = 0
-        world.after(world.random.between(1, 30) * millisecond) { self.connect() }
-    }
+    private func later(_ delay: UInt64, _ body: @escaping () -> Void) { world.after(delay, body) }
+
+    private func delay() -> UInt64 { random.between(20, 300) * microsecond }
+
+    // MARK: Connecting
 
     func connect() {
-        guard !world.clients.areDone, session == nil, !isConnecting else { return }
+        guard !world.clients.areDone, connection == nil, !isConnecting else { return }
         isConnecting = true
         let node = world.nodes[nextNode]
         nextNode = 1 - nextNode
-        world.after(world.networkDelay()) { [self] in
-            guard let process = node.process, !process.isPaused, !process.isDying, process.machine.isServing,
-                let owner = process.owner, owner.isServing
-            else { return refused() }
-            var isAnswered = false
-            // A connection that does not open in time is tried elsewhere.
-            world.after(second) { [self] in
-                if !isAnswered { refused() }
-                isAnswered = true
-            }
-            owner.open { [self] isOpen in
+        let volume = Int(random.between(0, 1))
+        later(delay()) { [self] in
+            guard let server = node.server, !server.isPaused, !server.isDying else { return refused() }
+            open(volume, at: server)
+        }
+    }
+
+    private func open(_ volume: Int, at server: Server) {
+        var isAnswered = false
+        var giveUp: () -> Void = {}
+        // A connection that does not open in time is tried elsewhere.
+        later(second) { [self] in
+            guard !isAnswered else { return }
+            isAnswered = true
+            server.perform { giveUp() }
+            refused()
+        }
+        server.perform { [self] in
+            giveUp = server.group.open(world.configuration.volumes[volume]) { [self] result in
                 guard !isAnswered else { return }
                 isAnswered = true
-                guard isOpen else { return refused() }
+                guard case .success(let session) = result else { return later(delay()) { self.refused() } }
                 isConnecting = false
-                session = ClientSession(self, process, owner)
-                submit()
+                opened(Connection(server, volume: volume, session, ConnectionLife(openedAt: world.oracle.count())))
             }
         }
     }
 
     private func refused() {
         isConnecting = false
-        world.after(world.random.between(5, 40) * millisecond) { self.connect() }
+        later(random.between(5, 40) * millisecond) { self.connect() }
     }
+
+    private func opened(_ connection: Connection) {
+        self.connection = connection
+        requestsOut = 0
+        connection.session.onRevoked = { [self, weak connection] in
+            guard let connection else { return }
+            lost(connection)
+        }
+        later(delay()) { self.submit() }
+    }
+
+    private func lost(_ connection: Connection) {
+        connection.end(at: world.oracle.count())
+        guard connection === self.connection else { return }
+        self.connection = nil
+        later(random.between(1, 30) * millisecond) { self.connect() }
+    }
+
+    func died(_ server: Server) {
+        if let connection, connection.server === server { lost(connection) }
+    }
+
+    /// The client goes away, without waiting for its answers.
+    private func leave() {
+        guard let connection else { return }
+        self.connection = nil
+        connection.server.perform { [self] in
+            connection.session.close()
+            connection.end(at: world.oracle.count())
+        }
+        later(random.between(1, 30) * millisecond) { self.connect() }
+    }
+
+    // MARK: Requests
 
     /// Keeps `depth` requests out.
     private func submit() {
-        while !world.clients.areDone, let session, requestsOut < depth {
+        while !world.clients.areDone, let connection, requestsOut < depth {
             requestsOut += 1
-            let block = Int(world.random.between(0, UInt64(World.blocks) - 1))
-            let isRead = world.random.chance(25)
-            let begun = world.now
-            world.after(world.networkDelay()) { [self] in
-                session.process.perform { [self] in
-                    guard !session.isClosed else { return }
-                    if isRead {
-                        session.owner.read(block, session) { stamp in
-                            self.answered(session) { end in
-                                if let stamp { self.world.history.read(block, stamp, begun: begun, end: end) }
-                            }
-                        }
-                    } else {
-                        session.owner.write(
-                            .init(session: session, block: block, bytes: world.recordBytes(), begun: begun) { stamp in
-                                self.answered(session) { self.world.history.written(block, stamp, end: $0) }
-                            })
-                    }
+            let request = nextRequest()
+            later(delay()) { [self] in
+                connection.server.perform { [self] in
+                    guard connection.isOpen, connection === self.connection else { return }
+                    carryOut(request, connection)
                 }
             }
-            // Now and then a client goes away without waiting.
-            if world.random.chance(1) { return leave() }
+            if random.chance(1) { return leave() }
         }
     }
 
-    /// The answer arrives if the connection still stands: `heard` gets the time.
-    private func answered(_ session: ClientSession, _ heard: @escaping (UInt64) -> Void) {
-        world.after(world.networkDelay()) { [self] in
-            guard session === self.session, !session.isClosed else { return }
-            heard(world.now)
-            world.after(world.random.between(0, world.thinkMicros) * microsecond) { [self] in
-                guard session === self.session, !session.isClosed else { return }
-                requestsOut -= 1
-                submit()
+    private enum Request { case read, write, discard, writeZeroes, flush }
+
+    private func nextRequest() -> (Request, Range<Int>) {
+        let count = Int(random.chance(80) ? random.between(1, 4) : random.between(1, 12))
+        let first = Int(random.between(0, UInt64(Blocks.perVolume - count)))
+        let kind: Request =
+            switch random.between(0, 99) {
+            case 0..<35: .read
+            case 35..<85: .write
+            case 85..<91: .discard
+            case 91..<96: .writeZeroes
+            default: .flush
             }
+        return (kind, first..<first + count)
+    }
+
+    private func carryOut(_ request: (kind: Request, blocks: Range<Int>), _ connection: Connection) {
+        let offset = UInt64(request.blocks.lowerBound * Blocks.bytes)
+        let length = UInt64(request.blocks.count * Blocks.bytes)
+        switch request.kind {
+        case .read: read(request.blocks, connection)
+        case .flush:
+            connection.session.submit(.flush) { [self] _ in
+                world.coverage.flushes += 1
+                answered(connection)
+            }
+        case .write:
+            let write = world.oracle.willWrite(request.blocks, connection, isZero: false)
+            let payload = ByteBuffer(bytes: Blocks.filled(write.stamp, count: request.blocks.count))
+            submit(.write(offset: offset, payload: payload), write, connection)
+        case .discard:
+            submit(
+                .discard(offset: offset, length: length),
+                world.oracle.willWrite(request.blocks, connection, isZero: true), connection)
+        case .writeZeroes:
+            submit(
+                .writeZeroes(offset: offset, length: length, mayRelease: random.chance(50)),
+                world.oracle.willWrite(request.blocks, connection, isZero: true), connection)
         }
     }
 
-    private func leave() {
-        guard let session else { return }
-        self.session = nil
-        requestsOut = 0
-        session.process.perform { session.close() }
-        world.after(world.random.between(1, 30) * millisecond) { self.connect() }
+    private func submit(_ request: VolumeRequest, _ write: Write, _ connection: Connection) {
+        connection.session.submit(request) { [self] result in
+            guard case .success = result else {
+                return world.oracle.expect(false, "write \(write.number) fails: \(result)")
+            }
+            world.oracle.acknowledged(write, by: connection.server)
+            answered(connection)
+        }
     }
 
-    func processDied(_ process: SimProcess) {
-        if let session, session.process === process { session.revoked() }
+    private func read(_ blocks: Range<Int>, _ connection: Connection) {
+        let askedAt = world.oracle.count()
+        connection.session.submit(
+            .read(offset: UInt64(blocks.lowerBound * Blocks.bytes), length: blocks.count * Blocks.bytes)
+        ) { [self] result in
+            switch result {
+            case .success(let bytes):
+                world.oracle.readAnswered(
+                    blocks, of: connection.volume, bytes.map { Array($0.readableBytesView) } ?? [], askedAt: askedAt,
+                    by: connection.server)
+            case .failure: world.coverage.readsRefused += 1
+            }
+            answered(connection)
+        }
+    }
+
+    /// The answer arrives if the connection still stands, and the client thinks.
+    private func answered(_ connection: Connection) {
+        later(delay() + random.between(0, thinkMicros) * microsecond) { [self] in
+            guard connection === self.connection, connection.isOpen else { return }
+            requestsOut -= 1
+            submit()
+        }
     }
 }
 
@@ -144,11 +224,11 @@ final class Clients {
     /// Nothing new is asked.
     var areDone = false
 
-    init(_ world: World) { all = (0..<2).map { Client(world, number: $0) } }
+    init(_ world: World) { all = (0..<3).map { Client(world, number: $0) } }
 
     func begin() { for client in all { client.connect() } }
 
-    func processDied(_ process: SimProcess) { for client in all { client.processDied(process) } }
+    func died(_ server: Server) { for client in all { client.died(server) } }
 
     func end() { all = [] }
 }

@@ -2,6 +2,7 @@
 // fault ends some time, and with it the trouble that a machine did not get out of by itself.
 
 import ClusterProtocol
+import GroupEngine
 import LogModel
 import SimulationSupport
 
@@ -12,8 +13,8 @@ extension World {
         /// Only the owner is cut from the coordinator; its heartbeats go on.
         case ownerWithoutCoordinator
         case standbyWithoutCoordinator
-        /// The owner's path to the medium fails.
-        case ownerWithoutMedium
+        /// The owner's path to the medium fails, or hangs.
+        case ownerWithoutMedium, ownersMediumHangs
         case ownerStopped
         case standbyStopped
         /// Nothing becomes durable in the mirror's memory.
@@ -25,11 +26,10 @@ extension World {
     /// The longest way out: a doubt, a claim that is given back, and what the claimer does then.
     static let servedWithin = 30 * second
 
-    /// Precondition: a world that is `lasting`.
     func live(under fault: LastingFault) {
         for node in nodes { start(node) }
         after(0) { self.clients.begin() }
-        guard run(until: 10 * second, or: { self.nodes.allSatisfy(self.isMirrored) }), let owner = servingOwner?.node
+        guard run(until: 10 * second, or: { self.nodes.allSatisfy(self.isMirrored) }), let owner = servingServer?.node
         else { return oracle.expect(false, "the group is not mirrored before anything fails") }
         run(until: now + random.between(0, 1000) * millisecond)
         note("--- \(fault) for ever")
@@ -49,17 +49,18 @@ extension World {
         case .standbyWithoutMedium:
             standby.mediumFails = true
             after(random.between(0, 2000) * millisecond) { [self] in
-                if let process = owner.process { kill(process) }
+                if let server = owner.server { kill(server) }
                 after(500 * millisecond) { self.keepUp() }
             }
         case .ownerWithoutCoordinator: owner.isCutFromCoordinator = true
         case .standbyWithoutCoordinator: standby.isCutFromCoordinator = true
         case .ownerWithoutMedium: owner.mediumFails = true
-        case .ownerStopped: owner.process?.pause()
-        case .standbyStopped: standby.process?.pause()
-        case .mirrorHangs: standby.isMemoryHung = true
-        case .ownerUnheard: setBlocked(from: owner.index, true)
-        case .standbyUnheard: setBlocked(from: standby.index, true)
+        case .ownersMediumHangs: owner.hungMedium.isOn = true
+        case .ownerStopped: owner.server?.pause()
+        case .standbyStopped: standby.server?.pause()
+        case .mirrorHangs: standby.hungMemory.isOn = true
+        case .ownerUnheard: setMute(owner, true)
+        case .standbyUnheard: setMute(standby, true)
         }
     }
 }

@@ -1,24 +1,29 @@
 // One run from its first start to its last check.
 
+import ClusterConfiguration
 import ClusterProtocol
+import GroupEngine
 import LogModel
+import NIOCore
 import SimulationSupport
 
 extension World {
     static let faultsFor = 6 * second
     /// After the faults, the group must be whole again in so much time.
     static let healsWithin = 20 * second
+    private static let checkInterval = 250 * millisecond
 
     func live() {
         for node in nodes {
-            after(random.between(0, 100) * millisecond) { if node.process == nil { self.start(node) } }
+            after(random.between(0, 100) * millisecond) { if node.server == nil { self.start(node) } }
         }
         after(0) { self.clients.begin() }
+        checkCopies()
         faults.begin()
         run(until: Self.faultsFor)
         faults.end()
         let isWhole = run(until: now + Self.healsWithin) {
-            self.servingOwner != nil && self.nodes.allSatisfy(self.isMirrored)
+            self.servingServer != nil && self.nodes.allSatisfy(self.isMirrored)
         }
         guard oracle.violation == nil else { return }
         oracle.expect(isWhole, "the group does not become mirrored: " + nodes.map(describe).joined(separator: "; "))
@@ -26,56 +31,70 @@ extension World {
         clients.areDone = true
         run(until: now + second)
         // What failed before may have moved the group once more.
-        run(until: now + Self.healsWithin) { self.servingOwner != nil }
+        run(until: now + Self.healsWithin) { self.servingServer != nil }
         readEverything()
         drainEverything()
-        oracle.checkMedium()
-        // What an operator gave up by force is gone for clients too.
-        guard coverage.forcedPublications == 0, let problem = history.violation() else { return }
-        oracle.expect(false, "not linearizable: \(problem)")
+        guard oracle.violation == nil else { return }
+        oracle.checkMedia()
+    }
+
+    private func checkCopies() {
+        oracle.checkCopiesNow()
+        after(Self.checkInterval) { self.checkCopies() }
     }
 
     /// The one process that serves.
-    var servingOwner: SimProcess? {
-        let serving = nodes.compactMap(\.process).filter { $0.machine.isServing && $0.owner?.isServing == true }
+    var servingServer: Server? {
+        let serving = nodes.compactMap(\.server).filter { !$0.isDying && $0.isServing }
         oracle.expect(serving.count < 2, "S15: two processes serve")
         return serving.first
     }
 
     func isMirrored(_ node: SimNode) -> Bool {
-        node.process.map { $0.machine.state($0.clock) == .mirrored } ?? false
+        node.server.map { $0.group.machine.state($0.clock) == .mirrored } ?? false
     }
 
     func describe(_ node: SimNode) -> String {
-        guard let process = node.process else { return "\(node.name) is down" }
-        let state = process.machine.state(process.clock)
-        return "\(process.name) is \(state.rawValue) (\(process.machine.reason(process.clock) ?? "no reason"))"
+        guard let server = node.server else { return "\(node.name) is down" }
+        let machine = server.group.machine
+        let reason = machine.reason(server.clock) ?? "no reason"
+        return "\(server.name) is \(machine.state(server.clock)) (\(reason)), its log \(server.group.snapshot)"
     }
 
     /// Through the owner, after the last write.
     private func readEverything() {
         guard oracle.violation == nil else { return }
-        guard let process = servingOwner, let owner = process.owner else {
-            return oracle.expect(false, "nobody serves at the end")
-        }
+        guard let server = servingServer else { return oracle.expect(false, "nobody serves at the end") }
         var answered = 0
-        let begun = now
-        let session = ClientSession(Client(self, number: 0), process, owner)
-        for block in 0..<World.blocks {
-            owner.read(block, session) { [self] stamp in
-                answered += 1
-                oracle.expect(stamp != nil, "block \(block) cannot be read at the end")
-                if let stamp { history.read(block, stamp, begun: begun, end: now) }
+        for (index, volume) in configuration.volumes.enumerated() {
+            server.perform { [self] in
+                _ = server.group.open(volume) { [self] result in
+                    guard case .success(let session) = result else { return }
+                    read(all: index, session, server) { answered += 1 }
+                }
             }
         }
-        let isDone = run(until: now + 5 * second) { answered == World.blocks }
-        oracle.expect(isDone, "reads are not answered at the end")
+        let isDone = run(until: now + 5 * second) { answered == configuration.volumes.count }
+        oracle.expect(isDone, "reads are not answered at the end: " + describe(server.node))
+    }
+
+    private func read(all volume: Int, _ session: any VolumeSession, _ server: Server, _ done: @escaping () -> Void) {
+        let askedAt = oracle.count()
+        session.submit(.read(offset: 0, length: Blocks.perVolume * Blocks.bytes)) { [self] result in
+            guard case .success(let bytes?) = result else {
+                return oracle.expect(false, "a read at the end: \(result)")
+            }
+            oracle.readAnswered(
+                0..<Blocks.perVolume, of: volume, Array(bytes.readableBytesView), askedAt: askedAt, by: server)
+            session.close()
+            done()
+        }
     }
 
     private func drainEverything() {
-        guard oracle.violation == nil, let owner = servingOwner?.owner else { return }
+        guard oracle.violation == nil, let server = servingServer else { return }
         var isDrained = false
-        owner.drain(thenStop: false) { isDrained = true }
+        server.perform { server.group.drain { refusal in isDrained = refusal == nil } }
         let isDone = run(until: now + 10 * second) { isDrained }
         oracle.expect(isDone, "the log is not drained at the end")
     }

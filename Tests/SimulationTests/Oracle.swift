@@ -1,21 +1,60 @@
 // Knows what was promised, and looks at everything that a promise can be broken with. It trusts no machine: it compares
-// acknowledgements, reads and writes to the medium with the coordinator's record and with what the stores really hold.
+// acknowledgements, reads, writes to the media and swaps with the coordinator's record and with the bytes that the stores hold.
 
+import ClusterConfiguration
 import ClusterProtocol
 import Coordination
+@testable import GroupEngine
 import LogModel
+import PersistentMemory
+import Recovery
+import RemoteMemory
 import SimulationSupport
+import StorageMedium
+import WriteLog
+
+/// A volume's bytes in memory, for what a recovery would make of them.
+private final class Image: Medium, @unchecked Sendable {
+    // Sendable: used where it is made.
+    var bytes: [UInt8]
+    init(_ bytes: [UInt8]) { self.bytes = bytes }
+
+    var sizeBytes: UInt64 { UInt64(bytes.count) }
+
+    func read(into buffer: UnsafeMutableRawBufferPointer, at offset: UInt64) throws(MediumError) {
+        buffer.copyBytes(from: bytes[Int(offset)..<Int(offset) + buffer.count])
+    }
+
+    func write(_ buffers: [UnsafeRawBufferPointer], at offset: UInt64) throws(MediumError) {
+        var place = Int(offset)
+        for buffer in buffers {
+            bytes.replaceSubrange(place..<place + buffer.count, with: buffer)
+            place += buffer.count
+        }
+    }
+
+    func zero(_ range: ByteRange, releasingSpace: Bool) throws(MediumError) {
+        bytes.replaceSubrange(
+            Int(range.offset)..<Int(range.end), with: repeatElement(0, count: Int(range.length)))
+    }
+
+    func flush() throws(MediumError) {}
+}
 
 final class Oracle {
     private unowned let world: World
     /// The first rule that was broken.
     private(set) var violation: String?
-    /// By block: what a read must at least give: the last acknowledged stamp, or a later one that a read has seen (S23).
-    private(set) var floor: [UInt64]
-    /// By block: what a read through a later incarnation decided: nothing above from an earlier one may appear (S4, S24).
-    private var decided: [(stamp: UInt64, incarnation: Incarnation)]
-    private var issuedUnder: [UInt64: (block: Int, incarnation: Incarnation)] = [:]
-    private var lastAcknowledging = Incarnation.none
+    private var promises = Promises(blocks: 2 * Blocks.perVolume)
+    private(set) var history = History(blocks: 2 * Blocks.perVolume)
+    /// The oracle's clock: every event has its own time.
+    private var time: UInt64 = 1
+    private var lastNumber: UInt64 = 0
+    private var lastAcknowledging = Epoch.none
+    private var lastWriting = Epoch.none
+    private var highestEpoch = Epoch.none
+    /// The epoch that each process won.
+    private var won: [ProcessIdentity: Epoch] = [:]
     /// When each process last gave a sign of life at the coordinator, and since when it has not missed any.
     private var lastAnnounced: [ProcessIdentity: UInt64] = [:]
     private var announcesSince: [ProcessIdentity: UInt64] = [:]
@@ -23,12 +62,9 @@ final class Oracle {
     private var claimedOver: [ProcessIdentity] = []
     private var commandedToTakeOver: Set<ProcessIdentity> = []
     private var commandedByForce: Set<ProcessIdentity> = []
+    private var comparedTo: (owner: ProcessIdentity, end: LSN)?
 
-    init(_ world: World) {
-        self.world = world
-        floor = Array(repeating: 0, count: World.blocks)
-        decided = Array(repeating: (0, .none), count: World.blocks)
-    }
+    init(_ world: World) { self.world = world }
 
     func expect(_ condition: Bool, _ message: @autoclosure () -> String) {
         guard !condition, violation == nil else { return }
@@ -36,156 +72,212 @@ final class Oracle {
         world.note("VIOLATION: \(message())")
     }
 
-    // MARK: The data path
+    func count() -> UInt64 {
+        time += 1
+        return time
+    }
 
-    func issued(_ record: Record, _ incarnation: Incarnation) {
-        issuedUnder[record.stamp] = (record.block, incarnation)
+    // MARK: Clients
+
+    private func blocks(_ blocks: Range<Int>, of volume: Int) -> Range<Int> {
+        blocks.lowerBound + volume * Blocks.perVolume..<blocks.upperBound + volume * Blocks.perVolume
+    }
+
+    func willWrite(_ range: Range<Int>, _ connection: Connection, isZero: Bool) -> Write {
+        lastNumber += 1
+        let write = Write(
+            number: lastNumber, stamp: isZero ? 0 : lastNumber, blocks: blocks(range, of: connection.volume),
+            connection: connection.life, askedAt: count())
+        promises.asked(write)
+        for block in write.blocks { history.issued(block, write.number, begun: write.askedAt) }
         world.note(
-            "  issue block \(record.block) stamp \(record.stamp) LSN \(record.lsn)..\(record.end) in \(incarnation)")
+            "  \(connection.server.name) gets write \(write.number) of blocks \(write.blocks)\(isZero ? ": zeros" : "")"
+        )
+        return write
     }
 
-    func acknowledged(_ record: Record, _ incarnation: Incarnation, by process: SimProcess) {
-        world.note("  \(process.name) acknowledges block \(record.block) stamp \(record.stamp)")
-        expectOwner(process, "acknowledges stamp \(record.stamp)")
+    func acknowledged(_ write: Write, by server: Server) {
+        world.note("  \(server.name) acknowledges write \(write.number)")
+        expectOwner(server, "acknowledges write \(write.number)")
+        let epoch = won[server.identity] ?? .none
         expect(
-            incarnation >= lastAcknowledging,
-            "S15: \(process.name) acknowledges in \(incarnation) after \(lastAcknowledging) did")
-        lastAcknowledging = incarnation
-        floor[record.block] = max(floor[record.block], record.stamp)
+            epoch >= lastAcknowledging, "S15: \(server.name) acknowledges in \(epoch) after \(lastAcknowledging) did")
+        lastAcknowledging = epoch
+        let end = count()
+        promises.answered(write, at: end)
+        for block in write.blocks { history.written(block, write.number, end: end) }
         world.coverage.acknowledgedWrites += 1
+        if server.group.machine.acknowledgementRule.needsMirror, let owner = server.group.owner {
+            compareImage(of: server, upTo: owner.owned.acknowledged)
+        }
     }
 
-    func readAnswered(_ block: Int, _ stamp: UInt64, floor: UInt64, _ incarnation: Incarnation, by process: SimProcess)
-    {
-        expectOwner(process, "answers a read")
-        expect(
-            stamp >= floor, "\(process.name) reads stamp \(stamp) of block \(block), but \(floor) was promised before")
-        expectPossible(block, stamp, "\(process.name) reads")
-        self.floor[block] = max(self.floor[block], stamp)
-        if incarnation >= decided[block].incarnation { decided[block] = (stamp, incarnation) }
+    func readAnswered(_ range: Range<Int>, of volume: Int, _ bytes: [UInt8], askedAt: UInt64, by server: Server) {
+        expectOwner(server, "answers a read")
+        expect(bytes.count == range.count * Blocks.bytes, "\(server.name) answers a read with \(bytes.count) bytes")
+        let end = count()
+        for (block, stamps) in zip(blocks(range, of: volume), Blocks.stamps(of: bytes)) {
+            for stamp in stamps {
+                expect(
+                    promises.mayBeRead(stamp, at: block, askedAt: askedAt),
+                    "\(server.name) reads write \(stamp) of block \(block), which may hold \(promises.possible(at: block))"
+                )
+            }
+            if stamps.count == 1, let stamp = stamps.first, stamp != 0 {
+                history.read(block, stamp, begun: askedAt, end: end)
+            }
+        }
         world.coverage.reads += 1
     }
 
-    /// The stamp was issued for this block, and nobody has read the block without it under a later incarnation.
-    private func expectPossible(_ block: Int, _ stamp: UInt64, _ what: String) {
-        guard stamp != 0 else { return }
-        guard let origin = issuedUnder[stamp], origin.block == block else {
-            return expect(false, "\(what) stamp \(stamp) of block \(block), which nobody wrote there")
-        }
-        expect(
-            stamp <= decided[block].stamp || origin.incarnation >= decided[block].incarnation,
-            "S4: \(what) stamp \(stamp) of block \(block), which \(decided[block].incarnation) had read as \(decided[block].stamp)"
-        )
-    }
-
-    func mediumWrite(_ block: Int, _ stamp: UInt64, by process: SimProcess) {
-        expect(
-            world.medium.holder === process,
-            "S18: \(process.name) writes to the medium, which \(world.medium.holder?.name ?? "nobody") holds")
-        let others = world.coordinator.record.map { $0.phase == .published && $0.ownerProcess != process.identity }
-        expect(others != true, "S15: \(process.name) writes to the medium while another owner is published")
-        expectPossible(block, stamp, "\(process.name) writes to the medium")
-    }
-
     /// No owner answers once another is published, or once it gave the group away (S15, S17).
-    private func expectOwner(_ process: SimProcess, _ what: String) {
+    private func expectOwner(_ server: Server, _ what: String) {
         guard let record = world.coordinator.record else {
-            return expect(false, "\(process.name) \(what) without a record")
+            return expect(false, "\(server.name) \(what) without a record")
         }
         let isOther =
-            record.ownerProcess != process.identity && (record.phase == .published || record.ownerProcess == nil)
-        let announced = lastAnnounced[process.identity] ?? 0
+            record.ownerProcess != server.identity && (record.phase == .published || record.ownerProcess == nil)
+        let announced = lastAnnounced[server.identity] ?? 0
         expect(
             world.now <= announced + World.lease,
-            "S17: \(process.name) \(what), but its lease began at \(announced / millisecond) ms")
+            "S17: \(server.name) \(what), but its lease began at \(announced / millisecond) ms")
         expect(
             !isOther,
-            "S15: \(process.name) \(what) while the record says \(record.owner) \(record.phase) epoch \(record.epoch)")
+            "S15: \(server.name) \(what) while the record says \(record.owner) \(record.phase) epoch \(record.epoch)")
+    }
+
+    // MARK: The media
+
+    /// A write to a medium takes effect.
+    func willWrite(_ server: Server, _ volume: String) {
+        expect(
+            world.media.holder === server,
+            "S18: \(server.name) writes to \(volume), which \(world.media.holder?.name ?? "nobody") holds")
+        let others = world.coordinator.record.map { $0.phase == .published && $0.ownerProcess != server.identity }
+        expect(others != true, "S15: \(server.name) writes to \(volume) while another owner is published")
+        let epoch = won[server.identity] ?? .none
+        expect(
+            epoch >= lastWriting,
+            "S15: \(server.name) writes to \(volume) in epoch \(epoch) after \(lastWriting) began to")
+        lastWriting = max(lastWriting, epoch)
+        if server.isDead { world.coverage.killsInMediumCalls += 1 }
     }
 
     // MARK: The copies
 
+    /// Now and then. A coordinator that has lost its memory says who may take over when it is put right.
+    func checkCopiesNow() {
+        guard world.coordinator.record?.epoch ?? .none >= highestEpoch else { return }
+        checkCopies("\(world.now / millisecond) ms")
+    }
+
     /// Every node that may take over holds everything that is promised: in its log, or on the medium (S1, S13, S14).
     func checkCopies(_ occasion: @autoclosure () -> String) {
-        // What was forced is given up, and what was complete before is not any more.
-        guard world.coordinator.record?.setsAsideLog != true else { return }
-        for holder in world.coordinator.holders() {
-            guard let node = world.nodes.first(where: { $0.name == holder }),
-                world.coordinator.record?.members[holder]?.pool == node.pool,
-                !node.holdsOlderCopy
-            else { continue }
-            expectHolds(node, "after \(occasion())")
+        guard violation == nil, let record = world.coordinator.record, !record.setsAsideLog else { return }
+        for node in world.nodes where record.isHolder(node.name) && !node.holdsOlderCopy {
+            withoutRot(of: node) { region, pool in
+                guard record.members[node.name]?.pool == pool.identity.uuid else { return }
+                expectHolds(node, region, "after \(occasion())")
+            }
+            expectSoundCopies(beside: node, "after \(occasion())")
         }
     }
 
-    /// In its log, or on the medium. Rot is nobody's breach of a promise: what a node was given counts, and that some sound copy is left.
-    private func expectHolds(_ node: SimNode, _ when: String) {
-        let found = node.region?.scan(asStored: true)
-        for block in 0..<World.blocks where world.medium.durable[block] < floor[block] {
-            let held = found?.records.last { $0.block == block }
-            expect(
-                held?.stamp ?? 0 >= floor[block],
-                "\(when): \(node.name) counts as in sync, but has stamp \(held?.stamp ?? 0) of block \(block) up to LSN \(found?.end ?? .zero), "
-                    + "the medium \(world.medium.durable[block]); \(floor[block]) is promised")
-            if let held, !held.isSound { expectSoundCopy(of: held, beside: node, when) }
+    /// Rot is nobody's breach of a promise: what a node was given counts.
+    private func withoutRot(of node: SimNode, _ body: (Region, Pool) -> Void) {
+        do {
+            try world.withoutRot(of: node, body)
+        } catch {
+            expect(false, "\(node.name)'s pool cannot be opened: \(error)")
         }
     }
 
-    private func expectSoundCopy(of record: Record, beside node: SimNode, _ when: String) {
+    /// Of what has rotted, the other node has the good bytes, in its log or on the medium (S5).
+    private func expectSoundCopies(beside node: SimNode, _ when: String) {
+        guard !world.hitsBothCopies, world.isRotten(node) else { return }
         let other = world.nodes[1 - node.index]
+        withoutRot(of: other) { region, _ in
+            for line in world.rottenLines where line.node === node && region.identity?.incarnation == line.incarnation {
+                expect(
+                    region.head > line.lsn || region.line(at: line.lsn) == line.good,
+                    "S5, \(when): LSN \(line.lsn) has rotted at \(node.name), and \(other.name)'s good copy of it is gone"
+                )
+            }
+        }
+    }
+
+    /// As a takeover would find it: the log, replayed onto what is durable on the media.
+    private func expectHolds(_ node: SimNode, _ region: Region, _ when: String) {
+        var images: [VolumeID: any Medium] = [:]
+        var all: [Image] = []
+        for volume in world.configuration.volumes {
+            let image = Image(world.media.stored(volume).durable)
+            all.append(image)
+            images[volume.id] = image
+        }
+        do throws(ReplayError) {
+            _ = try Replay.run(region, onto: images)
+        } catch {
+            return expect(false, "\(when): \(node.name) counts as in sync, and its log cannot be replayed: \(error)")
+        }
+        for (volume, image) in all.enumerated() {
+            expectPromised(image.bytes, volume, "\(when): \(node.name) counts as in sync, but its copy")
+        }
+    }
+
+    private func expectPromised(_ bytes: [UInt8], _ volume: Int, _ what: @autoclosure () -> String) {
+        for (place, stamps) in Blocks.stamps(of: bytes).enumerated() {
+            let block = place + volume * Blocks.perVolume
+            for stamp in stamps {
+                expect(
+                    promises.isPossible(stamp, at: block),
+                    "\(what()) has write \(stamp) in block \(block), which may hold \(promises.possible(at: block))")
+            }
+        }
+    }
+
+    /// The mirror log is the owner's, byte for byte, wherever both must hold it (S1). Goes on from the last comparison with the same owner.
+    private func compareImage(of server: Server, upTo end: LSN, isWhole: Bool = false) {
+        guard let record = world.coordinator.record, record.ownerProcess == server.identity, record.phase == .published,
+            let mirror = world.nodes[1 - server.node.index].server, record.isHolder(mirror.node.name),
+            record.members[mirror.node.name]?.pool == mirror.pool.identity.uuid
+        else { return }
+        guard !mirror.node.holdsOlderCopy else { return }
+        let mine = server.group.region, theirs = mirror.group.region
+        guard let identity = theirs.identity, identity.logUUID == mine.identity?.logUUID,
+            identity.incarnation == mine.identity?.incarnation
+        else {
+            return expect(false, "S1: \(mirror.name) counts as a mirror of \(server.name), and its log is another one")
+        }
+        let known = !isWhole && comparedTo?.owner == server.identity ? comparedTo?.end ?? .zero : .zero
+        comparedTo = (server.identity, end)
+        let from = max(known, mine.head, theirs.head)
+        guard from < end else { return }
+        world.coverage.imagesCompared += 1
+        let copies = (mine: bytes(of: server.node, from, end), theirs: bytes(of: mirror.node, from, end))
+        guard copies.mine != copies.theirs else { return }
+        let place = zip(copies.mine, copies.theirs).enumerated().first { $0.element.0 != $0.element.1 }?.offset ?? 0
         expect(
-            world.hitsBothCopies
-                || other.region?.record(at: record.lsn).map { $0.isSound && $0.isCopy(of: record) } == true,
-            "S5, \(when): the record at LSN \(record.lsn) has rotted at \(node.name), and \(other.name)'s good copy of it is gone"
+            false, "S1: \(mirror.name)'s log is not \(server.name)'s at LSN \(from + UInt64(place)), of \(from)..\(end)"
         )
     }
 
-    /// A mirror stores a part of the log: what was good there stays so (S5).
-    func stores(_ records: [Record], _ range: Range<LSN>, at process: SimProcess) {
-        guard let conflict = process.node.region?.conflict(with: records, range) else { return }
-        expect(
-            false,
-            "S5: rotten bytes take the place of the good record at LSN \(conflict) of \(process.name)'s mirror log")
-    }
-
-    /// Up to where a mirror log was compared with its owner's.
-    private var comparedTo: (owner: ProcessIdentity, end: LSN)?
-
-    /// The mirror log is the owner's, byte for byte, wherever both must hold it (S1). Goes on from the last comparison with the same owner.
-    func checkImage(of process: SimProcess, upTo end: LSN, whole: Bool = false) {
-        let node = world.nodes[1 - process.node.index]
-        guard let record = world.coordinator.record, record.ownerProcess == process.identity,
-            record.phase == .published,
-            record.members[node.name]?.pool == node.pool, !node.holdsOlderCopy, let mine = process.node.region
-        else { return }
-        let known = !whole && comparedTo?.owner == process.identity ? comparedTo?.end ?? .zero : .zero
-        comparedTo = (process.identity, end)
-        guard let theirs = node.region, theirs.logUUID == mine.logUUID, theirs.incarnation == mine.incarnation else {
-            return expect(false, "S1: \(node.name) counts as a mirror of \(process.name), and its log is another one")
-        }
-        let from = max(known, mine.head, theirs.head)
-        guard from < end else { return }
-        for record in mine.records(in: from..<end) where record.lsn >= from && record.end <= end {
-            let copy = theirs.record(at: record.lsn)
-            expect(
-                copy?.isWhole == true && copy?.isCopy(of: record) == true,
-                "S1: the record at LSN \(record.lsn) of \(process.name)'s log is not the mirror's: \(copy.map { "\($0)" } ?? "nothing is there")"
-            )
-        }
-    }
-
-    /// Where records cannot be had any more, that is said: a read is refused, a catch-up stops, a takeover does not go on.
-    private(set) var damageSaid = 0
-
-    func said(damageAt process: SimProcess) {
-        world.note("\(process.name) says that its log is damaged")
-        damageSaid += 1
+    private func bytes(of node: SimNode, _ from: LSN, _ end: LSN) -> [UInt8] {
+        var bytes = [UInt8](repeating: 0, count: Int(end - from))
+        withoutRot(of: node) { region, _ in bytes.withUnsafeMutableBytes { region.readRing(from: from, into: $0) } }
+        return bytes
     }
 
     // MARK: The coordinator
 
-    func swapped(from old: GroupRecord?, to new: GroupRecord, by process: SimProcess) {
+    func swapped(from old: GroupRecord?, to new: GroupRecord, by server: Server) {
         expect(new.epoch >= old?.epoch ?? .none && new.version == (old?.version ?? 0) + 1, "S15: the epoch fell")
+        highestEpoch = max(highestEpoch, new.epoch)
+        if new.ownerProcess == server.identity { won[server.identity] = new.epoch }
+        if var same = old {
+            same.version += 1
+            if same == new { world.coverage.barriers += 1 }
+        }
         // A start is counted, a death is recorded, or nothing is changed.
         if let old, old.owner == new.owner, old.epoch == new.epoch, old.phase == new.phase, old.holders == new.holders {
             return
@@ -196,66 +288,62 @@ final class Oracle {
             )
         }
         if new.phase == .claimed {
-            claimed(from: old, to: new, by: process)
+            claimed(from: old, to: new, by: server)
         } else {
-            published(from: old, to: new, by: process)
+            published(from: old, to: new, by: server)
         }
-        checkCopies("the swap to version \(new.version) by \(process.name)")
+        checkCopies("the swap to version \(new.version) by \(server.name)")
     }
 
-    private func claimed(from old: GroupRecord?, to new: GroupRecord, by process: SimProcess) {
+    private func claimed(from old: GroupRecord?, to new: GroupRecord, by server: Server) {
         guard let old else { return }
-        if let other = old.ownerProcess, other != process.identity { claimedOver.append(other) }
-        if new.owner == process.node.name {
-            expect(!new.mustFence.contains(process.identity), "S16: \(process.name) is to fence itself")
-            expectSuspect(old, process)
+        if let other = old.ownerProcess, other != server.identity { claimedOver.append(other) }
+        if new.owner == server.node.name {
+            expect(!new.mustFence.contains(server.identity), "S16: \(server.name) is to fence itself")
+            expectSuspect(old, server)
             if new.setsAsideLog {
-                return expect(isForced(process), "S13: \(process.name) gives logs up, and nobody forced it")
+                return expect(isForced(server), "S13: \(server.name) gives logs up, and nobody forced it")
             }
-            if old.previousHolders.contains(process.node.name) { world.coverage.forcedTakenBack += 1 }
             expect(
-                (old.isHolder(process.node.name) || old.previousHolders.contains(process.node.name))
-                    && old.members[process.node.name]?.pool == process.machine.settings.pool,
-                "S13: \(process.name) claims with a stale copy")
+                (old.isHolder(server.node.name) || old.previousHolders.contains(server.node.name))
+                    && old.members[server.node.name]?.pool == server.pool.identity.uuid,
+                "S13: \(server.name) claims with a stale copy")
+            if old.previousHolders.contains(server.node.name) { world.coverage.forcedTakenBack += 1 }
             if old.phase == .published, old.owner != new.owner { world.coverage.takeovers += 1 }
             if old.phase == .claimed { world.coverage.claimsAnew += 1 }
-            world.faults.claimed(by: process)
         } else {
             world.coverage.givenAway += 1
-            if new.mustFence.contains(process.identity) {
+            if new.mustFence.contains(server.identity) {
                 world.coverage.givenAwayUnreleased += 1
-                claimedOver.append(process.identity)
+                claimedOver.append(server.identity)
             } else {
                 expect(
-                    world.medium.holder !== process, "S16: \(process.name) gives the group away and holds the medium")
-                claimedOver.removeAll { $0 == process.identity }
+                    world.media.holder !== server, "S16: \(server.name) gives the group away and holds the medium")
+                claimedOver.removeAll { $0 == server.identity }
             }
         }
     }
 
-    private func published(from old: GroupRecord?, to new: GroupRecord, by process: SimProcess) {
-        expect(new.owner == process.node.name, "S15: \(process.name) publishes \(new.owner)")
+    private func published(from old: GroupRecord?, to new: GroupRecord, by server: Server) {
+        expect(new.owner == server.node.name, "S15: \(server.name) publishes \(new.owner)")
         if old?.phase == .claimed {
             world.coverage.publications += 1
             // Itself it need not kill: it had released the medium before it locked it anew.
-            let alive = claimedOver.filter { $0 != process.identity && world.process($0)?.isDead == false }
-            expect(alive.isEmpty, "S16: \(process.name) publishes while \(alive) may still write to the medium")
+            let alive = claimedOver.filter { $0 != server.identity && world.livingServer($0) != nil }
+            expect(alive.isEmpty, "S16: \(server.name) publishes while \(alive) may still write to the medium")
             claimedOver = []
             if old?.setsAsideLog == true { giveUp() }
-            for block in 0..<World.blocks {
-                expect(
-                    world.medium.durable[block] >= floor[block],
-                    "S16: \(process.name) publishes, but block \(block) has stamp \(world.medium.durable[block]) on the medium; "
-                        + "\(floor[block]) is promised")
+            for (index, volume) in world.configuration.volumes.enumerated() {
+                expectPromised(
+                    world.media.stored(volume).durable, index, "S16: \(server.name) publishes, but the medium")
             }
         } else if let old, new.inSync.count > old.inSync.count {
             world.coverage.catchUps += 1
-            if process.isDead == false, let owner = process.owner {
-                checkImage(of: process, upTo: owner.mirrorDurable ?? .zero, whole: true)
+            if let owner = server.group?.owner, !server.isDead {
+                compareImage(of: server, upTo: owner.shipper.durable ?? .zero, isWhole: true)
             }
-            world.faults.joined(new.holders)
             // One that attached since it became an older copy was compared from its head on.
-            for node in world.nodes where new.isHolder(node.name) && node.process?.mirrorTarget != nil {
+            for node in world.nodes where new.isHolder(node.name) && node.server?.group.mirrorTarget != nil {
                 node.holdsOlderCopy = false
             }
         } else if let old, new.inSync.count < old.inSync.count {
@@ -263,68 +351,93 @@ final class Oracle {
         }
     }
 
-    /// What is not on the medium when a forced takeover is published is lost, by an operator's decision.
-    private func giveUp() {
-        world.coverage.forcedPublications += 1
-        for block in 0..<World.blocks { floor[block] = min(floor[block], world.medium.durable[block]) }
-    }
-
-    func announced(_ process: SimProcess) {
-        let isLate = world.now > (lastAnnounced[process.identity] ?? 0) + World.lease / 2
-        if isLate { announcesSince[process.identity] = world.now }
-        lastAnnounced[process.identity] = world.now
+    func announced(_ server: Server) {
+        let isLate = world.now > (lastAnnounced[server.identity] ?? 0) + World.lease / 2
+        if isLate { announcesSince[server.identity] = world.now }
+        lastAnnounced[server.identity] = world.now
     }
 
     /// An operator says so, which needs no suspicion.
-    func willTakeOver(_ process: SimProcess, byForce: Bool) {
-        commandedToTakeOver.insert(process.identity)
-        if byForce { commandedByForce.insert(process.identity) }
+    func willTakeOver(_ server: Server, byForce: Bool) {
+        commandedToTakeOver.insert(server.identity)
+        if byForce { commandedByForce.insert(server.identity) }
     }
 
     /// What its claim sets aside, an operator gave up: this process', or one that the claim goes back to.
-    func isForced(_ process: SimProcess) -> Bool {
-        commandedByForce.contains { $0.node == process.identity.node }
+    private func isForced(_ server: Server) -> Bool {
+        commandedByForce.contains { $0.node == server.identity.node }
     }
 
-    /// One copy is enough only while the record counts no other (S13), whatever the link is like.
-    func checkRule(of process: SimProcess) {
-        let rule = process.machine.acknowledgementRule
-        guard rule.allowed, !rule.needsMirror, process.owner?.isServing == true,
-            process.machine.ownershipValid(process.clock), let record = world.coordinator.record,
-            record.ownerProcess == process.identity
-        else { return }
-        expect(
-            record.holders == [process.node.name],
-            "S13: \(process.name) would acknowledge with one copy while \(record.holders) are in sync by the record")
-    }
-
-    /// An operator is never told that no takeover is possible without being told why.
-    func checkReason(of process: SimProcess) {
-        guard violation == nil, !process.machine.takeoverPossible(process.clock) else { return }
-        expect(
-            process.machine.reason(process.clock) != nil,
-            "\(process.name), \(process.machine.state(process.clock)), knows no reason why no takeover is possible")
+    /// What is not on the media when a forced takeover is published is lost, by an operator's decision.
+    private func giveUp() {
+        world.coverage.forcedPublications += 1
+        let time = count()
+        for (index, volume) in world.configuration.volumes.enumerated() {
+            for (place, stamps) in Blocks.stamps(of: world.media.stored(volume).durable).enumerated() {
+                promises.giveUp(at: place + index * Blocks.perVolume, allBut: stamps, at: time)
+            }
+        }
     }
 
     /// Nobody takes the group from an owner that has given its signs of life in time for a while (S16).
-    private func expectSuspect(_ old: GroupRecord, _ process: SimProcess) {
-        guard let owner = old.ownerProcess, owner.node != process.node.name, world.process(owner)?.isDead == false,
+    private func expectSuspect(_ old: GroupRecord, _ server: Server) {
+        guard let owner = old.ownerProcess, owner.node != server.node.name, world.livingServer(owner) != nil,
             let since = announcesSince[owner], let last = lastAnnounced[owner],
-            !commandedToTakeOver.contains(process.identity)
+            !commandedToTakeOver.contains(server.identity)
         else { return }
         let isWell = since + 4 * World.lease < world.now && last + World.lease / 2 > world.now
         expect(
             !isWell,
-            "S16: \(process.name) claims the group of an owner that has announced itself since \(since / millisecond) ms"
+            "S16: \(server.name) claims the group of an owner that has announced itself since \(since / millisecond) ms"
         )
+    }
+
+    /// One copy is enough only while the record counts no other (S13), whatever the link is like.
+    func checkRule(of server: Server) {
+        guard !server.isDead else { return }
+        let rule = server.group.machine.acknowledgementRule
+        guard rule.allowed, !rule.needsMirror, server.isServing, server.group.machine.ownershipValid(server.clock),
+            let record = world.coordinator.record, record.ownerProcess == server.identity
+        else { return }
+        expect(
+            record.holders == [server.node.name],
+            "S13: \(server.name) would acknowledge with one copy while \(record.holders) are in sync by the record")
+    }
+
+    /// No space of the log is given back that the mirror's head has not passed (S6).
+    func checkSpace(of server: Server) {
+        guard !server.isDead, let owner = server.group.owner, let record = world.coordinator.record,
+            record.ownerProcess == server.identity, record.phase == .published,
+            let mirror = world.nodes[1 - server.node.index].server, record.isHolder(mirror.node.name),
+            record.members[mirror.node.name]?.pool == mirror.pool.identity.uuid, !mirror.node.holdsOlderCopy
+        else { return }
+        let region = mirror.group.region
+        guard region.identity?.incarnation == server.group.region.identity?.incarnation else { return }
+        let limit = owner.log.reclaimLimit
+        expect(
+            limit <= region.head,
+            "S6: \(server.name) reuses space up to LSN \(limit), and \(mirror.name)'s head is at \(region.head)")
+    }
+
+    /// What a batch has brought to the media moves the head only if the right to serve has not ended meanwhile (S8).
+    func batchEnded(_ server: Server) {
+        guard !server.isDead, let owner = server.group.owner, owner.owned.destage.isBusy, owner.healer.current == nil
+        else { return }
+        expect(
+            owner.owned.mayDestage, "S8: \(server.name) moves the head of its log without the right to serve the group")
+    }
+
+    /// An owner's WRITE or head fits what its mirror holds (S6, S11).
+    func refused(_ error: RemoteMemoryError, at server: Server) {
+        guard error.code == .access else { return }
+        expect(false, "\(server.name) refuses what its owner posts: \(error)")
     }
 
     // MARK: What happened
 
-    func reported(_ report: Report, by process: SimProcess) {
+    func reported(_ report: Report, by server: Server) {
         switch report.kind {
         case "lease-lost": world.coverage.leasesLost += 1
-        case "mirror-amnesia", "amnesia": world.coverage.amnesias += 1
         case "mirror-lost" where report.message.contains("completed nothing"): world.coverage.mirrorsStuck += 1
         case "takeover-waits": world.coverage.takeoversWaiting += 1
         case "tail-in-doubt": world.coverage.tailsInDoubt += 1
@@ -335,32 +448,63 @@ final class Oracle {
         case "medium-failed" where report.message.contains("gets the group"): world.coverage.leftForMedium += 1
         case "release-hangs": world.coverage.releasesHung += 1
         case "not-taken": world.coverage.giftsTakenBack += 1
-        case "log-corrupt":
-            expect(process.hasMemoryFailed || process.node.region?.hasRot == true, "\(process.name): \(report.message)")
-            said(damageAt: process)
         case "handover-aborted": world.coverage.handoversAborted += 1
         case "claim-given-back": world.coverage.claimsGivenBack += 1
+        case "destage-failed": world.coverage.destageFailures += 1
+        case "mirror-amnesia", "amnesia": world.coverage.amnesias += 1
+        case "record-damaged":
+            world.coverage.recordsDamaged += 1
+            expectRot(report, server)
+            said(damageAt: server)
+        case "record-healed": world.coverage.recordsHealed += 1
+        case "log-corrupt":
+            expectRot(report, server)
+            said(damageAt: server)
         case "blocked":
-            let isExpected = report.message.contains("has lost its memory") && world.coverage.coordinatorsRolledBack > 0
-            let isDamaged = report.message.contains("corrupt") && process.node.region?.hasRot == true
-            expect(isExpected || isDamaged || process.hasMemoryFailed, "\(process.name) is blocked: \(report.message)")
-            guard isDamaged else { break }
-            said(damageAt: process)
-            world.faults.blocked(byDamageAt: process.node)
+            if report.message.contains("has lost its memory"), world.coverage.coordinatorsRolledBack > 0 { break }
+            expectRot(report, server)
+            if server.hasFailedMemory { break }
+            said(damageAt: server)
+            world.faults.blocked(byDamageAt: server.node)
+        case "memory-failed", "persist-failed":
+            expect(server.hasFailedMemory, "\(server.name) \(report.kind): \(report.message)")
+        case "log-held-more":
+            expect(
+                world.coverage.forcedPublications > 0, "\(server.name) \(report.kind): \(report.message)")
+        case "mirror-conflict":
+            expect(false, "\(server.name) \(report.kind): \(report.message)")
         default: break
         }
     }
 
-    func commandDone(_ command: Command, _ refusal: String?, by process: SimProcess) {
-        if command == .handOver, refusal == nil { world.coverage.handovers += 1 }
-        if case .takeOver = command, refusal?.contains("is not in sync") == true { world.coverage.staleRefusals += 1 }
+    private func expectRot(_ report: Report, _ server: Server) {
+        expect(
+            server.hasFailedMemory || world.isRotten(server.node), "\(server.name) \(report.kind): \(report.message)")
     }
 
-    func ticked(_ process: SimProcess) {
-        // The owner is gone, and the only living copy is stale: it waits (S13).
-        let state = process.machine.state(process.clock)
+    /// Where records cannot be had any more, that is said: a read is refused, a catch-up stops, a takeover does not go on.
+    private(set) var damageSaid = 0
+
+    func said(damageAt server: Server) {
+        world.note("\(server.name) says that its log is damaged")
+        damageSaid += 1
+    }
+
+    func commandDone(_ command: Command, _ refusal: String?) {
+        if case .takeOver = command, refusal?.contains("is not in sync") == true { world.coverage.staleRefusals += 1 }
+        if command == .handOver, refusal == nil { world.coverage.handovers += 1 }
+    }
+
+    func ticked(_ server: Server) {
+        let state = server.group.machine.state(server.clock)
         if state == .unavailable { world.coverage.staleWaits += 1 }
-        if state == .resyncing, !process.machine.acknowledgementRule.needsMirror { world.coverage.farBehind += 1 }
+        if state == .resyncing, !server.group.machine.acknowledgementRule.needsMirror { world.coverage.farBehind += 1 }
+        if server.group.owner.map({ $0.owned.isServing && !$0.requests.isEmpty }) == true {
+            world.coverage.backPressure += 1
+        }
+        expect(
+            server.group.machine.takeoverPossible(server.clock) || server.group.machine.reason(server.clock) != nil,
+            "\(server.name), \(state), knows no reason why no takeover is possible")
     }
 
     // MARK: The end
@@ -369,19 +513,28 @@ final class Oracle {
     func checkBothInSync() {
         for node in world.nodes {
             expect(
-                world.coordinator.holders().contains(node.name)
-                    && world.coordinator.record?.members[node.name]?.pool == node.pool,
+                world.coordinator.record?.isHolder(node.name) == true,
                 "the group says that it is mirrored, but \(node.name) could not take over")
+        }
+        checkCopies("the end of the faults")
+    }
+
+    /// The media alone hold what is promised.
+    var isEverythingOnMedia: Bool {
+        world.configuration.volumes.enumerated().allSatisfy { index, volume in
+            Blocks.stamps(of: world.media.stored(volume).durable).enumerated().allSatisfy { place, stamps in
+                stamps.allSatisfy { promises.isPossible($0, at: place + index * Blocks.perVolume) }
+            }
         }
     }
 
-    /// Everything is drained: the medium has for every block what was promised, or a later write that was not answered.
-    func checkMedium() {
-        for block in 0..<World.blocks {
-            let stamp = world.medium.durable[block]
-            expect(
-                stamp >= floor[block], "the medium has stamp \(stamp) of block \(block); \(floor[block]) is promised")
-            expectPossible(block, stamp, "the medium has")
+    /// Everything is drained: the medium has what was promised, or a later write that was not answered.
+    func checkMedia() {
+        for (index, volume) in world.configuration.volumes.enumerated() {
+            expectPromised(world.media.stored(volume).durable, index, "at the end \(volume.name)")
         }
+        // What an operator gave up by force is gone for clients too.
+        guard world.coverage.forcedPublications == 0 else { return }
+        if let problem = history.violation() { expect(false, "not linearizable: \(problem)") }
     }
 }

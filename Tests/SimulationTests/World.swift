@@ -1,197 +1,161 @@
-// Two nodes, a coordinator, a medium and clients under virtual time, from one seed. Nothing here decides anything about
-// the group: that is the production machines' part.
+// Two nodes that run the production engine, a coordinator, media and clients in virtual time, from one seed. What lasts longer than a
+// process is here: pools (real files in memory), media, the coordinator's record, the network.
 
+@testable import ClusterConfiguration
 import ClusterProtocol
 import Coordination
 import Foundation
+import GroupEngine
 import LogModel
+import PersistentMemory
+import RemoteMemory
 import SimulationSupport
 import TestSupport
 
-/// All that a pool holds.
-struct PoolImage {
-    var pool: UUID128
-    var region: RegionModel?
-    var standing: LocalStanding
-}
-
-/// A server: what stays when its process dies.
+/// A server machine: what stays when its process dies.
 final class SimNode {
     let index: Int
     let name: NodeID
-    var pool: UUID128
-    var region: RegionModel?
-    /// The log that was set aside last, in a file beside the pool.
-    var archive: RegionModel?
-    /// What the region has seen of the coordinator.
-    var standing = LocalStanding(generation: 0, counted: 0, epoch: .none)
+    let poolPath: String
+    var server: Server?
+    var starts: Int32 = 0
     /// A copy of the pool as it was at some time.
     var image: PoolImage?
-    /// The pool is an older copy, and the log in it was not begun anew since. A start counts it up, and may reach what was counted.
-    var holdsOlderCopy = false
-    var process: SimProcess?
-    var starts: Int32 = 0
-    /// How much faster than true time this node's clock runs.
-    let driftPartsPerMillion: Int64
-    let clockStart: UInt64
-    var isCutFromCoordinator = false
-    /// What makes a log durable here does not return; it goes on in the end.
-    var isMemoryHung = false {
-        didSet {
-            guard !isMemoryHung else { return }
-            let waiting = whenMemoryGoesOn
-            whenMemoryGoesOn = []
-            for body in waiting { body() }
-        }
-    }
-    var whenMemoryGoesOn: [() -> Void] = []
-    /// The path from here to the medium fails.
-    var mediumFails = false
-    /// Calls of the medium do not return here; they go on in the end.
-    var isMediumHung = false {
-        didSet {
-            guard !isMediumHung else { return }
-            let waiting = whenMediumGoesOn
-            whenMediumGoesOn = []
-            for body in waiting { body() }
-        }
-    }
-    var whenMediumGoesOn: [() -> Void] = []
-
-    /// What the boot clock counted while nothing here ran, timers included: a suspended machine.
-    var slept: UInt64 = 0
     /// When memory under its log failed last.
     var memoryFailedAt: UInt64?
+    /// The pool is an older copy, and the log in it was not begun or compared anew since.
+    var holdsOlderCopy = false
+    var isCutFromCoordinator = false
+    /// What it sends does not arrive.
+    var isMute = false
+    /// The path from here to the media fails.
+    var mediumFails = false
+    /// Calls of the media do not return here.
+    let hungMedium = Hang()
+    /// What makes pool memory durable does not return here.
+    let hungMemory = Hang()
+    /// How much faster than true time this node's clock runs.
+    private let driftPartsPerMillion: Int64
+    private let clockStart: UInt64
+    /// What the boot clock counted while nothing here ran: a suspended machine.
+    var slept: UInt64 = 0
+
+    init(index: Int, name: NodeID, poolPath: String, drift: Int64, clockStart: UInt64) {
+        self.index = index
+        self.name = name
+        self.poolPath = poolPath
+        driftPartsPerMillion = drift
+        self.clockStart = clockStart
+    }
 
     func clock(_ now: UInt64) -> Nanos {
         clockStart + slept + UInt64(Int64(now) + Int64(now) / 1_000_000 * driftPartsPerMillion)
     }
-
-    var contents: PoolImage {
-        get {
-            PoolImage(pool: pool, region: region, standing: standing)
-        }
-        set {
-            pool = newValue.pool
-            region = newValue.region
-            standing = newValue.standing
-        }
-    }
-
-    /// As the region does: a generation or an epoch below the one that is known is passed over.
-    func note(generation: UInt64, epoch: Epoch) {
-        if generation >= standing.generation { standing.counted = generation }
-        standing.generation = max(standing.generation, generation)
-        standing.epoch = max(standing.epoch, epoch)
-    }
-
-    init(index: Int, name: NodeID, pool: UUID128, drift: Int64, clockStart: UInt64) {
-        self.index = index
-        self.name = name
-        self.pool = pool
-        driftPartsPerMillion = drift
-        self.clockStart = clockStart
-    }
 }
 
-/// How often things happened that the simulator is there for.
-struct Coverage: Sendable {
-    var acknowledgedWrites = 0, reads = 0, publications = 0
-    var takeovers = 0, claimsAnew = 0, fences = 0, takeoversWaiting = 0, staleRefusals = 0, staleWaits = 0
-    var degrades = 0, catchUps = 0, farBehind = 0, amnesias = 0, leasesLost = 0
-    var tailsInDoubt = 0, tailsLeftToPartner = 0, tailsDecidedAlone = 0, giftsTakenBack = 0
-    var handovers = 0, handoversAborted = 0, givenAway = 0
-    var leftForMedium = 0, keptThoughMediumFails = 0, releasesHung = 0, givenAwayUnreleased = 0
-    var kills = 0, killsOfClaimers = 0, poolsLost = 0, pauses = 0, mirrorsStuck = 0, backPressure = 0,
-        destageFailures = 0,
-        unknownOutcomes = 0, lateSwaps = 0, pausesOfBoth = 0, poolsRolledBack = 0, coordinatorsRolledBack = 0,
-        coordinatorsForgotten = 0, memoriesFailed = 0, forcedPublications = 0, forcedTakenBack = 0, claimsGivenBack = 0,
-        barriers = 0, clockJumps = 0, recordsRotten = 0, recordsHealed = 0, readsRefused = 0, logsHealed = 0
-
-    /// Every counter with its name.
-    var all: [(String, Int)] {
-        Mirror(reflecting: self).children.map { ($0.label ?? "", $0.value as? Int ?? 0) }
-    }
+/// Compare-and-swap of one record, and presences by node.
+struct VirtualCoordinator {
+    var record: GroupRecord?
+    var presences: [NodeID: Presence] = [:]
+    var isDown = false
+    var isSlow = false
+    /// Of its calls, how many fail without an answer.
+    var failPercent: UInt64 = 0
 }
 
 final class World {
-    static let blocks = 6
-    static let group = GroupID("g0")
+    static let ringBytes: UInt64 = 64 << 10
+    static let volumeBytes: UInt64 = 24 << 10
     static let heartbeatInterval = 50 * millisecond
     static let heartbeatTimeout = 200 * millisecond
     static let lease = 600 * millisecond
-    static let completionLimit = 1000 * millisecond
-    static let releaseLimit = 300 * millisecond
-    static let mediumRest = 4000 * millisecond
-    static let drainAloneLimit = 5000 * millisecond
-    static let doubtLimit = 1200 * millisecond
 
     let seed: UInt64
     var random: SplitMix64
     private var timeline = Timeline()
+    private let folder: String
+    let configuration: ClusterConfiguration.Group
     private(set) var nodes: [SimNode] = []
-    private var processes: [SimProcess] = []
-    var coordinator = CoordinatorModel()
-    var medium = MediumModel(blocks: World.blocks)
-    private var rails: [Rail] = []
-    /// By sender: its messages do not arrive.
-    private var blocked = [false, false]
-    var fenceFails = false
-    let degradeOnMirrorLoss: Bool
-    /// Whether a process' death can be seen by its partner (one host), or only its silence.
-    let seesDeath: Bool
-    /// Memory that needs a call to become persistent, instead of a drain.
-    let persistsLater: Bool
-    let losesPoolsAgain: Bool
-    /// This version's mirrors let no other bytes take the place of a good record; those of an earlier one store what comes.
-    let mirrorsRefuseOtherBytes: Bool
+    private var servers: [Server] = []
+    var coordinator = VirtualCoordinator()
+    let media: Media
+    private(set) lazy var archives = CountedArchives(self)
+    private var rails: [VirtualQueuePair] = []
+    private var idleThreads: [BlockingThread] = []
+    private var allThreads: [BlockingThread] = []
+    var rottenLines: [RottenLine] = []
     /// No copy of some records is left.
     var hitsBothCopies = false
-    /// Standbys look whether they reach the medium; else they find out when they have claimed.
-    let probesMedia: Bool
-    let mediumMicros: UInt64
-    /// A batch is at most two calls of the medium for every block, and four for the flush. One that has ended is known a moment later.
-    var mediumCallLimit: UInt64 {
-        2 * World.heartbeatInterval + (2 * UInt64(World.blocks) + 4) * mediumMicros * microsecond
-    }
-    let thinkMicros: UInt64
-    private let largeRecordPercent: UInt64
+    var fenceFails = false
+    /// Whether a process' death can be seen by its partner (one host), or only its silence.
+    let seesDeath: Bool
+    /// Pools are ordinary files, which a call makes durable, or persistent memory.
+    let persistsLater: Bool
+    /// Machines lose power, and pools what was not durable.
+    let losesPower: Bool
+    /// Standbys find out that they do not reach the media; else only when they have claimed.
+    let looksFindFaults: Bool
+    private let mediumMicros: UInt64
+    private let memoryMicros: UInt64
+    /// Swaps that nobody knows of and that may come into effect.
+    private(set) var lateSwapsPending = 0
     private(set) lazy var clients = Clients(self)
     private(set) lazy var oracle = Oracle(self)
     private(set) lazy var faults = Faults(self)
     var coverage = Coverage()
-    var history = History(blocks: World.blocks)
-    /// Swaps that nobody knows of and that may come into effect.
-    private(set) var lateSwapsPending = 0
-    var nextKey: UInt64 = 0
-    private var lastStamp: UInt64 = 0
 
-    /// One fault stays for ever, and a usable copy must be served all the same.
+    /// One fault stays for ever, and clients are in no hurry.
     let isLasting: Bool
     let isTraced: Bool
     private(set) var trace: [String] = []
 
-    init(seed: UInt64, traced: Bool = false, lasting: Bool = false) {
+    /// The pools are files of `folder`, which exists. `lasting`: for runs with one fault that stays.
+    init(seed: UInt64, in folder: String, traced: Bool = false, lasting: Bool = false) {
         self.seed = seed
-        isLasting = lasting
+        self.folder = folder
         isTraced = traced
+        isLasting = lasting
         random = SplitMix64(seed: seed)
-        degradeOnMirrorLoss = random.chance(lasting ? 100 : 85)
+        configuration = ClusterConfiguration.Group(
+            id: GroupID("g0"), home: NodeID("alpha"), mirror: NodeID("beta"), logBytes: Self.ringBytes,
+            degradeOnMirrorLoss: random.chance(lasting ? 100 : 85),
+            volumes: ["v0", "v1"].map {
+                ClusterConfiguration.Volume(
+                    name: $0, mediumPath: "/virtual/\($0)", mediumText: $0, sizeBytes: Self.volumeBytes)
+            })
         seesDeath = random.chance(70)
         persistsLater = random.chance(30)
-        losesPoolsAgain = random.chance(50)
-        probesMedia = random.chance(50)
-        mirrorsRefuseOtherBytes = random.chance(50)
-        mediumMicros = random.chance(40) ? random.between(2000, 60_000) : random.between(50, 1000)
-        thinkMicros = random.between(30_000, 300_000) * (lasting ? 10 : 1)
-        largeRecordPercent = random.between(0, 60)
+        losesPower = random.chance(25)
+        looksFindFaults = random.chance(70)
+        mediumMicros = random.chance(40) ? random.between(1000, 20_000) : random.between(20, 500)
+        memoryMicros = random.chance(30) ? random.between(500, 5000) : random.between(5, 100)
+        media = Media(configuration.volumes, &random)
         for (index, name) in ["alpha", "beta"].enumerated() {
             nodes.append(
                 SimNode(
-                    index: index, name: NodeID(name), pool: UUID128.random(using: &random),
+                    index: index, name: NodeID(name), poolPath: "\(folder)/\(name).pool",
                     drift: Int64(random.between(0, 40_000)) - 20_000, clockStart: random.between(1, 1000) * second))
         }
+        for node in nodes { createPool(of: node) }
     }
+
+    func settings(of node: SimNode, _ process: ProcessIdentity, pool: UUID128) -> GroupSettings {
+        var settings = GroupSettings(
+            group: configuration.id, node: node.name, peer: nodes[1 - node.index].name, home: nodes[0].name,
+            process: process, pool: pool, heartbeatInterval: Self.heartbeatInterval,
+            heartbeatTimeout: Self.heartbeatTimeout, lease: Self.lease,
+            degradeOnMirrorLoss: configuration.degradeOnMirrorLoss)
+        settings.completionLimit = 1000 * millisecond
+        settings.mediumLimit = 1500 * millisecond
+        settings.releaseLimit = 300 * millisecond
+        settings.mediumRest = 4000 * millisecond
+        settings.drainAloneLimit = 5000 * millisecond
+        settings.claimLimit = 1500 * millisecond
+        settings.doubtLimit = 1200 * millisecond
+        return settings
+    }
+
+    // MARK: Time
 
     var now: UInt64 { timeline.now }
 
@@ -215,164 +179,270 @@ final class World {
             "\(now / millisecond)." + String(repeating: "0", count: 3 - micros.count) + "\(micros) ms  \(text())")
     }
 
-    func nextStamp() -> UInt64 {
-        lastStamp += 1
-        return lastStamp
+    func mediumCallTime() -> UInt64 { random.between(1, mediumMicros) * microsecond }
+
+    /// Some reads of a medium take much longer than its other calls.
+    func readTime() -> UInt64 { random.chance(10) ? random.between(1, 20) * mediumCallTime() : mediumCallTime() }
+
+    func memoryTime() -> UInt64 { random.between(1, memoryMicros) * microsecond }
+
+    // MARK: Threads
+
+    func idleThread() -> BlockingThread {
+        if let thread = idleThreads.popLast() { return thread }
+        let thread = BlockingThread()
+        allThreads.append(thread)
+        return thread
     }
 
-    func recordBytes() -> UInt64 {
-        let kibibytes = random.chance(largeRecordPercent) ? random.between(256, 2048) : random.between(4, 64)
-        return kibibytes * 1024 + LSN.alignment
-    }
+    func returnThread(_ thread: BlockingThread) { idleThreads.append(thread) }
 
     // MARK: The network
 
-    func isBlocked(from sender: Int) -> Bool { blocked[sender] }
+    func isBlocked(from node: SimNode) -> Bool { node.isMute }
 
     func networkDelay() -> UInt64 {
         random.chance(3) ? random.between(1, 80) * millisecond : random.between(30, 400) * microsecond
     }
 
-    func connect(_ dialer: SimProcess, _ acceptor: SimProcess) -> Rail {
-        rails.removeAll { $0.isDone }
-        let rail = Rail(self, dialer: dialer, acceptor: acceptor)
-        rails.append(rail)
-        return rail
+    /// A dial is given up after the heartbeat timeout, whatever keeps it.
+    func connect(
+        from dialer: Server, to peer: NodeID,
+        _ done: @escaping (Result<VirtualQueuePair, RemoteMemoryError>) -> Void
+    ) {
+        var isDone = false
+        let finish = { (result: Result<VirtualQueuePair, RemoteMemoryError>) in
+            guard !isDone else {
+                if case .success(let late) = result { late.close() }
+                return
+            }
+            isDone = true
+            done(result)
+        }
+        dialer.later(Self.heartbeatTimeout) {
+            finish(.failure(RemoteMemoryError(.disconnected, "\(peer) does not answer")))
+        }
+        after(networkDelay()) { [self] in
+            guard let node = nodes.first(where: { $0.name == peer }), let acceptor = node.server, !acceptor.isDying
+            else {
+                return dialer.later(networkDelay()) {
+                    finish(.failure(RemoteMemoryError(.disconnected, "nobody listens at \(peer)")))
+                }
+            }
+            guard !nodes.contains(where: \.isMute) else { return }
+            acceptor.perform { [self] in
+                let ends = VirtualQueuePair.pair(dialer, acceptor)
+                rails.removeAll(where: \.isDone)
+                rails += [ends.dialer, ends.acceptor]
+                acceptor.accept(ends.acceptor, from: dialer.node.name)
+                dialer.later(networkDelay()) { finish(.success(ends.dialer)) }
+            }
+        }
     }
 
     /// Every connection is lost.
     func cutConnections() {
-        for rail in rails { rail.reset() }
+        note("every connection is cut")
+        for rail in rails { rail.cut() }
         rails = []
     }
 
-    func setBlocked(from sender: Int, _ value: Bool) {
-        blocked[sender] = value
-        guard !value else { return }
-        rails.removeAll { $0.isDone }
-        for rail in rails { rail.releaseHeld() }
+    /// What a process sent that is gone may still arrive, before the end of the connection or instead of it.
+    func cutRails(of server: Server) {
+        let its = rails.filter { $0.server === server }
+        for rail in its { rail.abandon(sayingSo: random.chance(50)) }
+    }
+
+    func setMute(_ node: SimNode, _ isMute: Bool) {
+        note(isMute ? "what \(node.name) sends does not arrive" : "what \(node.name) sent arrives")
+        node.isMute = isMute
+        guard !isMute else { return }
+        for rail in rails where rail.server.node === node { rail.releaseHeldBack() }
     }
 
     // MARK: Processes
 
-    func start(_ node: SimNode) {
-        precondition(node.process == nil)
-        node.starts += 1
-        let identity = ProcessIdentity(
-            node: node.name, pid: node.starts, startTicks: UInt64(node.starts), bootID: "boot")
-        let process = SimProcess(self, node, identity, freshLogUUID: UUID128.random(using: &random))
-        node.process = process
-        processes.append(process)
-        note("\(node.name) starts as process \(identity.pid)")
-        process.begin()
+    func createPool(of node: SimNode) {
+        do {
+            try? FileManager.default.removeItem(atPath: node.poolPath)
+            let pool = try Pool.create(
+                path: node.poolPath, sizeBytes: Self.ringBytes + (64 << 10),
+                identity: PoolIdentity(uuid: .random(using: &random), cluster: "virtual", node: node.name),
+                persistence: .volatile)
+            _ = try pool.allocateRegion(group: configuration.id, ringBytes: Self.ringBytes)
+            pool.close()
+        } catch {
+            preconditionFailure("\(error)")
+        }
     }
 
-    func process(_ identity: ProcessIdentity) -> SimProcess? { processes.first { $0.identity == identity } }
+    func start(_ node: SimNode) {
+        precondition(node.server == nil)
+        do {
+            let recorded = losesPower ? RecordedMemory(opened: try fileBytes(of: node)) : nil
+            let pool = try openPool(node.poolPath, recorder: recorded?.recorder)
+            try countStart(pool)
+            node.starts += 1
+            let identity = ProcessIdentity(
+                node: node.name, pid: Int32(1000 * (node.index + 1)) + node.starts, startTicks: UInt64(node.starts),
+                bootID: "boot")
+            let server = Server(
+                self, node, identity, pool, recorded: recorded, freshLogUUID: .random(using: &random))
+            node.memoryFailedAt = nil
+            node.server = server
+            servers.append(server)
+            note("\(server.name) starts")
+            server.begin()
+        } catch {
+            oracle.expect(false, "\(node.name) cannot open its pool: \(error)")
+        }
+    }
+
+    /// In persistent memory, or as an ordinary file.
+    func openPool(_ path: String, recorder: OpaquePointer? = nil) throws(PoolError) -> Pool {
+        try Pool.open(
+            path: path, expecting: nil, persistence: persistsLater ? .msync : .volatile, readOnly: false,
+            recorder: recorder, isOrdinaryFile: persistsLater)
+    }
+
+    /// As ``Region/countStart()``, from the seed.
+    private func countStart(_ pool: Pool) throws(PoolError) {
+        guard let region = pool.region(of: configuration.id) else { preconditionFailure("the pool has a region") }
+        var next = region.standing
+        guard next.counted == next.generation else { return }
+        next.generation += random.between(1, 1000)
+        try region.note(next)
+    }
+
+    func livingServer(_ process: ProcessIdentity) -> Server? {
+        servers.first { $0.identity == process && !$0.isDead }
+    }
 
     /// SIGKILL. The process runs nothing any more; what it gave to the medium may land until it is dead.
-    func kill(_ process: SimProcess) {
-        guard !process.isDying, !process.isDead else { return }
-        note("\(process.name) is killed")
+    func kill(_ server: Server) {
+        guard !server.isDying, !server.isDead else { return }
+        note("\(server.name) is killed")
         coverage.kills += 1
-        process.isDying = true
+        server.isDying = true
         after(random.chance(70) ? random.between(0, 5) * millisecond : random.between(0, 300) * millisecond) {
-            process.die()
+            server.die()
         }
     }
 
     /// SIGTERM has been obeyed.
-    func exit(_ process: SimProcess) {
-        note("\(process.name) exits")
-        after(0) { process.die() }
+    func exit(_ server: Server) {
+        note("\(server.name) exits")
+        after(0) { server.die() }
     }
 
     /// Faults are over: whatever was broken works again, and both nodes are up.
     func heal() {
         note("--- faults are over")
         fenceFails = false
-        medium.fails = false
+        media.fails = false
+        media.isFull = false
         coordinator.isDown = false
         coordinator.isSlow = false
         coordinator.failPercent = 0
         for node in nodes {
             node.isCutFromCoordinator = false
-            node.isMemoryHung = false
-            // Failed memory is replaced, and the node started again.
-            if let process = node.process, process.hasMemoryFailed { kill(process) }
             node.mediumFails = false
-            node.isMediumHung = false
-            setBlocked(from: node.index, false)
-            node.process?.resume()
+            node.hungMedium.isOn = false
+            node.hungMemory.isOn = false
+            setMute(node, false)
+            // Failed memory is replaced, and the node started again.
+            if let server = node.server, server.hasFailedMemory { kill(server) }
+            node.server?.resume()
         }
         keepUp()
     }
 
     /// A supervisor that starts what is not running.
     func keepUp() {
-        for node in nodes where node.process == nil && !faults.isBeingHealed { start(node) }
+        for node in nodes where node.server == nil && !faults.isBeingHealed { start(node) }
         after(100 * millisecond) { self.keepUp() }
     }
 
-    /// Breaks the circles of references.
+    /// Ends every process, thread and circle of references.
     func dismantle() {
+        for server in servers { server.die() }
+        for server in servers { server.dismantle() }
         timeline = Timeline()
+        for thread in allThreads { thread.end() }
         clients.end()
+        servers = []
         nodes = []
-        processes = []
         rails = []
-        medium.holder = nil
+        allThreads = []
+        idleThreads = []
     }
 
     // MARK: The coordinator
 
-    /// One call of `process`: delayed, and it may fail before or after `effect`; then `answer` gets `nil`.
+    private func coordinatorDelay() -> UInt64 {
+        coordinator.isSlow ? random.between(1, 250) * millisecond : random.between(50, 2000) * microsecond
+    }
+
+    private static var silence: CoordinationError { CoordinationError(.unreachable, "no answer") }
+
+    /// One call: delayed, and it may fail before or after `effect`.
     func coordinate<Answer>(
-        _ process: SimProcess, _ effect: @escaping () -> Answer, _ answer: @escaping (Answer?) -> Void
+        _ server: Server, _ effect: @escaping () -> Answer, _ done: @escaping (Result<Answer, any Error>) -> Void
     ) {
         let back = coordinatorDelay()
         let failsBefore = random.chance(coordinator.failPercent)
         let failsAfter = random.chance(coordinator.failPercent)
-        process.givenOut(coordinatorDelay()) { [self] in
-            guard !coordinator.isDown, !process.node.isCutFromCoordinator, !failsBefore else {
-                return process.later(back) { answer(nil) }
+        server.givenOut(coordinatorDelay()) { [self] in
+            guard isReachable(from: server), !failsBefore else {
+                return server.later(back) { done(.failure(Self.silence)) }
             }
-            let result = effect()
-            if failsAfter { coverage.unknownOutcomes += 1 }
-            process.later(back) { answer(failsAfter ? nil : result) }
+            let answer = effect()
+            server.later(back) { done(failsAfter ? .failure(Self.silence) : .success(answer)) }
         }
     }
 
-    /// A swap by `process`, which may also be answered by nothing and come into effect later, if nobody else was quicker.
+    private func isReachable(from server: Server) -> Bool {
+        !coordinator.isDown && !server.node.isCutFromCoordinator
+    }
+
+    /// A swap, which may also be answered by nothing and come into effect later, if nobody else was quicker.
     func coordinateSwap(
-        _ process: SimProcess, to wanted: GroupRecord, _ effect: @escaping () -> SwapOutcome,
-        _ answer: @escaping (SwapOutcome?) -> Void
+        _ server: Server, expecting: UInt64, to record: GroupRecord,
+        _ done: @escaping (Result<SwapOutcome, any Error>) -> Void
     ) {
         let back = coordinatorDelay()
         let failsBefore = random.chance(coordinator.failPercent)
         let failsAfter = random.chance(coordinator.failPercent)
-        let isJoin = wanted.phase == .published && wanted.holders.count > coordinator.holders().count
-        let isLate = random.chance(coordinator.failPercent / 2) || isJoin && faults.takesJoinLate()
-        process.givenOut(coordinatorDelay()) { [self] in
-            guard !coordinator.isDown, !process.node.isCutFromCoordinator, !failsBefore else {
-                return process.later(back) { answer(nil) }
+        let isLate = random.chance(coordinator.failPercent / 2) || faults.takesLate(record)
+        server.givenOut(coordinatorDelay()) { [self] in
+            guard isReachable(from: server), !failsBefore else {
+                return server.later(back) { done(.failure(Self.silence)) }
             }
             if isLate {
                 coverage.lateSwaps += 1
                 lateSwapsPending += 1
                 after(random.between(1, 3000) * millisecond) { [self] in
                     lateSwapsPending -= 1
-                    _ = effect()
+                    _ = swap(expecting: expecting, to: record, by: server)
                 }
-                return process.later(back) { answer(.unknown("no answer")) }
+                return server.later(back) { done(.success(.unknown("no answer"))) }
             }
-            let result = effect()
+            let outcome = swap(expecting: expecting, to: record, by: server)
             if failsAfter { coverage.unknownOutcomes += 1 }
-            process.later(back) { answer(failsAfter ? .unknown("no answer") : result) }
+            server.later(back) { done(.success(failsAfter ? .unknown("no answer") : outcome)) }
         }
     }
 
-    private func coordinatorDelay() -> UInt64 {
-        coordinator.isSlow ? random.between(1, 250) * millisecond : random.between(50, 2000) * microsecond
+    private func swap(expecting: UInt64, to wanted: GroupRecord, by server: Server) -> SwapOutcome {
+        guard (coordinator.record?.version ?? 0) == expecting else { return .lost(coordinator.record) }
+        let old = coordinator.record
+        coordinator.record = reread(wanted)
+        note(
+            "\(server.name) swaps version \(wanted.version): \(wanted.owner) \(wanted.phase) epoch \(wanted.epoch), holders "
+                + "\(wanted.holders), fence \(wanted.mustFence.map { "\($0.node).\($0.pid)" })")
+        oracle.swapped(from: old, to: wanted, by: server)
+        faults.swapped(from: old, to: wanted, by: server)
+        return .won
     }
 
     /// As it comes back from where records are kept.
@@ -385,21 +455,5 @@ final class World {
             oracle.expect(false, "the record of version \(record.version) does not come back: \(error)")
             return record
         }
-    }
-
-    func swapRecord(expecting expected: UInt64, to wanted: GroupRecord, by process: SimProcess) -> SwapOutcome {
-        guard (coordinator.record?.version ?? 0) == expected else { return .lost(coordinator.record) }
-        let old = coordinator.record
-        if var same = old {
-            same.version += 1
-            if same == wanted { coverage.barriers += 1 }
-        }
-        coordinator.record = reread(wanted)
-        note(
-            "\(process.name) swaps version \(wanted.version): \(wanted.owner) \(wanted.phase) epoch \(wanted.epoch), in sync "
-                + "\(wanted.inSync), sources \(wanted.sources), fence \(wanted.mustFence.map { "\($0.node).\($0.pid)" })"
-        )
-        oracle.swapped(from: old, to: wanted, by: process)
-        return .won
     }
 }

@@ -7,6 +7,7 @@ import Foundation
 import LogModel
 import PersistentMemory
 import SimulationSupport
+import TestSupport
 
 /// What passes the persistence seam of one opening of a pool.
 final class RecordedMemory {
