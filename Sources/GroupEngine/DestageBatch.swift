@@ -53,7 +53,7 @@ enum DestageBatch {
             // log keeps them; the batch is done anew.
             let fault = log.region.memoryFault?.description
             if let fault, fault != faultBefore { return .failed(fault) }
-            // What passes its checks now was whole when it was written: the good copies may be trimmed (S5).
+            // What passes its checks now, and was not healed meanwhile, was whole when it was written (S5).
             if let rotten = log.firstDamage(from: from, to: to) { return .damaged(rotten) }
             return .written(batch.traces)
         } catch {

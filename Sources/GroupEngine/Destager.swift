@@ -33,6 +33,7 @@ final class Destager {
         guard let batch else { return }
         let log = owned.log
         let media = owned.media
+        let healings = healer.stores
         mediumProof.batchBegan()
         owned.runtime.run(.destage) { () -> DestageOutcome in
             DestageBatch.run(log: log, from: batch.lowerBound, to: batch.upperBound, media: media)
@@ -43,6 +44,7 @@ final class Destager {
                 self.mediumProof.batchFailed()
             }
             switch result {
+            case .success(.written) where self.healer.stores != healings: self.writeAnew()
             case .success(.written): self.batchWritten()
             case .success(.damaged(let range)): self.healBatch(range)
             case .success(.mediumFailed(let error)):
@@ -82,6 +84,14 @@ final class Destager {
     private func failed(_ reason: String) {
         mediumWatch.cleared()
         retry(reason)
+    }
+
+    /// A record was healed while the batch was under way: the medium may have its damaged bytes, and the mirror must not trim before it
+    /// has the good ones (S5).
+    private func writeAnew() {
+        mediumWatch.cleared()
+        owned.destage.giveUp(until: owned.runtime.now + Self.healPause)
+        owned.schedulePump()
     }
 
     /// The batch is done anew with the healed record, which verifies it.

@@ -42,6 +42,8 @@ final class Healer {
     private var waiting: [(range: DamagedRange, done: Healing.Done)] = []
     /// Where records are damaged, so that each is reported once.
     private var reported: Set<LSN> = []
+    /// How often damage was stored over: a batch that was written meanwhile may have read the damage.
+    private(set) var stores: UInt64 = 0
 
     init(_ owned: OwnedLog, _ shipper: Shipper) {
         self.owned = owned
@@ -107,6 +109,12 @@ final class Healer {
         }
     }
 
+    /// Stores good bytes over damage. Durable after ``drain(_:)``.
+    func store(_ good: UnsafeRawBufferPointer, at lsn: LSN) {
+        stores += 1
+        log.region.store(good, at: lsn)
+    }
+
     /// The rail has ended: nothing that was asked of the mirror is answered any more.
     func interrupt() {
         // What is stored already is on its way to being durable.
@@ -138,7 +146,7 @@ final class Healer {
                 case .undecidable: isGood = false
                 case .damagedHere:
                     let range = Int(difference.range.lowerBound - from)..<Int(difference.range.upperBound - from)
-                    log.region.store(UnsafeRawBufferPointer(rebasing: bytes[range]), at: difference.range.lowerBound)
+                    store(UnsafeRawBufferPointer(rebasing: bytes[range]), at: difference.range.lowerBound)
                 }
             }
             return isGood && comparison.position > from

@@ -119,7 +119,7 @@ final class Scrubber {
     }
 
     private func healHere(_ range: Range<LSN>, _ good: UnsafeRawBufferPointer) {
-        log.region.store(good, at: range.lowerBound)
+        healer.store(good, at: range.lowerBound)
         healer.drain { [self] failure in
             if let failure {
                 owned.report("heal-failed", "LSN \(range) of the log here could not be made durable anew: \(failure)")
