@@ -35,7 +35,7 @@ final class Faults {
 
     private func inject() {
         let node = world.nodes[Int(world.random.between(0, 1))]
-        switch world.random.between(0, 153) {
+        switch world.random.between(0, 155) {
         case 0..<15: kill(node)
         case 15..<18: world.nodes.forEach(kill)
         case 18..<34: pause(node)
@@ -65,7 +65,7 @@ final class Faults {
         case 140..<144: losePower(of: node)
         case 144..<147: failMemory(of: node)
         case 147..<149: force(node)
-        case 149..<151: losePoolBesideHungLog()
+        case 149..<153: losePoolBesideHungLog()
         default: hangMemory(of: node)
         }
     }
@@ -200,7 +200,18 @@ final class Faults {
 
     func swapped(from old: GroupRecord?, to new: GroupRecord, by server: Server) {
         if let old, new.phase == .published, new.inSync.count > old.inSync.count { joined(new.holders) }
+        gaveAway(to: new.owner, by: server)
         claimed(from: old, to: new, by: server)
+    }
+
+    /// Now and then an operator takes the group back by force from a partner that has not published it, for a node that gave it away
+    /// because of its log.
+    private func gaveAway(to owner: NodeID, by server: Server) {
+        guard !isOver, owner != server.node.name, world.coordinator.record?.isHolder(server.node.name) == false,
+            world.random.chance(15)
+        else { return }
+        let node = server.node
+        world.after(world.random.between(0, 100) * millisecond) { [self] in if !isOver { force(node) } }
     }
 
     /// A claim was won: now and then its process dies before it publishes.

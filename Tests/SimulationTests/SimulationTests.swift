@@ -67,6 +67,9 @@ struct SimulationTests {
         return (failed, total)
     }
 
+    /// What two idle cores do in little more than a minute, without optimization.
+    private static let usualSeeds: UInt64 = 500
+
     private static func number(_ name: String) -> UInt64? { getenv(name).flatMap { UInt64(String(cString: $0)) } }
 
     @Test func everyPromiseIsKeptUnderEverySeed() async throws {
@@ -74,7 +77,7 @@ struct SimulationTests {
         if let only = Self.number("TWINLOG_SEED") {
             seeds = only..<(only + 1)
         } else {
-            seeds = 1..<(1 + (Self.number("TWINLOG_SEEDS") ?? 30))
+            seeds = 1..<(1 + (Self.number("TWINLOG_SEEDS") ?? Self.usualSeeds))
         }
         let (failed, total) = try await Self.runAll(seeds)
         if let failed {
@@ -95,7 +98,7 @@ struct SimulationTests {
 
     @Test("a usable copy is served in time beside one fault that stays", arguments: World.LastingFault.allCases)
     func served(beside fault: World.LastingFault) throws {
-        for seed in 1..<(1 + max(2, (Self.number("TWINLOG_SEEDS") ?? 30) / 50)) {
+        for seed in 1..<(1 + max(2, (Self.number("TWINLOG_SEEDS") ?? Self.usualSeeds) / 50)) {
             let run = { (isTraced: Bool) in
                 try Self.withFolder { folder in
                     let world = World(seed: seed, in: folder, traced: isTraced, lasting: true)
@@ -113,7 +116,7 @@ struct SimulationTests {
 
     @Test("S5: a record that is bad in both copies is said, and nothing passes over it")
     func badInBothCopies() throws {
-        for seed in 1..<(1 + max(10, (Self.number("TWINLOG_SEEDS") ?? 30) / 10)) {
+        for seed in 1..<(1 + max(10, (Self.number("TWINLOG_SEEDS") ?? Self.usualSeeds) / 10)) {
             let run = { (isTraced: Bool) in
                 try Self.withFolder { folder in
                     let world = World(seed: seed, in: folder, traced: isTraced)

@@ -104,7 +104,7 @@ final class VirtualQueuePair: QueuePair {
     static func pair(_ dialer: Server, _ acceptor: Server) -> (dialer: VirtualQueuePair, acceptor: VirtualQueuePair) {
         let world = dialer.world
         let windowRequests =
-            world.random.chance(20) ? Int(world.random.between(2, 5)) : RemoteMemoryLimits.windowRequests
+            world.random.chance(20) ? Int(world.random.between(1, 4)) : RemoteMemoryLimits.windowRequests
         let ends = (
             VirtualQueuePair(dialer, windowRequests: windowRequests),
             VirtualQueuePair(acceptor, windowRequests: windowRequests)
