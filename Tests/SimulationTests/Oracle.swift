@@ -394,13 +394,13 @@ final class Oracle {
 
     /// One copy is enough only while the record counts no other (S13), whatever the link is like.
     func checkRule(of server: Server) {
-        guard !server.isDead else { return }
-        let rule = server.group.machine.acknowledgementRule
-        guard rule.allowed, !rule.needsMirror, server.isServing, server.group.machine.ownershipValid(server.clock),
-            let record = world.coordinator.record, record.ownerProcess == server.identity
+        guard !server.isDead, let record = world.coordinator.record, record.ownerProcess == server.identity,
+            record.holders != [server.node.name], server.isServing
         else { return }
+        let machine = server.group.machine
+        let rule = machine.acknowledgementRule
         expect(
-            record.holders == [server.node.name],
+            !rule.allowed || rule.needsMirror || !machine.ownershipValid(server.clock),
             "S13: \(server.name) would acknowledge with one copy while \(record.holders) are in sync by the record")
     }
 
