@@ -35,7 +35,7 @@ final class Faults {
 
     private func inject() {
         let node = world.nodes[Int(world.random.between(0, 1))]
-        switch world.random.between(0, 155) {
+        switch world.random.between(0, 159) {
         case 0..<15: kill(node)
         case 15..<18: world.nodes.forEach(kill)
         case 18..<34: pause(node)
@@ -66,6 +66,7 @@ final class Faults {
         case 144..<147: failMemory(of: node)
         case 147..<149: force(node)
         case 149..<153: losePoolBesideHungLog()
+        case 153..<157: drain(node)
         default: hangMemory(of: node)
         }
     }
@@ -176,6 +177,17 @@ final class Faults {
             server.group.command(command) { refusal in
                 world.note("\(server.name) \(command) \(refusal.map { "refused: \($0)" } ?? "done")")
                 world.oracle.commandDone(command, refusal)
+            }
+        }
+    }
+
+    private func drain(_ node: SimNode) {
+        guard let server = node.server, server.isServing, !server.isDying else { return }
+        world.note("\(server.name) is to drain its log")
+        let askedAt = world.oracle.count()
+        server.perform { [world] in
+            server.group.drain { refusal in
+                if refusal == nil { world.oracle.drained(server, askedAt: askedAt) }
             }
         }
     }

@@ -103,6 +103,11 @@ extension Faults {
         _ = world.rot(node, below: min(mirrored, acknowledged))
     }
 
+    /// Now and then a line of the log rots between the check of a batch and its write.
+    func willWrite(_ server: Server) {
+        if !isOver, world.random.between(0, 999) == 0 { rot(server.node) }
+    }
+
     /// A node is blocked by a damaged log. Its message names the ways out, and the operator takes the first that is open: back to the
     /// other log where that was complete; else both nodes are stopped, `twinlog-recover heal` is run, and they are started again.
     func blocked(byDamageAt node: SimNode) {

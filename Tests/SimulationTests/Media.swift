@@ -142,6 +142,7 @@ final class OpenedMedium: Medium, @unchecked Sendable {
     }
 
     func write(_ buffers: [UnsafeRawBufferPointer], at offset: UInt64) throws(MediumError) {
+        world.faults.willWrite(server)
         try change(buffers.flatMap(Array.init), at: offset, .write)
     }
 

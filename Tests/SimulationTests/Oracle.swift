@@ -519,6 +519,22 @@ final class Oracle {
         checkCopies("the end of the faults")
     }
 
+    /// What was promised before a drain was asked for is on the media.
+    func drained(_ server: Server, askedAt: UInt64) {
+        world.coverage.drains += 1
+        for (index, volume) in world.configuration.volumes.enumerated() {
+            for (place, stamps) in Blocks.stamps(of: world.media.stored(volume).durable).enumerated() {
+                let block = place + index * Blocks.perVolume
+                for stamp in stamps {
+                    expect(
+                        promises.mayBeRead(stamp, at: block, askedAt: askedAt),
+                        "S8: \(server.name)'s log is drained, and the medium has write \(stamp) in block \(block), which may hold "
+                            + "\(promises.possible(at: block))")
+                }
+            }
+        }
+    }
+
     /// The media alone hold what is promised.
     var isEverythingOnMedia: Bool {
         world.configuration.volumes.enumerated().allSatisfy { index, volume in
