@@ -28,7 +28,7 @@ static int set_lock(int fd, short type) {
     return result(locked);
 }
 
-int tl_host_lock(int fd) { return set_lock(fd, F_WRLCK); }
+int tl_host_lock(int fd, bool exclusive) { return set_lock(fd, exclusive ? F_WRLCK : F_RDLCK); }
 int tl_host_unlock(int fd) { return set_lock(fd, F_UNLCK); }
 
 int tl_host_is_locked(int fd) {

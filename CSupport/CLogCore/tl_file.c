@@ -2,7 +2,6 @@
 #include "tl_file.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <linux/magic.h>
 #include <stdint.h>
 #include <sys/mman.h>
@@ -16,17 +15,9 @@
 
 enum { SMALL_PAGE_BYTES = 4096, HUGE_PAGE_BYTES = 2 << 20 };
 
-static int set_lock(int descriptor, short type) {
-    struct flock whole = {.l_type = type, .l_whence = SEEK_SET};
-    return fcntl(descriptor, F_OFD_SETLK, &whole);
-}
-
-int tl_file_lock(int descriptor, bool exclusive) { return set_lock(descriptor, exclusive ? F_WRLCK : F_RDLCK); }
-int tl_file_unlock(int descriptor) { return set_lock(descriptor, F_UNLCK); }
-
 int tl_file_is_in_memory(int descriptor) {
     struct statfs about;
-    if (fstatfs(descriptor, &about) != 0) return -1;
+    if (fstatfs(descriptor, &about) != 0) return -errno;
     return about.f_type == TMPFS_MAGIC || about.f_type == RAMFS_MAGIC;
 }
 
@@ -48,7 +39,7 @@ static bool can_map_synchronously(int descriptor, int protection) {
     return true;
 }
 
-void *tl_file_map(int descriptor, size_t length, bool writable, bool *is_dax) {
+int tl_file_map(int descriptor, size_t length, bool writable, void **base, bool *is_dax) {
     length = (length + SMALL_PAGE_BYTES - 1) & ~(size_t)(SMALL_PAGE_BYTES - 1);
     int protection = writable ? PROT_READ | PROT_WRITE : PROT_READ;
     *is_dax = can_map_synchronously(descriptor, protection);
@@ -56,13 +47,13 @@ void *tl_file_map(int descriptor, size_t length, bool writable, bool *is_dax) {
     void *room = length >= HUGE_PAGE_BYTES ? aligned_room(length) : NULL;
     // Over the room, and once: where it fails, the room may be gone already, and its place another thread's. So it is neither
     // tried again nor given back.
-    void *base = mmap(room, length, protection, flags | (room ? MAP_FIXED : 0), descriptor, 0);
-    if (base == MAP_FAILED) return NULL;
-    madvise(base, length, MADV_HUGEPAGE); // advice: most file systems have none
-    return base;
+    *base = mmap(room, length, protection, flags | (room ? MAP_FIXED : 0), descriptor, 0);
+    if (*base == MAP_FAILED) return -errno;
+    madvise(*base, length, MADV_HUGEPAGE); // advice: most file systems have none
+    return 0;
 }
 
 int tl_file_prefault(void *base, size_t length, bool for_stores) {
     if (madvise(base, length, for_stores ? MADV_POPULATE_WRITE : MADV_POPULATE_READ) == 0) return 0;
-    return errno == EINVAL ? 0 : -1; // a kernel before 5.14: pages come with their first use
+    return errno == EINVAL ? 0 : -errno; // a kernel before 5.14: pages come with their first use
 }

@@ -88,10 +88,10 @@ int tl_log_create(tl_log **out, const tl_persist *persist, const tl_ring *ring, 
 }
 
 int tl_log_resume(tl_log **out, const tl_persist *persist, const tl_ring *ring, uint64_t head, uint64_t start) {
-    if (ring->size < MINIMUM_RING_BYTES || ring->size % 4096 || start % TL_UNIT_BYTES) return EINVAL;
-    if (head > start || start - head > ring->size) return EINVAL;
+    if (ring->size < MINIMUM_RING_BYTES || ring->size % 4096 || start % TL_UNIT_BYTES) return -EINVAL;
+    if (head > start || start - head > ring->size) return -EINVAL;
     tl_log *log = aligned_alloc(ISOLATION_BYTES, sizeof *log);
-    if (!log) return ENOMEM;
+    if (!log) return -ENOMEM;
     *log = (tl_log){.persist = persist, .bytes = (uint8_t *)ring->bytes, .ring = *ring};
     uint64_t slots = UINT64_C(1) << MINIMUM_SLOT_BITS;
     log->slot_bits = MINIMUM_SLOT_BITS;
@@ -103,7 +103,7 @@ int tl_log_resume(tl_log **out, const tl_persist *persist, const tl_ring *ring, 
     log->slots = calloc(slots, sizeof *log->slots);
     if (!log->slots) {
         free(log);
-        return ENOMEM;
+        return -ENOMEM;
     }
     atomic_init(&log->tail, start);
     atomic_init(&log->limit, start);

@@ -1,7 +1,6 @@
 // Owner of a pool file's descriptor and of the lock that goes with it: both end with this value.
 
 import CHostSupport
-import CLogCore
 import Glibc
 import LogModel
 import SystemPackage
@@ -11,7 +10,7 @@ struct Descriptor: ~Copyable, Sendable {
 
     init(raw: Int32) { self.raw = raw }
     deinit {
-        _ = tl_file_unlock(raw)
+        _ = tl_host_unlock(raw)
         Glibc.close(raw)
     }
 
@@ -23,11 +22,11 @@ struct Descriptor: ~Copyable, Sendable {
     }
 
     func lock(exclusive: Bool, path: String) throws(PoolError) {
-        if tl_file_lock(raw, exclusive) == 0 { return }
-        if errno == EAGAIN || errno == EACCES {
+        let result = tl_host_lock(raw, exclusive)
+        guard result != -EAGAIN else {
             throw PoolError(.inUse, path: path, "in use: another process, or this one, has the pool open")
         }
-        throw .system(path, "lock")
+        guard result >= 0 else { throw .system(path, "lock", -result) }
     }
 
     func status(path: String) throws(PoolError) -> stat {

@@ -84,7 +84,7 @@ package final class Mapping: @unchecked Sendable {
         recorder: OpaquePointer? = nil, isa: tl_isa? = nil, isOrdinaryFile: Bool = false
     ) throws(PoolError) -> Mapping {
         let inMemory = tl_file_is_in_memory(descriptor.raw)
-        guard inMemory >= 0 else { throw .system(path, "fstatfs") }
+        guard inMemory >= 0 else { throw .system(path, "fstatfs", -inMemory) }
         let memory = try memory(
             descriptor.raw, length: length, isReadOnly: isReadOnly, useLibpmem: inMemory == 0, path: path)
         do throws(PoolError) {
@@ -104,7 +104,9 @@ package final class Mapping: @unchecked Sendable {
     ) throws(PoolError) -> Memory {
         if isReadOnly || !useLibpmem {
             var isDax = false
-            guard let base = tl_file_map(descriptor, length, !isReadOnly, &isDax) else { throw .system(path, "mmap") }
+            var base: UnsafeMutableRawPointer?
+            let result = tl_file_map(descriptor, length, !isReadOnly, &base, &isDax)
+            guard result >= 0, let base else { throw .system(path, "mmap", -result) }
             return Memory(base: base, isPersistent: isDax, isFromLibpmem: false)
         }
         // By the descriptor, so that it is the very file that is locked.
@@ -177,9 +179,8 @@ package final class Mapping: @unchecked Sendable {
 
     /// Brings all pages in. Those of an ordinary file are only read: dirty, they would all have to be written.
     func prefault() throws(PoolError) {
-        guard tl_file_prefault(base, length, !isReadOnly && persistence != .msync) == 0 else {
-            throw .system(path, "madvise")
-        }
+        let result = tl_file_prefault(base, length, !isReadOnly && persistence != .msync)
+        guard result >= 0 else { throw .system(path, "madvise", -result) }
     }
 
     /// In msync mode, makes a range durable (blocking); nothing otherwise.

@@ -166,7 +166,7 @@ public final class FileMedium: Medium {
     /// Takes the exclusive lock and drops cached pages, so that what another owner wrote is seen (S18). Throws `locked`
     /// if another description holds it, and names who: another process, or this one for another `user` (a volume).
     public func lock(for user: String? = nil) throws(MediumError) {
-        let result = tl_host_lock(descriptor)
+        let result = tl_host_lock(descriptor, true)
         if result == -EAGAIN { throw MediumError(.locked, "\(path): \(holderOfLock)", errno: EAGAIN) }
         guard result >= 0 else { throw Self.failure(.open, path, "cannot be locked", -result) }
         HeldLocks.add(file, descriptor, user: user ?? path)

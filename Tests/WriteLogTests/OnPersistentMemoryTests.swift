@@ -72,8 +72,8 @@ struct OnPersistentMemoryTests {
         let flags = try mappingFlags(of: descriptor)
         #expect(flags.count == 1 && flags.allSatisfy { $0.contains("sf") }, "\(flags)")
         var isDax = false
-        let base = tl_file_map(descriptor, 65536, false, &isDax)
-        #expect(base != nil && isDax)
+        var base: UnsafeMutableRawPointer?
+        #expect(tl_file_map(descriptor, 65536, false, &base, &isDax) == 0 && isDax)
         munmap(base, 65536)
     }
 

@@ -9,8 +9,10 @@
 
 #include "tl_process.h"
 
-/// Takes the exclusive open-file-description lock of the whole file. -EAGAIN if another description holds one.
-int tl_host_lock(int fd);
+/// Takes an open-file-description lock of the whole file without waiting: exclusive (the descriptor must be writable) or shared.
+/// -EAGAIN if another description holds one that forbids it.
+int tl_host_lock(int fd, bool exclusive);
+/// Ends the lock at once; closing alone would leave it as long as a mapping refers to the description.
 int tl_host_unlock(int fd);
 /// 1 if another description holds a lock of the file, 0 if none does. Takes nothing.
 int tl_host_is_locked(int fd);

@@ -45,7 +45,7 @@ typedef struct tl_placed {
 } tl_placed;
 
 /// Creates the log of an empty ring whose next record has LSN `start`, a multiple of 64. `persist` and the ring
-/// outlive the log. 0, or ENOMEM, or EINVAL for a ring that is no multiple of 4096 or less than 16 KiB.
+/// outlive the log. 0, or -ENOMEM, or -EINVAL for a ring that is no multiple of 4096 or less than 16 KiB.
 int tl_log_create(tl_log **out, const tl_persist *persist, const tl_ring *ring, uint64_t start);
 /// The same of a ring that holds records from `head` up to `start`, which is all that any reader of it finds.
 int tl_log_resume(tl_log **out, const tl_persist *persist, const tl_ring *ring, uint64_t head, uint64_t start);
