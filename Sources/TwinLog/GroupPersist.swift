@@ -32,9 +32,14 @@ final class GroupPersist: Sendable {
             if state.isRunning { state.isAsked = true }
             return !state.isRunning
         }
-        guard begins else { return }
+        if begins { begin() }
+    }
+
+    /// One call at a time: what else the thread is for has its turn between two.
+    private func begin() {
         thread.begin { [self] in
-            repeat { persisted(Result { () throws(TwinLogError) in try store.persist() }) } while goesOn()
+            persisted(Result { () throws(TwinLogError) in try store.persist() })
+            if goesOn() { begin() }
         }
     }
 

@@ -30,6 +30,8 @@ public final class LogMirror: Sendable {
         self.server = server
     }
 
+    deinit { eventLoop.execute { [server] in server.value.close {} } }
+
     /// Opens the pool at `path`, or makes it with `capacityBytes`, which must be the log's, and listens at `address`: HOST:PORT of the
     /// loopback interface, port 0 for any. `secret`: 32 bytes that both processes know and nobody else; rails are proved, not encrypted.
     /// Throws `invalidValue`, `notThisPool` for a pool that is a log of its own, `inUse`, `corrupt` or `system`.

@@ -103,7 +103,8 @@ final class LogStore: Sendable {
             throw TwinLogError(
                 .corrupt,
                 "\(pool.path): damaged at position \(scan.firstBadLSN ?? scan.endLSN), below \(scan.acknowledgedLSN) that was promised; "
-                    + "nothing was changed: `twinlog-recover dump` brings out what is whole")
+                    + "nothing was changed: `twinlog-recover heal` brings it back from a mirror's pool, `dump` brings out what is whole"
+            )
         }
         return (scan, records)
     }

@@ -62,7 +62,7 @@ struct CrashRun {
             do {
                 try recoverTwice(judge, promise, recovery)
                 crash_states_undo(states, recovery.recorder)
-                if goesOn { try goOn(nested, promise, &report) }
+                if goesOn { try goOn(nested, promise, seed: state.operation << 16 ^ state.choice, &report) }
             } catch let fault as Fault {
                 crash_states_undo(states, recovery.recorder)
                 report.faults.append(
@@ -96,7 +96,10 @@ struct CrashRun {
     // MARK: After the crash
 
     /// Recovers the state in `memory` all the way into the next incarnation; then every crash of that recovery.
-    private func goOn(_ memory: CrashMemory, _ promise: Promise, _ report: inout CrashReport) throws {
+    private func goOn(
+        _ memory: CrashMemory, _ promise: Promise, seed: UInt64, _ report: inout CrashReport
+    ) throws {
+        report.nestedStates += try resume(memory, promise, seed: seed)
         let crashed = memory.contents
         let recording = try Recording()
         let after = ledger.continued(from: promise, recording: recording)
