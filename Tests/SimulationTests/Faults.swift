@@ -9,7 +9,8 @@ import SimulationSupport
 final class Faults {
     unowned let world: World
     private let meanPause: UInt64
-    private(set) var isOver = false
+    /// Before they begin, too: runs under one lasting fault have no others.
+    private(set) var isOver = true
     private var nextJoinIsLate = false
     var diesWhenItJoins: SimNode?
     /// Faults that come one after another need the time to be seen through.
@@ -23,7 +24,10 @@ final class Faults {
         meanPause = world.random.between(60, 500) * millisecond
     }
 
-    func begin() { next() }
+    func begin() {
+        isOver = false
+        next()
+    }
 
     private func next() {
         world.after(world.random.between(1, 2 * meanPause)) { [self] in

@@ -172,11 +172,13 @@ final class World {
         return false
     }
 
+    /// One line of the timeline. The folder has another name in every run.
     func note(_ text: @autoclosure () -> String) {
         guard isTraced else { return }
+        let text = text().replacing(folder + "/", with: "")
         let micros = String(now / microsecond % 1000)
         trace.append(
-            "\(now / millisecond)." + String(repeating: "0", count: 3 - micros.count) + "\(micros) ms  \(text())")
+            "\(now / millisecond)." + String(repeating: "0", count: 3 - micros.count) + "\(micros) ms  \(text)")
     }
 
     func mediumCallTime() -> UInt64 { random.between(1, mediumMicros) * microsecond }
