@@ -77,7 +77,7 @@ extension GroupMachine {
         if let problem = peer.heartbeat.problem {
             return finishCommand(refusal: "\(settings.peer) could not serve the group: \(problem)", &out)
         }
-        out.append(.report(Report("handing-over", "draining, then \(settings.peer) gets the group")))
+        out.append(.report(Report(.handingOver, "draining, then \(settings.peer) gets the group")))
         role = .handingOver(Handover(owner: owner, step: .draining, toPeer: true, since: now))
         out.append(.drain)
     }
@@ -137,7 +137,7 @@ extension GroupMachine {
         handover.step = .releasing(since: now)
         handover.mediumFails = handover.toPeer && handover.owner.medium != nil
         role = .handingOver(handover)
-        out += [.report(Report(handover.toPeer ? "handover-undrained" : "stopped-undrained", reason)), .releaseMedia]
+        out += [.report(Report(handover.toPeer ? .handoverUndrained : .stoppedUndrained, reason)), .releaseMedia]
     }
 
     mutating func handoverEvent(_ event: Event, _ now: Nanos, _ out: inout [Directive]) {
@@ -171,7 +171,7 @@ extension GroupMachine {
         let reason =
             "\(hangs(handover)), so the medium is not released: \(settings.peer) gets the group and ends this process; its other "
             + "groups are handed over first. Restart \(me) then"
-        out += [.report(Report("release-hangs", reason)), .evacuate]
+        out += [.report(Report(.releaseHangs, reason)), .evacuate]
     }
 
     private func hangs(_ handover: Handover) -> String {
@@ -205,7 +205,7 @@ extension GroupMachine {
             guard isAttached, !isCoordinating, record?.isHolder(settings.peer) == true else {
                 return stall(owner, reason, &out)
             }
-            out.append(.report(Report("log-failed", "\(reason); \(settings.peer) holds everything and gets the group")))
+            out.append(.report(Report(.logFailed, "\(reason); \(settings.peer) holds everything and gets the group")))
             leaveToPeer(owner, now, &out)
         case .handingOver(let handover) where handover.step == .draining && handover.toPeer:
             leaveToPeer(handover.owner, now, &out)
@@ -230,7 +230,7 @@ extension GroupMachine {
         owner.failure = reason
         role = .owner(owner)
         if record?.isHolder(settings.peer) != true { out.append(.closeRail) }
-        out.append(.report(Report("log-failed", "\(reason); nothing is acknowledged any more")))
+        out.append(.report(Report(.logFailed, "\(reason); nothing is acknowledged any more")))
     }
 
     /// The peer is the owner now, by this node's swap.
@@ -243,7 +243,7 @@ extension GroupMachine {
             peer = PeerView(since: now)
             return
         }
-        out += [.report(Report("handed-over", "\(settings.peer) gets the group")), .tellRecordChanged]
+        out += [.report(Report(.handedOver, "\(settings.peer) gets the group")), .tellRecordChanged]
         out += [.stopServing, .closeRail]
         if command == .handOver, record?.mustFence.contains(settings.process) == true {
             finishCommand(
@@ -277,7 +277,7 @@ extension GroupMachine {
     /// Back to serving. Only while the medium is still held.
     mutating func abortHandover(_ reason: String, _ now: Nanos, _ out: inout [Directive]) {
         guard case .handingOver(var handover) = role, handover.step == .draining else { return }
-        out.append(.report(Report("handover-aborted", reason)))
+        out.append(.report(Report(.handoverAborted, reason)))
         if command == .stop {
             // There is no partner to give the group to: destage what one copy may acknowledge, and stop.
             handover.toPeer = false

@@ -15,7 +15,7 @@ extension GroupMachine {
             owner.medium = trouble
             if trouble == nil, owner.staysBecause != nil {
                 owner.staysBecause = nil
-                out.append(.report(Report("medium-recovered", "what was acknowledged reaches the medium again")))
+                out.append(.report(Report(.mediumRecovered, "what was acknowledged reaches the medium again")))
             }
             role = .owner(owner)
         case .handingOver(var handover):
@@ -34,13 +34,14 @@ extension GroupMachine {
             guard owner.staysBecause != obstacle else { return }
             owner.staysBecause = obstacle
             role = .owner(owner)
-            let kind = trouble.isFull ? "medium-full" : "medium-failed"
-            out.append(.report(Report(kind, "\(describe(trouble, now)); \(obstacle)")))
+            let kind: EventKind = trouble.isFull ? .mediumFull : .mediumFailed
+            let cause: Report.Cause? = obstacle == movedBefore ? .movedBefore : nil
+            out.append(.report(Report(kind, cause: cause, "\(describe(trouble, now)); \(obstacle)")))
         } else if !isCoordinating {
             role = .handingOver(
                 Handover(owner: owner, step: .releasing(since: now), toPeer: true, since: now, mediumFails: true))
             let reason = "\(describe(trouble, now)); \(settings.peer) holds everything and gets the group"
-            out += [.report(Report("medium-failed", reason)), .releaseMedia]
+            out += [.report(Report(.mediumFailed, cause: .groupIsLeft, reason)), .releaseMedia]
         }
     }
 
@@ -55,7 +56,11 @@ extension GroupMachine {
                 "\(settings.peer) could not serve it either (\(problem)), so \(me) keeps the group and goes on trying"
         }
         guard record?.leftForMedium == true, now < owner.since + settings.mediumRest else { return nil }
-        return "the group was moved because of its medium before, so \(me) keeps it and goes on trying"
+        return movedBefore
+    }
+
+    private var movedBefore: String {
+        "the group was moved because of its medium before, so \(me) keeps it and goes on trying"
     }
 
     private func describe(_ trouble: MediumTrouble, _ now: Nanos) -> String {

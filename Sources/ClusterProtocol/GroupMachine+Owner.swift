@@ -128,7 +128,7 @@ extension GroupMachine {
                 suspended: suspended, mirror: .absent(dialAt: now), since: now, servesSince: now))
         standing.epoch = max(standing.epoch, record.epoch)
         peer = PeerView(since: now)
-        out.append(.report(Report("published", "owner in epoch \(record.epoch)")))
+        out.append(.report(Report(.published, "owner in epoch \(record.epoch)")))
         if !suspended { out.append(.serve) }
         finishCommand(refusal: nil, &out)
         tickOwner(now, &out)
@@ -139,7 +139,7 @@ extension GroupMachine {
         owner.suspended = false
         owner.servesSince = now
         role = .owner(owner)
-        out += [.report(Report("lease-regained", "the lease is renewed; serving again")), .serve, .acknowledge]
+        out += [.report(Report(.leaseRegained, "the lease is renewed; serving again")), .serve, .acknowledge]
     }
 
     mutating func tickOwner(_ now: Nanos, _ out: inout [Directive]) {
@@ -148,7 +148,7 @@ extension GroupMachine {
             owner.suspended = true
             role = .owner(owner)
             out += [
-                .report(Report("lease-lost", "the lease ran out before it could be renewed; nothing is acknowledged")),
+                .report(Report(.leaseLost, "the lease ran out before it could be renewed; nothing is acknowledged")),
                 .suspend,
             ]
         }
@@ -240,7 +240,8 @@ extension GroupMachine {
                 // A mirror that comes and goes without ever catching up is counted out from its first loss.
                 owner.lostSince = owner.lostSince ?? now
                 owner.mirror = .lost(since: owner.lostSince ?? now, redial: .at(now))
-                out.append(.report(Report("mirror-lost", lossReason(owner))))
+                let cause: Report.Cause? = owner.stuck == nil ? nil : .mirrorIsStuck
+                out.append(.report(Report(.mirrorLost, cause: cause, lossReason(owner))))
             } else {
                 owner.mirror = .absent(dialAt: now + settings.heartbeatInterval)
                 out.append(.acknowledge)
@@ -284,7 +285,7 @@ extension GroupMachine {
         case .attached(let durable, let kept): attached(&owner, durable: durable, kept: kept, now, &out)
         case .attachRefused(let refusal, let reason):
             if owner.refusal != reason {
-                out.append(.report(Report("attach-refused", "\(settings.peer) does not mirror: \(reason)")))
+                out.append(.report(Report(.attachRefused, "\(settings.peer) does not mirror: \(reason)")))
             }
             owner.refusal = reason
             if refusal == .lostLog, case .lost = owner.mirror {
@@ -305,7 +306,7 @@ extension GroupMachine {
 
     /// The mirror's memory of what was acknowledged is gone, or older: that comes before anything else (S13, S20).
     private func countOut(_ owner: inout Owner, _ out: inout [Directive]) {
-        out += [.closeRail, .report(Report("mirror-amnesia", "\(settings.peer) came back without its log"))]
+        out += [.closeRail, .report(Report(.mirrorAmnesia, "\(settings.peer) came back without its log"))]
         owner.mirror = .disqualifying
     }
 
@@ -326,7 +327,7 @@ extension GroupMachine {
         owner.refusal = nil
         owner.mirrorCopy = kept
         owner.mirrorDurable = durable
-        out.append(.report(Report("mirror-attached", "\(settings.peer) holds the log up to \(durable)")))
+        out.append(.report(Report(.mirrorAttached, "\(settings.peer) holds the log up to \(durable)")))
     }
 
     private func advanceMirror(_ owner: inout Owner, _ out: inout [Directive]) {
@@ -341,7 +342,7 @@ extension GroupMachine {
         if case .requiring(let target) = owner.mirror, owner.mirrorDurable >= target {
             if record?.isHolder(settings.peer) == true {
                 owner.isInSync()
-                out.append(.report(Report("mirrored", "\(settings.peer) is in sync")))
+                out.append(.report(Report(.mirrored, "\(settings.peer) is in sync")))
             } else {
                 owner.mirror = .joining
             }
@@ -368,7 +369,7 @@ extension GroupMachine {
         guard case .owner(var owner) = role else { return }
         if peer.railUp {
             owner.isInSync()
-            out.append(.report(Report("mirrored", "\(settings.peer) is in sync")))
+            out.append(.report(Report(.mirrored, "\(settings.peer) is in sync")))
             out.append(.tellRecordChanged)
         } else {
             owner.lostSince = now
@@ -395,7 +396,7 @@ extension GroupMachine {
         let consequence = settings.degradeOnMirrorLoss ? "acknowledging with one copy" : "nothing is acknowledged"
         out += [
             .report(
-                Report("degraded", "\(settings.peer) is out of sync since epoch \(record.epoch); \(consequence)")),
+                Report(.degraded, "\(settings.peer) is out of sync since epoch \(record.epoch); \(consequence)")),
             .noteEpoch(record.epoch),
         ]
     }

@@ -58,7 +58,7 @@ struct Recovering: Sendable {
 
 extension GroupMachine {
     mutating func beginRecovery(_ record: GroupRecord, _ now: Nanos, _ out: inout [Directive]) {
-        out.append(.report(Report("claimed", "claimed epoch \(record.epoch)")))
+        out.append(.report(Report(.claimed, "claimed epoch \(record.epoch)")))
         let asksFirst = claimIsRestart && record.isHolder(settings.peer)
         role = .recovering(Recovering(epoch: record.epoch, step: .fencing, asksFirst: asksFirst, since: now))
         perform(now, &out)
@@ -144,7 +144,7 @@ extension GroupMachine {
         else { return false }
         let reason =
             "\(recovering.problem ?? "the claim does not go on"); \(settings.peer) holds everything and gets the group"
-        out.append(.report(Report("claim-given-back", reason)))
+        out.append(.report(Report(.claimGivenBack, reason)))
         recovering.leavingBecause = reason
         recovering.leavesForMedium = true
         recovering.heldUpSince = nil
@@ -174,7 +174,7 @@ extension GroupMachine {
             recovering.end = end
             recovering.step = .opening
         case (.replaying, .tailInDoubt(let reason)):
-            out.append(.report(Report("tail-in-doubt", "\(reason); \(settings.peer) is asked first")))
+            out.append(.report(Report(.tailInDoubt, "\(reason); \(settings.peer) is asked first")))
             recovering.step = .asking(since: now)
         case (.replaying, .logCorrupt(let reason)):
             return corrupt(reason, recovering, now, &out)
@@ -201,7 +201,7 @@ extension GroupMachine {
     /// The step is tried again.
     private mutating func heldUp(_ reason: String, _ now: Nanos, _ out: inout [Directive]) {
         guard case .recovering(var recovering) = role else { return }
-        if recovering.problem != reason { out.append(.report(Report("takeover-waits", reason))) }
+        if recovering.problem != reason { out.append(.report(Report(.takeoverWaits, reason))) }
         recovering.problem = reason
         recovering.heldUpSince = recovering.heldUpSince ?? now
         recovering.retryAt = now + settings.heartbeatInterval
@@ -214,14 +214,14 @@ extension GroupMachine {
         let obstacle = peer.presence?.problems?[settings.group.rawValue]
         if let seen = peer.lastSignOfLife, seen >= since, obstacle == nil {
             let reason = "\(settings.peer) lives, and its log is replayed"
-            out.append(.report(Report("left-to-partner", reason)))
+            out.append(.report(Report(.leftToPartner, reason)))
             recovering.leavingBecause = "the log here is in doubt: \(reason)"
             recovering.step = .releasing
         } else if now >= since + settings.doubtLimit {
             let absence = obstacle.map { "could not serve the group (\($0))" } ?? "gives no sign of life"
             let reason =
                 "\(settings.peer) \(absence); the log here decides where it ends, and a torn tail is discarded"
-            out.append(.report(Report("decided-alone", reason)))
+            out.append(.report(Report(.decidedAlone, reason)))
             recovering.asksFirst = false
             recovering.step = .replaying
         } else {
@@ -240,11 +240,12 @@ extension GroupMachine {
             out.append(.releaseMedia)
             let way = wayBack.map { "\($0); " } ?? ""
             return block(
-                Block(reason: "\(reason); \(way)`twinlog-recover heal` or `replay --salvage` bring out what is sound"),
-                &out)
+                Block(
+                    reason: "\(reason); \(way)`twinlog-recover heal` or `replay --salvage` bring out what is sound",
+                    cause: .logIsCorrupt), &out)
         }
         var recovering = recovering
-        out.append(.report(Report("log-corrupt", "\(reason); \(settings.peer) holds everything and gets the group")))
+        out.append(.report(Report(.logCorrupt, "\(reason); \(settings.peer) holds everything and gets the group")))
         recovering.isSource = false
         recovering.leavingBecause = reason
         recovering.step = .releasing

@@ -40,7 +40,7 @@ extension GroupMachine {
             claim(record, now, &out)
         } else if holds(settings.peer, in: record) {
             out.append(
-                .report(Report("amnesia", "\(whatIsMissing(record)); its partner's log is complete and takes over")))
+                .report(Report(.amnesia, "\(whatIsMissing(record)); its partner's log is complete and takes over")))
             let old = record.ownerProcess == settings.process ? nil : record.ownerProcess
             swap(to: givenAway(record, isSource: false, fencing: old), .giveAway, now, &out)
         } else {
@@ -71,13 +71,13 @@ extension GroupMachine {
         if seen > Incarnation(record.epoch) {
             return Block(
                 reason: "this node's pool has seen epoch \(seen), the coordinator only \(record.epoch): \(advice)",
-                coordinatorForgot: true)
+                cause: .coordinatorForgot)
         }
         // Of a copy that does not count, nothing is lost with its count.
         if case .coordinatorOlder = poolAge(in: record), let member = record.members[me], member.role != .out {
             return Block(
                 reason: "this node's pool was counted as generation \(standing.counted), the coordinator knows only "
-                    + "\(member.generation): \(advice)", coordinatorForgot: true)
+                    + "\(member.generation): \(advice)", cause: .coordinatorForgot)
         }
         return nil
     }
@@ -106,7 +106,7 @@ extension GroupMachine {
             let reason =
                 "the coordinator has no record of the group, but this node's pool has seen epoch \(local.incarnation); "
                 + "check the coordinator's path, or make the pool right with `twinlog forget-coordinator`"
-            return block(Block(reason: reason, coordinatorForgot: true), &out)
+            return block(Block(reason: reason, cause: .coordinatorForgot), &out)
         }
         guard standing.epoch == .none else {
             let reason =
@@ -127,7 +127,7 @@ extension GroupMachine {
     mutating func block(_ block: Block, _ out: inout [Directive]) {
         if case .blocked(block) = role { return }
         role = .blocked(block)
-        out.append(.report(Report("blocked", block.reason)))
+        out.append(.report(Report(.blocked, cause: block.cause, block.reason)))
         finishCommand(refusal: block.reason, &out)
     }
 
@@ -166,7 +166,7 @@ extension GroupMachine {
             peer.railUp && peer.heartbeat.isSuspended
             ? "\(record.owner) has lost its right to serve and is silent at the coordinator"
             : "\(record.owner) is silent on the rail and at the coordinator"
-        out.append(.report(Report("suspect", "\(why); claiming epoch \(record.epoch.next)")))
+        out.append(.report(Report(.suspect, "\(why); claiming epoch \(record.epoch.next)")))
         if case .handOver = command {
             finishCommand(
                 refusal: "\(record.owner) fell silent before it had taken the group; \(me) claims it back", &out)
@@ -185,7 +185,7 @@ extension GroupMachine {
 
     private mutating func takeBack(_ record: GroupRecord, _ now: Nanos, _ out: inout [Directive]) {
         let reason = "\(settings.peer) was given the group and did not claim it; \(me) claims it back"
-        out.append(.report(Report("not-taken", reason)))
+        out.append(.report(Report(.notTaken, reason)))
         if case .handOver = command { finishCommand(refusal: reason, &out) }
         claim(record, now, &out)
     }

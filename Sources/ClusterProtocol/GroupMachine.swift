@@ -82,8 +82,9 @@ public struct GroupMachine: Sendable {
     /// What an operator has to decide.
     struct Block: Sendable, Equatable {
         var reason: String
+        var cause: Report.Cause?
         /// The coordinator knows less than this node's pool does (S20): only then may it be told to forget what it knows.
-        var coordinatorForgot = false
+        var coordinatorForgot: Bool { cause == .coordinatorForgot }
     }
 
     struct Given: Sendable {
@@ -179,9 +180,9 @@ public struct GroupMachine: Sendable {
             peer.lastHeard = now
             peer.heartbeat = heartbeat
         case .takeoverProblem(let problem):
-            if let problem, problem != takeoverProblem { out.append(.report(Report("takeover-impossible", problem))) }
+            if let problem, problem != takeoverProblem { out.append(.report(Report(.takeoverImpossible, problem))) }
             if problem == nil, takeoverProblem != nil {
-                out.append(.report(Report("takeover-possible", "this node reaches the media of the group")))
+                out.append(.report(Report(.takeoverPossible, "this node reaches the media of the group")))
             }
             takeoverProblem = problem
         case .epochNoted(let epoch): epochNoted(epoch, now, &out)
@@ -372,7 +373,7 @@ public struct GroupMachine: Sendable {
     }
 
     mutating func lostOwnership(_ reason: String, _ now: Nanos, _ out: inout [Directive]) {
-        out.append(.report(Report("ownership-lost", reason)))
+        out.append(.report(Report(.ownershipLost, reason)))
         out += [.stopServing, .closeRail, .releaseMedia]
         if command == .stop { return stop(&out) }
         finishCommand(refusal: reason, &out)

@@ -349,16 +349,6 @@ public enum Directive: Hashable, Sendable {
     case commandDone(Command, CommandID, refusal: String?)
 }
 
-/// Something an operator wants to read in the events: a stable kind, and a sentence.
-public struct Report: Hashable, Sendable {
-    public var kind: String
-    public var message: String
-    public init(_ kind: String, _ message: String) {
-        self.kind = kind
-        self.message = message
-    }
-}
-
 /// The word for a group's condition in `status`.
 public enum GroupState: String, Hashable, Sendable, Codable {
     case starting, unavailable, mirrored, degraded, stalled, resyncing, suspecting, fencing, replaying, stopped

@@ -111,7 +111,7 @@ final class CatchUpChecker {
         let text = "the catch-up stops at LSN \(lsn): \(reason)"
         let isNew = stopped?.reason != text
         stopped = Stopped(reason: text, at: lsn, dialsAgain: owned.runtime.now + CatchUp.pause)
-        if isNew { owned.report("catch-up-stopped", text) }
+        if isNew { owned.report(.catchUpStopped, text) }
         owned.authority.cannotShip(text)
     }
 }

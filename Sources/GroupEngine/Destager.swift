@@ -111,6 +111,6 @@ final class Destager {
         guard !owned.isRevoked, problem != reason else { return }
         problem = reason
         owned.report(
-            "destage-failed", "a batch did not reach the medium and will be written anew from the log: \(reason)")
+            .destageFailed, "a batch did not reach the medium and will be written anew from the log: \(reason)")
     }
 }

@@ -198,7 +198,7 @@ package final class Group {
         guard let fault = region.memoryFault else { return }
         if fault != reportedFault {
             reportedFault = fault
-            report(Report("memory-failed", fault.description))
+            report(Report(.memoryFailed, fault.description))
         }
         handle(.logFailed("\(fault); replace the memory, then restart \(host.id)"))
     }

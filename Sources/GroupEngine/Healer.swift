@@ -83,7 +83,7 @@ final class Healer {
         reported = reported.filter { $0 >= head }
         guard reported.insert(damaged.from).inserted else { return }
         owned.report(
-            "record-damaged", "the log is damaged at LSN \(damaged.from), \(damaged.to - damaged.from) bytes of it")
+            .recordDamaged, "the log is damaged at LSN \(damaged.from), \(damaged.to - damaged.from) bytes of it")
     }
 
     /// A READ came back; the last one decides.
@@ -103,7 +103,7 @@ final class Healer {
             if let failure {
                 return finish(.lost("the healed bytes at LSN \(from) could not be made durable: \(failure)"))
             }
-            owned.report("record-healed", "the log at LSN \(from) is healed from the mirror")
+            owned.report(.recordHealed, "the log at LSN \(from) is healed from the mirror")
             reported.remove(from)
             finish(.healed)
         }

@@ -59,7 +59,7 @@ enum MirrorRegion {
         let path = try archives.archive(region, upTo: log.endInRing, isPrunable: !holdsMore)
         guard holdsMore else { return nil }
         return Report(
-            "log-held-more",
+            .logHeldMore,
             "the log here, of epoch \(log.identity.incarnation), goes on to LSN \(log.end) and knows LSN \(log.acknowledged) to be "
                 + "acknowledged, but \(request.from) began epoch \(request.incarnation) at LSN \(start): what lies between may be on no medium. It is "
                 + "kept as \(path): look into it with `twinlog-recover dump`, bring it out with `twinlog-recover replay --salvage`"

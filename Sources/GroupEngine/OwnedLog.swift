@@ -97,7 +97,7 @@ package final class OwnedLog {
     /// What is acknowledged may be destaged and trimmed now.
     var mayDestage: Bool { !isRevoked && authority.isValid() }
 
-    func report(_ kind: String, _ message: String) { authority.report(Report(kind, message)) }
+    func report(_ kind: EventKind, _ message: String) { authority.report(Report(kind, message)) }
 
     /// Calls `body` when nothing of this log is on its way to the medium.
     func whenQuiet(_ body: @escaping () -> Void) {

@@ -161,7 +161,7 @@ package final class OwnerDataPath {
             self.isPersisting = false
             if case .failure(let error) = result {
                 self.owned.persistFailure = "the log could not be made durable: \(error)"
-                self.owned.report("persist-failed", "the log could not be made durable: \(error)")
+                self.owned.report(.persistFailed, "the log could not be made durable: \(error)")
                 return
             }
             self.pump()
@@ -239,7 +239,7 @@ package final class OwnerDataPath {
     private func reportStall() {
         guard let stall = stallWatch.check(log, at: .nanoseconds(owned.runtime.now)) else { return }
         owned.report(
-            "append-stalled",
+            .appendStalled,
             "the log is published only up to LSN \(stall.range.lowerBound), for \(stall.duration) now: a writer stopped "
                 + "between reserving and publishing in [\(stall.range.lowerBound), \(stall.range.upperBound)); "
                 + "nothing above can be acknowledged until it goes on or the node is restarted")

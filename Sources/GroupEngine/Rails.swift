@@ -194,7 +194,7 @@ extension Group {
             guard isOld, error.message != railProblem.text else { return }
         }
         railProblem = (error.message, runtime.now)
-        report(Report("rail-refused", "no rail to \(peer): \(error)"))
+        report(Report(.railRefused, "no rail to \(peer): \(error)"))
     }
 
     private func use(_ queuePair: any QueuePair, _ peer: RailPeer) {
@@ -346,7 +346,7 @@ extension Group {
             on: rail.queuePair)
         report(
             Report(
-                "mirroring",
+                .mirroring,
                 "mirroring \(request.from)'s log of epoch \(request.epoch) from LSN \(prepared.durable)"))
     }
 
@@ -356,7 +356,7 @@ extension Group {
         reportedConflict = lsn
         report(
             Report(
-                "mirror-conflict",
+                .mirrorConflict,
                 "\(owner) sent other bytes for LSN \(lsn), where the mirror log holds a good record: they are not stored"
             ))
     }

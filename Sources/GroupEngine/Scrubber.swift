@@ -122,9 +122,9 @@ final class Scrubber {
         healer.store(good, at: range.lowerBound)
         healer.drain { [self] failure in
             if let failure {
-                owned.report("heal-failed", "LSN \(range) of the log here could not be made durable anew: \(failure)")
+                owned.report(.healFailed, "LSN \(range) of the log here could not be made durable anew: \(failure)")
             } else {
-                owned.report("scrub-healed", "LSN \(range) of the log here was damaged; healed from the mirror")
+                owned.report(.scrubHealed, "LSN \(range) of the log here was damaged; healed from the mirror")
             }
         }
     }
@@ -145,7 +145,7 @@ final class Scrubber {
     func completed(through id: WorkRequestID) {
         while let first = repairs.first, first.id <= id {
             repairs.removeFirst()
-            owned.report("scrub-healed", "LSN \(first.range) of the mirror log was damaged; healed from the log here")
+            owned.report(.scrubHealed, "LSN \(first.range) of the mirror log was damaged; healed from the log here")
         }
     }
 
@@ -153,6 +153,6 @@ final class Scrubber {
         let head = owned.destage.head
         reported = reported.filter { $0 >= head }
         guard reported.insert(range.lowerBound).inserted else { return }
-        owned.report("scrub-damaged", "LSN \(range) is damaged in both copies of the log; it cannot be healed")
+        owned.report(.scrubDamaged, "LSN \(range) is damaged in both copies of the log; it cannot be healed")
     }
 }

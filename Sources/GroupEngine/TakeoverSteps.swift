@@ -161,7 +161,7 @@ extension Group {
         let isReplayed = region.identity?.isReplayed == true
         if isReplayed {
             report(
-                Report("already-replayed", "twinlog-recover wrote this log to the medium; it is not written again"))
+                Report(.alreadyReplayed, "twinlog-recover wrote this log to the medium; it is not written again"))
         }
         let asks = askingFirst && !isReplayed
         step {
@@ -193,7 +193,7 @@ extension Group {
         let archives = host.archives
         report(
             Report(
-                "log-set-aside",
+                .logSetAside,
                 "the log here is out of sync, and older than what may be on the medium: it is archived beside the pool, not replayed"
             ))
         step {

@@ -4,6 +4,7 @@
 // the node's event loop; the files have a thread of their own.
 
 internal import AdminProtocol
+internal import ClusterProtocol
 internal import Foundation
 internal import LogModel
 internal import NIOCore
@@ -47,7 +48,7 @@ final class EventJournal {
         toldThrough = lastSequence
     }
 
-    func append(kind: String, message: String, group: GroupID?) {
+    func append(kind: EventKind, message: String, group: GroupID?) {
         lastSequence += 1
         let time = Date().formatted(
             .iso8601.year().month().day().time(includingFractionalSeconds: true).timeZone(separator: .omitted))
@@ -55,7 +56,7 @@ final class EventJournal {
         let text = isLong ? String(decoding: message.utf8.prefix(Self.maximumMessageBytes), as: UTF8.self) : message
         kept.append(
             NodeEvent(
-                sequence: lastSequence, time: time, node: node.rawValue, group: group?.rawValue, kind: kind,
+                sequence: lastSequence, time: time, node: node.rawValue, group: group?.rawValue, kind: kind.rawValue,
                 message: text))
         if kept.count > Self.capacity { kept.removeFirst() }
         write()

@@ -76,7 +76,7 @@ extension ServerNode {
         guard let level = Logger.Level(rawValue: name) else { return .refused("'\(name)' is not a level of a log") }
         var logger = logger
         logger.logLevel = level
-        report(Report("log-level", "the log's level is \(level) now"), group: nil)
+        report(Report(.logLevel, "the log's level is \(level) now"), group: nil)
         return .done
     }
 

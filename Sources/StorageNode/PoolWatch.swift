@@ -70,19 +70,19 @@ final class PoolWatch {
         if sight.nameProblem != nameProblem {
             nameProblem = sight.nameProblem
             report(
-                nameProblem.map { Report("pool-unnamed", $0) }
-                    ?? Report("pool-named", "\(pool.path) leads to the pool in use again"))
+                nameProblem.map { Report(.poolUnnamed, $0) }
+                    ?? Report(.poolNamed, "\(pool.path) leads to the pool in use again"))
         }
         if !sight.restored.isEmpty {
             let places = sight.restored.map(String.init).joined(separator: ", ")
             report(
                 Report(
-                    "pool-restored",
+                    .poolRestored,
                     "\(pool.path): somebody wrote over the pool at offset \(places); it was written anew from memory"))
         }
         if sight.restoreProblem != restoreProblem {
             restoreProblem = sight.restoreProblem
-            if let restoreProblem { report(Report("pool-damaged", restoreProblem)) }
+            if let restoreProblem { report(Report(.poolDamaged, restoreProblem)) }
         }
     }
 

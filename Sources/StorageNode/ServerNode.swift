@@ -110,7 +110,7 @@ public final class ServerNode: VolumeService {
     /// Listens for rails and begins to take part. Succeeds once the sockets listen and the coordinator has answered.
     public func start() -> EventLoopFuture<Void> {
         eventLoop.preconditionInEventLoop()
-        report(Report("started", "process \(process.pid) of version \(TwinLogVersion.current)"), group: nil)
+        report(Report(.started, "process \(process.pid) of version \(TwinLogVersion.current)"), group: nil)
         memoryThreads.start()
         for threads in threads.values { threads.start() }
         coordinatorThread.start()
@@ -178,7 +178,7 @@ public final class ServerNode: VolumeService {
             return done.futureResult
         }
         isStopping = true
-        report(Report("stopping", "process \(process.pid) hands over, destages and ends"), group: nil)
+        report(Report(.stopping, "process \(process.pid) hands over, destages and ends"), group: nil)
         var waiting = groups.count
         for group in groups.values {
             group.stop {
@@ -385,12 +385,12 @@ public final class ServerNode: VolumeService {
                 sides[0].1, of: sides[0].0.rawValue, sides[1].1, of: sides[1].0.rawValue)
             ?? "the configurations of \(sides[0].0) and \(sides[1].0) differ beyond what they can tell each other"
         guard differences.updateValue(difference, forKey: peer) != difference else { return }
-        report(Report("configuration-differs", difference), group: nil)
+        report(Report(.configurationDiffers, difference), group: nil)
     }
 
     package func configurationAgrees(with peer: NodeID) {
         guard differences.removeValue(forKey: peer) != nil else { return }
-        report(Report("configuration-agrees", "\(peer) has the configuration of \(id) now"), group: nil)
+        report(Report(.configurationAgrees, "\(peer) has the configuration of \(id) now"), group: nil)
     }
 
     // MARK: Volumes
@@ -430,9 +430,9 @@ public final class ServerNode: VolumeService {
     // MARK: Events
 
     package func report(_ report: Report, group: GroupID?) {
-        var about: Logger.Metadata = ["kind": "\(report.kind)"]
+        var about: Logger.Metadata = ["kind": "\(report.kind.rawValue)"]
         if let group { about["group"] = "\(group)" }
-        logger.notice("\(group.map { "\($0): " } ?? "")\(report.kind): \(report.message)", metadata: about)
+        logger.notice("\(group.map { "\($0): " } ?? "")\(report.kind.rawValue): \(report.message)", metadata: about)
         journal.append(kind: report.kind, message: report.message, group: group)
     }
 

@@ -437,49 +437,49 @@ final class Oracle {
 
     func reported(_ report: Report, by server: Server) {
         switch report.kind {
-        case "lease-lost": world.coverage.leasesLost += 1
-        case "mirror-lost" where report.message.contains("completed nothing"): world.coverage.mirrorsStuck += 1
-        case "takeover-waits": world.coverage.takeoversWaiting += 1
-        case "tail-in-doubt": world.coverage.tailsInDoubt += 1
-        case "left-to-partner": world.coverage.tailsLeftToPartner += 1
-        case "decided-alone": world.coverage.tailsDecidedAlone += 1
-        case "medium-failed" where report.message.contains("moved because of its medium"):
+        case .leaseLost: world.coverage.leasesLost += 1
+        case .mirrorLost where report.cause == .mirrorIsStuck: world.coverage.mirrorsStuck += 1
+        case .takeoverWaits: world.coverage.takeoversWaiting += 1
+        case .tailInDoubt: world.coverage.tailsInDoubt += 1
+        case .leftToPartner: world.coverage.tailsLeftToPartner += 1
+        case .decidedAlone: world.coverage.tailsDecidedAlone += 1
+        case .mediumFailed where report.cause == .movedBefore:
             world.coverage.keptThoughMediumFails += 1
-        case "medium-failed" where report.message.contains("gets the group"): world.coverage.leftForMedium += 1
-        case "release-hangs": world.coverage.releasesHung += 1
-        case "not-taken": world.coverage.giftsTakenBack += 1
-        case "handover-aborted": world.coverage.handoversAborted += 1
-        case "claim-given-back": world.coverage.claimsGivenBack += 1
-        case "destage-failed": world.coverage.destageFailures += 1
-        case "mirror-amnesia", "amnesia": world.coverage.amnesias += 1
-        case "record-damaged":
+        case .mediumFailed where report.cause == .groupIsLeft: world.coverage.leftForMedium += 1
+        case .releaseHangs: world.coverage.releasesHung += 1
+        case .notTaken: world.coverage.giftsTakenBack += 1
+        case .handoverAborted: world.coverage.handoversAborted += 1
+        case .claimGivenBack: world.coverage.claimsGivenBack += 1
+        case .destageFailed: world.coverage.destageFailures += 1
+        case .mirrorAmnesia, .amnesia: world.coverage.amnesias += 1
+        case .recordDamaged:
             world.coverage.recordsDamaged += 1
             expectRot(report, server)
             said(damageAt: server)
-        case "record-healed": world.coverage.recordsHealed += 1
-        case "log-corrupt":
+        case .recordHealed: world.coverage.recordsHealed += 1
+        case .logCorrupt:
             expectRot(report, server)
             said(damageAt: server)
-        case "blocked":
-            if report.message.contains("has lost its memory"), world.coverage.coordinatorsRolledBack > 0 { break }
+        case .blocked:
+            if report.cause == .coordinatorForgot, world.coverage.coordinatorsRolledBack > 0 { break }
             expectRot(report, server)
             if server.hasFailedMemory { break }
             said(damageAt: server)
             world.faults.blocked(byDamageAt: server.node)
-        case "memory-failed", "persist-failed":
-            expect(server.hasFailedMemory, "\(server.name) \(report.kind): \(report.message)")
-        case "log-held-more":
+        case .memoryFailed, .persistFailed:
+            expect(server.hasFailedMemory, "\(server.name) \(report.kind.rawValue): \(report.message)")
+        case .logHeldMore:
             expect(
-                world.coverage.forcedPublications > 0, "\(server.name) \(report.kind): \(report.message)")
-        case "mirror-conflict":
-            expect(false, "\(server.name) \(report.kind): \(report.message)")
+                world.coverage.forcedPublications > 0, "\(server.name) \(report.kind.rawValue): \(report.message)")
+        case .mirrorConflict:
+            expect(false, "\(server.name) \(report.kind.rawValue): \(report.message)")
         default: break
         }
     }
 
     private func expectRot(_ report: Report, _ server: Server) {
         expect(
-            server.hasFailedMemory || world.isRotten(server.node), "\(server.name) \(report.kind): \(report.message)")
+            server.hasFailedMemory || world.isRotten(server.node), "\(server.name) \(report.kind.rawValue): \(report.message)")
     }
 
     /// Where records cannot be had any more, that is said: a read is refused, a catch-up stops, a takeover does not go on.

@@ -340,7 +340,7 @@ extension Server: GroupEngine.Host {
     }
 
     func report(_ report: Report, group: GroupID?) {
-        world.note("\(name) \(report.kind): \(report.message)")
+        world.note("\(name) \(report.kind.rawValue): \(report.message)")
         world.oracle.reported(report, by: self)
     }
 

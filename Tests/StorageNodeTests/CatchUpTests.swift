@@ -82,7 +82,7 @@ struct CatchUpTests {
             }
             try await on { rig in
                 let isGood = isSame(Self.ring(rig), good)
-                #expect(isGood && rig.kinds == ["record-damaged", "record-healed"])
+                #expect(isGood && rig.kinds == [.recordDamaged, .recordHealed])
                 #expect(rig.owner.catchUp.problem == nil && !rig.mirror.written.isEmpty)
             }
         }
@@ -109,7 +109,7 @@ struct CatchUpTests {
                     rig.owner.pump()
                     let isUntouched = isSame(rig.mirror.bytes, before)
                     #expect(isUntouched && rig.mirror.written.allSatisfy { $0.upperBound <= 3072 })
-                    #expect(rig.kinds == ["record-damaged", "catch-up-stopped"])
+                    #expect(rig.kinds == [.recordDamaged, .catchUpStopped])
                     #expect(rig.owner.catchUp.problem?.contains("LSN 3072") == true)
                 }
             }
@@ -128,7 +128,7 @@ struct CatchUpTests {
             try await on.eventually("stopped") { $0.owner.catchUp.problem != nil }
             try await on { rig in
                 #expect(rig.mirror.written.isEmpty && rig.mirror.reads.isEmpty)
-                #expect(rig.kinds == ["record-damaged", "catch-up-stopped"])
+                #expect(rig.kinds == [.recordDamaged, .catchUpStopped])
             }
         }
     }

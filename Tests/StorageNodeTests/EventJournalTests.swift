@@ -1,6 +1,7 @@
 // Events on disk: numbers over restarts, torn and foreign lines, bounds, files that do not take them.
 
 import AdminProtocol
+import ClusterProtocol
 import Foundation
 import LogModel
 import NIOCore
@@ -31,7 +32,7 @@ import Testing
         let eventLoop = eventLoop
         return try eventLoop.flatSubmit {
             let journal = EventJournal(opened, eventLoop: eventLoop)
-            for number in 0..<count { journal.append(kind: "k", message: "\(number)", group: nil) }
+            for number in 0..<count { journal.append(kind: .started, message: "\(number)", group: nil) }
             let bound = NIOLoopBound(journal, eventLoop: eventLoop)
             return journal.flush().map { Array(bound.value.kept) }
         }.wait()
@@ -55,7 +56,7 @@ import Testing
         let (path, node) = (path, "alpha")
         let told = try eventLoop.flatSubmit { () -> EventLoopFuture<([NodeEvent], [NodeEvent]?)> in
             let journal = EventJournal(opened, eventLoop: eventLoop)
-            journal.append(kind: "k", message: "first", group: nil)
+            journal.append(kind: .started, message: "first", group: nil)
             #expect(journal.after(0).isEmpty)
             let answered = eventLoop.makePromise(of: ([NodeEvent], [NodeEvent]?).self)
             let bound = NIOLoopBound(journal, eventLoop: eventLoop)
@@ -108,10 +109,10 @@ import Testing
             let journal = EventJournal(opened, eventLoop: eventLoop)
             let problems = NIOLoopBoundBox([String?](), eventLoop: eventLoop)
             journal.onProblem = { problems.value.append($0) }
-            journal.append(kind: "k", message: "a", group: nil)
+            journal.append(kind: .started, message: "a", group: nil)
             let bound = NIOLoopBound(journal, eventLoop: eventLoop)
             return journal.flush().flatMap {
-                bound.value.append(kind: "k", message: "b", group: nil)
+                bound.value.append(kind: .started, message: "b", group: nil)
                 return bound.value.flush()
             }.map { (problems.value, bound.value.after(0).map(\.message)) }
         }.wait()

@@ -123,7 +123,7 @@ struct MirrorRegionTests {
 
         let prepared = try mirror.prepare(start: scan.endLSN)
         let report = try #require(prepared.report)
-        #expect(report.kind == "log-held-more" && prepared.kept == nil)
+        #expect(report.kind == .logHeldMore && prepared.kept == nil)
         for words in ["LSN \(lost.end)", "LSN \(lost.start)", "archive-g0-5.holds-more", "replay --salvage"] {
             #expect(report.message.contains(words), "\(report.message)")
         }
@@ -148,7 +148,7 @@ struct MirrorRegionTests {
         let first = try rig.write(1)
         let second = try rig.write(2)
         try rig.write(3, acknowledged: second.end)
-        #expect(try rig.prepare(start: first.end).report?.kind == "log-held-more")
+        #expect(try rig.prepare(start: first.end).report?.kind == .logHeldMore)
         #expect(try rig.archives == ["pool.archive-g0-5.holds-more"])
     }
 

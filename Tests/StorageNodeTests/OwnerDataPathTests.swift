@@ -22,7 +22,7 @@ struct OwnerDataPathTests {
             rig.owner.scrubber.tick()
             #expect(rig.mirror.reads.map(\.offset) == [0])
             let operations = try rig.recorded { try rig.mirror.answerReads(rig) }
-            #expect(rig.kinds == ["scrub-healed"] && rig.byte(at: 64 + 100) == 5)
+            #expect(rig.kinds == [.scrubHealed] && rig.byte(at: 64 + 100) == 5)
             #expect(operations.count > 1 && operations.last == TL_OPERATION_DRAIN)
         }
     }
@@ -56,7 +56,7 @@ struct OwnerDataPathTests {
             #expect(rig.mirror.messages == [PeerMessage.repair(LSN(3072)..<LSN(6144)).encoded])
             #expect(rig.kinds == [])
             rig.mirror.completeAll(rig)
-            #expect(rig.kinds == ["scrub-healed"] && rig.mirror.bytes[3200] == 6)
+            #expect(rig.kinds == [.scrubHealed] && rig.mirror.bytes[3200] == 6)
         }
     }
 
@@ -71,7 +71,7 @@ struct OwnerDataPathTests {
                 rig.mirror.bytes[300] = 1
                 try rig.mirror.answerReads(rig)
             }
-            #expect(rig.kinds == ["scrub-damaged"] && rig.byte(at: 200) != 5 && rig.mirror.messages.isEmpty)
+            #expect(rig.kinds == [.scrubDamaged] && rig.byte(at: 200) != 5 && rig.mirror.messages.isEmpty)
         }
     }
 
@@ -91,7 +91,7 @@ struct OwnerDataPathTests {
             #expect(rig.byte(at: 200) == 5 ^ 0x20 && rig.owner.healer.current != nil)
             try rig.mirror.answerReads(rig)
             #expect(rig.byte(at: 200) == 5 && rig.byte(at: 70) == 5)
-            #expect(rig.kinds.last == "record-healed")
+            #expect(rig.kinds.last == .recordHealed)
         }
     }
 
@@ -108,7 +108,7 @@ struct OwnerDataPathTests {
                 Issue.record("\(String(describing: outcome))")
                 return
             }
-            #expect(rig.kinds == ["record-damaged"] && rig.byte(at: 200) == 5 ^ 0x20 && rig.byte(at: 300) == 5)
+            #expect(rig.kinds == [.recordDamaged] && rig.byte(at: 200) == 5 ^ 0x20 && rig.byte(at: 300) == 5)
         }
     }
 

@@ -111,7 +111,7 @@ final class OwnerRig {
     private let rules: Rules
 
     final class Reports: Sendable {
-        let kinds = Mutex<[String]>([])
+        let kinds = Mutex<[EventKind]>([])
     }
 
     /// What the group's machine would say.
@@ -119,7 +119,7 @@ final class OwnerRig {
         var needsMirror = true
     }
 
-    var kinds: [String] { reports.kinds.withLock { $0 } }
+    var kinds: [EventKind] { reports.kinds.withLock { $0 } }
     /// Whether the record counts the mirror.
     var needsMirror: Bool {
         get { rules.needsMirror }

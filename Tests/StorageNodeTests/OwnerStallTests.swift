@@ -75,7 +75,7 @@ struct OwnerStallTests {
         try #require(rig.withWrite { tl_log_append(rig.log.log, &$0, &above) } == TL_LOG_DONE)
         for _ in 0..<5 { rig.tick() }
         #expect(rig.owner.owned.acknowledged == LSN(below.end))
-        #expect(rig.reports.all.map(\.kind) == ["append-stalled"])
+        #expect(rig.reports.all.map(\.kind) == [.appendStalled])
         let message = try #require(rig.reports.all.first?.message)
         #expect(message.contains("[\(LSN(stopped.start)), \(LSN(stopped.end)))"), "\(message)")
 

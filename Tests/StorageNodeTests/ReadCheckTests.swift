@@ -30,9 +30,9 @@ struct ReadCheckTests {
             rig.flip(at: at)
             let session = rig.session()
             let answer = Self.read(session, 0, 3000)
-            #expect(answer.result == nil && rig.kinds == ["record-damaged"])
+            #expect(answer.result == nil && rig.kinds == [.recordDamaged])
             try rig.mirror.answerReads(rig)
-            #expect(answer.bytes == ByteBuffer(repeating: 5, count: 3000) && rig.kinds.last == "record-healed")
+            #expect(answer.bytes == ByteBuffer(repeating: 5, count: 3000) && rig.kinds.last == .recordHealed)
             // Once: what rots later is the scrub's.
             rig.flip(at: at)
             #expect(Self.read(session, 0, 100).result != nil && rig.mirror.reads.isEmpty)
@@ -52,7 +52,7 @@ struct ReadCheckTests {
             rig.flip(at: 64 + 2999)
             #expect(Self.read(session, 0, 100).isFailure && Self.read(session, 0, 100).isFailure)
             #expect(Self.read(session, 4096, 1000).bytes == ByteBuffer(repeating: 6, count: 1000))
-            #expect(rig.kinds == ["record-damaged"])
+            #expect(rig.kinds == [.recordDamaged])
         }
     }
 
@@ -123,7 +123,7 @@ struct ReadCheckTests {
                 return NIOLoopBound(Self.read(rig.session(), 0, 8192), eventLoop: rig.eventLoop)
             }
             try await on.eventually("failed") { _ in answer.value.isFailure }
-            try await on { rig in #expect(rig.kinds == ["record-damaged"]) }
+            try await on { rig in #expect(rig.kinds == [.recordDamaged]) }
         }
     }
 
