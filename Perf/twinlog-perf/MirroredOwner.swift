@@ -34,8 +34,9 @@ struct PerfOwner {
         let owned = OwnedLog(
             log: log, start: log.head, media: [Self.volume: (medium: medium, path: "none")], runtime: runtime,
             authority: OwnedLog.Authority(
-                isValid: { true }, rule: { (allowed: true, needsMirror: true) }, progress: { _, _, _ in },
-                report: { failed("\($0.kind): \($0.message)") }))
+                isValid: { true }, rule: { AcknowledgementRule(allowed: true, required: MemberSet(first: 1)) },
+                progress: { _, _, _ in },
+                report: { failed("\($0.kind.rawValue): \($0.message)") }))
         path = OwnerDataPath(owned, start: log.head)
         session = path.session(Self.volume, medium)
     }

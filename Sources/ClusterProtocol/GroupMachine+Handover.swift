@@ -6,391 +6,315 @@
 internal import Coordination
 internal import LogModel
 
-struct Handover: Sendable {
-    enum Step: Sendable, Equatable {
-        case draining
-        case releasing(since: Nanos)
-        /// The release does not end: this process will be fenced, and its other groups leave it first.
-        case evacuating(since: Nanos)
-        case swapping
-    }
-    var owner: Owner
-    var step: Step
-    /// The mirror is in sync and gets the group; otherwise this is a stop with nobody to take over.
-    var toPeer: Bool
-    var since: Nanos
-    /// This node's log holds everything that was acknowledged.
-    var isSource = true
-    /// Everything that was acknowledged is on the medium.
-    var isDrained = false
-    /// The medium does not take what is in the log.
-    var mediumFails = false
-    /// Nothing of this process writes to the medium any more.
-    var isReleased = false
-}
-
 extension GroupMachine {
-    mutating func commanded(_ command: Command, _ id: CommandID, _ now: Nanos, _ out: inout [Directive]) {
-        if command == .stop, let earlier = self.command, earlier != .stop {
-            finishCommand(refusal: "the node is stopping", &out)
-        }
-        if confirmation(by: command) != nil { return confirmDead(command, id, now, &out) }
-        if case .takeOver = command { endStrandedHandover(&out) }
-        guard given == nil else {
-            return out.append(.commandDone(command, id, refusal: "another command on this group is not done yet"))
-        }
-        given = Given(command: command, id: id)
-        switch command {
-        case .handOver: beginHandover(now, &out)
-        case .takeOver: tryTakeover(now, &out)
-        case .forgetCoordinator: forgetCoordinator(now, &out)
-        case .stop: beginStop(now, &out)
-        case .confirmDead, .predecessorsEnded: break
-        }
-    }
+    /// How long nobody is served for the sake of a partner that finds nothing to replay. What is acknowledged is in its log.
+    static var drainLimit: Nanos { 10_000_000_000 }
 
-    /// The group is given away, and the partner does not publish it: its medium is not there, it cannot lock it, it hangs.
-    /// Waiting for it must not keep an operator from taking the group back.
-    private mutating func endStrandedHandover(_ out: inout [Directive]) {
-        guard case .handOver = command, case .standby = role, let record else { return }
-        let isTaken = record.ownerProcess != nil
-        finishCommand(
-            refusal:
-                "\(settings.peer) \(isTaken ? "claimed" : "was given") epoch \(record.epoch) and has not published it; "
-                + "`twinlog status` and the events of \(settings.peer) (`takeover-waits`) say why. \(me) was told to take the "
-                + "group over", &out)
-    }
-
-    // MARK: Handover and stop
-
-    private mutating func beginHandover(_ now: Nanos, _ out: inout [Directive]) {
+    mutating func beginHandover(_ now: Nanos, _ out: inout [Directive]) {
         if case .handingOver = role {
-            return finishCommand(refusal: "\(me) gives the group to \(settings.peer) already", &out)
+            return finishCommand(refusal: "\(me) gives the group to \(partnerNames) already", &out)
         }
         guard case .owner(let owner) = role else {
             return finishCommand(
                 refusal: "\(me) does not own the group; \(record?.owner.rawValue ?? "nobody") does", &out)
         }
-        guard case .inSync = owner.mirror, !owner.suspended else {
-            return finishCommand(refusal: "\(settings.peer) is not in sync (\(state(now).rawValue))", &out)
+        guard let heir = owner.heir, !owner.isSuspended else {
+            return finishCommand(refusal: "\(partnerNames) is not in sync (\(state(now).rawValue))", &out)
         }
-        if let problem = peer.heartbeat.problem {
-            return finishCommand(refusal: "\(settings.peer) could not serve the group: \(problem)", &out)
+        if let problem = problem(of: heir) {
+            return finishCommand(refusal: "\(heir) could not serve the group: \(problem)", &out)
         }
-        out.append(.report(Report(.handingOver, "draining, then \(settings.peer) gets the group")))
-        role = .handingOver(Handover(owner: owner, step: .draining, toPeer: true, since: now))
-        out.append(.drain)
+        out.append(.report(Report(.handingOver, "draining, then \(heir) gets the group")))
+        drain(owner, to: .partner(heir), now, &out)
     }
 
-    private mutating func beginStop(_ now: Nanos, _ out: inout [Directive]) {
+    mutating func beginStop(_ now: Nanos, _ out: inout [Directive]) {
         switch role {
         case .owner(let owner):
-            let toPeer = owner.mirror == .inSync && !owner.suspended && peer.heartbeat.problem == nil
-            role = .handingOver(Handover(owner: owner, step: .draining, toPeer: toPeer, since: now))
-            out.append(.drain)
+            guard let heir = owner.heir, !owner.isSuspended, problem(of: heir) == nil else {
+                return drain(owner, to: .nobody, now, &out)
+            }
+            drain(owner, to: .partner(heir), now, &out)
         case .recovering:
-            out.append(.releaseMedia)
+            out.append(.step(.releaseMedia))
             stop(&out)
         case .handingOver: break  // goes on; `gaveAway` or its failure stops
-        default: stop(&out)
+        case .starting, .blocked, .standby, .stopped: stop(&out)
         }
+    }
+
+    private mutating func drain(
+        _ owner: Owner, to destination: Handover.Destination, _ now: Nanos, _ out: inout [Directive]
+    ) {
+        role = .handingOver(Handover(owner: owner, step: .draining(destination, since: now)))
+        out.append(.serving(.drain))
     }
 
     mutating func stop(_ out: inout [Directive]) {
         role = .stopped
-        out += [.stopServing, .closeRail]
+        out.append(.serving(.stop))
+        out += onAllRails(.close)
         finishCommand(refusal: nil, &out)
         out.append(.stopped)
     }
 
+    // MARK: Time
+
     mutating func tickHandover(_ now: Nanos, _ out: inout [Directive]) {
         guard case .handingOver(let handover) = role else { return }
-        if peer.railUp { out.append(.sendHeartbeat) }
+        for index in 0..<partners.count where partners[index].isRailUp {
+            out.append(.rail(partners.node(index), .sendHeartbeat))
+        }
         switch handover.step {
-        case .draining:
-            if now >= leaseEnd() { return abortHandover("the lease ran out while draining", now, &out) }
-            if handover.toPeer && mirrorSilent(now) {
-                return abortHandover("\(settings.peer) fell silent while draining", now, &out)
-            }
-            if !handover.toPeer && (acknowledgementRule.needsMirror || !acknowledgementRule.allowed) {
-                leaveUndrained("\(settings.peer) is not there to acknowledge; the log is left as it is", now, &out)
-            } else if now >= handover.since + (handover.toPeer ? Self.drainLimit : settings.drainAloneLimit) {
-                let rest =
-                    handover.toPeer ? "\(settings.peer) gets the group and replays its own" : "the log is left as it is"
-                leaveUndrained("not everything in the log is on the medium in time; \(rest)", now, &out)
-            }
-        case .releasing(let since):
-            if handover.toPeer && now >= since + settings.releaseLimit { evacuate(now, &out) }
-        case .evacuating(let since):
-            if now >= since + settings.evacuationLimit { handoverEvent(.evacuated, now, &out) }
+        case .draining(let destination, let since): tickDrain(destination, since, now, &out)
+        case .releasingAlone: break
+        case .releasing(let gift, let since):
+            if now >= since + settings.releaseLimit { evacuate(handover, gift, now, &out) }
+        case .evacuating(let gift, let since):
+            if now >= since + settings.evacuationLimit { offer(gift, release: .awaited, now, &out) }
         case .swapping: giveAway(now, &out)
         }
     }
 
-    /// How long nobody is served for the sake of a partner that finds nothing to replay. What is acknowledged is in its log.
-    static var drainLimit: Nanos { 10_000_000_000 }
-
-    /// What waits for a mirror that does not come is not acknowledged, so it cannot be destaged; nor can anything while the
-    /// medium fails. It stays in the log.
-    private mutating func leaveUndrained(_ reason: String, _ now: Nanos, _ out: inout [Directive]) {
-        guard case .handingOver(var handover) = role else { return }
-        handover.step = .releasing(since: now)
-        handover.mediumFails = handover.toPeer && handover.owner.medium != nil
-        role = .handingOver(handover)
-        out += [.report(Report(handover.toPeer ? .handoverUndrained : .stoppedUndrained, reason)), .releaseMedia]
+    private mutating func tickDrain(
+        _ destination: Handover.Destination, _ since: Nanos, _ now: Nanos, _ out: inout [Directive]
+    ) {
+        if now >= leaseEnd() { return abortHandover("the lease ran out while draining", now, &out) }
+        switch destination {
+        case .partner(let heir):
+            if let index = partners.index(of: heir),
+                partners[index].isSilent(now, timeout: settings.heartbeatTimeout)
+            {
+                return abortHandover("\(heir) fell silent while draining", now, &out)
+            }
+            guard now >= since + Self.drainLimit else { return }
+            let rest = "\(heir) gets the group and replays its own"
+            leaveUndrained("not everything in the log is on the medium in time; \(rest)", now, &out)
+        case .nobody:
+            // What waits for a mirror that does not come is not acknowledged, so it cannot be destaged.
+            if acknowledgementRule.needsMirror || !acknowledgementRule.allowed {
+                let reason = "\(partnerNames) is not there to acknowledge; the log is left as it is"
+                return leaveUndrained(reason, now, &out)
+            }
+            guard now >= since + settings.drainAloneLimit else { return }
+            leaveUndrained(
+                "not everything in the log is on the medium in time; the log is left as it is", now, &out)
+        }
     }
 
-    mutating func handoverEvent(_ event: Event, _ now: Nanos, _ out: inout [Directive]) {
-        guard case .handingOver(var handover) = role else { return }
-        switch (handover.step, event) {
-        case (.draining, .drained):
-            handover.isDrained = true
-            handover.step = .releasing(since: now)
-            role = .handingOver(handover)
-            out.append(.releaseMedia)
-        case (.releasing, .mediaReleased), (.evacuating, .mediaReleased), (.evacuating, .evacuated):
-            guard handover.toPeer else { return stop(&out) }
-            if case .mediaReleased = event { handover.isReleased = true }
-            handover.step = .swapping
-            role = .handingOver(handover)
-            giveAway(now, &out)
-        case (.swapping, .mediaReleased):
-            handover.isReleased = true
-            role = .handingOver(handover)
-        default: return
+    /// What is not on the medium stays in the log.
+    private mutating func leaveUndrained(_ reason: String, _ now: Nanos, _ out: inout [Directive]) {
+        guard case .handingOver(var handover) = role, case .draining(let destination, _) = handover.step else { return }
+        let kind: EventKind
+        switch destination {
+        case .partner(let heir):
+            let legacy: Handover.Legacy = handover.owner.medium.trouble == nil ? .undrained : .mediumFails
+            handover.step = .releasing(Handover.Gift(heir: heir, legacy: legacy), since: now)
+            kind = .handoverUndrained
+        case .nobody:
+            handover.step = .releasingAlone
+            kind = .stoppedUndrained
         }
+        role = .handingOver(handover)
+        out += [.report(Report(kind, reason)), .step(.releaseMedia)]
     }
 
     /// A call of the medium does not return, and may still write when it does. So the group is given away with this process
     /// among those that are fenced: the partner writes when it is confirmed dead (S16, S18). What else this process owns
     /// can leave it in order, and would have to wait for that confirmation otherwise.
-    private mutating func evacuate(_ now: Nanos, _ out: inout [Directive]) {
-        guard case .handingOver(var handover) = role else { return }
-        handover.step = .evacuating(since: now)
-        role = .handingOver(handover)
+    private mutating func evacuate(
+        _ handover: Handover, _ gift: Handover.Gift, _ now: Nanos, _ out: inout [Directive]
+    ) {
+        role = .handingOver(Handover(owner: handover.owner, step: .evacuating(gift, since: now)))
         let reason =
-            "\(hangs(handover)), so the medium is not released: \(settings.peer) gets the group and ends this process; its other "
+            "\(hangs(handover)), so the medium is not released: \(gift.heir) gets the group and ends this process; its other "
             + "groups are handed over first. Restart \(me) then"
-        out += [.report(Report(.releaseHangs, reason)), .evacuate]
+        out += [.report(Report(.releaseHangs, reason)), .step(.evacuate)]
     }
 
     private func hangs(_ handover: Handover) -> String {
-        handover.owner.medium?.reason ?? "what is under way for the medium does not end"
+        handover.owner.medium.trouble?.reason ?? "what is under way for the medium does not end"
     }
 
+    // MARK: How steps end
+
+    mutating func handoverStepEnded(_ answer: StepAnswer, _ now: Nanos, _ out: inout [Directive]) {
+        switch answer {
+        case .drained: drained(now, &out)
+        case .mediaReleased: mediaReleased(now, &out)
+        case .evacuated: evacuated(now, &out)
+        // Of a takeover that was over before; or the release failed, which ``GroupSettings/releaseLimit`` bounds.
+        case .fenced, .mediaLocked, .sealed, .recovered, .logOpened, .failed, .logCorrupt, .refused, .tailInDoubt:
+            break
+        }
+    }
+
+    private mutating func drained(_ now: Nanos, _ out: inout [Directive]) {
+        guard case .handingOver(var handover) = role, case .draining(let destination, _) = handover.step else { return }
+        switch destination {
+        case .partner(let heir):
+            handover.step = .releasing(Handover.Gift(heir: heir, legacy: .drained), since: now)
+        case .nobody: handover.step = .releasingAlone
+        }
+        role = .handingOver(handover)
+        out.append(.step(.releaseMedia))
+    }
+
+    private mutating func mediaReleased(_ now: Nanos, _ out: inout [Directive]) {
+        guard case .handingOver(var handover) = role else { return }
+        switch handover.step {
+        case .draining: break
+        case .releasingAlone: stop(&out)
+        case .releasing(let gift, _), .evacuating(let gift, _): offer(gift, release: .complete, now, &out)
+        case .swapping(let gift, _):
+            handover.step = .swapping(gift, release: .complete)
+            role = .handingOver(handover)
+        }
+    }
+
+    private mutating func evacuated(_ now: Nanos, _ out: inout [Directive]) {
+        guard case .handingOver(let handover) = role, case .evacuating(let gift, _) = handover.step else { return }
+        offer(gift, release: .awaited, now, &out)
+    }
+
+    private mutating func offer(
+        _ gift: Handover.Gift, release: MediumRelease, _ now: Nanos, _ out: inout [Directive]
+    ) {
+        guard case .handingOver(var handover) = role else { return }
+        handover.step = .swapping(gift, release: release)
+        role = .handingOver(handover)
+        giveAway(now, &out)
+    }
+
+    // MARK: The swap
+
+    /// Makes the swap, if it is due and not on its way.
     mutating func giveAway(_ now: Nanos, _ out: inout [Directive]) {
-        guard case .handingOver(let handover) = role, let record, !isCoordinating else { return }
-        var given = givenAway(
-            record, isSource: handover.isSource, fencing: handover.isReleased ? nil : settings.process)
-        if handover.isDrained {
-            given.leftForMedium = false
-        } else if handover.mediumFails {
-            given.leftForMedium = true
+        guard case .handingOver(let handover) = role, case .swapping(let gift, let release) = handover.step,
+            let record, !isCoordinating
+        else { return }
+        let writer = release == .complete ? nil : settings.process
+        var given = givenAway(record, to: gift.heir, isSource: gift.legacy.isSource, fencing: writer)
+        switch gift.legacy {
+        case .drained: given.leftForMedium = false
+        case .mediumFails: given.leftForMedium = true
+        case .undrained, .logFailed: break
         }
         swap(to: given, .giveAway, now, &out)
     }
 
-    // MARK: A log that fails
-
-    /// Its memory has failed under it (S26). The partner has everything that was acknowledged, and gets the group at once:
-    /// nothing waits for a drain, which would read what is gone. Without a partner in sync nothing is acknowledged any more.
-    mutating func logFailed(_ reason: String, _ now: Nanos, _ out: inout [Directive]) {
+    /// `heir` is the owner now, by this node's swap.
+    mutating func gaveAway(to heir: NodeID, _ now: Nanos, _ out: inout [Directive]) {
         switch role {
-        case .owner(let owner):
-            let isAttached =
-                switch owner.mirror {
-                case .inSync, .requiring: true
-                default: false
-                }
-            guard isAttached, !isCoordinating, record?.isHolder(settings.peer) == true else {
-                return stall(owner, reason, &out)
-            }
-            out.append(.report(Report(.logFailed, "\(reason); \(settings.peer) holds everything and gets the group")))
-            leaveToPeer(owner, now, &out)
-        case .handingOver(let handover) where handover.step == .draining && handover.toPeer:
-            leaveToPeer(handover.owner, now, &out)
-        case .handingOver(var handover) where handover.step == .draining:
-            handover.owner.failure = reason
-            role = .handingOver(handover)
-        case .recovering(let recovering) where recovering.step.isBeforePublication:
-            if recovering.isSource { corrupt(reason, recovering, now, &out) }
-        default: break
+        case .handingOver(let handover): handedOver(handover, to: heir, &out)
+        case .recovering(let recovering):
+            standBy()
+            finishCommand(refusal: recovering.leaving?.reason ?? "\(heir) gets the group", &out)
+        case .starting, .blocked, .standby, .owner, .stopped: break
         }
+        meetPartnersAnew(now)
     }
 
-    private mutating func leaveToPeer(_ owner: Owner, _ now: Nanos, _ out: inout [Directive]) {
-        role = .handingOver(
-            Handover(owner: owner, step: .releasing(since: now), toPeer: true, since: now, isSource: false))
-        out += [.closeRail, .releaseMedia]
-    }
-
-    private mutating func stall(_ owner: Owner, _ reason: String, _ out: inout [Directive]) {
-        guard owner.failure == nil else { return }
-        var owner = owner
-        owner.failure = reason
-        role = .owner(owner)
-        if record?.isHolder(settings.peer) != true { out.append(.closeRail) }
-        out.append(.report(Report(.logFailed, "\(reason); nothing is acknowledged any more")))
-    }
-
-    /// The peer is the owner now, by this node's swap.
-    mutating func gaveAway(_ now: Nanos, _ out: inout [Directive]) {
-        guard case .handingOver(let handover) = role else {
-            if case .recovering(let recovering) = role {
-                role = .standby
-                finishCommand(refusal: recovering.leavingBecause ?? "\(settings.peer) gets the group", &out)
-            }
-            peer = PeerView(since: now)
-            return
-        }
-        out += [.report(Report(.handedOver, "\(settings.peer) gets the group")), .tellRecordChanged]
-        out += [.stopServing, .closeRail]
+    private mutating func handedOver(_ handover: Handover, to heir: NodeID, _ out: inout [Directive]) {
+        out.append(.report(Report(.handedOver, "\(heir) gets the group")))
+        out += onAllRails(.tellRecordChanged)
+        out.append(.serving(.stop))
+        out += onAllRails(.close)
         if command == .handOver, record?.mustFence.contains(settings.process) == true {
             finishCommand(
                 refusal:
-                    "\(hangs(handover)), so the medium is not released: \(settings.peer) ends this process of \(me) and "
+                    "\(hangs(handover)), so the medium is not released: \(heir) ends this process of \(me) and "
                     + "has the group then; restart \(me)", &out)
         }
-        role = .standby
-        mediumIsOut = !handover.isReleased
-        peer = PeerView(since: now)
+        role = .standby(Standby(release: handover.release))
     }
 
-    /// After a handover: the command is done when the peer has published, so that clients find it serving. Answers whether
+    /// After a handover: the command is done when the partner has published, so that clients find it serving. Answers whether
     /// a stop that is under way keeps this node from anything else.
     mutating func finishHandover(_ now: Nanos, _ out: inout [Directive]) -> Bool {
-        guard case .standby = role, let record, record.owner == settings.peer else { return false }
+        guard case .standby = role, let record, record.owner != me else { return false }
         switch command {
         case .handOver:
             if record.phase == .published { finishCommand(refusal: nil, &out) }
             return false
         case .stop:
-            // A peer that died before it published claims anew when it returns, and so may this node (S16).
+            // A partner that died before it published claims anew when it returns, and so may this node (S16).
             if record.phase == .published || (railSilent(now) && presenceStale(now)) || giftIsOverdue(now) {
                 stop(&out)
             }
             return true
-        default: return false
+        case .takeOver, .forgetCoordinator, .confirmDead, .predecessorsEnded, nil: return false
         }
     }
 
-    /// Back to serving. Only while the medium is still held.
+    // MARK: Back to serving
+
+    /// Only while the medium is still held.
     mutating func abortHandover(_ reason: String, _ now: Nanos, _ out: inout [Directive]) {
-        guard case .handingOver(var handover) = role, handover.step == .draining else { return }
+        guard case .handingOver(let handover) = role, case .draining(_, let since) = handover.step else { return }
         out.append(.report(Report(.handoverAborted, reason)))
-        if command == .stop {
-            // There is no partner to give the group to: destage what one copy may acknowledge, and stop.
-            handover.toPeer = false
-        }
         var owner = handover.owner
-        if case .inSync = owner.mirror { mirrorGone(&owner, now, &out) }
+        for index in 0..<owner.mirrors.count where owner.mirrors[index].isInSync {
+            let around = surroundings(index, owner, now)
+            owner.mirrors[index].gone(&partners[index], around, &out)
+        }
         if command == .stop, now < leaseEnd() {
-            handover.owner = owner
-            role = .handingOver(handover)
+            // There is no partner to give the group to: destage what one copy may acknowledge, and stop.
+            role = .handingOver(Handover(owner: owner, step: .draining(.nobody, since: since)))
             return
         }
         if command != .stop { finishCommand(refusal: reason, &out) }
-        owner.suspended = now >= leaseEnd()
+        if now >= leaseEnd() { owner.service = .suspended }
         role = .owner(owner)
-        out.append(owner.suspended ? .suspend : .serve)
-        out.append(.acknowledge)
+        out += [.serving(owner.isSuspended ? .suspend : .serve), .serving(.acknowledge)]
         if command == .stop { stop(&out) }
     }
 
-    // MARK: What an operator decides
+    // MARK: A log that fails
 
-    mutating func tryTakeover(_ now: Nanos, _ out: inout [Directive]) {
-        guard case .takeOver(let force) = command else { return }
-        let blocked = if case .blocked = role { true } else { false }
+    /// Its memory has failed under it (S26). A partner has everything that was acknowledged, and gets the group at once:
+    /// nothing waits for a drain, which would read what is gone. Without a partner in sync nothing is acknowledged any more.
+    mutating func logFailed(_ reason: String, _ now: Nanos, _ out: inout [Directive]) {
         switch role {
-        case .standby, .blocked: break
-        case .owner: return finishCommand(refusal: "\(me) owns the group already", &out)
-        case .recovering: return  // done when published
-        default: return finishCommand(refusal: "not possible while \(state(now).rawValue)", &out)
-        }
-        guard let record else {
-            return finishCommand(refusal: "the coordinator has no record of the group", &out)
-        }
-        guard force || (!blocked && (holds(me, in: record) || canTakeBack(record))) else {
-            // The owner may have put this node in sync a moment ago: nobody is refused by what this node remembers.
-            if !blocked && given?.hasRead == false {
-                guard !isCoordinating else { return }
-                given?.hasRead = true
-                return read(&out)
+        case .owner(let owner):
+            guard !isCoordinating, let heir = completeMirror(owner) else { return stall(owner, reason, &out) }
+            out.append(.report(Report(.logFailed, "\(reason); \(heir) holds everything and gets the group")))
+            leaveFailedLog(owner, to: heir, now, &out)
+        case .handingOver(var handover):
+            switch handover.step {
+            case .draining(.partner(let heir), _): leaveFailedLog(handover.owner, to: heir, now, &out)
+            case .draining(.nobody, _):
+                handover.owner.logFailure = reason
+                role = .handingOver(handover)
+            case .releasingAlone, .releasing, .evacuating, .swapping: break
             }
-            return finishCommand(
-                refusal: "\(me) is not in sync: acknowledged writes that only \(record.owner) holds would be lost; "
-                    + "--force takes over with the medium as it is, and sets the stale log here aside", &out)
-        }
-        guard !isCoordinating else { return }
-        role = .standby
-        claim(record, forced: force, now, &out)
-    }
-
-    /// Only where the coordinator knows less than the pool. A pool that is not the one it knows is not made right by that (S9).
-    mutating func forgetCoordinator(_ now: Nanos, _ out: inout [Directive]) {
-        guard case .blocked(let block) = role, block.coordinatorForgot, let local else {
-            if case .blocked(let block) = role {
-                return finishCommand(refusal: "not for this to decide: \(block.reason)", &out)
-            }
-            return finishCommand(refusal: "nothing to decide: the coordinator and this node's pool agree", &out)
-        }
-        let epoch = max(record?.epoch ?? .none, Epoch(local.incarnation.rawValue), standing.epoch).next
-        var members = record?.members ?? [:]
-        members[me] = GroupRecord.Member(
-            role: .out, pool: settings.pool, generation: standing.generation, incarnation: local.incarnation)
-        var decided = GroupRecord(
-            version: (record?.version ?? 0) + 1, group: settings.group, logUUID: local.logUUID, owner: me, epoch: epoch,
-            phase: .claimed, members: members, fences: record?.fences ?? [], ownerProcess: settings.process)
-        decided.setHolders([me])
-        decided.media = record?.media ?? [:]
-        if let old = record?.ownerProcess, old != settings.process { decided.fence(old) }
-        if !swap(to: decided, .claim, now, &out) {
-            finishCommand(refusal: "the coordinator is busy or does not answer; try again", &out)
+        case .recovering: recoveringLogFailed(reason, now, &out)
+        case .starting, .blocked, .standby, .stopped: break
         }
     }
 
-    private func confirmation(by command: Command) -> (NodeID, GroupRecord.Fence.Confirmation)? {
-        switch command {
-        case .confirmDead(let node, let by, let at): (node, .init(method: "operator", by: by, at: at))
-        case .predecessorsEnded(let at): (me, .init(method: "pool", by: me.rawValue, at: at))
-        default: nil
-        }
+    /// A mirror that is there, and that the record counts.
+    private func completeMirror(_ owner: Owner) -> NodeID? {
+        (0..<owner.mirrors.count)
+            .first { owner.mirrors[$0].isRequired && record?.isHolder(partners.node($0)) == true }
+            .map(partners.node)
     }
 
-    private mutating func confirmDead(_ command: Command, _ id: CommandID, _ now: Nanos, _ out: inout [Directive]) {
-        guard confirming == nil else {
-            return out.append(.commandDone(command, id, refusal: "another confirmation is not recorded yet"))
-        }
-        confirming = Given(command: command, id: id)
-        recordDeaths(now, &out)
+    private mutating func leaveFailedLog(
+        _ owner: Owner, to heir: NodeID, _ now: Nanos, _ out: inout [Directive]
+    ) {
+        let gift = Handover.Gift(heir: heir, legacy: .logFailed)
+        role = .handingOver(Handover(owner: owner, step: .releasing(gift, since: now)))
+        out += onAllRails(.close)
+        out.append(.step(.releaseMedia))
     }
 
-    /// Until the record has it.
-    mutating func recordDeaths(_ now: Nanos, _ out: inout [Directive]) {
-        guard let confirming, let (node, confirmation) = confirmation(by: confirming.command), !isCoordinating else {
-            return
-        }
-        if case .starting = role { return }
-        // Whatever is said of this node: this process lives.
-        let dead = record?.mustFence.filter { $0.node == node && $0 != settings.process } ?? []
-        guard var next = record, !dead.isEmpty else {
-            self.confirming = nil
-            let refusal =
-                confirming.hasRead
-                ? nil : "nothing waits for the end of a process of \(node): a takeover that needs it says so"
-            return out.append(.commandDone(confirming.command, confirming.id, refusal: refusal))
-        }
-        for process in dead { next.confirm(process, confirmation) }
-        next.version += 1
-        // From now on its absence from the record is this command's success.
-        if swap(to: next, .confirm, now, &out) { self.confirming?.hasRead = true }
-    }
-
-    /// Processes are confirmed dead in the record: what waited for it goes on.
-    mutating func deathsConfirmed(_ now: Nanos, _ out: inout [Directive]) {
-        recordDeaths(now, &out)
-        out.append(.tellRecordChanged)
-        tickRecovering(now, &out)
+    private mutating func stall(_ owner: Owner, _ reason: String, _ out: inout [Directive]) {
+        guard owner.logFailure == nil else { return }
+        var owner = owner
+        owner.logFailure = reason
+        role = .owner(owner)
+        for node in partners.nodes where record?.isHolder(node) != true { out.append(.rail(node, .close)) }
+        out.append(.report(Report(.logFailed, "\(reason); nothing is acknowledged any more")))
     }
 }

@@ -9,59 +9,70 @@ internal import Coordination
 internal import LogModel
 
 extension GroupMachine {
-    mutating func mediumEvent(_ trouble: MediumTrouble?, _ out: inout [Directive]) {
+    mutating func mediumTrouble(_ trouble: MediumTrouble?, _ out: inout [Directive]) {
         switch role {
         case .owner(var owner):
-            owner.medium = trouble
-            if trouble == nil, owner.staysBecause != nil {
-                owner.staysBecause = nil
+            if trouble == nil, owner.medium.stays != nil {
                 out.append(.report(Report(.mediumRecovered, "what was acknowledged reaches the medium again")))
             }
+            owner.medium.seen(trouble)
             role = .owner(owner)
         case .handingOver(var handover):
-            handover.owner.medium = trouble
+            handover.owner.medium.seen(trouble)
             role = .handingOver(handover)
-        default: break
+        case .starting, .blocked, .standby, .recovering, .stopped: break
         }
     }
 
-    /// Time passes; the lease holds, and the mirror's life was looked at.
+    /// Time passes; the lease holds, and the mirrors' lives were looked at.
     mutating func judgeMedium(_ now: Nanos, _ out: inout [Directive]) {
-        guard case .owner(var owner) = role, !owner.suspended, let trouble = owner.medium,
-            now >= max(trouble.since, owner.servesSince) + settings.mediumLimit
+        guard case .owner(var owner) = role, case .serving(let servesSince) = owner.service,
+            case .failing(let trouble, let stays) = owner.medium,
+            now >= max(trouble.since, servesSince) + settings.mediumLimit
         else { return }
-        if let obstacle = staysBecause(owner, trouble, now) {
-            guard owner.staysBecause != obstacle else { return }
-            owner.staysBecause = obstacle
+        switch judgement(owner, trouble, now) {
+        case .stays(let obstacle):
+            guard stays != obstacle else { return }
+            owner.medium = .failing(trouble, stays: obstacle)
             role = .owner(owner)
             let kind: EventKind = trouble.isFull ? .mediumFull : .mediumFailed
-            let cause: Report.Cause? = obstacle == movedBefore ? .movedBefore : nil
-            out.append(.report(Report(kind, cause: cause, "\(describe(trouble, now)); \(obstacle)")))
-        } else if !isCoordinating {
-            role = .handingOver(
-                Handover(owner: owner, step: .releasing(since: now), toPeer: true, since: now, mediumFails: true))
-            let reason = "\(describe(trouble, now)); \(settings.peer) holds everything and gets the group"
-            out += [.report(Report(.mediumFailed, cause: .groupIsLeft, reason)), .releaseMedia]
+            let reason = "\(describe(trouble, now)); \(obstacle.reason)"
+            out.append(.report(Report(kind, cause: obstacle.cause, reason)))
+        case .leaves(let heir):
+            guard !isCoordinating else { return }
+            let gift = Handover.Gift(heir: heir, legacy: .mediumFails)
+            role = .handingOver(Handover(owner: owner, step: .releasing(gift, since: now)))
+            let reason = "\(describe(trouble, now)); \(heir) holds everything and gets the group"
+            out += [.report(Report(.mediumFailed, cause: .groupIsLeft, reason)), .step(.releaseMedia)]
         }
     }
 
-    /// Why the partner cannot or shall not have the group because of the medium.
-    private func staysBecause(_ owner: Owner, _ trouble: MediumTrouble, _ now: Nanos) -> String? {
-        if trouble.isFull { return "it is full for whoever writes to it, so \(me) keeps the group and goes on trying" }
-        guard owner.mirror == .inSync, owner.failure == nil, record?.isHolder(settings.peer) == true else {
-            return "\(settings.peer) is not in sync, so \(me) keeps the group and goes on trying"
+    private enum Judgement { case stays(Owner.Obstacle), leaves(to: NodeID) }
+
+    /// Whether a partner can and shall have the group because of the medium.
+    private func judgement(_ owner: Owner, _ trouble: MediumTrouble, _ now: Nanos) -> Judgement {
+        func stays(_ reason: String, _ cause: Report.Cause? = nil) -> Judgement {
+            .stays(Owner.Obstacle(reason: reason, cause: cause))
         }
-        if let problem = peer.heartbeat.problem {
-            return
-                "\(settings.peer) could not serve it either (\(problem)), so \(me) keeps the group and goes on trying"
+        if trouble.isFull {
+            return stays("it is full for whoever writes to it, so \(me) keeps the group and goes on trying")
         }
-        guard record?.leftForMedium == true, now < owner.since + settings.mediumRest else { return nil }
-        return movedBefore
+        guard let heir = owner.heir, owner.logFailure == nil, record?.isHolder(heir) == true else {
+            return stays("\(partnerNames) is not in sync, so \(me) keeps the group and goes on trying")
+        }
+        if let problem = problem(of: heir) {
+            return stays("\(heir) could not serve it either (\(problem)), so \(me) keeps the group and goes on trying")
+        }
+        // If both nodes fail, moving only drops clients.
+        if record?.leftForMedium == true, now < owner.since + settings.mediumRest {
+            return stays(
+                "the group was moved because of its medium before, so \(me) keeps it and goes on trying", .movedBefore)
+        }
+        return .leaves(to: heir)
     }
 
-    private var movedBefore: String {
-        "the group was moved because of its medium before, so \(me) keeps it and goes on trying"
-    }
+    /// Why a partner could not take the group over, as it says on its rail.
+    func problem(of node: NodeID) -> String? { partners.index(of: node).flatMap { partners[$0].heartbeat.problem } }
 
     private func describe(_ trouble: MediumTrouble, _ now: Nanos) -> String {
         "\(trouble.reason), for \((now - min(now, trouble.since)) / 1_000_000_000) s now"
@@ -71,10 +82,10 @@ extension GroupMachine {
     func mediumReason(_ now: Nanos) -> String? {
         switch role {
         case .owner(let owner):
-            guard let trouble = owner.medium else { return nil }
-            return describe(trouble, now) + (owner.staysBecause.map { "; \($0)" } ?? "")
-        case .handingOver(let handover): return handover.owner.medium.map { describe($0, now) }
-        default: return nil
+            guard let trouble = owner.medium.trouble else { return nil }
+            return describe(trouble, now) + (owner.medium.stays.map { "; \($0.reason)" } ?? "")
+        case .handingOver(let handover): return handover.owner.medium.trouble.map { describe($0, now) }
+        case .starting, .blocked, .standby, .recovering, .stopped: return nil
         }
     }
 }

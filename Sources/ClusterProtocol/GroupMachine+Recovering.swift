@@ -2,105 +2,84 @@
 // region, recover and replay all of it, open the log under a new incarnation, publish. Each step is tried again until it
 // succeeds; a fence that cannot be confirmed holds everything up, and says so.
 //
-// A log that is in doubt is not what decides if there is another copy (S5), and a log that a crash ended always is: what it
-// has lost of its end it does not know. An owner that restarts asks its partner: if that one lives and holds everything
-// that was acknowledged, it gets the group, and its log is replayed; if it gives no sign of life within `doubtLimit`, this log
-// decides, and a torn tail is discarded. A corrupt log leaves the group to a partner that holds everything, however long that
-// one takes to come.
+// After a crash the log's end is uncertain. If an in-sync copy exists, that copy decides: an owner that restarts asks its
+// partner, which gets the group if it lives and holds everything. If it gives no sign of life within `doubtLimit`, the log
+// here decides, and a torn tail is discarded. A corrupt log leaves the group to a partner that holds everything, however
+// long that one takes to come (S5).
 //
 // A claim has a bound: one that is held up for `claimLimit` leaves the group to a partner that lives and holds everything too.
 
 internal import Coordination
 internal import LogModel
 
-struct Recovering: Sendable {
-    enum Step: Sendable {
-        case fencing, locking, sealing, replaying, opening, publishing
-        /// Where the log ended is in doubt: waiting for the partner's sign of life.
-        case asking(since: Nanos)
-        /// The partner gets the group: the medium first, then the swap.
-        case releasing, givingAway
-
-        /// The log here may still be given up: no swap of this claim is on its way.
-        var isBeforePublication: Bool {
-            switch self {
-            case .opening, .asking: true
-            default: false
-            }
-        }
-    }
-    var epoch: Epoch
-    var step: Step
-    /// The log here does not decide before the partner was asked.
-    var asksFirst: Bool
-    /// This log holds everything that was acknowledged, as far as it can tell.
-    var isSource = true
-    /// The step's directive is being carried out.
-    var underWay = false
-    var retryAt: Nanos = 0
-    var problem: String?
-    /// Since when the present step fails.
-    var heldUpSince: Nanos?
-    let since: Nanos
-    var end = LSN.zero
-    /// Confirmed dead by this node.
-    var confirmed: [GroupRecord.Fence] = []
-    /// Identities of the locked media.
-    var media: [String: UUID128] = [:]
-    /// Why the group is on its way to the partner, and whether that is for the partner to remember.
-    var leavingBecause: String?
-    var leavesForMedium = false
-
-    var reason: String {
-        problem ?? leavingBecause.map { "leaves the group: \($0)" } ?? "taking over in epoch \(epoch)"
-    }
-}
-
 extension GroupMachine {
-    mutating func beginRecovery(_ record: GroupRecord, _ now: Nanos, _ out: inout [Directive]) {
+    mutating func beginRecovery(
+        _ record: GroupRecord, _ claim: Swaps.Claim, _ now: Nanos, _ out: inout [Directive]
+    ) {
         out.append(.report(Report(.claimed, "claimed epoch \(record.epoch)")))
-        let asksFirst = claimIsRestart && record.isHolder(settings.peer)
-        role = .recovering(Recovering(epoch: record.epoch, step: .fencing, asksFirst: asksFirst, since: now))
+        let release: MediumRelease
+        switch role {
+        case .standby(let standby):
+            refuseWaiting(standby, &out)
+            release = standby.release
+        case .blocked(let blocked): release = blocked.release
+        case .starting, .recovering, .owner, .handingOver, .stopped: release = .complete
+        }
+        let asksFirst =
+            switch claim {
+            case .restart: completePartner != nil
+            case .takeover: false
+            }
+        role = .recovering(Recovering(epoch: record.epoch, asksFirst: asksFirst, release: release, since: now))
         perform(now, &out)
     }
+
+    /// The first partner whose log holds everything that was acknowledged, by the record.
+    var completePartner: NodeID? { partners.nodes.first { record?.isHolder($0) == true } }
 
     mutating func tickRecovering(_ now: Nanos, _ out: inout [Directive]) {
         recordDeaths(now, &out)
         saveConfirmations(now, &out)
-        guard !giveBack(now, &out), case .recovering(let recovering) = role, now >= recovering.retryAt else { return }
-        switch recovering.step {
-        case .asking(let since): return ask(since, now, &out)
+        guard !giveBack(now, &out), case .recovering(let recovering) = role else { return }
+        switch (recovering.step, recovering.work) {
+        case (.asking(let since), _): ask(since, now, &out)
         // Under way only while the swap is: one that was refused without a change is made again.
-        case .publishing, .givingAway: guard !isCoordinating else { return }
-        default: guard !recovering.underWay else { return }
+        case (.publishing, _), (.givingAway, _): if !isCoordinating { perform(now, &out) }
+        case (.fencing, .due(let at)), (.locking, .due(let at)), (.sealing, .due(let at)), (.replaying, .due(let at)),
+            (.opening, .due(let at)), (.releasing, .due(let at)):
+            if now >= at { perform(now, &out) }
+        case (.fencing, .underWay), (.locking, .underWay), (.sealing, .underWay), (.replaying, .underWay),
+            (.opening, .underWay), (.releasing, .underWay):
+            break
         }
-        perform(now, &out)
     }
 
     /// Gives the directive of the step that is due.
     private mutating func perform(_ now: Nanos, _ out: inout [Directive]) {
         guard case .recovering(var recovering) = role, let record else { return }
-        recovering.underWay = true
+        recovering.work = .underWay
         switch recovering.step {
-        case .fencing: out.append(.fence(record.mustFence))
-        case .locking: out.append(.lockMedia(expected: record.media))
-        case .sealing: out.append(.sealRegion)
-        case .replaying:
+        case .fencing: out.append(.step(.fence(record.mustFence)))
+        case .locking: out.append(.step(.lockMedia(expected: record.media)))
+        case .sealing: out.append(.step(.sealRegion))
+        case .replaying(let asksFirst):
             let isSetAside = record.setsAsideLog || record.replayed != nil
-            out.append(isSetAside ? .setLogAside : .recover(askingFirst: recovering.asksFirst))
+            out.append(.step(isSetAside ? .setLogAside : .recover(askingFirst: asksFirst)))
         case .asking: break
-        case .opening:
+        case .opening(let end):
             let generation = record.members[me]?.generation ?? standing.generation
             out.append(
-                .openLog(
-                    Incarnation(recovering.epoch), logUUID: record.logUUID, start: recovering.end.alignedUp,
-                    generation: generation))
-        case .publishing: recovering.underWay = swap(to: published(record, recovering), .publish, now, &out)
-        case .releasing: out.append(.releaseMedia)
-        case .givingAway:
-            var given = givenAway(record, isSource: recovering.isSource, fencing: nil)
-            if recovering.leavesForMedium { given.leftForMedium = true }
-            recovering.underWay = swap(to: given, .giveAway, now, &out)
+                .step(
+                    .openLog(
+                        Incarnation(recovering.epoch), logUUID: record.logUUID, start: end.alignedUp,
+                        generation: generation)))
+        case .publishing:
+            if !swap(to: published(record, recovering), .publish, now, &out) { recovering.work = .due(at: now) }
+        case .releasing: out.append(.step(.releaseMedia))
+        case .givingAway(let leaving):
+            var given = givenAway(record, to: leaving.heir, isSource: leaving.isSource, fencing: nil)
+            if leaving.isForMedium { given.leftForMedium = true }
+            if !swap(to: given, .giveAway, now, &out) { recovering.work = .due(at: now) }
         }
         role = .recovering(recovering)
     }
@@ -133,66 +112,51 @@ extension GroupMachine {
         swap(to: next, .confirm, now, &out)
     }
 
-    /// A claim that cannot go on leaves the group to a partner that lives, holds everything and knows no reason against it; once, and
-    /// then not for `mediumRest`. Answers whether it does.
-    private mutating func giveBack(_ now: Nanos, _ out: inout [Directive]) -> Bool {
-        guard case .recovering(var recovering) = role, let since = recovering.heldUpSince, let record,
-            now >= since + settings.claimLimit, !recovering.underWay, !isCoordinating,
-            record.isHolder(settings.peer), peer.presence?.problems?[settings.group.rawValue] == nil,
-            let seen = peer.lastSignOfLife, now < seen + 2 * settings.lease,
-            !record.leftForMedium || now >= recovering.since + settings.mediumRest
-        else { return false }
-        let reason =
-            "\(recovering.problem ?? "the claim does not go on"); \(settings.peer) holds everything and gets the group"
-        out.append(.report(Report(.claimGivenBack, reason)))
-        recovering.leavingBecause = reason
-        recovering.leavesForMedium = true
-        recovering.heldUpSince = nil
-        recovering.step = .releasing
-        role = .recovering(recovering)
-        perform(now, &out)
-        return true
-    }
+    // MARK: How steps end
 
-    mutating func recoveryEvent(_ event: Event, _ now: Nanos, _ out: inout [Directive]) {
-        guard case .recovering(var recovering) = role, recovering.underWay else { return }
-        recovering.underWay = false
-        switch (recovering.step, event) {
-        case (.fencing, .fenced(let dead, let problem)):
+    mutating func recoveryStepEnded(_ answer: StepAnswer, _ now: Nanos, _ out: inout [Directive]) {
+        guard case .recovering(var recovering) = role else { return }
+        if case .mediaReleased = answer { recovering.release = .complete }
+        role = .recovering(recovering)
+        guard recovering.isUnderWay else { return }
+        switch (answer, recovering.step) {
+        case (.fenced(let dead, let problem), .fencing):
             recovering.confirmed += dead
+            role = .recovering(recovering)
             if let problem {
-                role = .recovering(recovering)
                 heldUp(problem, now, &out)
                 return saveConfirmations(now, &out)
             }
-            recovering.step = .locking
-        case (.locking, .mediaLocked(let media)):
+            goOn(with: .locking, now, &out)
+        case (.mediaLocked(let media), .locking):
             recovering.media = media
-            recovering.step = .sealing
-        case (.sealing, .sealed): recovering.step = .replaying
-        case (.replaying, .recovered(let end)):
-            recovering.end = end
-            recovering.step = .opening
-        case (.replaying, .tailInDoubt(let reason)):
-            out.append(.report(Report(.tailInDoubt, "\(reason); \(settings.peer) is asked first")))
-            recovering.step = .asking(since: now)
-        case (.replaying, .logCorrupt(let reason)):
-            return corrupt(reason, recovering, now, &out)
-        case (_, .recoveryRefused(let reason)):
             role = .recovering(recovering)
-            out.append(.releaseMedia)
-            return block(Block(reason: reason), &out)
-        case (.opening, .logOpened):
+            goOn(with: .sealing, now, &out)
+        case (.sealed, .sealing): goOn(with: .replaying(asksFirst: recovering.asksFirst), now, &out)
+        case (.recovered(let end), .replaying): goOn(with: .opening(end: end), now, &out)
+        case (.tailInDoubt(let reason), .replaying):
+            let asked = completePartner?.rawValue ?? partnerNames
+            out.append(.report(Report(.tailInDoubt, "\(reason); \(asked) is asked first")))
+            goOn(with: .asking(since: now), now, &out)
+        case (.logCorrupt(let reason), .replaying): corrupt(reason, now, &out)
+        case (.logOpened, .opening):
             if let record { local = LocalLog(logUUID: record.logUUID, incarnation: Incarnation(recovering.epoch)) }
-            recovering.step = .publishing
-        case (.releasing, .mediaReleased): recovering.step = .givingAway
-        case (_, .stepFailed(let reason)):
-            role = .recovering(recovering)
-            return heldUp(reason, now, &out)
-        default: return
+            goOn(with: .publishing, now, &out)
+        case (.mediaReleased, .releasing(let leaving)): goOn(with: .givingAway(leaving), now, &out)
+        case (.refused(let reason), _):
+            out.append(.step(.releaseMedia))
+            block(reason, &out)
+        case (.failed(let reason), _): heldUp(reason, now, &out)
+        // Of another step than the present one.
+        case (.fenced, _), (.mediaLocked, _), (.sealed, _), (.recovered, _), (.tailInDoubt, _), (.logCorrupt, _),
+            (.logOpened, _), (.mediaReleased, _), (.drained, _), (.evacuated, _):
+            break
         }
-        recovering.problem = nil
-        recovering.heldUpSince = nil
+    }
+
+    private mutating func goOn(with step: Recovering.Step, _ now: Nanos, _ out: inout [Directive]) {
+        guard case .recovering(var recovering) = role else { return }
+        recovering.go(to: step)
         role = .recovering(recovering)
         perform(now, &out)
         saveConfirmations(now, &out)
@@ -201,55 +165,85 @@ extension GroupMachine {
     /// The step is tried again.
     private mutating func heldUp(_ reason: String, _ now: Nanos, _ out: inout [Directive]) {
         guard case .recovering(var recovering) = role else { return }
-        if recovering.problem != reason { out.append(.report(Report(.takeoverWaits, reason))) }
-        recovering.problem = reason
-        recovering.heldUpSince = recovering.heldUpSince ?? now
-        recovering.retryAt = now + settings.heartbeatInterval
+        if recovering.obstacle?.reason != reason { out.append(.report(Report(.takeoverWaits, reason))) }
+        recovering.heldUp(reason, now, retryAt: now + settings.heartbeatInterval)
         role = .recovering(recovering)
     }
 
-    /// Time passes after the partner was asked.
-    private mutating func ask(_ since: Nanos, _ now: Nanos, _ out: inout [Directive]) {
+    // MARK: Leaving the group to a partner
+
+    /// A claim that cannot go on leaves the group to a partner that lives, holds everything and knows no reason against it; once, and
+    /// then not for `mediumRest`. Answers whether it does.
+    private mutating func giveBack(_ now: Nanos, _ out: inout [Directive]) -> Bool {
+        guard case .recovering(let recovering) = role, let obstacle = recovering.obstacle, let record,
+            now >= obstacle.since + settings.claimLimit, !recovering.isUnderWay, !isCoordinating,
+            !record.leftForMedium || now >= recovering.since + settings.mediumRest,
+            let heir = partners.nodes.first(where: { record.isHolder($0) && livesAndCouldServe($0, now) })
+        else { return false }
+        let reason = "\(obstacle.reason); \(heir) holds everything and gets the group"
+        out.append(.report(Report(.claimGivenBack, reason)))
+        let isSource = recovering.leaving?.isSource ?? true
+        leave(Recovering.Leaving(heir: heir, reason: reason, isSource: isSource, isForMedium: true), now, &out)
+        return true
+    }
+
+    private func livesAndCouldServe(_ node: NodeID, _ now: Nanos) -> Bool {
+        guard let index = partners.index(of: node), let seen = partners[index].lastSignOfLife else { return false }
+        return now < seen + 2 * settings.lease && partners[index].announcedProblem(settings.group) == nil
+    }
+
+    private mutating func leave(_ leaving: Recovering.Leaving, _ now: Nanos, _ out: inout [Directive]) {
         guard case .recovering(var recovering) = role else { return }
-        let obstacle = peer.presence?.problems?[settings.group.rawValue]
-        if let seen = peer.lastSignOfLife, seen >= since, obstacle == nil {
-            let reason = "\(settings.peer) lives, and its log is replayed"
-            out.append(.report(Report(.leftToPartner, reason)))
-            recovering.leavingBecause = "the log here is in doubt: \(reason)"
-            recovering.step = .releasing
-        } else if now >= since + settings.doubtLimit {
-            let absence = obstacle.map { "could not serve the group (\($0))" } ?? "gives no sign of life"
-            let reason =
-                "\(settings.peer) \(absence); the log here decides where it ends, and a torn tail is discarded"
-            out.append(.report(Report(.decidedAlone, reason)))
-            recovering.asksFirst = false
-            recovering.step = .replaying
-        } else {
-            return
-        }
+        recovering.go(to: .releasing(leaving))
         role = .recovering(recovering)
         perform(now, &out)
+    }
+
+    /// Time passes after the partners were asked. A partner that came back since decides, if it could serve the group.
+    private mutating func ask(_ since: Nanos, _ now: Nanos, _ out: inout [Directive]) {
+        guard case .recovering(var recovering) = role, let record else { return }
+        for index in 0..<partners.count where record.isHolder(partners.node(index)) {
+            let obstacle = partners[index].announcedProblem(settings.group)
+            guard let seen = partners[index].lastSignOfLife, seen >= since, obstacle == nil else { continue }
+            let reason = "\(partners.node(index)) lives, and its log is replayed"
+            out.append(.report(Report(.leftToPartner, reason)))
+            let leaving = Recovering.Leaving(
+                heir: partners.node(index), reason: "the log here is in doubt: \(reason)")
+            return leave(leaving, now, &out)
+        }
+        guard now >= since + settings.doubtLimit else { return }
+        let absence = partners.nodes.map(absence).joined(separator: ", ")
+        let reason = "\(absence); the log here decides where it ends, and a torn tail is discarded"
+        out.append(.report(Report(.decidedAlone, reason)))
+        recovering.go(to: .replaying(asksFirst: false))
+        role = .recovering(recovering)
+        perform(now, &out)
+    }
+
+    private func absence(_ node: NodeID) -> String {
+        let obstacle = partners.index(of: node).flatMap { partners[$0].announcedProblem(settings.group) }
+        return "\(node) " + (obstacle.map { "could not serve the group (\($0))" } ?? "gives no sign of life")
     }
 
     /// The log here is corrupt, or its memory fails: it does not count any more, and another complete one decides.
-    mutating func corrupt(
-        _ reason: String, _ recovering: Recovering, _ now: Nanos, _ out: inout [Directive]
-    ) {
-        role = .recovering(recovering)
-        guard record?.isHolder(settings.peer) == true else {
-            out.append(.releaseMedia)
+    private mutating func corrupt(_ reason: String, _ now: Nanos, _ out: inout [Directive]) {
+        guard let heir = completePartner else {
+            out.append(.step(.releaseMedia))
             let way = wayBack.map { "\($0); " } ?? ""
             return block(
-                Block(
-                    reason: "\(reason); \(way)`twinlog-recover heal` or `replay --salvage` bring out what is sound",
-                    cause: .logIsCorrupt), &out)
+                "\(reason); \(way)`twinlog-recover heal` or `replay --salvage` bring out what is sound",
+                cause: .logIsCorrupt, &out)
         }
-        var recovering = recovering
-        out.append(.report(Report(.logCorrupt, "\(reason); \(settings.peer) holds everything and gets the group")))
-        recovering.isSource = false
-        recovering.leavingBecause = reason
-        recovering.step = .releasing
-        role = .recovering(recovering)
-        perform(now, &out)
+        out.append(.report(Report(.logCorrupt, "\(reason); \(heir) holds everything and gets the group")))
+        leave(Recovering.Leaving(heir: heir, reason: reason, isSource: false), now, &out)
+    }
+
+    /// Its memory fails after the log was read and before it is used: no swap of this claim is on its way.
+    mutating func recoveringLogFailed(_ reason: String, _ now: Nanos, _ out: inout [Directive]) {
+        guard case .recovering(let recovering) = role else { return }
+        switch recovering.step {
+        case .asking, .opening: corrupt(reason, now, &out)
+        case .fencing, .locking, .sealing, .replaying, .publishing, .releasing, .givingAway: break
+        }
     }
 }

@@ -12,7 +12,7 @@ extension GroupMachine {
         case .recovering(let recovering):
             switch recovering.step {
             case .fencing, .locking: .fencing
-            default: .replaying
+            case .sealing, .replaying, .asking, .opening, .publishing, .releasing, .givingAway: .replaying
             }
         case .owner(let owner): ownerState(owner)
         case .handingOver: .handingOver
@@ -27,21 +27,21 @@ extension GroupMachine {
         return holds(me, in: record) ? .suspecting : .unavailable
     }
 
+    /// That of the mirror which is furthest from being in sync.
     private func ownerState(_ owner: Owner) -> GroupState {
-        if owner.suspended || owner.failure != nil || owner.medium?.isLogFull == true { return .stalled }
-        return switch owner.mirror {
-        case .absent, .dialing, .attaching: settings.degradeOnMirrorLoss ? .degraded : .stalled
-        case .catchingUp, .requiring, .joining: .resyncing
-        case .inSync: .mirrored
-        case .lost, .disqualifying: .stalled
+        if owner.isSuspended || owner.logFailure != nil || owner.medium.trouble?.isLogFull == true { return .stalled }
+        let states = (0..<owner.mirrors.count).map {
+            owner.mirrors[$0].groupState(degrades: settings.degradeOnMirrorLoss)
         }
+        let worstFirst: [GroupState] = [.stalled, .degraded, .resyncing]
+        return worstFirst.first(where: states.contains) ?? .mirrored
     }
 
     /// Why the group is not `mirrored`, or what keeps it from its medium, for a person; `nil` if all is well. There is one whenever
     /// no takeover is possible.
     public func reason(_ now: Nanos) -> String? {
         let reasons = [
-            coordinatorProblem.map { "the coordinator does not answer: \($0)" }, roleReason(now), mediumReason(now),
+            swaps.problem.map { "the coordinator does not answer: \($0)" }, roleReason(now), mediumReason(now),
         ].compactMap(\.self)
         return reasons.isEmpty ? nil : reasons.joined(separator: "; ")
     }
@@ -49,9 +49,9 @@ extension GroupMachine {
     private func roleReason(_ now: Nanos) -> String? {
         switch role {
         case .starting: "waiting for the coordinator"
-        case .blocked(let block): block.reason
+        case .blocked(let blocked): blocked.reason
         case .recovering(let recovering): recovering.reason
-        case .handingOver(let handover): handover.toPeer ? "handing over to \(settings.peer)" : "stopping"
+        case .handingOver(let handover): handover.heir.map { "handing over to \($0)" } ?? "stopping"
         case .stopped: "stopped"
         case .standby: standbyReason(now)
         case .owner(let owner): ownerReason(owner)
@@ -62,7 +62,7 @@ extension GroupMachine {
         guard let record else { return "waiting for \(settings.home) to create the group" }
         let holds = holds(me, in: record)
         // Who does not hear the coordinator does not hear the owner's signs of life there either.
-        if presenceStale(now), coordinatorProblem == nil {
+        if presenceStale(now), swaps.problem == nil {
             return "\(record.owner) gives no sign of life" + (holds ? "" : ", and the log here is out of sync")
         }
         if record.phase == .claimed { return "\(record.owner) takes over in epoch \(record.epoch)" }
@@ -70,55 +70,49 @@ extension GroupMachine {
     }
 
     private func ownerReason(_ owner: Owner) -> String? {
-        if let failure = owner.failure { return failure }
-        if owner.suspended { return "the lease ran out and could not be renewed" }
-        return switch owner.mirror {
-        case .inSync: peer.heartbeat.problem.map { "\(settings.peer) could not take over: \($0)" }
-        case .absent, .dialing, .attaching: absence(owner)
-        case .catchingUp, .requiring, .joining:
-            "\(settings.peer) is catching up" + (owner.stuck.map { "; before, \($0)" } ?? "")
-        case .lost: lossReason(owner)
-        case .disqualifying: "\(settings.peer) is being counted out at the coordinator"
+        if let failure = owner.logFailure { return failure }
+        if owner.isSuspended { return "the lease ran out and could not be renewed" }
+        let reasons = (0..<owner.mirrors.count).compactMap { index in
+            owner.mirrors[index].reason(
+                partners.node(index), problem: partners[index].heartbeat.problem,
+                degrades: settings.degradeOnMirrorLoss)
         }
-    }
-
-    private func absence(_ owner: Owner) -> String {
-        let refused = owner.refusal.map { "does not mirror (\($0))" } ?? "does not mirror"
-        let consequence = settings.degradeOnMirrorLoss ? "acknowledging with one copy" : "nothing is acknowledged"
-        return "\(settings.peer) \(refused): \(consequence)"
-    }
-
-    /// Why the mirror is lost that the record counts as in sync.
-    func lossReason(_ owner: Owner) -> String {
-        let refusal = owner.refusal.map { "\(settings.peer) does not mirror (\($0))" }
-        return (owner.stuck ?? refusal ?? "\(settings.peer) is silent or its rail is down") + "; acknowledgements wait"
+        return reasons.isEmpty ? nil : reasons.joined(separator: "; ")
     }
 
     /// Whether the partner could take over now without loss: it takes a copy that holds everything, and a coordinator.
     public func takeoverPossible(_ now: Nanos) -> Bool {
         // An owner whose lease could not be renewed has no coordinator either.
-        if case .owner(let owner) = role, owner.suspended { return false }
-        let problem = isOwner ? peer.heartbeat.problem : takeoverProblem
-        return coordinatorProblem == nil && problem == nil && isHeldTwice(now)
+        if case .owner(let owner) = role, owner.isSuspended { return false }
+        return swaps.problem == nil && obstacleToTakeover == nil && isHeldTwice(now)
+    }
+
+    /// What the node that would take over says against it.
+    private var obstacleToTakeover: String? {
+        switch role {
+        case .owner(let owner): owner.heir.flatMap(problem)
+        case .handingOver(let handover): handover.heir.flatMap(problem)
+        case .starting, .blocked, .standby, .recovering, .stopped: takeoverProblem
+        }
     }
 
     /// Whether the partner holds everything that is acknowledged, so that nothing would be lost with the owner.
     public func isHeldTwice(_ now: Nanos) -> Bool {
         switch role {
         case .owner(let owner):
-            return owner.mirror == .inSync
-        case .handingOver(let handover): return handover.toPeer
+            return owner.heir != nil
+        case .handingOver(let handover): return handover.heir != nil
         case .standby:
             guard let record, record.phase == .published else { return false }
             return holds(me, in: record) && !(presenceStale(now) && railSilent(now))
-        default: return false
+        case .starting, .blocked, .recovering, .stopped: return false
         }
     }
 
     public var isOwner: Bool {
         switch role {
         case .owner, .handingOver: true
-        default: false
+        case .starting, .blocked, .standby, .recovering, .stopped: false
         }
     }
 
@@ -136,13 +130,13 @@ extension GroupMachine {
     }
 
     /// Whether clients' requests are accepted now.
-    public var isServing: Bool { if case .owner(let owner) = role { !owner.suspended } else { false } }
+    public var isServing: Bool { if case .owner(let owner) = role { !owner.isSuspended } else { false } }
 
     public var isStopped: Bool { if case .stopped = role { true } else { false } }
 
     /// What this node says of itself to its peer.
     public var heartbeat: Heartbeat {
-        let isSuspended = if case .owner(let owner) = role { owner.suspended } else { false }
+        let isSuspended = if case .owner(let owner) = role { owner.isSuspended } else { false }
         return Heartbeat(isSuspended: isSuspended, problem: takeoverProblem)
     }
 
@@ -154,7 +148,7 @@ extension GroupMachine {
         switch role {
         case .owner(let owner): owner.incarnation
         case .handingOver(let handover): handover.owner.incarnation
-        default: nil
+        case .starting, .blocked, .standby, .recovering, .stopped: nil
         }
     }
 }

@@ -1,6 +1,25 @@
 // Since when a medium takes nothing, and why. A slow medium is none of that: it is in trouble if a batch has failed and none
 // has come to its end since, or if one call does not return.
 
+/// Why nothing reaches the medium though there is something to write.
+public struct MediumTrouble: Hashable, Sendable {
+    /// The first failure, or the beginning of the call that does not return.
+    public var since: Nanos
+    /// Which medium, which call, and the error if there is one.
+    public var reason: String
+    /// Writers wait for space that only a working medium gives back.
+    public var isLogFull: Bool
+    /// It is full, for whoever writes to it: moving the group helps nobody.
+    public var isFull: Bool
+
+    public init(since: Nanos, reason: String, isLogFull: Bool, isFull: Bool = false) {
+        self.isFull = isFull
+        self.since = since
+        self.reason = reason
+        self.isLogFull = isLogFull
+    }
+}
+
 public struct MediumWatch: Sendable {
     /// A call that takes longer is told. A disk under load takes a second for one; the flush of a whole batch on a slow
     /// one up to ten, which is worth saying too.

@@ -90,20 +90,3 @@ public struct MirrorSession: Sendable {
         return moved
     }
 }
-
-/// The acknowledgement rule (S1): the least of the durable LSNs of every store that must hold a write. Never falls.
-public struct Acknowledgement: Sendable {
-    public private(set) var acknowledged: LSN
-
-    public init(_ acknowledged: LSN) { self.acknowledged = acknowledged }
-
-    /// Answers whether it moved. `mirror` is `nil` while one copy is enough; `allowed` is false while no
-    /// acknowledgement may be given at all.
-    public mutating func update(local: LSN, mirror: LSN?, allowed: Bool) -> Bool {
-        guard allowed else { return false }
-        let reached = min(local, mirror ?? local)
-        guard reached > acknowledged else { return false }
-        acknowledged = reached
-        return true
-    }
-}

@@ -96,19 +96,41 @@ package final class Group {
         handle(.command(command, lastCommand))
     }
 
+    func handle(_ event: RailEvent) { handle(.rail(peer, event)) }
+
+    func handle(_ answer: StepAnswer) { handle(.step(answer)) }
+
     private func perform(_ directive: Directive) {
         switch directive {
-        case .readRecord: readRecord()
-        case .swap(let expected, let record): swapRecord(expected, record)
+        case .coordinator(.read): readRecord()
+        case .coordinator(.swap(let expected, let record)): swapRecord(expected, record)
+        case .rail(_, let directive): perform(directive)
+        case .step(let directive): perform(directive)
+        case .serving(let directive): perform(directive)
+        case .region(.confirmStart): confirmStart()
+        case .region(.noteEpoch(let epoch)): noteEpoch(epoch)
+        case .report(let report): self.report(report)
+        case .commandDone(_, let id, let refusal): commands.removeValue(forKey: id)?(refusal)
+        case .stopped:
+            onStopped?()
+            onStopped = nil
+        }
+    }
+
+    private func perform(_ directive: RailDirective) {
+        switch directive {
         case .dial: dial()
-        case .closeRail: closeRail()
+        case .close: closeRail()
         case .sendAttach(let epoch, let counts): sendAttach(epoch, counts: counts)
         case .acceptAttach(let request, let generation): acceptAttach(request, generation: generation)
         case .refuseAttach(let request, let refusal, let reason): refuseAttach(request, refusal, reason)
         case .sendHeartbeat: send(heartbeat, on: rail)
-        case .confirmStart: confirmStart()
-        case .noteEpoch(let epoch): noteEpoch(epoch)
         case .tellRecordChanged: send(.recordChanged, on: rail ?? mirrorRail?.queuePair)
+        }
+    }
+
+    private func perform(_ directive: StepDirective) {
+        switch directive {
         case .fence(let processes): fence(processes)
         case .lockMedia(let expected): lockMedia(expected)
         case .sealRegion: sealRegion { self.handle(.sealed) }
@@ -116,18 +138,18 @@ package final class Group {
         case .setLogAside: setLogAside()
         case .openLog(let incarnation, let logUUID, let start, let generation):
             openLog(incarnation, logUUID, start, generation)
-        case .serve: owner?.serve()
-        case .suspend: owner?.suspend()
-        case .stopServing: owner?.revoke()
-        case .acknowledge: owner?.owned.schedulePump()
-        case .drain: owner?.drain(thenStop: true) { [weak self] _ in self?.handle(.drained) }
         case .releaseMedia: releaseMedia()
         case .evacuate: host.evacuate(for: id) { self.handle(.evacuated) }
-        case .stopped:
-            onStopped?()
-            onStopped = nil
-        case .report(let report): self.report(report)
-        case .commandDone(_, let id, let refusal): commands.removeValue(forKey: id)?(refusal)
+        }
+    }
+
+    private func perform(_ directive: ServingDirective) {
+        switch directive {
+        case .serve: owner?.serve()
+        case .suspend: owner?.suspend()
+        case .stop: owner?.revoke()
+        case .acknowledge: owner?.owned.schedulePump()
+        case .drain: owner?.drain(thenStop: true) { [weak self] _ in self?.handle(.drained) }
         }
     }
 
@@ -138,8 +160,8 @@ package final class Group {
     private func readRecord() {
         host.readRecord(of: id) { result in
             switch result {
-            case .success(let record): self.handle(.recordRead(record))
-            case .failure(let error): self.handle(.coordinatorFailed("\(error)"))
+            case .success(let record): self.handle(.coordinator(.recordRead(record)))
+            case .failure(let error): self.handle(.coordinator(.unavailable("\(error)")))
             }
         }
     }
@@ -147,8 +169,8 @@ package final class Group {
     private func swapRecord(_ expected: UInt64, _ record: GroupRecord) {
         host.swapRecord(of: id, expecting: expected, to: record) { result in
             switch result {
-            case .success(let outcome): self.handle(.swapped(outcome))
-            case .failure(let error): self.handle(.coordinatorFailed("\(error)"))
+            case .success(let outcome): self.handle(.coordinator(.swapped(outcome)))
+            case .failure(let error): self.handle(.coordinator(.unavailable("\(error)")))
             }
         }
     }
@@ -156,7 +178,7 @@ package final class Group {
     // MARK: Ticks and service
 
     package func tick() {
-        if let owner { handle(.medium(owner.mediumTrouble(runtime.now))) }
+        if let owner { handle(.medium(.trouble(owner.mediumTrouble(runtime.now)))) }
         handle(.tick)
         reportMemoryFault()
         probeMedia()
@@ -194,13 +216,15 @@ package final class Group {
 
     /// What failed is attributed once, and again if more fails; the machine hears of it until this process ends.
     private func reportMemoryFault() {
-        if let failure = owner?.owned.persistFailure { handle(.logFailed("\(failure); restart \(host.id)")) }
+        if let failure = owner?.owned.persistFailure {
+            handle(.region(.memoryFailed("\(failure); restart \(host.id)")))
+        }
         guard let fault = region.memoryFault else { return }
         if fault != reportedFault {
             reportedFault = fault
             report(Report(.memoryFailed, fault.description))
         }
-        handle(.logFailed("\(fault); replace the memory, then restart \(host.id)"))
+        handle(.region(.memoryFailed("\(fault); replace the memory, then restart \(host.id)")))
     }
 
     private var heartbeat: PeerMessage { .heartbeat(machine.heartbeat) }

@@ -12,14 +12,14 @@ package final class OwnedLog {
     package struct Authority {
         /// Whether the lease allows acknowledging, reading and trimming now (S8, S17).
         var isValid: () -> Bool
-        var rule: () -> (allowed: Bool, needsMirror: Bool)
+        var rule: () -> AcknowledgementRule
         var progress: (_ local: LSN, _ mirror: LSN, _ pending: UInt64?) -> Void
         var report: (Report) -> Void
         /// What the mirror lacks cannot be shipped to it.
         var cannotShip: (_ reason: String) -> Void
 
         package init(
-            isValid: @escaping () -> Bool, rule: @escaping () -> (allowed: Bool, needsMirror: Bool),
+            isValid: @escaping () -> Bool, rule: @escaping () -> AcknowledgementRule,
             progress: @escaping (_ local: LSN, _ mirror: LSN, _ pending: UInt64?) -> Void,
             report: @escaping (Report) -> Void, cannotShip: @escaping (_ reason: String) -> Void = { _ in }
         ) {

@@ -169,13 +169,12 @@ package final class OwnerDataPath {
     }
 
     private func acknowledge(_ durable: LSN) {
-        let rule = owned.authority.rule()
+        var rule = owned.authority.rule()
         if !rule.needsMirror { shipper.notCounted() }
         // A persist that was on its way when another failed may have been told nothing of it (S8).
         let isSound = log.region.memoryFault == nil && owned.persistFailure == nil
-        let moved = owned.acknowledgement.update(
-            local: durable, mirror: rule.needsMirror ? shipper.durable ?? .zero : nil,
-            allowed: rule.allowed && owned.authority.isValid() && isSound)
+        rule.allowed = rule.allowed && owned.authority.isValid() && isSound
+        let moved = owned.acknowledgement.update(local: durable, by: rule) { _ in shipper.durable }
         guard moved else { return }
         while let first = issued.first, first.end <= owned.acknowledged {
             issued.removeFirst()

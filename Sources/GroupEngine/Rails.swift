@@ -43,7 +43,7 @@ final class OwnerRail: QueuePairDelegate {
         group.host.debug("rail of \(group.configuration.id) to \(group.peer) ended: \(error)")
         // An access error says that the key is revoked: the record has moved on (S12).
         if error.code == .access { group.handle(.recordChanged) }
-        group.handle(.railDown)
+        group.handle(.down)
     }
 }
 
@@ -90,7 +90,7 @@ package final class AcceptedRail: QueuePairDelegate {
     private func received(_ message: PeerMessage) {
         switch message {
         case .attach(let request): attach(request)
-        case .heartbeat(let heartbeat): if let group, group.mirrorRail === self { group.handle(.peerSaid(heartbeat)) }
+        case .heartbeat(let heartbeat): if let group, group.mirrorRail === self { group.handle(.said(heartbeat)) }
         case .recordChanged: if let group, group.mirrorRail === self { group.handle(.recordChanged) }
         case .repair(let range):
             if let group, group.mirrorRail === self { group.mirrorTarget?.target.expectRepair(of: range) }
@@ -153,7 +153,7 @@ package final class AcceptedRail: QueuePairDelegate {
         guard group.mirrorRail === self else { return group.candidateEnded(self) }
         group.mirrorRail = nil
         host.debug("rail of \(group.configuration.id) from \(peer.node) ended: \(error)")
-        group.handle(.railDown)
+        group.handle(.down)
     }
 
     package func queuePair(_ queuePair: any QueuePair, completedThrough id: WorkRequestID) {}
@@ -165,7 +165,7 @@ extension Group {
 
     /// Dials the peer's rails in turn.
     func dial() {
-        guard owner?.catchUp.mayDialMirror != false else { return handle(.railDown) }
+        guard owner?.catchUp.mayDialMirror != false else { return handle(.down) }
         nextRail += 1
         let attempt = nextRail
         host.dial(peer, attempt: attempt) { [weak self] result in
@@ -173,7 +173,7 @@ extension Group {
             switch result {
             case .failure(let error):
                 notDialed(error)
-                if attempt == nextRail, rail == nil { handle(.railDown) }
+                if attempt == nextRail, rail == nil { handle(.down) }
             case .success(let (queuePair, peer)):
                 guard attempt == nextRail else { return queuePair.close() }
                 railProblem = nil
@@ -208,7 +208,7 @@ extension Group {
         host.configurationAgrees(with: peer.node)
         // The queue pair gets its place in the pipeline when this returns.
         runtime.execute {
-            if self.rail === queuePair { self.handle(.railUp) }
+            if self.rail === queuePair { self.handle(.up) }
         }
     }
 
@@ -253,7 +253,7 @@ extension Group {
             owner.attach(rail, key: RegionKey(rawValue: key), durable: durable, isKept: contents.isKept)
             handle(.attached(durable: durable, contents))
         case .refused(configuration.id, _, let refusal, let reason): handle(.attachRefused(refusal, reason))
-        case .heartbeat(let heartbeat): handle(.peerSaid(heartbeat))
+        case .heartbeat(let heartbeat): handle(.said(heartbeat))
         case .recordChanged: handle(.recordChanged)
         case .configuration(let entries):
             guard railDelegate?.peer.hasSameConfiguration == false else {
@@ -301,7 +301,7 @@ extension Group {
         if let current = mirrorRail, current !== rail { current.close() }
         mirrorRail = rail
         // Only now is what arrives there a sign of the owner's life.
-        handle(.railUp)
+        handle(.up)
         isPreparingRegion = true
         let earlier = mirrorTarget
         mirrorTarget = nil

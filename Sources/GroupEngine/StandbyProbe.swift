@@ -81,5 +81,5 @@ extension Group {
         }
     }
 
-    func tellTakeoverProblem() { handle(.takeoverProblem(standbyProbe.problem)) }
+    func tellTakeoverProblem() { handle(.medium(.takeoverProblem(standbyProbe.problem))) }
 }

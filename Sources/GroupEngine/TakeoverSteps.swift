@@ -25,12 +25,12 @@ extension Group {
         }
     }
 
-    /// A step whose result is an event.
-    private func step(_ body: @escaping @Sendable () -> Event) {
+    /// A step whose result is an answer.
+    private func step(_ body: @escaping @Sendable () -> StepAnswer) {
         onThread(body) { result in
             switch result {
-            case .success(let event): self.handle(event)
-            case .failure(let error): self.handle(.stepFailed("\(error)"))
+            case .success(let answer): self.handle(answer)
+            case .failure(let error): self.handle(.failed("\(error)"))
             }
         }
     }
@@ -120,7 +120,7 @@ extension Group {
         } _: { [self] result in
             isNotingEpoch = false
             switch result {
-            case .success: handle(.epochNoted(epoch))
+            case .success: handle(.region(.epochNoted(epoch)))
             // Asked again with the next tick.
             case .failure(let error): host.warn("epoch \(epoch) could not be noted in the pool: \(error)")
             }
@@ -128,7 +128,7 @@ extension Group {
     }
 
     func lockMedia(_ identities: [String: UUID128]) {
-        guard !holdsMedia, !isReleasing else { return handle(.stepFailed("the medium is not released yet")) }
+        guard !holdsMedia, !isReleasing else { return handle(.failed("the medium is not released yet")) }
         let expected = expectedMedia(identities)
         let media = host.media
         onThread {
@@ -139,7 +139,7 @@ extension Group {
             case .success(let held):
                 self.hold(held)
                 self.handle(.mediaLocked(held.identities))
-            case .failure(let error): self.handle(.stepFailed("\(error)"))
+            case .failure(let error): self.handle(.failed("\(error)"))
             }
         }
     }
@@ -178,9 +178,9 @@ extension Group {
                 return .recovered(end: outcome.endLSN)
             } catch {
                 return switch error.code {
-                case .medium: .stepFailed(error.message)
+                case .medium: .failed(error.message)
                 case .corrupt: .logCorrupt(error.message)
-                case .unknownVolume, .outOfRange: .recoveryRefused(error.message)
+                case .unknownVolume, .outOfRange: .refused(error.message)
                 }
             }
         }
@@ -201,7 +201,7 @@ extension Group {
                 for medium in media { try medium.flush() }
                 return .recovered(end: try MirrorRegion.archive(region, archives))
             } catch {
-                return .stepFailed("\(error)")
+                return .failed("\(error)")
             }
         }
     }
@@ -222,7 +222,7 @@ extension Group {
                 self.mirrorTarget = nil
                 self.owner = self.makeDataPath(log, start)
                 self.handle(.logOpened)
-            case .failure(let error): self.handle(.stepFailed("\(error)"))
+            case .failure(let error): self.handle(.failed("\(error)"))
             }
         }
     }
@@ -239,7 +239,7 @@ extension Group {
                 isValid: { [unowned self] in machine.ownershipValid(runtime.now) },
                 rule: { [unowned self] in machine.acknowledgementRule },
                 progress: { [unowned self] local, mirror, pending in
-                    handle(.progress(local: local, mirror: mirror, pending: pending))
+                    handle(.progress(local: local, of: peer, durable: mirror, pending: pending))
                 },
                 report: { [unowned self] in report($0) },
                 cannotShip: { [unowned self] in handle(.attachRefused(.notReady, $0)) }))
@@ -259,7 +259,7 @@ extension Group {
                     try released.release()
                     return .mediaReleased
                 } catch {
-                    return .stepFailed(error.message)
+                    return .failed(error.message)
                 }
             }
         }

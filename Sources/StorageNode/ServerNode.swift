@@ -93,7 +93,7 @@ public final class ServerNode: VolumeService {
         }
         let millis: UInt64 = 1_000_000
         var settings = GroupSettings(
-            group: group.id, node: id, peer: group.peer(of: id), home: group.home, process: process,
+            group: group.id, node: id, partners: [group.peer(of: id)], home: group.home, process: process,
             pool: pool.identity.uuid, heartbeatInterval: configuration.heartbeatIntervalMillis * millis,
             heartbeatTimeout: configuration.heartbeatTimeoutMillis * millis, lease: configuration.leaseMillis * millis,
             degradeOnMirrorLoss: group.degradeOnMirrorLoss)
@@ -249,7 +249,9 @@ public final class ServerNode: VolumeService {
                 var problems: [String] = []
                 for (id, read) in records {
                     switch read {
-                    case .success(let record): self.groups[id]?.handle(.renewed(startedAt: startedAt, record: record))
+                    case .success(let record):
+                        self.groups[id]?.handle(
+                            .coordinator(.renewed(startedAt: startedAt, record: record)))
                     case .failure(let error): problems.append("the lease of \(id) could not be renewed: \(error)")
                     }
                 }
@@ -280,16 +282,17 @@ public final class ServerNode: VolumeService {
         coordinatorThread.runIfActive(eventLoop: eventLoop) {
             queries.map { group, peer, process in
                 let askedAt = BootClock.now
-                return (group, Result { try Self.look(for: peer, process, at: coordinator, fence) }, askedAt)
+                return (group, peer, Result { try Self.look(for: peer, process, at: coordinator, fence) }, askedAt)
             }
         }.assumeIsolated().whenComplete { result in
             self.isWatching = false
             guard case .success(let seen) = result else { return }
             var problem: String?
-            for (group, look, askedAt) in seen {
+            for (group, peer, look, askedAt) in seen {
                 switch look {
                 case .success(let (presence, dead, unseen)):
-                    self.groups[group]?.handle(.peerPresence(presence, deadProcess: dead, askedAt: askedAt))
+                    self.groups[group]?.handle(
+                        .coordinator(.presence(of: peer, presence, deadProcess: dead, askedAt: askedAt)))
                     problem = unseen ?? problem
                 case .failure(let error): problem = "\(error)"
                 }

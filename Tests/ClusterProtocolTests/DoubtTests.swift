@@ -12,7 +12,8 @@ struct DoubtTests {
     private func restarted(_ record: GroupRecord = Rig.record()) -> (rig: Rig, directives: [Directive]) {
         let rig = Rig(Self.alpha, pid: 2)
         rig.start(local: LocalLog(logUUID: Rig.logUUID, incarnation: Incarnation(5)), record)
-        for event in [Event.swapped(.won), Rig.fenced, .mediaLocked([:])] { rig.take(event) }
+        rig.take(.swapped(.won))
+        for answer in [Rig.fenced, .mediaLocked([:])] { rig.take(answer) }
         return (rig, rig.take(.sealed))
     }
 
@@ -23,14 +24,14 @@ struct DoubtTests {
     @Test("S5: an owner that restarts leaves its log's end to its partner, which lives and holds everything")
     func leavesItsEndToThePartner() throws {
         let (rig, directives) = restarted()
-        #expect(directives == [.recover(askingFirst: true)])
-        rig.take(.peerPresence(presence(1), deadProcess: nil, askedAt: rig.now))
+        #expect(directives == [.step(.recover(askingFirst: true))])
+        rig.take(.presence(of: rig.peer, presence(1), deadProcess: nil, askedAt: rig.now))
         #expect(rig.take(.tailInDoubt("torn at 640")) == [])
         // What was there before is no sign of life: a file outlives its writer.
-        rig.take(.peerPresence(presence(1), deadProcess: nil, askedAt: rig.now))
+        rig.take(.presence(of: rig.peer, presence(1), deadProcess: nil, askedAt: rig.now))
         #expect(rig.take(.tick, after: Rig.heartbeat) == [])
-        rig.take(.peerPresence(presence(2), deadProcess: nil, askedAt: rig.now))
-        #expect(rig.take(.tick, after: Rig.heartbeat) == [.releaseMedia])
+        rig.take(.presence(of: rig.peer, presence(2), deadProcess: nil, askedAt: rig.now))
+        #expect(rig.take(.tick, after: Rig.heartbeat) == [.step(.releaseMedia)])
         let given = try #require(rig.take(.mediaReleased).swap)
         #expect(given.owner == Self.beta && given.phase == .claimed && given.epoch == Epoch(7))
         #expect(given.sources == [Self.alpha, Self.beta] && given.ownerProcess == nil)
@@ -42,29 +43,30 @@ struct DoubtTests {
     func decidesAlone() {
         let (rig, _) = restarted()
         rig.presence = presence(1)
-        rig.take(.peerPresence(presence(1), deadProcess: nil, askedAt: rig.now))
+        rig.take(.presence(of: rig.peer, presence(1), deadProcess: nil, askedAt: rig.now))
         rig.take(.tailInDoubt("torn at 640"))
         #expect(rig.pass(rig.machine.settings.doubtLimit - Rig.heartbeat) == [])
-        #expect(rig.pass(Rig.heartbeat) == [.recover(askingFirst: false)])
+        #expect(rig.pass(Rig.heartbeat) == [.step(.recover(askingFirst: false))])
         #expect(
             rig.take(.recovered(end: LSN(640))) == [
-                .openLog(Incarnation(6), logUUID: Rig.logUUID, start: LSN(640), generation: 1)
+                .step(.openLog(Incarnation(6), logUUID: Rig.logUUID, start: LSN(640), generation: 1))
             ])
     }
 
     @Test("there is nobody to ask: a taker, and an owner whose partner was out of sync, decide at once")
     func nobodyToAsk() {
-        #expect(restarted(Rig.record(holders: [Self.alpha])).directives == [.recover(askingFirst: false)])
+        #expect(restarted(Rig.record(holders: [Self.alpha])).directives == [.step(.recover(askingFirst: false))])
         let taker = Rig.standby()
-        taker.take(.peerPresence(nil, deadProcess: Rig.process(Self.alpha), askedAt: taker.now))
-        for event in [Event.swapped(.won), Rig.fenced, .mediaLocked([:])] { taker.take(event) }
-        #expect(taker.take(.sealed) == [.recover(askingFirst: false)])
+        taker.take(.presence(of: taker.peer, nil, deadProcess: Rig.process(Self.alpha), askedAt: taker.now))
+        taker.take(.swapped(.won))
+        for answer in [Rig.fenced, .mediaLocked([:])] { taker.take(answer) }
+        #expect(taker.take(.sealed) == [.step(.recover(askingFirst: false))])
     }
 
     @Test("S5: a corrupt log counts no more, and the partner's decides, however long it takes to come")
     func leavesACorruptLogToThePartner() throws {
         let (rig, _) = restarted()
-        #expect(rig.take(.logCorrupt("corrupt at 640")) == [.releaseMedia])
+        #expect(rig.take(.logCorrupt("corrupt at 640")) == [.step(.releaseMedia)])
         let given = try #require(rig.take(.mediaReleased).swap)
         #expect(given.owner == Self.beta && given.sources == [Self.beta])
         rig.take(.swapped(.won))
@@ -75,7 +77,7 @@ struct DoubtTests {
     @Test("S5: a corrupt log that is the only one left blocks the group until an operator decides")
     func blocksWithTheOnlyCopyCorrupt() {
         let (rig, _) = restarted(Rig.record(holders: [Self.alpha]))
-        #expect(rig.take(.logCorrupt("corrupt at 640")) == [.releaseMedia])
+        #expect(rig.take(.logCorrupt("corrupt at 640")) == [.step(.releaseMedia)])
         #expect(rig.machine.state(rig.now) == .unavailable)
         #expect(rig.machine.reason(rig.now)?.contains("corrupt at 640") == true)
     }
@@ -83,10 +85,12 @@ struct DoubtTests {
     @Test("a partner that lives and does not claim what it was given does not keep it for ever")
     func takesBackWhatIsNotTaken() throws {
         let (rig, _) = restarted()
-        rig.take(.peerPresence(presence(1), deadProcess: nil, askedAt: rig.now))
+        rig.take(.presence(of: rig.peer, presence(1), deadProcess: nil, askedAt: rig.now))
         rig.take(.tailInDoubt("torn at 640"))
-        rig.take(.peerPresence(presence(2), deadProcess: nil, askedAt: rig.now))
-        for event in [Event.tick, .mediaReleased, .swapped(.won)] { rig.take(event) }
+        rig.take(.presence(of: rig.peer, presence(2), deadProcess: nil, askedAt: rig.now))
+        rig.take(.tick)
+        rig.take(.mediaReleased)
+        rig.take(.swapped(.won))
         var swap: GroupRecord?
         var counter: UInt64 = 2
         let given = rig.now
@@ -98,8 +102,9 @@ struct DoubtTests {
         #expect(rig.now >= given + 2 * Rig.lease)
         let claim = try #require(swap)
         #expect(claim.owner == Self.alpha && claim.sources == [Self.alpha, Self.beta] && claim.mustFence.isEmpty)
-        for event in [Event.swapped(.won), Rig.fenced, .mediaLocked([:])] { rig.take(event) }
-        #expect(rig.take(.sealed) == [.recover(askingFirst: false)], "it was asked, and did not answer")
+        rig.take(.swapped(.won))
+        for answer in [Rig.fenced, .mediaLocked([:])] { rig.take(answer) }
+        #expect(rig.take(.sealed) == [.step(.recover(askingFirst: false))], "it was asked, and did not answer")
     }
 
     // MARK: S20
@@ -134,7 +139,7 @@ struct DoubtTests {
     func emptiedMirror() {
         let rig = Rig(Self.beta, pid: 2)
         rig.start(local: nil, Rig.record())
-        rig.take(.peerPresence(nil, deadProcess: Rig.process(Self.alpha), askedAt: rig.now))
+        rig.take(.presence(of: rig.peer, nil, deadProcess: Rig.process(Self.alpha), askedAt: rig.now))
         #expect(rig.pass(20 * Rig.lease).swap == nil)
         #expect(rig.machine.state(rig.now) == .unavailable && !rig.machine.takeoverPossible(rig.now))
     }
@@ -146,19 +151,20 @@ struct DoubtTests {
             head: LSN(640), acknowledged: LSN(640), ringBytes: 1 << 20)
         let rig = Rig(Self.beta, pid: 2)
         rig.start(local: nil, Rig.record())
-        rig.take(.railUp)
+        rig.take(.up)
         rig.take(.attachRequested(request))
         #expect(rig.take(.recordRead(Rig.record())).attachRefusal == .lostLog)
         rig.take(.attachRequested(request))
         #expect(
-            rig.take(.recordRead(Rig.record(holders: [Self.alpha]))).contains(.acceptAttach(request, generation: 1)))
+            rig.take(.recordRead(Rig.record(holders: [Self.alpha]))).contains(
+                .rail(Rig.alpha, .acceptAttach(request, generation: 1))))
 
         for degrades in [true, false] {
             let owner = Rig.mirrored(degrades: degrades)
-            owner.take(.railDown)
-            #expect(owner.take(.tick).contains(.dial))
-            owner.take(.railUp)
-            #expect(owner.take(.attachRefused(.lostLog, "gone")).contains(.closeRail))
+            owner.take(.down)
+            #expect(owner.take(.tick).contains(onRail: .dial))
+            owner.take(.up)
+            #expect(owner.take(.attachRefused(.lostLog, "gone")).contains(onRail: .close))
             #expect(owner.take(.tick).swap?.inSync == [Self.alpha])
         }
     }
@@ -173,8 +179,9 @@ struct DoubtTests {
         again.take(.started(local: nil, Rig.standing))
         let claim = try #require(again.take(.recordRead(created)).swap)
         #expect(claim.isNew == true && claim.owner == Self.alpha && claim.epoch == Epoch(2))
-        for event in [Event.swapped(.won), Rig.fenced, .mediaLocked([:]), .sealed, .recovered(end: .zero)] {
-            again.take(event)
+        again.take(.swapped(.won))
+        for answer in [Rig.fenced, .mediaLocked([:]), .sealed, .recovered(end: .zero)] {
+            again.take(answer)
         }
         #expect(try #require(again.take(.logOpened).swap).isNew == false)
     }
@@ -184,9 +191,9 @@ struct DoubtTests {
     @Test("S26: an owner whose memory fails gives the group to its mirror at once, and counts as a source no more")
     func memoryFails() throws {
         let rig = Rig.mirrored()
-        #expect(rig.take(.logFailed("failed")) == [.closeRail, .releaseMedia])
+        #expect(rig.take(.memoryFailed("failed")) == [.rail(Rig.beta, .close), .step(.releaseMedia)])
         #expect(!rig.machine.isServing && !rig.machine.ownershipValid(rig.now))
-        #expect(rig.take(.logFailed("failed")) == [], "it is said with every tick")
+        #expect(rig.take(.memoryFailed("failed")) == [], "it is said with every tick")
         let given = try #require(rig.take(.mediaReleased).swap)
         #expect(given.owner == Self.beta && given.sources == [Self.beta] && given.phase == .claimed)
         rig.take(.swapped(.won))
@@ -198,32 +205,32 @@ struct DoubtTests {
         let rig = Rig.owner()
         rig.take(.renewed(startedAt: rig.now, record: rig.machine.record))
         #expect(rig.machine.acknowledgementRule.allowed)
-        #expect(rig.take(.logFailed("failed")) == [.closeRail])
+        #expect(rig.take(.memoryFailed("failed")) == [.rail(Rig.beta, .close)])
         #expect(!rig.machine.acknowledgementRule.allowed)
         #expect(rig.machine.state(rig.now) == .stalled && rig.machine.reason(rig.now) == "failed")
-        #expect(!rig.pass(5 * Rig.lease, renewing: rig.machine.record).contains(.dial))
+        #expect(!rig.pass(5 * Rig.lease, renewing: rig.machine.record).contains(onRail: .dial))
     }
 
     @Test("S26: a mirror that is in sync, but away, is waited for and not counted out")
     func memoryFailsWithTheMirrorAway() {
         let rig = Rig.mirrored()
-        rig.take(.railDown)
-        rig.take(.logFailed("failed"))
+        rig.take(.down)
+        rig.take(.memoryFailed("failed"))
         #expect(!rig.machine.acknowledgementRule.allowed)
         let waiting = rig.pass(5 * Rig.timeout, renewing: rig.machine.record)
-        #expect(waiting.swap == nil && waiting.contains(.dial))
+        #expect(waiting.swap == nil && waiting.contains(onRail: .dial))
         rig.take(.tick, after: Rig.heartbeat)
-        for _ in 0..<20 where !rig.take(.tick, after: Rig.heartbeat).contains(.dial) {}
+        for _ in 0..<20 where !rig.take(.tick, after: Rig.heartbeat).contains(onRail: .dial) {}
         rig.attach(kept: true)
-        #expect(rig.take(.logFailed("failed")).contains(.releaseMedia))
+        #expect(rig.take(.memoryFailed("failed")).contains(.step(.releaseMedia)))
     }
 
     @Test("S26: memory that fails during a handover does not wait for the drain")
     func memoryFailsInAHandover() throws {
         let rig = Rig.mirrored()
         rig.take(.renewed(startedAt: rig.now, record: rig.machine.record))
-        #expect(rig.command(.handOver) == [.drain])
-        #expect(rig.take(.logFailed("failed")).contains(.releaseMedia))
+        #expect(rig.command(.handOver) == [.serving(.drain)])
+        #expect(rig.take(.memoryFailed("failed")).contains(.step(.releaseMedia)))
         #expect(try #require(rig.take(.mediaReleased).swap).sources == [Self.beta])
     }
 
@@ -233,10 +240,10 @@ struct DoubtTests {
     func undrainedHandover() throws {
         let rig = Rig.mirrored()
         rig.take(.renewed(startedAt: rig.now, record: rig.machine.record))
-        #expect(rig.command(.handOver) == [.drain])
+        #expect(rig.command(.handOver) == [.serving(.drain)])
         let record = rig.machine.record
-        #expect(!rig.pass(9900 * millis, heard: true, renewing: record).contains(.releaseMedia))
-        #expect(rig.pass(200 * millis, heard: true, renewing: record).contains(.releaseMedia))
+        #expect(!rig.pass(9900 * millis, heard: true, renewing: record).contains(.step(.releaseMedia)))
+        #expect(rig.pass(200 * millis, heard: true, renewing: record).contains(.step(.releaseMedia)))
         let given = try #require(rig.take(.mediaReleased).swap)
         #expect(given.owner == Self.beta && given.sources == [Self.alpha, Self.beta])
     }

@@ -28,8 +28,8 @@ struct KnownCopyTests {
         #expect(swap.version == 11 && swap.epoch == Epoch(5) && swap.members[Self.beta]?.generation == 4)
         #expect(swap.holders == [Self.alpha, Self.beta] && swap.owner == Self.alpha)
         var directives: [Directive] = []
-        rig.machine.handle(.swapped(.won), now: rig.now, into: &directives)
-        #expect(directives.contains(.confirmStart))
+        rig.machine.handle(.coordinator(.swapped(.won)), now: rig.now, into: &directives)
+        #expect(directives.contains(.region(.confirmStart)))
         #expect(rig.pass(Rig.lease, heard: true).swap == nil, "once")
     }
 
@@ -50,20 +50,20 @@ struct KnownCopyTests {
             head: .zero, acknowledged: .zero, ringBytes: 1 << 20)
         #expect(enlisting.swap != nil)
         #expect(rig.take(.attachRequested(request)) == [])
-        #expect(rig.take(.swapped(.won)) == [.acceptAttach(request, generation: 4)])
+        #expect(rig.take(.swapped(.won)) == [.rail(Rig.alpha, .acceptAttach(request, generation: 4))])
     }
 
     @Test("S20: nor when its start could not be counted before")
     func countedBeforeItMirrorsAfterAFailure() {
         let rig = Rig(Self.beta)
         let enlisting = rig.start(local: Self.local, generation: 4, record(of: Self.beta, generation: 3))
-        rig.take(.coordinatorFailed("away"))
+        rig.take(.unavailable("away"))
         let request = AttachRequest(
             group: GroupID("g0"), from: Self.alpha, epoch: Epoch(5), logUUID: Rig.logUUID, incarnation: Incarnation(5),
             head: .zero, acknowledged: .zero, ringBytes: 1 << 20)
         let out = rig.take(.attachRequested(request), after: Rig.heartbeat)
         #expect(out.count == 1 && out.swap != nil && out.swap == enlisting.swap)
-        #expect(rig.take(.swapped(.won)) == [.acceptAttach(request, generation: 4)])
+        #expect(rig.take(.swapped(.won)) == [.rail(Rig.alpha, .acceptAttach(request, generation: 4))])
     }
 
     // MARK: An older copy of a pool
@@ -127,13 +127,13 @@ struct KnownCopyTests {
         var again = request
         again.epoch = out.epoch
         rig.take(.attachRequested(again))
-        #expect(rig.take(.recordRead(out)) == [.acceptAttach(again, generation: 8)])
+        #expect(rig.take(.recordRead(out)) == [.rail(Rig.alpha, .acceptAttach(again, generation: 8))])
     }
 
     @Test("S14, S20: a mirror joins with its pool, its generation and the log's opening")
     func joinsWithAll() throws {
         let rig = Rig.owner()
-        rig.take(.railUp)
+        rig.take(.up)
         let copy = MirrorContents(pool: Rig.pool(Self.beta), generation: 6, isKept: false)
         let swap = try #require(rig.take(.attached(durable: LSN(640), copy)).swap)
         let member = try #require(swap.members[Self.beta])
@@ -145,12 +145,12 @@ struct KnownCopyTests {
         arguments: [(6, false), (7, true), (8, true)])
     func comesBackOlder(generation: UInt64, isKnown: Bool) throws {
         let rig = Rig.owner()
-        rig.take(.railUp)
+        rig.take(.up)
         let copy = MirrorContents(pool: Rig.pool(Self.beta), generation: 7, isKept: false)
         rig.take(.attached(durable: LSN(640), copy))
         rig.take(.swapped(.won))
         rig.take(.renewed(startedAt: rig.now, record: rig.machine.record))
-        rig.take(.railDown)
+        rig.take(.down)
         rig.take(.tick)
         rig.attach(kept: true, generation: generation)
         rig.take(.tick)
@@ -186,7 +186,9 @@ struct KnownCopyTests {
         #expect(again.version == 12 && again.holders == [Self.alpha])
         rig.take(.swapped(.won))
         rig.take(.renewed(startedAt: rig.now, record: again))
-        for event in [Rig.fenced, .mediaLocked([:]), .sealed, .recovered(end: LSN(640)), .logOpened] { rig.take(event) }
+        for answer in [Rig.fenced, .mediaLocked([:]), .sealed, .recovered(end: LSN(640)), .logOpened] {
+            rig.take(answer)
+        }
         #expect(
             rig.take(.swapped(.won)).contains(.commandDone(.forgetCoordinator, CommandID(rawValue: 1), refusal: nil)))
     }
@@ -216,7 +218,9 @@ struct KnownCopyTests {
         let request = AttachRequest(
             group: GroupID("g0"), from: Self.alpha, epoch: Epoch(5), logUUID: Rig.logUUID, incarnation: Incarnation(5),
             head: .zero, acknowledged: .zero, ringBytes: 1 << 20)
-        for _ in 1...2 { #expect(rig.take(.attachRequested(request)) == [.acceptAttach(request, generation: 10)]) }
+        for _ in 1...2 {
+            #expect(rig.take(.attachRequested(request)) == [.rail(Rig.alpha, .acceptAttach(request, generation: 10))])
+        }
 
         var joined = record
         joined.version += 1
@@ -242,8 +246,9 @@ struct KnownCopyTests {
             complete.start(local: Self.local, forced)
             let back = try #require(complete.command(.takeOver(force: force)).swap)
             #expect(!back.setsAsideLog && back.holders == [Self.alpha] && back.previousHolders.isEmpty)
-            for event in [Event.swapped(.won), Rig.fenced, .mediaLocked([:])] { complete.take(event) }
-            #expect(complete.take(.sealed) == [.recover(askingFirst: false)])
+            complete.take(.swapped(.won))
+            for answer in [Rig.fenced, .mediaLocked([:])] { complete.take(answer) }
+            #expect(complete.take(.sealed) == [.step(.recover(askingFirst: false))])
         }
     }
 
@@ -269,8 +274,9 @@ struct KnownCopyTests {
         let again = Rig(Self.alpha, pid: 3, pool: another)
         let claim = try #require(again.start(local: older, forced).swap)
         #expect(claim.setsAsideLog && claim.previousHolders == [Self.beta])
-        for event in [Event.swapped(.won), Rig.fenced, .mediaLocked([:])] { again.take(event) }
-        #expect(again.take(.sealed) == [.setLogAside], "the older log would be written over newer data")
+        again.take(.swapped(.won))
+        for answer in [Rig.fenced, .mediaLocked([:])] { again.take(answer) }
+        #expect(again.take(.sealed) == [.step(.setLogAside)], "the older log would be written over newer data")
     }
 
     @Test("A7: a claim by force goes on after a restart, though an owner was about to begin the log here anew")
@@ -298,7 +304,8 @@ struct KnownCopyTests {
         let back = try #require(first.command(.takeOver(force: false)).swap)
         #expect(!back.setsAsideLog && back.holders == [Self.alpha] && back.previousHolders == [Self.beta])
 
-        for event in [Event.swapped(.won), Rig.fenced, .mediaLocked([:]), .sealed] { first.take(event) }
+        first.take(.swapped(.won))
+        for answer in [Rig.fenced, .mediaLocked([:]), .sealed] { first.take(answer) }
         first.take(.logCorrupt("it is corrupt"))
         #expect(first.machine.reason(first.now)?.contains("`twinlog takeover --on beta`") == true)
 
@@ -321,8 +328,9 @@ struct KnownCopyTests {
             if out.swap == nil { out = rig.pass(3 * Rig.lease) }
             let claim = try #require(out.swap)
             #expect(claim.owner == node && claim.holders == [node])
-            for event in [Event.swapped(.won), Rig.fenced, .mediaLocked([:])] { rig.take(event) }
-            #expect(rig.take(.sealed) == [.setLogAside])
+            rig.take(.swapped(.won))
+            for answer in [Rig.fenced, .mediaLocked([:])] { rig.take(answer) }
+            #expect(rig.take(.sealed) == [.step(.setLogAside)])
             rig.take(.recovered(end: LSN(640)))
             #expect(rig.take(.logOpened).swap?.replayed == nil)
         }

@@ -18,7 +18,7 @@ struct MediumTests {
         var out: [Directive] = []
         let end = rig.now + time
         while rig.now < end {
-            out += rig.take(.medium(trouble))
+            out += rig.take(.trouble(trouble))
             out += rig.pass(Rig.heartbeat, heard: heard, renewing: rig.machine.record)
         }
         return out
@@ -29,17 +29,17 @@ struct MediumTests {
     @Test("claims 2, 10: a medium that fails for long costs its owner the group, which the partner gets undrained")
     func failsLong() throws {
         let rig = Rig.mirrored()
-        #expect(!fail(rig, for: limit - Rig.heartbeat).contains(.releaseMedia))
+        #expect(!fail(rig, for: limit - Rig.heartbeat).contains(.step(.releaseMedia)))
         #expect(rig.machine.state(rig.now) == .mirrored && rig.machine.takeoverPossible(rig.now))
         #expect(rig.machine.reason(rig.now)?.contains(Self.error) == true)
         let since = rig.now - limit
-        rig.take(.medium(MediumTrouble(since: since, reason: Self.error, isLogFull: false)))
-        #expect(rig.pass(Rig.heartbeat, heard: true, renewing: rig.machine.record).contains(.releaseMedia))
+        rig.take(.trouble(MediumTrouble(since: since, reason: Self.error, isLogFull: false)))
+        #expect(rig.pass(Rig.heartbeat, heard: true, renewing: rig.machine.record).contains(.step(.releaseMedia)))
         #expect(!rig.machine.ownershipValid(rig.now) && !rig.machine.isServing)
         let given = try #require(rig.take(.mediaReleased).swap)
         #expect(given.owner == Self.beta && given.phase == .claimed && given.ownerProcess == nil)
         #expect(given.sources == [Self.alpha, Self.beta] && given.mustFence == [] && given.leftForMedium == true)
-        #expect(rig.take(.swapped(.won)).contains(.stopServing))
+        #expect(rig.take(.swapped(.won)).contains(.serving(.stop)))
         #expect(!rig.machine.isOwner)
     }
 
@@ -47,8 +47,8 @@ struct MediumTests {
     func failsShort() {
         let rig = Rig.mirrored()
         for _ in 0..<3 {
-            #expect(!fail(rig, for: limit - Rig.heartbeat).contains(.releaseMedia))
-            rig.take(.medium(nil))
+            #expect(!fail(rig, for: limit - Rig.heartbeat).contains(.step(.releaseMedia)))
+            rig.take(.trouble(nil))
             #expect(rig.machine.reason(rig.now) == nil)
         }
         #expect(rig.machine.state(rig.now) == .mirrored)
@@ -57,18 +57,18 @@ struct MediumTests {
     @Test("without a partner in sync it is tried on and said; with one it is given away, though late")
     func nobodyInSync() {
         let rig = Rig.owner()
-        #expect(!fail(rig, for: 3 * limit, heard: false).contains(.releaseMedia))
+        #expect(!fail(rig, for: 3 * limit, heard: false).contains(.step(.releaseMedia)))
         #expect(rig.machine.state(rig.now) == .degraded && rig.machine.acknowledgementRule.allowed)
         #expect(rig.machine.reason(rig.now)?.contains(Self.error) == true)
         #expect(rig.machine.reason(rig.now)?.contains("for 45 s") == true)
         fail(rig, for: Rig.heartbeat, isLogFull: true, heard: false)
         #expect(rig.machine.state(rig.now) == .stalled)
         rig.pass(Rig.timeout, renewing: rig.machine.record)
-        while !rig.take(.tick, after: Rig.heartbeat).contains(.dial) {}
+        while !rig.take(.tick, after: Rig.heartbeat).contains(onRail: .dial) {}
         rig.attach()
-        rig.take(.medium(MediumTrouble(since: rig.now - 4 * limit, reason: Self.error, isLogFull: true)))
+        rig.take(.trouble(MediumTrouble(since: rig.now - 4 * limit, reason: Self.error, isLogFull: true)))
         rig.take(.swapped(.won))
-        #expect(rig.pass(Rig.heartbeat, heard: true, renewing: rig.machine.record).contains(.releaseMedia))
+        #expect(rig.pass(Rig.heartbeat, heard: true, renewing: rig.machine.record).contains(.step(.releaseMedia)))
     }
 
     @Test("S17: what lasts as long as the process was stopped is not the medium's doing")
@@ -76,10 +76,10 @@ struct MediumTests {
         let rig = Rig.mirrored()
         let since = rig.now
         rig.take(.heard, after: 2 * limit)
-        #expect(rig.take(.tick).contains(.suspend))
+        #expect(rig.take(.tick).contains(.serving(.suspend)))
         rig.take(.renewed(startedAt: rig.now, record: rig.machine.record))
-        rig.take(.medium(MediumTrouble(since: since, reason: Self.error, isLogFull: false)))
-        #expect(!rig.take(.tick).contains(.releaseMedia))
+        rig.take(.trouble(MediumTrouble(since: since, reason: Self.error, isLogFull: false)))
+        #expect(!rig.take(.tick).contains(.step(.releaseMedia)))
     }
 
     // MARK: No ping-pong
@@ -95,7 +95,7 @@ struct MediumTests {
         rig.take(.swapped(.won))
         rig.take(.renewed(startedAt: rig.now, record: rig.machine.record))
         rig.takeOver()
-        rig.take(.railUp)
+        rig.take(.up)
         rig.take(.attached(durable: LSN(640), MirrorContents(pool: Rig.pool(Self.alpha), isKept: false)))
         rig.take(.swapped(.won))
         precondition(rig.machine.state(rig.now) == .mirrored)
@@ -106,12 +106,12 @@ struct MediumTests {
     func noPingPong() throws {
         let rig = receiver(leftForMedium: true)
         let rest = rig.machine.settings.mediumRest
-        #expect(!fail(rig, for: rest - Rig.heartbeat).contains(.releaseMedia))
+        #expect(!fail(rig, for: rest - Rig.heartbeat).contains(.step(.releaseMedia)))
         #expect(rig.machine.reason(rig.now)?.contains("before") == true)
-        #expect(fail(rig, for: limit + Rig.heartbeat).contains(.releaseMedia))
+        #expect(fail(rig, for: limit + Rig.heartbeat).contains(.step(.releaseMedia)))
         #expect(try #require(rig.take(.mediaReleased).swap).leftForMedium == true)
         #expect(receiver(leftForMedium: false).machine.record?.leftForMedium == false)
-        #expect(fail(receiver(leftForMedium: false), for: limit + Rig.heartbeat).contains(.releaseMedia))
+        #expect(fail(receiver(leftForMedium: false), for: limit + Rig.heartbeat).contains(.step(.releaseMedia)))
     }
 
     @Test("an owner that destages everything when it hands over has shown that the medium takes it")
@@ -128,7 +128,7 @@ struct MediumTests {
             let rig = Rig.mirrored()
             rig.take(.renewed(startedAt: rig.now, record: rig.machine.record))
             rig.command(.handOver)
-            if isFailing { rig.take(.medium(MediumTrouble(since: rig.now, reason: "fails", isLogFull: false))) }
+            if isFailing { rig.take(.trouble(MediumTrouble(since: rig.now, reason: "fails", isLogFull: false))) }
             rig.pass(11_000 * millis, heard: true, renewing: rig.machine.record)
             #expect(try #require(rig.take(.mediaReleased).swap).leftForMedium == isFailing)
         }
@@ -141,10 +141,10 @@ struct MediumTests {
     )
     func releaseHangs() throws {
         let rig = Rig.mirrored()
-        #expect(fail(rig, for: limit + Rig.heartbeat).contains(.releaseMedia))
+        #expect(fail(rig, for: limit + Rig.heartbeat).contains(.step(.releaseMedia)))
         let record = rig.machine.record
-        #expect(!rig.pass(4800 * millis, heard: true, renewing: record).contains(.evacuate))
-        #expect(rig.pass(200 * millis, heard: true, renewing: record).contains(.evacuate))
+        #expect(!rig.pass(4800 * millis, heard: true, renewing: record).contains(.step(.evacuate)))
+        #expect(rig.pass(200 * millis, heard: true, renewing: record).contains(.step(.evacuate)))
         let given = try #require(rig.take(.evacuated).swap)
         #expect(given.owner == Self.beta && given.ownerProcess == nil && given.phase == .claimed)
         #expect(given.mustFence == [Rig.process(Self.alpha)] && given.sources == [Self.alpha, Self.beta])
@@ -154,7 +154,7 @@ struct MediumTests {
         let taker = Rig(Self.beta)
         taker.start(local: LocalLog(logUUID: Rig.logUUID, incarnation: Incarnation(2)), given)
         let fence = taker.take(.swapped(.won))
-        #expect(fence == [.fence([Rig.process(Self.alpha)])])
+        #expect(fence == [.step(.fence([Rig.process(Self.alpha)]))])
     }
 
     @Test("other groups that do not leave in time are left behind")
@@ -169,7 +169,7 @@ struct MediumTests {
     func releaseEndsLate() throws {
         let rig = Rig.mirrored()
         fail(rig, for: limit + Rig.heartbeat)
-        #expect(rig.pass(6000 * millis, heard: true, renewing: rig.machine.record).contains(.evacuate))
+        #expect(rig.pass(6000 * millis, heard: true, renewing: rig.machine.record).contains(.step(.evacuate)))
         #expect(try #require(rig.take(.mediaReleased).swap).mustFence == [])
     }
 
@@ -179,7 +179,7 @@ struct MediumTests {
         rig.take(.renewed(startedAt: rig.now, record: rig.machine.record))
         rig.command(.handOver)
         let said = rig.pass(15_200 * millis, heard: true, renewing: rig.machine.record)
-        #expect(said.contains(.releaseMedia) && said.contains(.evacuate))
+        #expect(said.contains(.step(.releaseMedia)) && said.contains(.step(.evacuate)))
         #expect(try #require(rig.take(.evacuated).swap).mustFence == [Rig.process(Self.alpha)])
         #expect(rig.take(.swapped(.won)).refusal?.contains("ends this process") == true)
     }
@@ -198,7 +198,7 @@ struct MediumTests {
         let claim = try #require(rig.pass(2 * Rig.lease).swap)
         #expect(claim.owner == Self.alpha && claim.mustFence == [])
         rig.take(.swapped(.won))
-        #expect(rig.take(Rig.fenced) == [.lockMedia(expected: [:])])
+        #expect(rig.take(Rig.fenced) == [.step(.lockMedia(expected: [:]))])
     }
 
     // MARK: The watch

@@ -100,7 +100,8 @@ struct MirrorSessionTests {
     func acknowledgement() {
         var acknowledgement = Acknowledgement(LSN(64))
         func moves(_ local: UInt64, _ mirror: UInt64?, allowed: Bool = true) -> Bool {
-            acknowledgement.update(local: LSN(local), mirror: mirror.map { LSN($0) }, allowed: allowed)
+            let rule = AcknowledgementRule(allowed: allowed, required: MemberSet(first: mirror == nil ? 0 : 1))
+            return acknowledgement.update(local: LSN(local), by: rule) { _ in mirror.map { LSN($0) } }
         }
         #expect(!moves(640, 64))
         #expect(!moves(640, 320, allowed: false))

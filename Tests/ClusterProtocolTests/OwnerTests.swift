@@ -17,12 +17,12 @@ struct OwnerTests {
         rig.take(.renewed(startedAt: started, record: rig.machine.record), after: Rig.lease / 2)
         rig.now = started + Rig.lease - Rig.lease / 10 - 1
         #expect(rig.machine.ownershipValid(rig.now) && rig.machine.isServing)
-        #expect(!rig.take(.tick).contains(.suspend))
+        #expect(!rig.take(.tick).contains(.serving(.suspend)))
         rig.now += 1
         #expect(!rig.machine.ownershipValid(rig.now))
-        #expect(rig.take(.tick).contains(.suspend))
+        #expect(rig.take(.tick).contains(.serving(.suspend)))
         #expect(!allowed(rig) && !rig.machine.isServing)
-        #expect(rig.take(.renewed(startedAt: rig.now, record: rig.machine.record)).contains(.serve))
+        #expect(rig.take(.renewed(startedAt: rig.now, record: rig.machine.record)).contains(.serving(.serve)))
         #expect(rig.machine.ownershipValid(rig.now) && allowed(rig))
     }
 
@@ -31,7 +31,10 @@ struct OwnerTests {
         let rig = Rig.mirrored()
         let theirs = Rig.record(
             owner: Rig.beta, epoch: 9, phase: .claimed, holders: [Rig.alpha, Rig.beta], version: 20)
-        #expect(rig.take(.renewed(startedAt: rig.now, record: theirs)) == [.stopServing, .closeRail, .releaseMedia])
+        #expect(
+            rig.take(.renewed(startedAt: rig.now, record: theirs)) == [
+                .serving(.stop), .rail(Rig.beta, .close), .step(.releaseMedia),
+            ])
         #expect(!rig.machine.ownershipValid(rig.now) && !allowed(rig) && !rig.machine.isOwner)
     }
 
@@ -41,15 +44,15 @@ struct OwnerTests {
     func catchUp() throws {
         let rig = Rig.owner()
         let far = GroupMachineDistance.bytes * 2
-        rig.take(.progress(local: LSN(640 + far), mirror: .zero, pending: nil))
-        rig.take(.railUp)
+        rig.progress(local: LSN(640 + far), mirror: .zero)
+        rig.take(.up)
         rig.take(.attached(durable: LSN(640), MirrorContents(pool: Rig.pool(Rig.beta), isKept: false)))
         #expect(allowed(rig) && !needs(rig))
-        #expect(rig.take(.progress(local: LSN(640 + far), mirror: LSN(640 + far / 2 - 64), pending: nil)) == [])
+        #expect(rig.progress(local: LSN(640 + far), mirror: LSN(640 + far / 2 - 64)) == [])
         #expect(!needs(rig))
-        #expect(rig.take(.progress(local: LSN(640 + far), mirror: LSN(640 + far / 2), pending: nil)) == [.acknowledge])
+        #expect(rig.progress(local: LSN(640 + far), mirror: LSN(640 + far / 2)) == [.serving(.acknowledge)])
         #expect(needs(rig))
-        let join = try #require(rig.take(.progress(local: LSN(700 + far), mirror: LSN(640 + far), pending: nil)).swap)
+        let join = try #require(rig.progress(local: LSN(700 + far), mirror: LSN(640 + far)).swap)
         #expect(join.inSync == [Rig.alpha, Rig.beta] && join.phase == .published && join.epoch == Epoch(2))
         #expect(rig.machine.state(rig.now) == .resyncing && needs(rig))
         rig.take(.swapped(.won))
@@ -71,7 +74,7 @@ struct OwnerTests {
     @Test func aJoinWhoseRailIsLostIsNotMadeAgain() {
         let rig = Rig.owner()
         rig.attach()
-        rig.take(.railDown)
+        rig.take(.down)
         #expect(needs(rig))
         rig.take(.swapped(.unknown("no answer")))
         let unchanged = rig.machine.record
@@ -88,7 +91,7 @@ struct OwnerTests {
     func degrade() throws {
         let rig = Rig.mirrored()
         rig.take(.renewed(startedAt: rig.now, record: rig.machine.record))
-        rig.take(.railDown)
+        rig.take(.down)
         #expect(rig.machine.state(rig.now) == .stalled && needs(rig))
         #expect(rig.pass(Rig.timeout - Rig.heartbeat).swap == nil)
         #expect(needs(rig))
@@ -96,19 +99,19 @@ struct OwnerTests {
         #expect(out.inSync == [Rig.alpha] && out.epoch == Epoch(3))
         #expect(!allowed(rig))
         // S20: nor before the pool knows what the coordinator does.
-        #expect(rig.take(.swapped(.won)).contains(.noteEpoch(Epoch(3))) && !allowed(rig))
-        #expect(rig.take(.epochNoted(Epoch(2))).contains(.acknowledge) && !allowed(rig))
-        #expect(rig.take(.tick, after: Rig.heartbeat).contains(.noteEpoch(Epoch(3))))
-        #expect(rig.take(.epochNoted(Epoch(3))).contains(.acknowledge))
+        #expect(rig.take(.swapped(.won)).contains(.region(.noteEpoch(Epoch(3)))) && !allowed(rig))
+        #expect(rig.take(.epochNoted(Epoch(2))).contains(.serving(.acknowledge)) && !allowed(rig))
+        #expect(rig.take(.tick, after: Rig.heartbeat).contains(.region(.noteEpoch(Epoch(3)))))
+        #expect(rig.take(.epochNoted(Epoch(3))).contains(.serving(.acknowledge)))
         #expect(allowed(rig) && !needs(rig) && rig.machine.state(rig.now) == .degraded)
     }
 
     @Test("S13: while the coordinator does not answer, a lost mirror stops acknowledgements")
     func degradeWithoutCoordinator() {
         let rig = Rig.mirrored()
-        rig.take(.railDown)
+        rig.take(.down)
         #expect(rig.pass(Rig.timeout).swap != nil)
-        rig.take(.coordinatorFailed("away"))
+        rig.take(.unavailable("away"))
         rig.pass(Rig.timeout)
         #expect(!allowed(rig))
     }
@@ -117,7 +120,7 @@ struct OwnerTests {
     func noTakeoverWithoutCoordinator() throws {
         let rig = Rig.mirrored()
         #expect(rig.machine.takeoverPossible(rig.now) && rig.machine.isHeldTwice(rig.now))
-        rig.take(.coordinatorFailed("away"))
+        rig.take(.unavailable("away"))
         #expect(!rig.machine.takeoverPossible(rig.now) && rig.machine.isHeldTwice(rig.now))
         #expect(rig.machine.reason(rig.now)?.contains("away") == true)
         rig.take(.recordRead(rig.machine.record))
@@ -131,7 +134,7 @@ struct OwnerTests {
     @Test("on-mirror-loss: stall never counts the mirror out and never acknowledges with one copy")
     func stall() {
         let rig = Rig.mirrored(degrades: false)
-        rig.take(.railDown)
+        rig.take(.down)
         #expect(rig.pass(20 * Rig.timeout, renewing: rig.machine.record).swap == nil)
         #expect(needs(rig) && rig.machine.state(rig.now) == .stalled)
         let alone = Rig.owner(degrades: false)
@@ -140,21 +143,21 @@ struct OwnerTests {
 
     @Test func silenceLosesTheMirrorAsADeadRailDoes() {
         let rig = Rig.mirrored()
-        #expect(!rig.pass(Rig.timeout - Rig.heartbeat).contains(.closeRail))
-        #expect(rig.pass(Rig.heartbeat).contains(.closeRail))
+        #expect(!rig.pass(Rig.timeout - Rig.heartbeat).contains(onRail: .close))
+        #expect(rig.pass(Rig.heartbeat).contains(onRail: .close))
         #expect(rig.machine.state(rig.now) == .stalled)
     }
 
     @Test("A mirror that comes back with its log in time is in sync without a swap, once it has everything")
     func comesBack() {
         let rig = Rig.mirrored()
-        rig.take(.progress(local: LSN(1280), mirror: LSN(640), pending: nil))
-        #expect(rig.take(.railDown).contains(.closeRail))
-        #expect(rig.take(.tick).contains(.dial))
-        #expect(rig.take(.railUp) == [.sendAttach(epoch: Epoch(2), counts: true)])
+        rig.progress(local: LSN(1280), mirror: LSN(640))
+        #expect(rig.take(.down).contains(onRail: .close))
+        #expect(rig.take(.tick).contains(onRail: .dial))
+        #expect(rig.take(.up) == [.rail(Rig.beta, .sendAttach(epoch: Epoch(2), counts: true))])
         rig.take(.attached(durable: LSN(640), MirrorContents(pool: Rig.pool(Rig.beta), generation: 1, isKept: true)))
         #expect(rig.machine.state(rig.now) == .resyncing && needs(rig))
-        #expect(rig.take(.progress(local: LSN(1280), mirror: LSN(1280), pending: nil)).swap == nil)
+        #expect(rig.progress(local: LSN(1280), mirror: LSN(1280)).swap == nil)
         #expect(rig.machine.state(rig.now) == .mirrored)
     }
 
@@ -163,9 +166,9 @@ struct OwnerTests {
         arguments: [(false, Rig.pool(Rig.beta)), (true, UUID128(high: 9, low: 9))])
     func comesBackEmpty(isKept: Bool, pool: UUID128) {
         let rig = Rig.mirrored()
-        rig.take(.railDown)
+        rig.take(.down)
         rig.take(.tick)
-        rig.take(.railUp)
+        rig.take(.up)
         rig.take(.attached(durable: LSN(640), MirrorContents(pool: pool, isKept: isKept)))
         #expect(!allowed(rig))
         #expect(rig.take(.tick).swap?.inSync == [Rig.alpha])
@@ -174,31 +177,31 @@ struct OwnerTests {
     @Test("A mirror that comes and goes is counted out from its first loss")
     func flapping() {
         let rig = Rig.mirrored()
-        rig.take(.progress(local: LSN(1280), mirror: LSN(640), pending: nil))
-        rig.take(.railDown)
+        rig.progress(local: LSN(1280), mirror: LSN(640))
+        rig.take(.down)
         var swap: GroupRecord?
         for _ in 0..<40 where swap == nil {
             swap = rig.take(.tick, after: Rig.heartbeat / 2).swap
-            rig.take(.railUp)
+            rig.take(.up)
             rig.take(.attached(durable: LSN(640), MirrorContents(pool: Rig.pool(Rig.beta), isKept: true)))
-            rig.take(.railDown)
+            rig.take(.down)
         }
         #expect(swap?.inSync == [Rig.alpha])
     }
 
     @Test func aRefusalForAStaleEpochSendsTheOwnerToTheRecord() {
         let rig = Rig.owner()
-        rig.take(.railUp)
-        #expect(rig.take(.attachRefused(.staleEpoch, "newer")).contains(.readRecord))
+        rig.take(.up)
+        #expect(rig.take(.attachRefused(.staleEpoch, "newer")).contains(.coordinator(.read)))
     }
 
     @Test("O23: a mirror that answers and refuses is not called silent", arguments: [true, false])
     func refusalsOwnWords(degrades: Bool) {
         let rig = Rig.mirrored(degrades: degrades)
-        rig.take(.railDown)
+        rig.take(.down)
         #expect(rig.machine.reason(rig.now)?.contains("silent") == true)
         rig.take(.tick)
-        rig.take(.railUp)
+        rig.take(.up)
         rig.take(.attachRefused(.notReady, "its pool is full"))
         let reason = rig.machine.reason(rig.now) ?? ""
         #expect(reason.contains("its pool is full") && !reason.contains("silent"), "\(reason)")
@@ -223,7 +226,7 @@ struct OwnerTests {
         var out: [Directive] = []
         let end = rig.now + time
         while rig.now < end {
-            out += rig.take(.progress(local: LSN(1280), mirror: LSN(640), pending: pending))
+            out += rig.progress(local: LSN(1280), mirror: LSN(640), pending: pending)
             out += rig.pass(Rig.heartbeat, heard: true, renewing: rig.machine.record)
         }
         return out
@@ -234,11 +237,11 @@ struct OwnerTests {
         let rig = Rig.mirrored()
         let limit = rig.machine.settings.completionLimit
         #expect(limit >= 10 * Rig.timeout)
-        #expect(!wait(rig, limit - Rig.heartbeat, pending: 1).contains(.closeRail))
+        #expect(!wait(rig, limit - Rig.heartbeat, pending: 1).contains(onRail: .close))
         #expect(rig.machine.state(rig.now) == .mirrored)
         // Something is completed, however late: the next one has as long.
-        #expect(!wait(rig, limit - Rig.heartbeat, pending: 2).contains(.closeRail))
-        #expect(wait(rig, 2 * Rig.heartbeat, pending: 2).contains(.closeRail))
+        #expect(!wait(rig, limit - Rig.heartbeat, pending: 2).contains(onRail: .close))
+        #expect(wait(rig, 2 * Rig.heartbeat, pending: 2).contains(onRail: .close))
         #expect(rig.machine.state(rig.now) == .stalled && needs(rig) && !rig.machine.isHeldTwice(rig.now))
         #expect(rig.machine.reason(rig.now)?.contains("completed nothing") == true)
         let out = try #require(wait(rig, 2 * Rig.timeout, pending: nil).swap)
@@ -250,7 +253,7 @@ struct OwnerTests {
 
     @Test func aMirrorWithNothingToCompleteIsNotLost() {
         let rig = Rig.mirrored()
-        #expect(!wait(rig, 3 * rig.machine.settings.completionLimit, pending: nil).contains(.closeRail))
+        #expect(!wait(rig, 3 * rig.machine.settings.completionLimit, pending: nil).contains(onRail: .close))
         #expect(rig.machine.state(rig.now) == .mirrored)
     }
 
@@ -262,7 +265,7 @@ struct OwnerTests {
         while swap == nil, rig.now < end {
             let out = wait(rig, Rig.heartbeat, pending: 1)
             swap = out.swap
-            if out.contains(.dial) { rig.attach(kept: true) }
+            if out.contains(onRail: .dial) { rig.attach(kept: true) }
         }
         #expect(swap?.inSync == [Rig.alpha])
     }
@@ -270,14 +273,14 @@ struct OwnerTests {
     @Test("A mirror that was counted out is not needed again before it has completed something")
     func comesBackAndCompletesNothing() {
         let rig = Rig.owner()
-        rig.take(.progress(local: LSN(1280), mirror: LSN(640), pending: nil))
+        rig.progress(local: LSN(1280), mirror: LSN(640))
         rig.attach(kept: true)
-        #expect(!wait(rig, rig.machine.settings.completionLimit - Rig.heartbeat, pending: 1).contains(.closeRail))
+        #expect(!wait(rig, rig.machine.settings.completionLimit - Rig.heartbeat, pending: 1).contains(onRail: .close))
         #expect(allowed(rig) && !needs(rig))
-        #expect(wait(rig, 2 * Rig.heartbeat, pending: 1).contains(.closeRail))
+        #expect(wait(rig, 2 * Rig.heartbeat, pending: 1).contains(onRail: .close))
         #expect(allowed(rig) && !needs(rig))
         rig.attach(kept: true)
-        rig.take(.progress(local: LSN(1344), mirror: LSN(704), pending: 2))
+        rig.progress(local: LSN(1344), mirror: LSN(704), pending: 2)
         #expect(needs(rig))
     }
 
@@ -295,15 +298,15 @@ struct OwnerTests {
     func handOver() throws {
         let rig = Rig.mirrored()
         rig.take(.renewed(startedAt: rig.now, record: rig.machine.record))
-        #expect(rig.command(.handOver) == [.drain])
+        #expect(rig.command(.handOver) == [.serving(.drain)])
         #expect(!rig.machine.isServing && rig.machine.ownershipValid(rig.now))
-        #expect(rig.take(.drained) == [.releaseMedia])
+        #expect(rig.take(.drained) == [.step(.releaseMedia)])
         #expect(!rig.machine.ownershipValid(rig.now))
         let given = try #require(rig.take(.mediaReleased).swap)
         #expect(given.owner == Rig.beta && given.phase == .claimed && given.epoch == Epoch(3))
         #expect(given.sources == [Rig.alpha, Rig.beta] && given.ownerProcess == nil && given.mustFence.isEmpty)
         let won = rig.take(.swapped(.won))
-        #expect(won.contains(.tellRecordChanged) && won.contains(.stopServing))
+        #expect(won.contains(onRail: .tellRecordChanged) && won.contains(.serving(.stop)))
         #expect(!rig.machine.isOwner)
         // Done only when the partner serves.
         #expect(!won.contains(.commandDone(.handOver, CommandID(rawValue: 1), refusal: nil)))
@@ -335,7 +338,8 @@ struct OwnerTests {
         let rig = Rig.mirrored()
         rig.take(.renewed(startedAt: rig.now, record: rig.machine.record))
         rig.command(.handOver, id: 1)
-        for event in [Event.drained, .mediaReleased, .swapped(.won)] { rig.take(event) }
+        for answer in [StepAnswer.drained, .mediaReleased] { rig.take(answer) }
+        rig.take(.swapped(.won))
         var claimed = try #require(rig.machine.record)
         claimed.version += 1
         claimed.epoch = claimed.epoch.next
@@ -366,8 +370,10 @@ struct OwnerTests {
         let back = try #require(out.swap)
         #expect(back.owner == Rig.alpha && back.epoch == claimed.epoch.next && back.phase == .claimed)
         #expect(back.sources == [Rig.alpha, Rig.beta] && back.mustFence == [Rig.process(Rig.beta)])
-        #expect(rig.take(.swapped(.won)) == [.fence([Rig.process(Rig.beta)])])
-        for event in [Rig.fenced, .mediaLocked([:]), .sealed, .recovered(end: LSN(640)), .logOpened] { rig.take(event) }
+        #expect(rig.take(.swapped(.won)) == [.step(.fence([Rig.process(Rig.beta)]))])
+        for answer in [Rig.fenced, .mediaLocked([:]), .sealed, .recovered(end: LSN(640)), .logOpened] {
+            rig.take(answer)
+        }
         let done = rig.take(.swapped(.won))
         #expect(done.contains(.commandDone(.takeOver(force: false), CommandID(rawValue: 2), refusal: nil)))
         #expect(rig.machine.isOwner)
@@ -377,7 +383,7 @@ struct OwnerTests {
         let (rig, claimed) = try givenAndStranded()
         rig.command(.takeOver(force: false), id: 2)
         let out = rig.take(.swapped(.lost(published(claimed))))
-        #expect(out == [.readRecord])
+        #expect(out == [.coordinator(.read)])
         let last = rig.take(.recordRead(rig.machine.record))
         #expect(last.swap == nil && last.refusal?.contains("not in sync") == true)
     }
@@ -403,8 +409,8 @@ struct OwnerTests {
         let rig = Rig.mirrored()
         rig.take(.renewed(startedAt: rig.now, record: rig.machine.record))
         rig.command(.handOver)
-        let aborted = rig.take(.railDown)
-        #expect(aborted.contains(.serve) && aborted.refusal != nil)
+        let aborted = rig.take(.down)
+        #expect(aborted.contains(.serving(.serve)) && aborted.refusal != nil)
         #expect(rig.machine.isServing && needs(rig))
         #expect(rig.take(.drained) == [])
     }
@@ -422,7 +428,8 @@ struct OwnerTests {
         guard case .commandDone(.handOver, CommandID(rawValue: 2), .some) = rig.command(.handOver, id: 2).first else {
             return #expect(Bool(false), "the second is not refused")
         }
-        for event in [Event.drained, .mediaReleased, .swapped(.won)] { rig.take(event) }
+        for answer in [StepAnswer.drained, .mediaReleased] { rig.take(answer) }
+        rig.take(.swapped(.won))
         let record = try #require(rig.machine.record)
         #expect(
             rig.take(.recordRead(published(record))) == [.commandDone(.handOver, CommandID(rawValue: 1), refusal: nil)])
@@ -431,7 +438,7 @@ struct OwnerTests {
     @Test func stoppingAMirroredOwnerHandsOver() throws {
         let rig = Rig.mirrored()
         rig.take(.renewed(startedAt: rig.now, record: rig.machine.record))
-        #expect(rig.command(.stop) == [.drain])
+        #expect(rig.command(.stop) == [.serving(.drain)])
         rig.take(.drained)
         let given = try #require(rig.take(.mediaReleased).swap)
         #expect(given.owner == Rig.beta)
@@ -444,9 +451,9 @@ struct OwnerTests {
     func stopWithoutMirror() {
         let rig = Rig.mirrored()
         rig.take(.renewed(startedAt: rig.now, record: rig.machine.record))
-        rig.take(.railDown)
-        #expect(rig.command(.stop) == [.drain])
-        #expect(rig.take(.tick).contains(.releaseMedia))
+        rig.take(.down)
+        #expect(rig.command(.stop) == [.serving(.drain)])
+        #expect(rig.take(.tick).contains(.step(.releaseMedia)))
         #expect(rig.take(.drained) == [])
         #expect(rig.take(.mediaReleased).contains(.stopped))
     }
@@ -456,19 +463,19 @@ struct OwnerTests {
         let rig = Rig.mirrored()
         rig.take(.renewed(startedAt: rig.now, record: rig.machine.record))
         rig.command(.stop)
-        rig.take(.railDown)
-        #expect(rig.take(.tick).contains(.releaseMedia))
+        rig.take(.down)
+        #expect(rig.take(.tick).contains(.step(.releaseMedia)))
         #expect(rig.take(.mediaReleased).contains(.stopped))
     }
 
     @Test("A stop with nobody to take over ends though the log does not reach the medium, and leaves it as it is")
     func stopThatCannotDrain() {
         let rig = Rig.owner()
-        rig.take(.medium(MediumTrouble(since: rig.now, reason: "it fails", isLogFull: false)))
-        #expect(rig.command(.stop) == [.drain])
+        rig.take(.trouble(MediumTrouble(since: rig.now, reason: "it fails", isLogFull: false)))
+        #expect(rig.command(.stop) == [.serving(.drain)])
         let limit = rig.machine.settings.drainAloneLimit
-        #expect(!rig.pass(limit - 10 * Rig.heartbeat, renewing: rig.machine.record).contains(.releaseMedia))
-        #expect(rig.pass(20 * Rig.heartbeat, renewing: rig.machine.record).contains(.releaseMedia))
+        #expect(!rig.pass(limit - 10 * Rig.heartbeat, renewing: rig.machine.record).contains(.step(.releaseMedia)))
+        #expect(rig.pass(20 * Rig.heartbeat, renewing: rig.machine.record).contains(.step(.releaseMedia)))
         #expect(rig.take(.mediaReleased).contains(.stopped))
     }
 
@@ -480,15 +487,15 @@ struct OwnerTests {
         let theirs = Rig.record(
             owner: Rig.beta, epoch: 9, phase: .claimed, holders: [Rig.beta], version: 20)
         let out = rig.take(.renewed(startedAt: rig.now, record: theirs))
-        #expect(out.contains(.releaseMedia) && out.contains(.stopped))
+        #expect(out.contains(.step(.releaseMedia)) && out.contains(.stopped))
     }
 
     @Test func stoppingAnOwnerThatOneCopyIsEnoughForDrainsFirst() {
         let rig = Rig.owner()
         rig.take(.renewed(startedAt: rig.now, record: rig.machine.record))
-        #expect(rig.command(.stop) == [.drain])
+        #expect(rig.command(.stop) == [.serving(.drain)])
         #expect(rig.take(.tick) == [])
-        #expect(rig.take(.drained) == [.releaseMedia])
+        #expect(rig.take(.drained) == [.step(.releaseMedia)])
         #expect(rig.take(.mediaReleased).contains(.stopped))
     }
 

@@ -10,6 +10,8 @@ let millis: Nanos = 1_000_000
 final class Rig {
     static let alpha = NodeID("alpha")
     static let beta = NodeID("beta")
+    /// A second partner, of the tests that have one.
+    static let gamma = NodeID("gamma")
     static let heartbeat = 100 * millis
     static let timeout = 1000 * millis
     static let lease = 3000 * millis
@@ -21,7 +23,7 @@ final class Rig {
 
     static let standing = LocalStanding(generation: 1, counted: 0, epoch: .none)
 
-    static func pool(_ node: NodeID) -> UUID128 { UUID128(high: 1, low: node == alpha ? 1 : 2) }
+    static func pool(_ node: NodeID) -> UUID128 { UUID128(high: 1, low: node == alpha ? 1 : node == beta ? 2 : 3) }
 
     /// Published by alpha unless told otherwise.
     static func record(
@@ -36,7 +38,7 @@ final class Rig {
     }
 
     /// Whatever had to be fenced is confirmed dead.
-    static let fenced: Event = {
+    static let fenced: StepAnswer = {
         let confirmation = GroupRecord.Fence.Confirmation(method: "process", by: "test", at: "now")
         let processes = [alpha, beta].flatMap { node in (1...9).map { process(node, $0) } }
         return .fenced(processes.map { GroupRecord.Fence(target: $0, confirmed: confirmation) }, problem: nil)
@@ -45,11 +47,13 @@ final class Rig {
     var machine: GroupMachine
     var now: Nanos = 1_000_000 * millis
     let node: NodeID
+    var peer: NodeID { node == Self.alpha ? Self.beta : Self.alpha }
 
-    init(_ node: NodeID, pid: Int32 = 1, pool: UUID128? = nil, degrades: Bool = true) {
+    init(_ node: NodeID, pid: Int32 = 1, pool: UUID128? = nil, partners: [NodeID]? = nil, degrades: Bool = true) {
         self.node = node
         let settings = GroupSettings(
-            group: GroupID("g0"), node: node, peer: node == Self.alpha ? Self.beta : Self.alpha, home: Self.alpha,
+            group: GroupID("g0"), node: node, partners: partners ?? [node == Self.alpha ? Self.beta : Self.alpha],
+            home: Self.alpha,
             process: Self.process(node, pid), pool: pool ?? Self.pool(node), heartbeatInterval: Self.heartbeat,
             heartbeatTimeout: Self.timeout, lease: Self.lease, degradeOnMirrorLoss: degrades)
         machine = GroupMachine(settings: settings, freshLogUUID: Self.logUUID, now: now)
@@ -61,15 +65,40 @@ final class Rig {
         now += delay
         var out: [Directive] = []
         machine.handle(event, now: now, into: &out)
-        if case .fenced = event, out.swap != nil {
+        if case .step(.fenced) = event, out.swap != nil {
             // The confirmations are recorded at once, beside what follows.
-            out.removeAll { if case .swap = $0 { true } else { false } }
+            out.removeAll { if case .coordinator(.swap) = $0 { true } else { false } }
             var recorded: [Directive] = []
-            machine.handle(.swapped(.won), now: now, into: &recorded)
-            precondition(recorded.filter { $0 != .tellRecordChanged } == [])
+            machine.handle(.coordinator(.swapped(.won)), now: now, into: &recorded)
+            precondition(recorded.filter { $0 != .rail(peer, .tellRecordChanged) } == [])
         }
         // That this start is counted is said once, whenever it becomes known.
-        return out.filter { if case .report = $0 { false } else { $0 != .confirmStart } }
+        return out.filter { if case .report = $0 { false } else { $0 != .region(.confirmStart) } }
+    }
+
+    // What it is told, by sender.
+
+    @discardableResult
+    func take(_ answer: CoordinatorAnswer, after delay: Nanos = 0) -> [Directive] {
+        take(.coordinator(answer), after: delay)
+    }
+
+    @discardableResult
+    func take(_ event: RailEvent, after delay: Nanos = 0) -> [Directive] { take(.rail(peer, event), after: delay) }
+
+    @discardableResult
+    func take(_ answer: StepAnswer, after delay: Nanos = 0) -> [Directive] { take(.step(answer), after: delay) }
+
+    @discardableResult
+    func take(_ event: MediumEvent) -> [Directive] { take(.medium(event)) }
+
+    @discardableResult
+    func take(_ event: RegionEvent) -> [Directive] { take(.region(event)) }
+
+    /// The numbers of the session with the mirror.
+    @discardableResult
+    func progress(local: LSN, mirror: LSN, pending: UInt64? = nil) -> [Directive] {
+        take(.progress(local: local, of: peer, durable: mirror, pending: pending))
     }
 
     @discardableResult
@@ -89,7 +118,7 @@ final class Rig {
             now += Self.heartbeat
             if let renewing { out += take(.renewed(startedAt: now, record: renewing)) }
             if heard { out += take(.heard) }
-            if asking { out += take(.peerPresence(presence, deadProcess: nil, askedAt: now)) }
+            if asking { out += take(.presence(of: peer, presence, deadProcess: nil, askedAt: now)) }
             out += take(.tick)
         }
         return out
@@ -102,7 +131,7 @@ final class Rig {
         _ record: GroupRecord?
     ) -> [Directive] {
         let standing = LocalStanding(generation: generation, counted: counted ?? generation - 1, epoch: Epoch(epoch))
-        precondition(take(.started(local: local, standing)) == [.readRecord])
+        precondition(take(.started(local: local, standing)) == [.coordinator(.read)])
         return take(.recordRead(record))
     }
 
@@ -116,8 +145,8 @@ final class Rig {
     }
 
     /// A published owner, alpha, that serves alone; the record is at version 3 and epoch 2.
-    static func owner(degrades: Bool = true) -> Rig {
-        let rig = Rig(alpha, degrades: degrades)
+    static func owner(partners: [NodeID]? = nil, degrades: Bool = true) -> Rig {
+        let rig = Rig(alpha, partners: partners, degrades: degrades)
         let first = record(epoch: 1, holders: [alpha], version: 1)
         rig.start(local: LocalLog(logUUID: logUUID, incarnation: Incarnation(1)), first)
         rig.take(.swapped(.won))
@@ -128,9 +157,8 @@ final class Rig {
 
     /// The steps from a won claim to publication.
     func takeOver(end: UInt64 = 640) {
-        for event in [Self.fenced, .mediaLocked([:]), .sealed, .recovered(end: LSN(end)), .logOpened, .swapped(.won)] {
-            take(event)
-        }
+        for answer in [Self.fenced, .mediaLocked([:]), .sealed, .recovered(end: LSN(end)), .logOpened] { take(answer) }
+        take(.swapped(.won))
         precondition(machine.isOwner)
     }
 
@@ -143,25 +171,31 @@ final class Rig {
         return rig
     }
 
-    func attach(durable: UInt64 = 640, kept: Bool = false, pool: UUID128? = nil, generation: UInt64 = 1) {
-        take(.railUp)
-        take(
-            .attached(
-                durable: LSN(durable),
-                MirrorContents(pool: pool ?? Self.pool(Self.beta), generation: generation, isKept: kept)))
+    func attach(
+        _ mirror: NodeID = Rig.beta, durable: UInt64 = 640, kept: Bool = false, pool: UUID128? = nil,
+        generation: UInt64 = 1
+    ) {
+        take(.rail(mirror, .up))
+        let contents = MirrorContents(pool: pool ?? Self.pool(mirror), generation: generation, isKept: kept)
+        take(.rail(mirror, .attached(durable: LSN(durable), contents)))
     }
 }
 
 extension [Directive] {
+    /// Whether this is asked for on a rail.
+    func contains(onRail wanted: RailDirective) -> Bool {
+        contains { if case .rail(_, let directive) = $0 { directive == wanted } else { false } }
+    }
+
     /// The one swap among them.
     var swap: GroupRecord? {
-        for directive in self { if case .swap(_, let record) = directive { return record } }
+        for directive in self { if case .coordinator(.swap(_, let record)) = directive { return record } }
         return nil
     }
 
     /// With which code an attach was refused.
     var attachRefusal: AttachRefusal? {
-        for directive in self { if case .refuseAttach(_, let refusal, _) = directive { return refusal } }
+        for directive in self { if case .rail(_, .refuseAttach(_, let refusal, _)) = directive { return refusal } }
         return nil
     }
 

@@ -29,7 +29,7 @@ struct TakeoverTests {
         #expect(directives.count == 1)
         #expect(claim.epoch == Epoch(6) && claim.version == 11 && claim.phase == .claimed)
         #expect(claim.sources == [Self.alpha, Self.beta] && claim.mustFence == [Self.dead])
-        #expect(rig.take(.swapped(.won)) == [.fence([Self.dead])])
+        #expect(rig.take(.swapped(.won)) == [.step(.fence([Self.dead]))])
     }
 
     @Test("S19: a node whose group was published by its partner meanwhile claims nothing")
@@ -44,10 +44,10 @@ struct TakeoverTests {
     @Test("S19: while the coordinator does not answer, a node waits and serves nothing")
     func coordinatorUnknown() {
         let rig = Rig(Self.alpha)
-        #expect(rig.take(.started(local: nil, Rig.standing)) == [.readRecord])
-        #expect(rig.take(.coordinatorFailed("away")) == [])
+        #expect(rig.take(.started(local: nil, Rig.standing)) == [.coordinator(.read)])
+        #expect(rig.take(.unavailable("away")) == [])
         #expect(rig.take(.tick) == [])
-        #expect(rig.take(.tick, after: Rig.heartbeat) == [.readRecord])
+        #expect(rig.take(.tick, after: Rig.heartbeat) == [.coordinator(.read)])
         #expect(!rig.machine.isServing)
     }
 
@@ -56,18 +56,18 @@ struct TakeoverTests {
     @Test("S16: fence, lock, seal, recover, open, publish, serve, in this order, each after the one before is done")
     func order() throws {
         let rig = Rig.standby()
-        rig.take(.peerPresence(nil, deadProcess: Self.dead, askedAt: rig.now))
+        rig.take(.presence(of: rig.peer, nil, deadProcess: Self.dead, askedAt: rig.now))
         let claim = try #require(
-            rig.machine.record.map { _ in rig.take(.railDown) }.flatMap { _ in rig.machine.record })
+            rig.machine.record.map { _ in rig.take(.down) }.flatMap { _ in rig.machine.record })
         #expect(claim.version == 10)
-        #expect(rig.take(.swapped(.won)) == [.fence([Self.dead])])
+        #expect(rig.take(.swapped(.won)) == [.step(.fence([Self.dead]))])
         #expect(rig.take(.sealed) == [] && rig.take(.recovered(end: LSN(64))) == [])
-        #expect(rig.take(Rig.fenced) == [.lockMedia(expected: [:])])
-        #expect(rig.take(.mediaLocked([:])) == [.sealRegion])
-        #expect(rig.take(.sealed) == [.recover(askingFirst: false)])
+        #expect(rig.take(Rig.fenced) == [.step(.lockMedia(expected: [:]))])
+        #expect(rig.take(.mediaLocked([:])) == [.step(.sealRegion)])
+        #expect(rig.take(.sealed) == [.step(.recover(askingFirst: false))])
         #expect(
             rig.take(.recovered(end: LSN(100))) == [
-                .openLog(Incarnation(6), logUUID: Rig.logUUID, start: LSN(128), generation: 1)
+                .step(.openLog(Incarnation(6), logUUID: Rig.logUUID, start: LSN(128), generation: 1))
             ])
         rig.take(.renewed(startedAt: rig.now, record: rig.machine.record))
         let published = try #require(rig.take(.logOpened).swap)
@@ -76,38 +76,39 @@ struct TakeoverTests {
             published.mustFence.isEmpty && published.sources.isEmpty && published.ownerProcess == Rig.process(Self.beta)
         )
         #expect(!rig.machine.isServing)
-        #expect(rig.take(.swapped(.won)).contains(.serve))
+        #expect(rig.take(.swapped(.won)).contains(.serving(.serve)))
         #expect(rig.machine.isServing)
     }
 
     @Test("S16: a fence that is not confirmed blocks the takeover and is tried again")
     func fenceFails() {
         let rig = Rig.standby()
-        rig.take(.peerPresence(nil, deadProcess: Self.dead, askedAt: rig.now))
+        rig.take(.presence(of: rig.peer, nil, deadProcess: Self.dead, askedAt: rig.now))
         rig.take(.swapped(.won))
         #expect(rig.take(.fenced([], problem: "still alive")) == [])
         #expect(rig.machine.state(rig.now) == .fencing && rig.machine.reason(rig.now) == "still alive")
         #expect(rig.take(.tick) == [])
-        #expect(rig.take(.tick, after: Rig.heartbeat) == [.fence([Self.dead])])
+        #expect(rig.take(.tick, after: Rig.heartbeat) == [.step(.fence([Self.dead]))])
     }
 
     @Test("S17: nothing is served without a lease, though published")
     func noLease() {
         let rig = Rig.standby()
-        rig.take(.peerPresence(nil, deadProcess: Self.dead, askedAt: rig.now))
+        rig.take(.presence(of: rig.peer, nil, deadProcess: Self.dead, askedAt: rig.now))
         rig.take(.swapped(.won))
-        for event in [Rig.fenced, .mediaLocked([:]), .sealed, .recovered(end: .zero), .logOpened] { rig.take(event) }
-        #expect(!rig.take(.swapped(.won)).contains(.serve))
+        for answer in [Rig.fenced, .mediaLocked([:]), .sealed, .recovered(end: .zero), .logOpened] { rig.take(answer) }
+        #expect(!rig.take(.swapped(.won)).contains(.serving(.serve)))
         #expect(!rig.machine.isServing && !rig.machine.ownershipValid(rig.now))
-        #expect(rig.take(.renewed(startedAt: rig.now, record: rig.machine.record)).contains(.serve))
+        #expect(rig.take(.renewed(startedAt: rig.now, record: rig.machine.record)).contains(.serving(.serve)))
     }
 
     @Test("S5: a corrupt log is not stepped over: the node blocks and lets go of the medium")
     func corrupt() {
         let rig = Rig.standby()
-        rig.take(.peerPresence(nil, deadProcess: Self.dead, askedAt: rig.now))
-        for event in [Event.swapped(.won), Rig.fenced, .mediaLocked([:]), .sealed] { rig.take(event) }
-        #expect(rig.take(.recoveryRefused("hole")) == [.releaseMedia])
+        rig.take(.presence(of: rig.peer, nil, deadProcess: Self.dead, askedAt: rig.now))
+        rig.take(.swapped(.won))
+        for answer in [Rig.fenced, .mediaLocked([:]), .sealed] { rig.take(answer) }
+        #expect(rig.take(.refused("hole")) == [.step(.releaseMedia)])
         #expect(rig.machine.state(rig.now) == .unavailable && rig.machine.reason(rig.now) == "hole")
     }
 
@@ -117,7 +118,7 @@ struct TakeoverTests {
             epoch: 6, phase: .claimed, holders: [Self.alpha, Self.beta],
             mustFence: [Rig.process(Self.beta, 9)], incarnation: 5)
         let rig = Rig.standby(first)
-        let claim = try #require(rig.take(.peerPresence(nil, deadProcess: Self.dead, askedAt: rig.now)).swap)
+        let claim = try #require(rig.take(.presence(of: rig.peer, nil, deadProcess: Self.dead, askedAt: rig.now)).swap)
         #expect(claim.sources == [Self.alpha, Self.beta] && claim.epoch == Epoch(7))
         #expect(claim.mustFence == [Rig.process(Self.beta, 9), Self.dead])
     }
@@ -125,11 +126,15 @@ struct TakeoverTests {
     @Test("S15: a claim that another node overtook ends, and the medium is let go of")
     func overtakenWhileRecovering() {
         let rig = Rig.standby()
-        rig.take(.peerPresence(nil, deadProcess: Self.dead, askedAt: rig.now))
-        for event in [Event.swapped(.won), Rig.fenced, .mediaLocked([:])] { rig.take(event) }
+        rig.take(.presence(of: rig.peer, nil, deadProcess: Self.dead, askedAt: rig.now))
+        rig.take(.swapped(.won))
+        for answer in [Rig.fenced, .mediaLocked([:])] { rig.take(answer) }
         let theirs = Rig.record(
             epoch: 7, phase: .claimed, holders: [Self.alpha, Self.beta], version: 12)
-        #expect(rig.take(.renewed(startedAt: rig.now, record: theirs)) == [.stopServing, .closeRail, .releaseMedia])
+        #expect(
+            rig.take(.renewed(startedAt: rig.now, record: theirs)) == [
+                .serving(.stop), .rail(Rig.alpha, .close), .step(.releaseMedia),
+            ])
         #expect(rig.take(.sealed) == [])
     }
 
@@ -153,30 +158,34 @@ struct TakeoverTests {
         let rig = Rig.standby()
         let asked = rig.now
         #expect(rig.pass(10 * Rig.lease, asking: false).swap == nil)
-        #expect(rig.take(.peerPresence(nil, deadProcess: nil, askedAt: asked)).swap == nil)
-        #expect(rig.take(.peerPresence(nil, deadProcess: nil, askedAt: rig.now)).swap != nil)
+        #expect(rig.take(.presence(of: rig.peer, nil, deadProcess: nil, askedAt: asked)).swap == nil)
+        #expect(rig.take(.presence(of: rig.peer, nil, deadProcess: nil, askedAt: rig.now)).swap != nil)
     }
 
     @Test func anOwnerWhoseProcessIsGoneIsReplacedAtOnce() {
         let rig = Rig.standby()
-        #expect(rig.take(.peerPresence(nil, deadProcess: Rig.process(Self.alpha, 99), askedAt: rig.now)).swap == nil)
-        #expect(rig.take(.peerPresence(nil, deadProcess: Self.dead, askedAt: rig.now)).swap?.owner == Self.beta)
+        #expect(
+            rig.take(.presence(of: rig.peer, nil, deadProcess: Rig.process(Self.alpha, 99), askedAt: rig.now)).swap
+                == nil)
+        #expect(
+            rig.take(.presence(of: rig.peer, nil, deadProcess: Self.dead, askedAt: rig.now)).swap?.owner == Self.beta)
     }
 
     @Test("S13: a mirror out of sync never takes over by itself, and not by command without force")
     func stale() throws {
         let rig = Rig.standby(Rig.record(holders: [Self.alpha]))
-        rig.take(.peerPresence(nil, deadProcess: Self.dead, askedAt: rig.now))
+        rig.take(.presence(of: rig.peer, nil, deadProcess: Self.dead, askedAt: rig.now))
         #expect(rig.pass(10 * Rig.lease).swap == nil)
         #expect(rig.machine.state(rig.now) == .unavailable && !rig.machine.takeoverPossible(rig.now))
-        #expect(rig.command(.takeOver(force: false)) == [.readRecord])
+        #expect(rig.command(.takeOver(force: false)) == [.coordinator(.read)])
         let refused = rig.take(.recordRead(rig.machine.record))
         #expect(refused.swap == nil && refused.refusal?.contains("not in sync") == true)
         let forced = try #require(rig.command(.takeOver(force: true)).swap)
         #expect(forced.sources == [Self.beta] && forced.mustFence == [Self.dead])
         // S9: what is on the medium may be newer than this log.
-        for event in [Event.swapped(.won), Rig.fenced, .mediaLocked([:])] { rig.take(event) }
-        #expect(rig.take(.sealed) == [.setLogAside])
+        rig.take(.swapped(.won))
+        for answer in [Rig.fenced, .mediaLocked([:])] { rig.take(answer) }
+        #expect(rig.take(.sealed) == [.step(.setLogAside)])
         rig.take(.recovered(end: LSN(640)))
         #expect(rig.take(.logOpened).swap?.setsAsideLog == false)
     }
@@ -184,7 +193,7 @@ struct TakeoverTests {
     @Test("a mirror that was put in sync a moment ago takes over by command, though it has not heard of it yet")
     func justJoined() throws {
         let rig = Rig.standby(Rig.record(holders: [Self.alpha]))
-        #expect(rig.command(.takeOver(force: false)) == [.readRecord])
+        #expect(rig.command(.takeOver(force: false)) == [.coordinator(.read)])
         let claim = try #require(rig.take(.recordRead(Rig.record(version: 11))).swap)
         #expect(claim.owner == Self.beta && claim.sources == [Self.alpha, Self.beta])
     }
@@ -195,15 +204,16 @@ struct TakeoverTests {
         var record = Rig.record(owner: Self.beta, epoch: 6, phase: .claimed, holders: [Self.beta], incarnation: 5)
         record.setsAsideLog = true
         rig.start(local: LocalLog(logUUID: Rig.logUUID, incarnation: Incarnation(5)), record)
-        for event in [Event.swapped(.won), Rig.fenced, .mediaLocked([:])] { rig.take(event) }
-        #expect(rig.take(.sealed) == [.setLogAside])
+        rig.take(.swapped(.won))
+        for answer in [Rig.fenced, .mediaLocked([:])] { rig.take(answer) }
+        #expect(rig.take(.sealed) == [.step(.setLogAside)])
     }
 
     @Test("S20: a mirror with another pool than the coordinator knows is not in sync, whatever the record says")
     func otherPool() {
         let rig = Rig(Self.beta, pool: UUID128(high: 9, low: 9))
         rig.start(Rig.record())
-        rig.take(.peerPresence(nil, deadProcess: Self.dead, askedAt: rig.now))
+        rig.take(.presence(of: rig.peer, nil, deadProcess: Self.dead, askedAt: rig.now))
         #expect(rig.pass(10 * Rig.lease).swap == nil)
     }
 
@@ -244,11 +254,12 @@ struct TakeoverTests {
         #expect(rig.command(.takeOver(force: false)).refusal != nil)
         let claim = try #require(rig.command(.takeOver(force: true)).swap)
         #expect(claim.epoch == Epoch(10) && claim.owner == Self.beta)
-        for event in [Event.swapped(.won), Rig.fenced, .mediaLocked([:]), .sealed] { rig.take(event) }
+        rig.take(.swapped(.won))
+        for answer in [Rig.fenced, .mediaLocked([:]), .sealed] { rig.take(answer) }
         let start = LSN(640)
         #expect(
             rig.take(.recovered(end: start)) == [
-                .openLog(Incarnation(10), logUUID: Rig.logUUID, start: start, generation: 1)
+                .step(.openLog(Incarnation(10), logUUID: Rig.logUUID, start: start, generation: 1))
             ])
     }
 
@@ -264,18 +275,18 @@ struct TakeoverTests {
     @Test("A swap without an answer is looked up before anything else: won if the record is the wanted one")
     func unknownOutcomeWon() throws {
         let rig = Rig.standby()
-        let claim = try #require(rig.take(.peerPresence(nil, deadProcess: Self.dead, askedAt: rig.now)).swap)
+        let claim = try #require(rig.take(.presence(of: rig.peer, nil, deadProcess: Self.dead, askedAt: rig.now)).swap)
         #expect(rig.take(.swapped(.unknown("no answer"))) == [])
         #expect(rig.take(.tick) == [])
-        #expect(rig.take(.tick, after: Rig.heartbeat) == [.readRecord])
+        #expect(rig.take(.tick, after: Rig.heartbeat) == [.coordinator(.read)])
         #expect(rig.take(.tick, after: Rig.heartbeat) == [])
-        #expect(rig.take(.recordRead(claim)) == [.fence([Self.dead])])
+        #expect(rig.take(.recordRead(claim)) == [.step(.fence([Self.dead]))])
     }
 
     /// A claim whose outcome is unknown; the record is still the old one, so a swap that changes nothing is on its way.
     private func barred() throws -> (rig: Rig, claim: GroupRecord, barrier: GroupRecord) {
         let rig = Rig.standby()
-        let claim = try #require(rig.take(.peerPresence(nil, deadProcess: Self.dead, askedAt: rig.now)).swap)
+        let claim = try #require(rig.take(.presence(of: rig.peer, nil, deadProcess: Self.dead, askedAt: rig.now)).swap)
         rig.take(.swapped(.unknown("no answer")))
         rig.take(.tick, after: Rig.heartbeat)
         let barrier = try #require(rig.take(.recordRead(Rig.record())).swap)
@@ -288,13 +299,13 @@ struct TakeoverTests {
         let (rig, _, _) = try barred()
         let again = try #require(rig.take(.swapped(.won)).swap)
         #expect(again.owner == Self.beta && again.version == 12)
-        #expect(rig.take(.swapped(.won)) == [.fence([Self.dead])])
+        #expect(rig.take(.swapped(.won)) == [.step(.fence([Self.dead]))])
     }
 
     @Test("A2: a swap of unknown outcome that came into effect late is won; its barrier has lost")
     func unknownOutcomeLate() throws {
         let (rig, claim, _) = try barred()
-        #expect(rig.take(.swapped(.lost(claim))) == [.fence([Self.dead])])
+        #expect(rig.take(.swapped(.lost(claim))) == [.step(.fence([Self.dead]))])
     }
 
     @Test(
@@ -302,10 +313,10 @@ struct TakeoverTests {
     func barrierUnknown(hasClaimWon: Bool) throws {
         let (rig, claim, barrier) = try barred()
         #expect(rig.take(.swapped(.unknown("no answer"))) == [])
-        #expect(rig.take(.tick, after: Rig.heartbeat) == [.readRecord])
+        #expect(rig.take(.tick, after: Rig.heartbeat) == [.coordinator(.read)])
         let out = rig.take(.recordRead(hasClaimWon ? claim : barrier))
         if hasClaimWon {
-            #expect(out == [.fence([Self.dead])])
+            #expect(out == [.step(.fence([Self.dead]))])
         } else {
             #expect(out.swap?.version == 12 && out.swap?.owner == Self.beta)
         }
@@ -322,16 +333,16 @@ struct TakeoverTests {
     @Test("A swap that failed was not made: it is made again without a question")
     func failedSwap() {
         let rig = Rig.standby()
-        let claim = rig.take(.peerPresence(nil, deadProcess: Self.dead, askedAt: rig.now)).swap
-        #expect(rig.take(.coordinatorFailed("away")) == [])
+        let claim = rig.take(.presence(of: rig.peer, nil, deadProcess: Self.dead, askedAt: rig.now)).swap
+        #expect(rig.take(.unavailable("away")) == [])
         #expect(rig.take(.tick, after: Rig.heartbeat).swap == claim)
     }
 
     @Test func atMostOneCoordinatorCallIsOut() {
         let rig = Rig.standby()
-        #expect(rig.take(.recordChanged) == [.readRecord])
+        #expect(rig.take(.recordChanged) == [.coordinator(.read)])
         #expect(rig.take(.recordChanged) == [])
-        #expect(rig.take(.peerPresence(nil, deadProcess: Self.dead, askedAt: rig.now)) == [])
+        #expect(rig.take(.presence(of: rig.peer, nil, deadProcess: Self.dead, askedAt: rig.now)) == [])
         #expect(rig.take(.recordRead(Rig.record())).swap != nil)
     }
 
@@ -352,7 +363,7 @@ struct TakeoverTests {
         let rig = Rig(Self.beta)
         rig.start(local: LocalLog(logUUID: Rig.logUUID, incarnation: Incarnation(5)), Rig.record())
         if mirrors { rig.take(.attachRequested(request(epoch: 5))) }
-        let claim = rig.take(.peerPresence(nil, deadProcess: Self.dead, askedAt: rig.now)).swap
+        let claim = rig.take(.presence(of: rig.peer, nil, deadProcess: Self.dead, askedAt: rig.now)).swap
         #expect((claim?.owner == Self.beta) == mirrors)
         #expect(mirrors || rig.take(.tick, after: Rig.lease).swap?.owner == Self.beta)
     }
@@ -360,7 +371,10 @@ struct TakeoverTests {
     @Test("S12, S15: only the published owner of the record's own epoch may write the region")
     func attach() {
         let rig = Rig.standby()
-        #expect(rig.take(.attachRequested(request(epoch: 5))) == [.acceptAttach(request(epoch: 5), generation: 1)])
+        #expect(
+            rig.take(.attachRequested(request(epoch: 5))) == [
+                .rail(Rig.alpha, .acceptAttach(request(epoch: 5), generation: 1))
+            ])
         #expect(rig.take(.attachRequested(request(epoch: 4))).attachRefusal == .staleEpoch)
         let other = request(epoch: 5, log: .zero)
         #expect(rig.take(.attachRequested(other)).attachRefusal == .staleEpoch)
@@ -375,34 +389,37 @@ struct TakeoverTests {
         rig.start(local: LocalLog(logUUID: Rig.logUUID, incarnation: Incarnation(4)), record)
         let other = request(epoch: 6, incarnation: incarnation)
         // What would be lost is asked of the coordinator first.
-        #expect(rig.take(.attachRequested(other)) == [.readRecord])
+        #expect(rig.take(.attachRequested(other)) == [.coordinator(.read)])
         #expect(rig.take(.recordRead(record)).attachRefusal == .notReady)
         let same = request(epoch: 6, incarnation: 4)
-        #expect(rig.take(.attachRequested(same)) == [.acceptAttach(same, generation: 1)])
+        #expect(rig.take(.attachRequested(same)) == [.rail(Rig.alpha, .acceptAttach(same, generation: 1))])
         // Counted out, or another pool than the one that was in sync: nobody needs what is here.
         rig.take(.attachRequested(request(epoch: 7, incarnation: 5)))
         let counted = Rig.record(epoch: 7, holders: [Self.alpha], version: 11)
-        #expect(rig.take(.recordRead(counted)) == [.acceptAttach(request(epoch: 7, incarnation: 5), generation: 1)])
+        #expect(
+            rig.take(.recordRead(counted)) == [
+                .rail(Rig.alpha, .acceptAttach(request(epoch: 7, incarnation: 5), generation: 1))
+            ])
         let stranger = Rig(Self.beta, pool: UUID128(high: 9, low: 9))
         stranger.start(local: LocalLog(logUUID: Rig.logUUID, incarnation: Incarnation(4)), record)
         stranger.take(.attachRequested(other))
-        #expect(stranger.take(.recordRead(record)) == [.acceptAttach(other, generation: 1)])
+        #expect(stranger.take(.recordRead(record)) == [.rail(Rig.alpha, .acceptAttach(other, generation: 1))])
     }
 
     @Test("A newer epoch than this node knows is looked up before it is answered")
     func attachOfNewerEpoch() {
         let rig = Rig.standby()
-        #expect(rig.take(.attachRequested(request(epoch: 6))) == [.readRecord])
+        #expect(rig.take(.attachRequested(request(epoch: 6))) == [.coordinator(.read)])
         #expect(
             rig.take(.recordRead(Rig.record(epoch: 6, version: 11, incarnation: 5))) == [
-                .acceptAttach(request(epoch: 6), generation: 1)
+                .rail(Rig.alpha, .acceptAttach(request(epoch: 6), generation: 1))
             ])
     }
 
     @Test("S12: while it takes over, a node lets nobody write its region")
     func attachWhileRecovering() {
         let rig = Rig.standby()
-        rig.take(.peerPresence(nil, deadProcess: Self.dead, askedAt: rig.now))
+        rig.take(.presence(of: rig.peer, nil, deadProcess: Self.dead, askedAt: rig.now))
         rig.take(.swapped(.won))
         #expect(rig.take(.attachRequested(request(epoch: 5))).attachRefusal == .notReady)
     }

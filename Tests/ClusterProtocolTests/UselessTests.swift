@@ -30,7 +30,7 @@ struct UselessTests {
         while rig.now < end {
             counter += 1
             rig.presence = presence(counter, problems: problems)
-            rig.take(.stepFailed("vol0.img: does not exist"))
+            rig.take(.failed("vol0.img: does not exist"))
             out += rig.pass(Rig.heartbeat)
         }
         return (rig, out)
@@ -39,36 +39,39 @@ struct UselessTests {
     @Test("C3: a claim that does not go on is given back to a partner that holds everything; once")
     func givenBack() throws {
         let limit: Nanos = 15_000 * millis
-        #expect(!stuck(for: limit - 2 * Rig.heartbeat).1.contains(.releaseMedia))
+        #expect(!stuck(for: limit - 2 * Rig.heartbeat).1.contains(.step(.releaseMedia)))
         let (rig, out) = stuck(for: limit + 3 * Rig.heartbeat)
-        #expect(out.contains(.releaseMedia))
+        #expect(out.contains(.step(.releaseMedia)))
         let given = try #require(rig.take(.mediaReleased).swap)
         #expect(given.owner == Self.beta && given.holders == [Self.alpha, Self.beta] && given.leftForMedium)
         #expect(given.phase == .claimed && given.ownerProcess == nil)
-        #expect(!stuck(for: 4 * limit, leftBefore: true).1.contains(.releaseMedia))
-        #expect(stuck(for: 605_000 * millis, leftBefore: true).1.contains(.releaseMedia))
+        #expect(!stuck(for: 4 * limit, leftBefore: true).1.contains(.step(.releaseMedia)))
+        #expect(stuck(for: 605_000 * millis, leftBefore: true).1.contains(.step(.releaseMedia)))
     }
 
     @Test("C3: not to one that says that it could not serve it either")
     func notToAnEquallyBlindPartner() {
-        #expect(!stuck(for: 60_000 * millis, problems: ["g0": "vol0.img: does not exist"]).1.contains(.releaseMedia))
-        #expect(stuck(for: 60_000 * millis, problems: ["g1": "vol1.img: does not exist"]).1.contains(.releaseMedia))
+        #expect(
+            !stuck(for: 60_000 * millis, problems: ["g0": "vol0.img: does not exist"]).1.contains(.step(.releaseMedia)))
+        #expect(
+            stuck(for: 60_000 * millis, problems: ["g1": "vol1.img: does not exist"]).1.contains(.step(.releaseMedia)))
     }
 
     @Test("C3: a log in doubt is not left to a partner that could not serve it; it decides alone in the end")
     func doubtBesideABlindPartner() {
         let rig = Rig(Self.alpha, pid: 2)
         rig.start(local: LocalLog(logUUID: Rig.logUUID, incarnation: Incarnation(5)), Rig.record())
-        for event in [Event.swapped(.won), Rig.fenced, .mediaLocked([:]), .sealed, .tailInDoubt("ends at 640")] {
-            rig.take(event)
+        rig.take(.swapped(.won))
+        for answer in [Rig.fenced, .mediaLocked([:]), .sealed, .tailInDoubt("ends at 640")] {
+            rig.take(answer)
         }
         var out: [Directive] = []
-        for counter in 1...UInt64(400) where !out.contains(.recover(askingFirst: false)) {
+        for counter in 1...UInt64(400) where !out.contains(.step(.recover(askingFirst: false))) {
             rig.presence = presence(counter, problems: ["g0": "vol0.img: does not exist"])
             out += rig.pass(Rig.heartbeat)
-            #expect(!out.contains(.releaseMedia))
+            #expect(!out.contains(.step(.releaseMedia)))
         }
-        #expect(out.contains(.recover(askingFirst: false)))
+        #expect(out.contains(.step(.recover(askingFirst: false))))
     }
 
     @Test("C3: what a standby could not take over is no possible takeover, on both nodes, and no handover")
@@ -80,11 +83,11 @@ struct UselessTests {
         #expect(standby.machine.reason(standby.now) == "vol0.img: does not exist")
         let owner = Rig.mirrored()
         #expect(owner.machine.takeoverPossible(owner.now))
-        owner.take(.peerSaid(standby.machine.heartbeat))
+        owner.take(.said(standby.machine.heartbeat))
         #expect(!owner.machine.takeoverPossible(owner.now) && owner.machine.isHeldTwice(owner.now))
         #expect(owner.machine.reason(owner.now)?.contains("beta could not take over: vol0.img") == true)
         #expect(owner.command(.handOver).refusal?.contains("vol0.img") == true)
-        owner.take(.peerSaid(Heartbeat()))
+        owner.take(.said(Heartbeat()))
         #expect(owner.machine.takeoverPossible(owner.now))
     }
 
@@ -93,17 +96,17 @@ struct UselessTests {
     )
     func suspendedOwner() {
         let rig = Rig.standby()
-        rig.take(.railUp)
+        rig.take(.up)
         var out: [Directive] = []
         for _ in 0..<50 {
-            rig.take(.peerSaid(Heartbeat(isSuspended: true)))
+            rig.take(.said(Heartbeat(isSuspended: true)))
             out += rig.pass(Rig.heartbeat, heard: true)
         }
         #expect(out.swap?.owner == Self.beta)
         let served = Rig.standby()
-        served.take(.railUp)
+        served.take(.up)
         for _ in 0..<50 {
-            served.take(.peerSaid(Heartbeat()))
+            served.take(.said(Heartbeat()))
             #expect(served.pass(Rig.heartbeat, heard: true).swap == nil)
         }
     }
@@ -119,11 +122,11 @@ struct UselessTests {
     @Test("C7, S16: who slept takes its own gap for its own, not for the owner's silence")
     func ownSleep() {
         let rig = Rig.standby()
-        rig.take(.railUp)
+        rig.take(.up)
         rig.pass(Rig.timeout, heard: true)
         rig.now += 10 * Rig.lease
         // What it asks the coordinator when it wakes is answered before its first tick.
-        #expect(rig.take(.peerPresence(nil, deadProcess: nil, askedAt: rig.now)).swap == nil)
+        #expect(rig.take(.presence(of: rig.peer, nil, deadProcess: nil, askedAt: rig.now)).swap == nil)
         #expect(rig.take(.tick).swap == nil)
         #expect(rig.pass(Rig.lease - 2 * Rig.heartbeat).swap == nil)
         #expect(rig.pass(Rig.lease).swap?.owner == Self.beta, "then the owner's own silence")
@@ -132,20 +135,20 @@ struct UselessTests {
     @Test("C7: an owner that slept does not take its mirror for silent, nor its medium for stuck")
     func ownersSleep() {
         let rig = Rig.mirrored()
-        rig.take(.medium(MediumTrouble(since: rig.now, reason: "a write failed", isLogFull: false)))
+        rig.take(.trouble(MediumTrouble(since: rig.now, reason: "a write failed", isLogFull: false)))
         rig.now += 60_000 * millis
         rig.take(.renewed(startedAt: rig.now, record: rig.machine.record))
         let out = rig.take(.tick)
-        #expect(!out.contains(.closeRail) && !out.contains(.releaseMedia))
+        #expect(!out.contains(onRail: .close) && !out.contains(.step(.releaseMedia)))
     }
 
     @Test("C5: a full medium keeps the group where it is, and its reads with it")
     func fullMedium() {
         let rig = Rig.mirrored()
         let trouble = MediumTrouble(since: rig.now, reason: "vol0.img: no space", isLogFull: false, isFull: true)
-        rig.take(.medium(trouble))
+        rig.take(.trouble(trouble))
         let out = rig.pass(60_000 * millis, heard: true, renewing: rig.machine.record)
-        #expect(!out.contains(.releaseMedia) && rig.machine.isServing)
+        #expect(!out.contains(.step(.releaseMedia)) && rig.machine.isServing)
         #expect(rig.machine.reason(rig.now)?.contains("full for whoever writes") == true)
     }
 
@@ -163,8 +166,8 @@ struct UselessTests {
             let confirmation = GroupRecord.Fence.Confirmation(method: "process", by: "alpha", at: "now")
             let dead = GroupRecord.Fence(target: Rig.process(Self.alpha, pid - 1), confirmed: confirmation)
             var out: [Directive] = []
-            rig.machine.handle(.fenced([dead], problem: nil), now: rig.now, into: &out)
-            #expect(out.contains(.lockMedia(expected: [:])), "the takeover does not wait for it")
+            rig.machine.handle(.step(.fenced([dead], problem: nil)), now: rig.now, into: &out)
+            #expect(out.contains(.step(.lockMedia(expected: [:]))), "the takeover does not wait for it")
             record = try #require(out.swap)
             #expect(record.mustFence.isEmpty && record.fences.last?.confirmed == confirmation)
         }
@@ -179,17 +182,17 @@ struct UselessTests {
         let confirmation = GroupRecord.Fence.Confirmation(method: "process", by: "alpha", at: "now")
         var out: [Directive] = []
         rig.machine.handle(
-            .fenced([GroupRecord.Fence(target: Self.dead, confirmed: confirmation)], problem: "runs elsewhere"),
+            .step(.fenced([GroupRecord.Fence(target: Self.dead, confirmed: confirmation)], problem: "runs elsewhere")),
             now: rig.now, into: &out)
         #expect(out.swap?.mustFence == [Rig.process(Self.beta, 7)])
         rig.take(.swapped(.won))
-        #expect(rig.pass(2 * Rig.heartbeat).contains(.fence([Rig.process(Self.beta, 7)])))
+        #expect(rig.pass(2 * Rig.heartbeat).contains(.step(.fence([Rig.process(Self.beta, 7)]))))
     }
 
     @Test("C2, S18: an operator's word confirms what no fence can, and stands in the record with who and when")
     func confirmDead() throws {
         let rig = Rig.standby()
-        rig.take(.peerPresence(nil, deadProcess: Self.dead, askedAt: rig.now))
+        rig.take(.presence(of: rig.peer, nil, deadProcess: Self.dead, askedAt: rig.now))
         rig.take(.swapped(.won))
         rig.take(.fenced([], problem: "runs elsewhere"))
         #expect(rig.command(.confirmDead(Self.beta, by: "ann", at: "noon"), id: 7).refusal != nil)
@@ -200,7 +203,7 @@ struct UselessTests {
         let done = rig.take(.swapped(.won), after: Rig.heartbeat)
         let command = Command.confirmDead(Self.alpha, by: "ann", at: "noon")
         #expect(done.contains(.commandDone(command, CommandID(rawValue: 8), refusal: nil)))
-        #expect(done.contains(.fence([])), "the takeover goes on at once")
+        #expect(done.contains(.step(.fence([]))), "the takeover goes on at once")
     }
 
     @Test(
@@ -249,7 +252,7 @@ struct UselessTests {
             rig.take(.swapped(.won))
         }
         // The coordinator is being asked.
-        #expect(rig.take(.recordChanged).contains(.readRecord))
+        #expect(rig.take(.recordChanged).contains(.coordinator(.read)))
         #expect(rig.command(command, id: 7) == [])
         rig.take(.recordRead(rig.machine.record))
         let first = try #require(rig.take(.tick).swap)

@@ -256,7 +256,7 @@ final class Server {
             { [self] result in
                 isAnnouncing = false
                 guard case .success(let record) = result else { return }
-                group.handle(.renewed(startedAt: startedAt, record: record))
+                group.handle(.coordinator(.renewed(startedAt: startedAt, record: record)))
             })
     }
 
@@ -275,7 +275,8 @@ final class Server {
             { [self] result in
                 isWatching = false
                 guard case .success(let (presence, dead)) = result else { return }
-                group.handle(.peerPresence(presence, deadProcess: dead, askedAt: askedAt))
+                group.handle(
+                    .coordinator(.presence(of: group.peer, presence, deadProcess: dead, askedAt: askedAt)))
             })
     }
 

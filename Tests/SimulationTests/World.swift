@@ -141,7 +141,7 @@ final class World {
 
     func settings(of node: SimNode, _ process: ProcessIdentity, pool: UUID128) -> GroupSettings {
         var settings = GroupSettings(
-            group: configuration.id, node: node.name, peer: nodes[1 - node.index].name, home: nodes[0].name,
+            group: configuration.id, node: node.name, partners: [nodes[1 - node.index].name], home: nodes[0].name,
             process: process, pool: pool, heartbeatInterval: Self.heartbeatInterval,
             heartbeatTimeout: Self.heartbeatTimeout, lease: Self.lease,
             degradeOnMirrorLoss: configuration.degradeOnMirrorLoss)

@@ -141,7 +141,9 @@ final class OwnerRig {
         let owned = OwnedLog(
             log: log, start: .zero, media: [:], runtime: LoopRuntime(eventLoop: eventLoop, threads: threads),
             authority: OwnedLog.Authority(
-                isValid: { true }, rule: { (true, rules.needsMirror) }, progress: { _, _, _ in },
+                isValid: { true },
+                rule: { AcknowledgementRule(allowed: true, required: MemberSet(first: rules.needsMirror ? 1 : 0)) },
+                progress: { _, _, _ in },
                 report: { report in reports.kinds.withLock { $0.append(report.kind) } }))
         owner = OwnerDataPath(owned, start: .zero)
         owner.attach(mirror, key: RegionKey(rawValue: 1), durable: .zero, isKept: false)

@@ -36,7 +36,8 @@ struct OwnerStallTests {
             let owned = OwnedLog(
                 log: log, start: .zero, media: [:], runtime: LoopRuntime(eventLoop: loop, threads: .singleton),
                 authority: OwnedLog.Authority(
-                    isValid: { true }, rule: { (allowed: true, needsMirror: false) }, progress: { _, _, _ in },
+                    isValid: { true }, rule: { AcknowledgementRule(allowed: true, required: MemberSet()) },
+                    progress: { _, _, _ in },
                     report: { reports.all.append($0) }))
             owner = OwnerDataPath(owned, start: .zero)
             // Nothing for other threads to do: this event loop is the test's own.

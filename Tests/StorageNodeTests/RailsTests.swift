@@ -171,7 +171,7 @@ struct RailsTests {
                 let peer = RailPeer(node: rig.alpha.id, version: 2, features: 0, hasSameConfiguration: true)
                 let queuePair = TCPQueuePair(eventLoop: rig.eventLoop, registry: TCPRegionRegistry())
                 let rail = AcceptedRail(queuePair: queuePair, peer: peer, host: rig.beta)
-                let known = mirror.machine.peer
+                let known = mirror.machine.partners.first
                 // In one turn of the loop nothing arrives from alpha itself.
                 let stale = AttachRequest(
                     group: GroupID("g0"), from: rig.alpha.id, epoch: .none, logUUID: .zero, incarnation: .none,
@@ -181,9 +181,9 @@ struct RailsTests {
                 rail.queuePairHeard(queuePair)
                 let suspended = Heartbeat(isSuspended: true, problem: "none")
                 rail.queuePair(queuePair, received: PeerMessage.heartbeat(suspended).encoded)
-                let seen = mirror.machine.peer
+                let seen = mirror.machine.partners.first
                 rail.queuePair(queuePair, failed: RemoteMemoryError(.disconnected, "gone"))
-                return (known, seen, mirror.machine.peer.railUp && mirror.mirrorRail != nil)
+                return (known, seen, mirror.machine.partners.first.isRailUp && mirror.mirrorRail != nil)
             }
             #expect(seen.lastHeard == known.lastHeard && seen.heartbeat == known.heartbeat)
             #expect(isRailUp)

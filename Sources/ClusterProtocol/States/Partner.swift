@@ -1,0 +1,60 @@
+// What is known of a partner's life, on this node's clock, whoever owns the group.
+
+internal import Coordination
+internal import LogModel
+
+struct Partner: Sendable {
+    private(set) var isRailUp = false
+    var lastHeard: Nanos
+    /// What it last said of itself, on the rail.
+    private(set) var heartbeat = Heartbeat()
+    private(set) var presence: Presence?
+    /// Since when its presence is the present one.
+    var presenceSince: Nanos
+    /// When the coordinator was asked for what is known.
+    private(set) var presenceAskedAt: Nanos
+    /// When a presence was last seen to take the place of another: only that says that somebody lives.
+    private(set) var lastSignOfLife: Nanos?
+    /// A process of the partner that is known to be gone.
+    private(set) var deadProcess: ProcessIdentity?
+
+    init(since now: Nanos) {
+        lastHeard = now
+        presenceSince = now
+        presenceAskedAt = now
+    }
+
+    mutating func railUp(_ now: Nanos) {
+        isRailUp = true
+        lastHeard = now
+        heartbeat = Heartbeat()
+    }
+
+    mutating func railDown() {
+        isRailUp = false
+        heartbeat = Heartbeat()
+    }
+
+    /// This node closes the rail. What was said on it is still the latest.
+    mutating func railClosed() { isRailUp = false }
+
+    mutating func said(_ heartbeat: Heartbeat, _ now: Nanos) {
+        lastHeard = now
+        self.heartbeat = heartbeat
+    }
+
+    mutating func seen(_ presence: Presence?, dead: ProcessIdentity?, askedAt: Nanos, _ now: Nanos) {
+        presenceAskedAt = askedAt
+        if presence != self.presence {
+            if self.presence != nil { lastSignOfLife = now }
+            self.presence = presence
+            presenceSince = now
+        }
+        if let dead { deadProcess = dead }
+    }
+
+    func isSilent(_ now: Nanos, timeout: Nanos) -> Bool { now >= lastHeard + timeout }
+
+    /// Why it could not serve the group, as it announced at the coordinator.
+    func announcedProblem(_ group: GroupID) -> String? { presence?.problems?[group.rawValue] }
+}
