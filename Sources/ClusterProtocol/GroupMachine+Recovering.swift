@@ -87,12 +87,8 @@ extension GroupMachine {
     private func published(_ record: GroupRecord, _ recovering: Recovering) -> GroupRecord {
         var published = record
         published.version += 1
-        published.phase = .published
+        published.claim = nil
         for fence in recovering.confirmed { fence.confirmed.map { published.confirm(fence.target, $0) } }
-        published.setsAsideLog = false
-        published.isNew = false
-        published.replayed = nil
-        published.previousHolders = []
         published.ownerProcess = settings.process
         published.leaseMillis = settings.lease / 1_000_000
         published.media.merge(recovering.media) { _, locked in locked }

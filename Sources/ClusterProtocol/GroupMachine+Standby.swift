@@ -123,7 +123,7 @@ extension GroupMachine {
         var record = GroupRecord(
             version: 1, group: settings.group, logUUID: freshLogUUID, owner: me, epoch: Epoch(1), phase: .claimed,
             members: [me: member], ownerProcess: settings.process)
-        record.isNew = true
+        record.claim?.isNew = true
         swap(to: record, .claim(.takeover), now, &out)
     }
 
@@ -219,43 +219,44 @@ extension GroupMachine {
     // MARK: Claims and gifts
 
     mutating func claim(_ record: GroupRecord, forced: Bool = false, _ now: Nanos, _ out: inout [Directive]) {
-        var claim = record
-        claim.version += 1
+        var next = record
+        next.version += 1
         // A forced claim may follow a record that knows less than the pool (S20): never begin below what is here (S4).
-        claim.epoch = max(record.epoch, Epoch(local?.incarnation.rawValue ?? 0), standing.epoch).next
-        claim.phase = .claimed
-        claim.owner = me
+        next.epoch = max(record.epoch, Epoch(local?.incarnation.rawValue ?? 0), standing.epoch).next
+        next.phase = .claimed
+        next.owner = me
         var holders = record.holders
         if canTakeBack(record) {
             // A node that was only given the group is as complete: keep the way back to it.
-            claim.previousHolders = record.setsAsideLog ? [] : holders.filter { !record.previousHolders.contains($0) }
+            let complete = record.setsAsideLog ? [] : holders
+            next.claim?.previousHolders = complete.filter { !record.previousHolders.contains($0) }
             holders = record.previousHolders
-            claim.setsAsideLog = false
+            next.claim?.setsAsideLog = false
         } else if record.replayed != nil {
             holders = [me]
         } else if forced, !holds(me, in: record) {
             // After an earlier forced claim the holders are not complete either: name those that were before it.
             let complete = record.setsAsideLog ? record.previousHolders : holders
-            claim.previousHolders = complete.filter { $0 != me }
+            next.claim?.previousHolders = complete.filter { $0 != me }
             holders = [me]
-            claim.setsAsideLog = true
+            next.claim?.setsAsideLog = true
             // No incarnation: set aside whatever log is here, even one that an owner was about to begin anew.
-            claim.members[me] = GroupRecord.Member(role: .out, pool: settings.pool)
+            next.members[me] = GroupRecord.Member(role: .out, pool: settings.pool)
         }
-        let generation = claim.members[me]?.pool == settings.pool ? freshGeneration(in: record) : standing.generation
-        claim.members[me, default: GroupRecord.Member(role: .out, pool: settings.pool)].generation = generation
-        claim.setHolders(holders)
-        if let old = record.ownerProcess, old != settings.process { claim.fence(old) }
+        let generation = next.members[me]?.pool == settings.pool ? freshGeneration(in: record) : standing.generation
+        next.members[me, default: GroupRecord.Member(role: .out, pool: settings.pool)].generation = generation
+        next.setHolders(holders)
+        if let old = record.ownerProcess, old != settings.process { next.fence(old) }
         // We are alive, so nobody fenced us: drop ourselves.
-        claim.fences.removeAll { $0.target == settings.process }
-        guard claim.fences.count <= GroupRecord.maximumFences else {
+        next.fences.removeAll { $0.target == settings.process }
+        guard next.fences.count <= GroupRecord.maximumFences else {
             return block(
-                "\(claim.mustFence.count) processes would have to be confirmed dead; if they are, say so with "
+                "\(next.mustFence.count) processes would have to be confirmed dead; if they are, say so with "
                     + "`twinlog confirm-dead NODE`", &out)
         }
-        claim.ownerProcess = settings.process
+        next.ownerProcess = settings.process
         let isRestart = record.owner == me && record.ownerProcess?.node == me
-        swap(to: claim, .claim(isRestart ? .restart : .takeover), now, &out)
+        swap(to: next, .claim(isRestart ? .restart : .takeover), now, &out)
     }
 
     /// The record by which this node gives the group to `heir`, which then claims it. `isSource`: the log here holds
@@ -270,7 +271,7 @@ extension GroupMachine {
         given.phase = .claimed
         given.setHolders(record.holders.filter { isSource || $0 != me })
         // If the partner's log turns out to be worse, an operator can come back to this one: it is judged anew then.
-        if !isSource, record.isHolder(me) { given.previousHolders = [me] }
+        if !isSource, record.isHolder(me) { given.claim?.previousHolders = [me] }
         given.ownerProcess = nil
         if let process { given.fence(process) }
         return given

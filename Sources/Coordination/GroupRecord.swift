@@ -110,6 +110,33 @@ public struct GroupRecord: Hashable, Sendable {
         }
     }
 
+    /// What is true of a claim until it is published.
+    public struct Claim: Hashable, Sendable {
+        /// Never published: nothing was ever written, so a pool without a log holds everything. Not from then on: a node whose pool
+        /// has lost its log is not taken for a new one (S20).
+        public var isNew: Bool
+        /// Made by force with a log that is out of sync: that log is older than the medium may be, so it is set aside and not
+        /// replayed (S9).
+        public var setsAsideLog: Bool
+        /// Everything is on the medium, no log has more, and each is set aside by whoever claims.
+        public var replayed: Replayed?
+        /// Who was complete before, where the claim was made by force, or the group was given away by a node whose log is in doubt. A
+        /// claim by one of them needs no force. Sorted.
+        public var previousHolders: [NodeID]
+
+        public init(
+            isNew: Bool = false, setsAsideLog: Bool = false, replayed: Replayed? = nil, previousHolders: [NodeID] = []
+        ) {
+            self.isNew = isNew
+            self.setsAsideLog = setsAsideLog
+            self.replayed = replayed
+            self.previousHolders = previousHolders
+        }
+
+        /// Nothing of it has to be settled before the group can be published.
+        var isPlain: Bool { self == Claim() }
+    }
+
     /// Counts swaps of this record, from 1.
     public var version: UInt64
     public var group: GroupID
@@ -117,27 +144,17 @@ public struct GroupRecord: Hashable, Sendable {
     public var logUUID: UUID128
     public var owner: NodeID
     public var epoch: Epoch
-    public var phase: Phase
+    /// `nil` once it is published.
+    public var claim: Claim?
     /// Everybody who took part, the owner among them.
     public var members: [NodeID: Member]
-    /// While claimed by force, or given away by a node whose log is in doubt: who was complete before. A claim by one of them needs no
-    /// force. Sorted; empty otherwise.
-    public var previousHolders: [NodeID] = []
     /// While claimed: who must be confirmed dead before recovery; the confirmed ones stay for a while, for people.
     public var fences: [Fence]
     /// The owner's process; a taker fences it. `nil` after a handover: the new owner has not claimed yet, and the old one has
     /// released the medium or is among ``mustFence``.
     public var ownerProcess: ProcessIdentity?
-    /// While claimed by force with a log that is out of sync: what that log holds is older than what may be on the medium, so
-    /// it is set aside and not replayed (S9).
-    public var setsAsideLog = false
-    /// While claimed and never published: nothing was ever written, so a pool without a log holds everything. Not from then on:
-    /// a node whose pool has lost its log is not taken for a new one (S20).
-    public var isNew = false
     /// The group was left because its medium failed the owner, and no owner has destaged everything since.
     public var leftForMedium = false
-    /// While claimed: everything is on the medium, no log has more, and each is set aside by whoever claims.
-    public var replayed: Replayed?
     /// The identity of each volume's medium, by the volume's name; of those that carry one (S18).
     public var media: [String: UUID128] = [:]
     /// The lease that the owner runs on; `nil`: not told.
@@ -157,11 +174,27 @@ public struct GroupRecord: Hashable, Sendable {
         self.logUUID = logUUID
         self.owner = owner
         self.epoch = epoch
-        self.phase = phase
+        claim = phase == .published ? nil : Claim()
         self.members = members
         self.fences = fences
         self.ownerProcess = ownerProcess
     }
+
+    /// `published` forgets the claim; `claimed` keeps one that is there.
+    public var phase: Phase {
+        get { claim == nil ? .published : .claimed }
+        set {
+            switch newValue {
+            case .published: claim = nil
+            case .claimed: claim = claim ?? Claim()
+            }
+        }
+    }
+
+    public var isNew: Bool { claim?.isNew ?? false }
+    public var setsAsideLog: Bool { claim?.setsAsideLog ?? false }
+    public var replayed: Replayed? { claim?.replayed }
+    public var previousHolders: [NodeID] { claim?.previousHolders ?? [] }
 
     // MARK: Who holds what
 
@@ -214,6 +247,8 @@ extension GroupRecord {
     static let maximumMembers = 64
     public static let maximumFences = 128
 
+    static let notRecovered = "published, but not recovered"
+
     /// Why the record cannot be true, or `nil` (S21). Asked when one is read, and before one is written.
     var problem: String? {
         let nodes = [owner] + members.keys + previousHolders + fences.map(\.target.node)
@@ -233,9 +268,7 @@ extension GroupRecord {
         switch phase {
         case .published:
             if ofOwner.role != .owner { return "the owner is not in the in-sync set" }
-            if !mustFence.isEmpty || setsAsideLog || isNew || replayed != nil || !previousHolders.isEmpty {
-                return "published, but not recovered"
-            }
+            if !mustFence.isEmpty { return Self.notRecovered }
         case .claimed:
             if holders.isEmpty && replayed == nil { return "claimed from nobody" }
         }

@@ -130,21 +130,34 @@ extension GroupRecord: Codable {
         logUUID = try container.decode(UUID128.self, forKey: "logUUID")
         owner = try container.decode(NodeID.self, forKey: "owner")
         epoch = try container.decode(Epoch.self, forKey: "epoch")
-        phase = try container.decode(Phase.self, forKey: "phase")
+        claim = try Self.claim(in: container)
         let byName = try container.decode([String: Member].self, forKey: "members")
         members = Dictionary(uniqueKeysWithValues: byName.map { (NodeID($0.key), $0.value) })
-        previousHolders = try container.decodeIfPresent([NodeID].self, forKey: "previousHolders") ?? []
         fences = try container.decodeIfPresent([Fence].self, forKey: "fences") ?? []
         ownerProcess = try container.decodeIfPresent(ProcessIdentity.self, forKey: "ownerProcess")
-        setsAsideLog = try container.decodeIfPresent(Bool.self, forKey: "setsAsideLog") ?? false
-        isNew = try container.decodeIfPresent(Bool.self, forKey: "isNew") ?? false
         leftForMedium = try container.decodeIfPresent(Bool.self, forKey: "leftForMedium") ?? false
-        replayed = try container.decodeIfPresent(Replayed.self, forKey: "replayed")
         media = try container.decodeIfPresent([String: UUID128].self, forKey: "media") ?? [:]
         leaseMillis = try container.decodeIfPresent(UInt64.self, forKey: "leaseMillis")
         criticalFeatures = try container.decodeIfPresent([String].self, forKey: "critical") ?? []
         features = try container.decodeIfPresent([String].self, forKey: "features") ?? []
         unknown = try UnknownKeys(in: container, beside: Self.known)
+    }
+
+    private static func claim(in container: KeyedDecodingContainer<Key>) throws -> Claim? {
+        let claim = Claim(
+            isNew: try container.decodeIfPresent(Bool.self, forKey: "isNew") ?? false,
+            setsAsideLog: try container.decodeIfPresent(Bool.self, forKey: "setsAsideLog") ?? false,
+            replayed: try container.decodeIfPresent(Replayed.self, forKey: "replayed"),
+            previousHolders: try container.decodeIfPresent([NodeID].self, forKey: "previousHolders") ?? [])
+        switch try container.decode(Phase.self, forKey: "phase") {
+        case .claimed: return claim
+        case .published:
+            guard claim.isPlain else {
+                throw DecodingError.dataCorruptedError(
+                    forKey: "phase", in: container, debugDescription: notRecovered)
+            }
+            return nil
+        }
     }
 
     public func encode(to encoder: any Encoder) throws {
@@ -192,7 +205,11 @@ private struct RecordOfFormat1: Codable {
     var leftForMedium: Bool?
     var pools: [String: UUID128]
 
-    var raised: GroupRecord {
+    func raised() throws -> GroupRecord {
+        guard phase == .claimed || claim.isPlain else {
+            let context = DecodingError.Context(codingPath: [], debugDescription: GroupRecord.notRecovered)
+            throw DecodingError.dataCorrupted(context)
+        }
         let holders = phase == .published ? inSync : sources
         var members: [NodeID: GroupRecord.Member] = [:]
         for (name, pool) in pools { members[NodeID(name)] = GroupRecord.Member(role: .out, pool: pool) }
@@ -204,10 +221,13 @@ private struct RecordOfFormat1: Codable {
             version: version, group: group, logUUID: logUUID, owner: owner, epoch: epoch, phase: phase,
             members: members, fences: mustFence.map { GroupRecord.Fence(target: $0) }, ownerProcess: ownerProcess)
         record.setHolders(holders)
-        record.setsAsideLog = setsAsideLog ?? false
-        record.isNew = isNew ?? false
+        if phase == .claimed { record.claim = claim }
         record.leftForMedium = leftForMedium ?? false
         return record
+    }
+
+    private var claim: GroupRecord.Claim {
+        GroupRecord.Claim(isNew: isNew ?? false, setsAsideLog: setsAsideLog ?? false)
     }
 }
 
@@ -240,7 +260,7 @@ extension GroupRecord {
         do {
             let format = try JSONDecoder().decode(FormatOnly.self, from: data).format
             switch format {
-            case 1: self = try JSONDecoder().decode(Body<RecordOfFormat1>.self, from: data).record.raised
+            case 1: self = try JSONDecoder().decode(Body<RecordOfFormat1>.self, from: data).record.raised()
             case Self.format: self = try JSONDecoder().decode(Body<GroupRecord>.self, from: data).record
             default:
                 throw CoordinationError(

@@ -1,12 +1,9 @@
 // The node around a group, for the group: what it reaches other nodes, the coordinator, media and people with.
 
-package import ClusterConfiguration
 package import ClusterProtocol
 package import Coordination
 package import LogModel
-package import PersistentMemory
 package import RemoteMemory
-package import StorageMedium
 
 /// Bound to the engine's place, where every answer comes too: once, later or at once.
 package protocol Host: AnyObject {
@@ -46,9 +43,6 @@ package protocol Host: AnyObject {
     func dial(
         _ peer: NodeID, attempt: Int,
         _ done: @escaping (Result<(any QueuePair, RailPeer), RemoteMemoryError>) -> Void)
-    func group(_ id: GroupID) -> Group?
-    /// The rail that a peer made is closed.
-    func forget(_ rail: AcceptedRail)
     /// What this node's configuration has in common with those of its peers.
     var configurationEntries: ConfigurationEntries { get }
     func configurationDiffers(from peer: NodeID, _ theirs: ConfigurationEntries)
@@ -72,58 +66,4 @@ extension Host {
     func difference(from peer: NodeID) -> String {
         knownDifference(from: peer) ?? "the configurations of \(id) and \(peer) differ"
     }
-}
-
-/// Opens media and keeps other writers from them (S18). Thread-safe; every call blocks.
-package protocol MediumGuard: Sendable {
-    /// Opens, checks and locks all of them, or none. Acquiring the locks is what confirms that no other writer is left.
-    func take(_ expected: [ExpectedMedium]) throws(MediumError) -> HeldMedia
-    /// Whether they could be taken now. Takes no lock and changes nothing. `owner`: the owner's process, if it is of this host.
-    func look(_ expected: [ExpectedMedium], owner: Int32?) -> MediaLook
-    /// What the medium holds where this node reaches it, past any cache.
-    func readUncached(_ volume: ClusterConfiguration.Volume, _ range: ByteRange) throws(MediumError) -> [UInt8]
-}
-
-/// A group's media, locked.
-package struct HeldMedia: Sendable {
-    /// In the order of the volumes.
-    package var media: [any Medium]
-    /// By the volume's name; of those that have one.
-    package var identities: [String: UUID128]
-    /// Ends the locks. Nobody may use the media any more. Blocks.
-    package var release: @Sendable () throws(MediumError) -> Void
-
-    package init(
-        media: [any Medium] = [], identities: [String: UUID128] = [:],
-        release: @escaping @Sendable () throws(MediumError) -> Void = {}
-    ) {
-        self.media = media
-        self.identities = identities
-        self.release = release
-    }
-}
-
-/// What one look at a group's media found.
-package struct MediaLook: Equatable, Sendable {
-    /// Why they could not be taken.
-    package var problem: String?
-    /// A process that holds a lock and is not the owner's. Right after a change of owners that is no surprise.
-    package var stranger: String?
-    package init(problem: String? = nil, stranger: String? = nil) {
-        self.problem = problem
-        self.stranger = stranger
-    }
-}
-
-/// Keeps logs that are set aside. Thread-safe; blocks.
-package protocol LogArchives: Sendable {
-    /// Archives the region's log up to `end`; durable when it returns. One that is not prunable stays until an operator removes it.
-    /// Answers where it is kept.
-    func archive(_ region: Region, upTo end: LSN, isPrunable: Bool) throws(ArchiveError) -> String
-}
-
-/// A log could not be archived, so its region was not touched.
-package struct ArchiveError: Error, CustomStringConvertible {
-    package var description: String
-    package init(_ description: String) { self.description = description }
 }

@@ -4,7 +4,7 @@
 internal import ClusterConfiguration
 internal import ClusterProtocol
 internal import Coordination
-internal import LogModel
+package import LogModel
 internal import Recovery
 internal import StorageMedium
 
@@ -47,7 +47,7 @@ extension Group {
 
     /// What the volume's medium holds where this node reaches it. A question too many, or about bytes that the volume does not have,
     /// is passed over (S21).
-    func answerQuestion(
+    package func answerQuestion(
         _ id: UInt64, of volume: VolumeID, offset: UInt64, lengthBytes: UInt32, on asking: AcceptedRail
     ) {
         guard let volume = configuration.volumes.first(where: { $0.id == volume }),
@@ -71,7 +71,7 @@ extension Group {
     }
 
     /// Counts with the next look at the media.
-    func mediumJudged(_ volume: VolumeID, isProved: Bool) {
+    package func mediumJudged(_ volume: VolumeID, isProved: Bool) {
         guard configuration.volumes.contains(where: { $0.id == volume }) else { return }
         if isProved { refutedMedia.remove(volume) } else { refutedMedia.insert(volume) }
     }

@@ -61,25 +61,3 @@ final class StandbyProbe {
         seen()
     }
 }
-
-extension Group {
-    /// Looks at the media while another node owns the group and has written to them.
-    func probeMedia() {
-        guard let record = machine.record, record.owner != host.id, !record.isNew, !holdsMedia else {
-            return standbyProbe.reset()
-        }
-        let expected = expectedMedia(record.media)
-        let owner = record.ownerProcess.flatMap { process in
-            process.bootID == host.process.bootID && process.pidNamespace == host.process.pidNamespace
-                ? process.pid : nil
-        }
-        let media = host.media
-        standbyProbe.tick(runtime.now) {
-            media.look(expected, owner: owner)
-        } seen: { [unowned self] in
-            tellTakeoverProblem()
-        }
-    }
-
-    func tellTakeoverProblem() { handle(.medium(.takeoverProblem(standbyProbe.problem))) }
-}

@@ -39,14 +39,10 @@ public enum ReplayedLog {
         var next = record
         next.version += 1
         next.epoch = record.epoch.next
-        next.phase = .claimed
+        next.claim = GroupRecord.Claim(replayed: replayed)
         next.setHolders([])
-        next.previousHolders = []
-        next.setsAsideLog = false
-        next.isNew = false
         if let process = record.ownerProcess { next.fence(process) }
         next.ownerProcess = nil
-        next.replayed = replayed
         return next
     }
 }

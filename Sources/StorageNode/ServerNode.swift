@@ -446,7 +446,7 @@ public final class ServerNode: VolumeService {
 
 // MARK: What groups need besides
 
-extension ServerNode: Host {
+extension ServerNode: RailKeeper {
     package var now: Nanos { BootClock.now }
     package var problem: String? { poolWatch.problem }
     package var poolUUID: UUID128 { pool.identity.uuid }
@@ -463,5 +463,5 @@ extension ServerNode: Host {
         }
     }
 
-    package func group(_ id: GroupID) -> Group? { groups[id] }
+    package func mirrorSide(of group: GroupID) -> (any MirrorSide)? { groups[group] }
 }

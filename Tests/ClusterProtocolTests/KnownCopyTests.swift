@@ -255,7 +255,7 @@ struct KnownCopyTests {
     /// The group is given to beta because of what alpha's log is like.
     private func givenAway() -> GroupRecord {
         var given = Rig.record(owner: Self.beta, epoch: 6, phase: .claimed, holders: [Self.beta], incarnation: 5)
-        given.previousHolders = [Self.alpha]
+        given.claim?.previousHolders = [Self.alpha]
         given.ownerProcess = nil
         return given
     }
@@ -321,7 +321,7 @@ struct KnownCopyTests {
         record.phase = .claimed
         record.setHolders([])
         record.ownerProcess = nil
-        record.replayed = GroupRecord.Replayed(node: Self.alpha, end: LSN(640), at: "now")
+        record.claim?.replayed = GroupRecord.Replayed(node: Self.alpha, end: LSN(640), at: "now")
         for node in [Self.alpha, Self.beta] {
             let rig = Rig(node)
             var out = rig.start(local: Self.local, record)

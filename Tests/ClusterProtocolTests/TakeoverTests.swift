@@ -202,7 +202,7 @@ struct TakeoverTests {
     func forcedAndCut() throws {
         let rig = Rig(Self.beta, pid: 2)
         var record = Rig.record(owner: Self.beta, epoch: 6, phase: .claimed, holders: [Self.beta], incarnation: 5)
-        record.setsAsideLog = true
+        record.claim?.setsAsideLog = true
         rig.start(local: LocalLog(logUUID: Rig.logUUID, incarnation: Incarnation(5)), record)
         rig.take(.swapped(.won))
         for answer in [Rig.fenced, .mediaLocked([:])] { rig.take(answer) }

@@ -34,11 +34,11 @@ struct FileCoordinatorTests {
             version: 1, group: group, logUUID: UUID128(high: .max, low: 1), owner: NodeID("a"), epoch: Epoch(1 << 52),
             phase: .claimed, holders: [NodeID("a"), NodeID("b")], mustFence: [process], ownerProcess: process,
             pools: ["a": UUID128(high: 5, low: 6), "b": .zero, "c": .zero], generation: 7, incarnation: Incarnation(9))
-        full.previousHolders = [NodeID("c")]
-        full.setsAsideLog = true
-        full.isNew = true
+        full.claim?.previousHolders = [NodeID("c")]
+        full.claim?.setsAsideLog = true
+        full.claim?.isNew = true
         full.leftForMedium = true
-        full.replayed = GroupRecord.Replayed(node: NodeID("c"), end: LSN(640), at: "2026-11-28T03:00:00Z")
+        full.claim?.replayed = GroupRecord.Replayed(node: NodeID("c"), end: LSN(640), at: "2026-11-28T03:00:00Z")
         full.media = ["vol0": UUID128(high: 3, low: 4)]
         full.leaseMillis = 1000
         full.features = ["later"]
@@ -50,10 +50,10 @@ struct FileCoordinatorTests {
         full.version = 2
         full.phase = .published
         full.fences = []
-        full.previousHolders = []
-        full.setsAsideLog = false
-        full.isNew = false
-        full.replayed = nil
+        full.claim?.previousHolders = []
+        full.claim?.setsAsideLog = false
+        full.claim?.isNew = false
+        full.claim?.replayed = nil
         full.ownerProcess = nil
         #expect(try coordinator.swap(expecting: 1, to: full) == .won)
         #expect(try coordinator.read(group) == full)

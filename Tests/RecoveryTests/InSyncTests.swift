@@ -203,9 +203,9 @@ struct InSyncTests {
         try refused("a takeover by force of epoch 6 gave this log up") { record in
             record.epoch = Epoch(6)
             record.phase = .claimed
-            record.previousHolders = [ReplayRig.alpha]
+            record.claim?.previousHolders = [ReplayRig.alpha]
             record.setHolders([ReplayRig.beta])
-            record.setsAsideLog = true
+            record.claim?.setsAsideLog = true
         }
     }
 
@@ -215,7 +215,7 @@ struct InSyncTests {
             record.epoch = Epoch(6)
             record.phase = .claimed
             record.setHolders([])
-            record.replayed = GroupRecord.Replayed(node: ReplayRig.beta, end: LSN(640), at: "then")
+            record.claim?.replayed = GroupRecord.Replayed(node: ReplayRig.beta, end: LSN(640), at: "then")
         }
     }
 }

@@ -65,7 +65,7 @@ struct MarkReplayedTests {
         let unmarked = try data(of: rig.fixture.poolPath)
         #expect(try rig.replay("--mark-replayed").code == 0)
         try unmarked.write(to: URL(fileURLWithPath: rig.fixture.poolPath))
-        try rig.swap { $0.replayed?.end = LSN(64) }
+        try rig.swap { $0.claim?.replayed?.end = LSN(64) }
         let run = try rig.replay("--mark-replayed")
         #expect(run.code == 6 && run.errors.contains("up to LSN 64"), "\(run)")
         #expect(try !rig.isMarked(rig.fixture.poolPath))

@@ -81,8 +81,8 @@ struct ReplayedLogTests {
         var claim = Self.record
         claim.phase = .claimed
         claim.setHolders([Self.beta])
-        claim.previousHolders = [Self.alpha]
-        claim.setsAsideLog = true
+        claim.claim?.previousHolders = [Self.alpha]
+        claim.claim?.setsAsideLog = true
         claim.fence(Self.process(Self.alpha))
         let next = ReplayedLog.successor(of: claim, Self.replayed)
         #expect(next.previousHolders.isEmpty && !next.setsAsideLog && next.holders.isEmpty)

@@ -325,7 +325,7 @@ final class Server {
     }
 }
 
-extension Server: GroupEngine.Host {
+extension Server: RailKeeper {
     var id: NodeID { node.name }
     var now: Nanos { clock }
     var process: ProcessIdentity { identity }
@@ -372,7 +372,7 @@ extension Server: GroupEngine.Host {
         world.connect(from: self, to: peer) { result in done(result.map { ($0, Self.railPeer(peer)) }) }
     }
 
-    func group(_ id: GroupID) -> Group? { id == group.id ? group : nil }
+    func mirrorSide(of id: GroupID) -> (any MirrorSide)? { id == group.id ? group : nil }
 
     func forget(_ rail: AcceptedRail) { accepted.removeAll { $0 === rail } }
 

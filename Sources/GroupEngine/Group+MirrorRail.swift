@@ -1,0 +1,118 @@
+// A group's rail as mirror: an owner asks to attach, its region is prepared, and it is told where that is.
+
+internal import ClusterConfiguration
+package import ClusterProtocol
+internal import Coordination
+package import LogModel
+internal import PersistentMemory
+internal import RemoteMemory
+internal import WriteLog
+
+extension Group: MirrorSide {
+    package func counts(_ rail: AcceptedRail) -> Bool { mirrorRail === rail }
+
+    package func railSaid(_ event: RailEvent) { handle(event) }
+
+    package func railEnded() {
+        mirrorRail = nil
+        handle(.down)
+    }
+
+    package func attachRequested(_ request: AttachRequest, on rail: AcceptedRail) {
+        candidateRail = rail
+        handle(.attachRequested(request))
+    }
+
+    package func expectRepair(of range: Range<LSN>) { mirrorTarget?.target.expectRepair(of: range) }
+
+    func refuseAttach(_ request: AttachRequest, _ refusal: AttachRefusal, _ reason: String) {
+        refuse(candidateRail, refusal, reason)
+        candidateRail = nil
+    }
+
+    package func refuse(_ rail: AcceptedRail?, _ refusal: AttachRefusal, _ reason: String) {
+        send(
+            .refused(group: configuration.id, epoch: machine.record?.epoch ?? .none, refusal, reason),
+            on: rail?.queuePair)
+    }
+
+    /// A rail ended before it counted: the machine has not heard of it.
+    package func candidateEnded(_ rail: AcceptedRail) {
+        if candidateRail === rail { candidateRail = nil }
+    }
+
+    /// Seals what an earlier owner may still write, prepares the region, and opens it under a fresh key (S12).
+    func acceptAttach(_ request: AttachRequest, generation: UInt64) {
+        guard let rail = candidateRail else { return }
+        guard request.ringBytes == region.ringBytes else {
+            return refuseAttach(
+                request, .notReady, "the log here has \(region.ringBytes) bytes, the owner's has \(request.ringBytes)")
+        }
+        guard !isPreparingRegion else {
+            return refuseAttach(request, .notReady, "the mirror region is still being prepared for an earlier request")
+        }
+        if let fault = region.memoryFault { return refuseAttach(request, .notReady, fault.description) }
+        candidateRail = nil
+        if let current = mirrorRail, current !== rail { current.close() }
+        mirrorRail = rail
+        // Only now is what arrives there a sign of the owner's life.
+        handle(.up)
+        isPreparingRegion = true
+        let earlier = mirrorTarget
+        mirrorTarget = nil
+        let prepare = { [self] in
+            let region = region
+            let archives = host.archives
+            let known = earlier?.incarnation == request.incarnation ? earlier?.target.durable : nil
+            runtime.run(.memory) {
+                try MirrorRegion.prepare(
+                    region, for: request, generation: generation, known: known, archives: archives)
+            } _: { [self] result in
+                isPreparingRegion = false
+                if let sealed = onRegionPrepared {
+                    onRegionPrepared = nil
+                    return sealed()
+                }
+                guard mirrorRail === rail else { return }
+                switch result {
+                case .failure(let error):
+                    refuse(rail, .notReady, "the mirror region cannot be prepared: \(error)")
+                case .success(let prepared):
+                    if let report = prepared.report { self.report(report) }
+                    open(request, rail, prepared)
+                }
+            }
+        }
+        if let earlier { host.regions.revoke(earlier.key, sealed: prepare) } else { prepare() }
+    }
+
+    private func open(_ request: AttachRequest, _ rail: AcceptedRail, _ prepared: MirrorRegion.Prepared) {
+        let target = MirrorTarget(
+            region: region, durable: prepared.durable, head: prepared.head, kept: prepared.kept, runtime: runtime)
+        target.onConflict = { [weak self] in self?.reportConflict(at: $0, with: request.from) }
+        let key = host.regions.register(target, lengthBytes: MirrorTarget.lengthBytes(ring: region.ringBytes))
+        mirrorTarget = (target, key, request.incarnation)
+        send(
+            .attached(
+                group: configuration.id, epoch: request.epoch, key: key.rawValue, durable: prepared.durable,
+                contents: MirrorContents(
+                    pool: host.poolUUID, generation: region.standing.generation, isKept: prepared.kept != nil,
+                    acknowledged: region.acknowledged, end: prepared.kept?.end ?? prepared.durable)),
+            on: rail.queuePair)
+        report(
+            Report(
+                .mirroring,
+                "mirroring \(request.from)'s log of epoch \(request.epoch) from LSN \(prepared.durable)"))
+    }
+
+    /// Once a record: the owner asks again and again.
+    private func reportConflict(at lsn: LSN, with owner: NodeID) {
+        guard reportedConflict != lsn else { return }
+        reportedConflict = lsn
+        report(
+            Report(
+                .mirrorConflict,
+                "\(owner) sent other bytes for LSN \(lsn), where the mirror log holds a good record: they are not stored"
+            ))
+    }
+}
