@@ -60,6 +60,7 @@ test-previous: test-packages ## This release beside the previous one
 lint: test-packages ## Format, imports, circles of files, rule numbers, the library's surface
 	$(SWIFT) format lint --strict --recursive $(FORMATTED)
 	Tests/Verification/lint/imports
+	Tests/Verification/lint/circles
 	Tests/Verification/lint/rules
 	Tests/Verification/lint/surface
 

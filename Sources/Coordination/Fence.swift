@@ -16,3 +16,9 @@ public protocol Fence: Sendable {
     func confirmEnded(predecessor: ProcessIdentity, of node: NodeID) throws(FenceError)
         -> GroupRecord.Fence.Confirmation?
 }
+
+public struct FenceError: Error, Hashable, Sendable, CustomStringConvertible {
+    public var message: String
+    public init(_ message: String) { self.message = message }
+    public var description: String { message }
+}

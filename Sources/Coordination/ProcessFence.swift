@@ -7,12 +7,6 @@ internal import Foundation
 internal import Glibc
 public import LogModel
 
-public struct FenceError: Error, Hashable, Sendable, CustomStringConvertible {
-    public var message: String
-    public init(_ message: String) { self.message = message }
-    public var description: String { message }
-}
-
 extension ProcessIdentity {
     /// This process. Throws if `/proc` does not tell.
     public static func current(node: NodeID) throws(FenceError) -> ProcessIdentity {

@@ -8,81 +8,9 @@
 internal import Foundation
 internal import LogModel
 
-/// A value of JSON that this version does not understand.
-enum JSONValue: Hashable, Sendable, Codable {
-    case null
-    case bool(Bool)
-    case unsigned(UInt64)
-    case signed(Int64)
-    case number(Double)
-    case text(String)
-    case list([JSONValue])
-    case object([String: JSONValue])
-
-    init(from decoder: any Decoder) throws {
-        let container = try decoder.singleValueContainer()
-        if container.decodeNil() {
-            self = .null
-        } else if let value = try? container.decode(Bool.self) {
-            self = .bool(value)
-        } else if let value = try? container.decode(UInt64.self) {
-            self = .unsigned(value)
-        } else if let value = try? container.decode(Int64.self) {
-            self = .signed(value)
-        } else if let value = try? container.decode(Double.self) {
-            self = .number(value)
-        } else if let value = try? container.decode(String.self) {
-            self = .text(value)
-        } else if let value = try? container.decode([JSONValue].self) {
-            self = .list(value)
-        } else {
-            self = .object(try container.decode([String: JSONValue].self))
-        }
-    }
-
-    func encode(to encoder: any Encoder) throws {
-        var container = encoder.singleValueContainer()
-        switch self {
-        case .null: try container.encodeNil()
-        case .bool(let value): try container.encode(value)
-        case .unsigned(let value): try container.encode(value)
-        case .signed(let value): try container.encode(value)
-        case .number(let value): try container.encode(value)
-        case .text(let value): try container.encode(value)
-        case .list(let value): try container.encode(value)
-        case .object(let value): try container.encode(value)
-        }
-    }
-}
-
-/// Any key of an object.
-private struct Key: CodingKey, ExpressibleByStringLiteral {
-    var stringValue: String
-    var intValue: Int? { nil }
-    init(stringValue: String) { self.stringValue = stringValue }
-    init(stringLiteral: String) { stringValue = stringLiteral }
-    init?(intValue: Int) { nil }
-}
-
-/// The keys of an object that were not asked for, with their values.
-struct UnknownKeys: Hashable, Sendable {
-    private var values: [String: JSONValue] = [:]
-    init() {}
-
-    fileprivate init(in container: KeyedDecodingContainer<Key>, beside known: Set<String>) throws {
-        for key in container.allKeys where !known.contains(key.stringValue) {
-            values[key.stringValue] = try container.decode(JSONValue.self, forKey: key)
-        }
-    }
-
-    fileprivate func encode(into container: inout KeyedEncodingContainer<Key>) throws {
-        for (key, value) in values { try container.encode(value, forKey: Key(stringValue: key)) }
-    }
-}
-
 extension GroupRecord.Member: Codable {
     public init(from decoder: any Decoder) throws {
-        let container = try decoder.container(keyedBy: Key.self)
+        let container = try decoder.container(keyedBy: JSONKey.self)
         role = try container.decode(Role.self, forKey: "role")
         pool = try container.decode(UUID128.self, forKey: "pool")
         generation = try container.decode(UInt64.self, forKey: "generation")
@@ -91,7 +19,7 @@ extension GroupRecord.Member: Codable {
     }
 
     public func encode(to encoder: any Encoder) throws {
-        var container = encoder.container(keyedBy: Key.self)
+        var container = encoder.container(keyedBy: JSONKey.self)
         try unknown.encode(into: &container)
         try container.encode(role, forKey: "role")
         try container.encode(pool, forKey: "pool")
@@ -102,14 +30,14 @@ extension GroupRecord.Member: Codable {
 
 extension GroupRecord.Fence: Codable {
     public init(from decoder: any Decoder) throws {
-        let container = try decoder.container(keyedBy: Key.self)
+        let container = try decoder.container(keyedBy: JSONKey.self)
         target = try container.decode(ProcessIdentity.self, forKey: "target")
         confirmed = try container.decodeIfPresent(Confirmation.self, forKey: "confirmed")
         unknown = try UnknownKeys(in: container, beside: ["target", "confirmed"])
     }
 
     public func encode(to encoder: any Encoder) throws {
-        var container = encoder.container(keyedBy: Key.self)
+        var container = encoder.container(keyedBy: JSONKey.self)
         try unknown.encode(into: &container)
         try container.encode(target, forKey: "target")
         try container.encodeIfPresent(confirmed, forKey: "confirmed")
@@ -124,7 +52,7 @@ extension GroupRecord: Codable {
     ]
 
     public init(from decoder: any Decoder) throws {
-        let container = try decoder.container(keyedBy: Key.self)
+        let container = try decoder.container(keyedBy: JSONKey.self)
         version = try container.decode(UInt64.self, forKey: "version")
         group = try container.decode(GroupID.self, forKey: "group")
         logUUID = try container.decode(UUID128.self, forKey: "logUUID")
@@ -143,7 +71,7 @@ extension GroupRecord: Codable {
         unknown = try UnknownKeys(in: container, beside: Self.known)
     }
 
-    private static func claim(in container: KeyedDecodingContainer<Key>) throws -> Claim? {
+    private static func claim(in container: KeyedDecodingContainer<JSONKey>) throws -> Claim? {
         let claim = Claim(
             isNew: try container.decodeIfPresent(Bool.self, forKey: "isNew") ?? false,
             setsAsideLog: try container.decodeIfPresent(Bool.self, forKey: "setsAsideLog") ?? false,
@@ -161,7 +89,7 @@ extension GroupRecord: Codable {
     }
 
     public func encode(to encoder: any Encoder) throws {
-        var container = encoder.container(keyedBy: Key.self)
+        var container = encoder.container(keyedBy: JSONKey.self)
         try unknown.encode(into: &container)
         try container.encode(version, forKey: "version")
         try container.encode(group, forKey: "group")

@@ -479,7 +479,8 @@ final class Oracle {
 
     private func expectRot(_ report: Report, _ server: Server) {
         expect(
-            server.hasFailedMemory || world.isRotten(server.node), "\(server.name) \(report.kind.rawValue): \(report.message)")
+            server.hasFailedMemory || world.isRotten(server.node),
+            "\(server.name) \(report.kind.rawValue): \(report.message)")
     }
 
     /// Where records cannot be had any more, that is said: a read is refused, a catch-up stops, a takeover does not go on.
