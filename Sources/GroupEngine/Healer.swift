@@ -52,6 +52,7 @@ final class Healer {
 
     /// Heals what fails its checks in `damaged`, or the beginning of it if it is long. `done` is called once, perhaps at once.
     func heal(_ damaged: DamagedRange, _ done: @escaping Healing.Done) {
+        guard isStillDamaged(damaged) else { return done(.healed) }
         guard current == nil else {
             if current?.range.from == damaged.from {
                 current?.done.append(done)
@@ -76,6 +77,13 @@ final class Healer {
             // What was asked for already is answered, and belongs to nothing then.
             done(.interrupted("the mirror could not be asked for LSN \(damaged.from): \(error)"))
         }
+    }
+
+    /// What a thread or an earlier turn found may have been healed, or destaged, since.
+    private func isStillDamaged(_ damaged: DamagedRange) -> Bool {
+        guard owned.destage.head <= damaged.from else { return false }
+        if case .damaged = log.check(at: damaged.from) { return true }
+        return false
     }
 
     private func reportDamage(_ damaged: DamagedRange) {

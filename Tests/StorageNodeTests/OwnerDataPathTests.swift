@@ -95,6 +95,25 @@ struct OwnerDataPathTests {
         }
     }
 
+    @Test("S5: what was found damaged before it was healed is neither reported nor fetched again")
+    func foundBeforeItWasHealed() async throws {
+        try await OwnerRig.run { rig in
+            try rig.write(5, bytes: 3000)
+            rig.flip(at: 200)
+            let damaged = DamagedRange(from: .zero, to: LSN(3072))
+            rig.owner.healer.heal(damaged) { _ in }
+            try rig.mirror.answerReads(rig)
+            #expect(rig.kinds == [.recordDamaged, .recordHealed])
+            var outcome: HealOutcome?
+            rig.owner.healer.heal(damaged) { outcome = $0 }
+            guard case .healed = outcome else {
+                Issue.record("\(String(describing: outcome))")
+                return
+            }
+            #expect(rig.kinds == [.recordDamaged, .recordHealed] && rig.mirror.reads.isEmpty)
+        }
+    }
+
     @Test("the mirror's copy is not believed if it fails its checks too")
     func healingWithBadBytes() async throws {
         try await OwnerRig.run { rig in
