@@ -46,9 +46,14 @@ extension World {
         else { return false }
         let mirror = nodes[1 - owner.node.index]
         guard rot(owner.node, below: min(end, acknowledged)), let line = rottenLines.last else { return false }
+        guard rot(line.lsn, of: mirror) else {
+            // Else the next line would count as damage beside this one, though no check covers it.
+            owner.group.region.overwriteLine(at: line.lsn, with: line.good)
+            rottenLines.removeLast()
+            return false
+        }
         hitsBothCopies = true
-        note("--- so does the mirror's")
-        return rot(line.lsn, of: mirror)
+        return true
     }
 
     /// A catch-up, a takeover, both, or the destage alone.
