@@ -134,12 +134,13 @@ extension Group {
         onThread {
             try media.take(expected)
         } _: { result in
-            guard !self.isReleasing else { return }
             switch result {
             case .success(let held):
+                // What was locked while a release waits for this step is released with the rest (S16).
                 self.hold(held)
-                self.handle(.mediaLocked(held.identities))
-            case .failure(let error): self.handle(.failed("\(error)"))
+                if !self.isReleasing { self.handle(.mediaLocked(held.identities)) }
+            case .failure(let error):
+                if !self.isReleasing { self.handle(.failed("\(error)")) }
             }
         }
     }
