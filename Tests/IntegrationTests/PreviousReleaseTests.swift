@@ -106,7 +106,8 @@ extension Cluster {
                 for node in LocalCluster.nodes {
                     let scan = try run(
                         "bash", "-c", "'\(other)/twinlog-recover' scan '\(cluster.folder)/run/\(node).pool' --json")
-                    #expect(scan.code == 0, "\(scan.output)")
+                    // Clean, or with a torn tail: the mirror was stopped in the middle of what it was sent.
+                    #expect([0, 1].contains(scan.code), "\(scan.output)")
                 }
                 _ = try cluster.spoilMedium(whatIsInTheLogOf: "alpha", andOf: "beta")
                 for node in LocalCluster.nodes { try cluster.start(node, of: ownerIsPrevious ? nil : previous) }
