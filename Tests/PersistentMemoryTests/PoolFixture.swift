@@ -8,6 +8,7 @@ import Testing
 
 /// Where `make test-pmem` has mounted persistent memory, in its guest; elsewhere nil, and tests use the memory file system.
 let pmemFolder: String? = getenv("TWINLOG_PMEM_FOLDER").map { String(cString: $0) }
+let memoryFolder = pmemFolder ?? "/dev/shm"
 /// The guest's processor is emulated, dozens of times slower: long tests do less there.
 let inGuest = pmemFolder != nil
 /// What pools are found to be in a test's folder.

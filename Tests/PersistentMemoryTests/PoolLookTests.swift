@@ -10,7 +10,7 @@ import Testing
 struct PoolLookTests {
     private let folder: Folder
     private var path: String { folder.file("pool") }
-    init() throws { folder = try Folder() }
+    init() throws { folder = try Folder(in: memoryFolder) }
 
     private func look(_ node: String = "alpha") throws -> PoolContents? {
         try Pool.look(path: path, expecting: ("demo", NodeID(node)), persistence: .auto)

@@ -11,7 +11,7 @@ struct PoolTests {
     let path: String
 
     init() throws {
-        folder = try Folder()
+        folder = try Folder(in: memoryFolder)
         path = folder.file("a.pool")
     }
 
@@ -281,7 +281,7 @@ struct PoolTests {
     }
 
     @Test func aDirectoryOfAnotherPoolIsNoCopy() throws {  // S20
-        let folder = try Folder()
+        let folder = try Folder(in: memoryFolder)
         for (name, groups) in [("mine", ["g0"]), ("other", ["g1", "g2"])] {
             let pool = try Pool.create(
                 path: folder.file(name), sizeBytes: 512 << 10,

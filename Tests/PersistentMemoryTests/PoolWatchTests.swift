@@ -10,7 +10,7 @@ import Testing
 struct PoolWatchTests {
     private let folder: Folder
     private var path: String { folder.file("pool") }
-    init() throws { folder = try Folder() }
+    init() throws { folder = try Folder(in: memoryFolder) }
 
     @Test("O17: a name that is taken away, moved or given to another file is noticed, and so is its return")
     func names() throws {

@@ -13,7 +13,7 @@ struct RegionTests {
     let log = UUID128(high: 0xAB, low: 0xCD)
 
     init() throws {
-        folder = try Folder()
+        folder = try Folder(in: memoryFolder)
         path = folder.file("a.pool")
         pool = try makePool(path)
         region = try pool.allocateRegion(group: GroupID("g0"), ringBytes: 64 * 1024)

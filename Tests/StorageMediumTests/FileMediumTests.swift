@@ -12,7 +12,7 @@ struct FileMediumTests {
     let sizeBytes: UInt64 = 64 * 1024
 
     init() throws {
-        folder = try Folder()
+        folder = try Folder(in: "/tmp")
         path = folder.file("m")
     }
 

@@ -11,7 +11,7 @@ struct MediumIdentityTests {
     let folder: Folder
     let sizeBytes: UInt64 = 64 * 1024
 
-    init() throws { folder = try Folder() }
+    init() throws { folder = try Folder(in: "/tmp") }
 
     private func create(_ name: String) throws -> FileMedium {
         try FileMedium.open(path: folder.file(name), sizeBytes: sizeBytes, createIfMissing: true)
