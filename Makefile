@@ -57,11 +57,12 @@ test-previous: test-packages ## This release beside the previous one
 	$(SWIFT) build --build-tests $(FLAGS)
 	TWINLOG_PREVIOUS="$$(Tests/Verification/previous-release/build)" $(SWIFT) test --skip-build --no-parallel --filter PreviousReleaseTests
 
-lint: test-packages ## Format, imports, circles of files, rule numbers, the library's surface
+lint: test-packages ## Format, imports, circles of files, rule numbers, names of files, public surface, the library's surface
 	$(SWIFT) format lint --strict --recursive $(FORMATTED)
 	Tests/Verification/lint/imports
 	Tests/Verification/lint/circles
 	Tests/Verification/lint/rules
+	Tests/Verification/lint/pages
 	Tests/Verification/lint/surface
 
 format: ## Formats the sources

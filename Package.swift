@@ -247,7 +247,7 @@ let package = Package(
                 "RemoteMemoryTCP", "AdminProtocol", log,
                 .product(name: "NIOEmbedded", package: "swift-nio"),
             ] + nio),
-        tests("TwinLogTests", ["TwinLog", "ClusterHarness", log] + nio),
+        tests("TwinLogTests", ["TestSupport", "TwinLog", "ClusterHarness", log] + nio),
         fuzzing,
         tests(
             "IntegrationTests",

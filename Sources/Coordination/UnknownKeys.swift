@@ -27,7 +27,7 @@ struct JSONKey: CodingKey, ExpressibleByStringLiteral {
     init?(intValue: Int) { nil }
 }
 
-/// A value of JSON that this version does not understand.
+/// A value of JSON that this version does not understand. Decoding tries one type after another; the last one's error is the value's.
 enum JSONValue: Hashable, Sendable, Codable {
     case null
     case bool(Bool)

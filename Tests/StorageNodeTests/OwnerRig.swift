@@ -91,7 +91,7 @@ final class FakeMirror: QueuePair {
     }
 }
 
-private struct NoMedium: Medium {
+struct NoMedium: Medium {
     let sizeBytes: UInt64 = 1 << 20
     private var missing: MediumError { MediumError(.read, "there is no medium here") }
     func read(into buffer: UnsafeMutableRawBufferPointer, at offset: UInt64) throws(MediumError) { throw missing }

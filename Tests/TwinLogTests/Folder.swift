@@ -1,6 +1,7 @@
 // A folder of a test, on the memory file system or on disk.
 
 import Foundation
+import TestSupport
 import Testing
 import TwinLog
 
@@ -12,10 +13,9 @@ enum Place: String, CaseIterable, CustomTestStringConvertible {
 }
 
 func withFolder(on place: Place = .memory, _ body: (String) async throws -> Void) async throws {
-    let folder = "\(place.rawValue)/twinlog-library-\(UUID().uuidString)"
-    try FileManager.default.createDirectory(atPath: folder, withIntermediateDirectories: false)
-    defer { _ = Result { try FileManager.default.removeItem(atPath: folder) } }
-    try await body(folder)
+    let folder = try Folder(in: place.rawValue)
+    try await body(folder.path)
+    withExtendedLifetime(folder) {}
 }
 
 func bytes(_ text: String) -> [UInt8] { Array(text.utf8) }

@@ -1,6 +1,7 @@
 // A log of one's own: what is there after a crash, what many producers make of it, what full, trimmed and damaged mean.
 
 import Foundation
+import TestSupport
 import Testing
 import TwinLog
 
@@ -320,7 +321,7 @@ struct LogTests {
                     }
                 }
             }
-            while log.end.rawValue < 16 << 10 { await Task.yield() }
+            try #require(await eventually { log.end.rawValue >= 16 << 10 })
             await log.close()
             var returned: [String] = []
             for producer in producers { returned += await producer.value }

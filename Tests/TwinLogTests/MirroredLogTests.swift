@@ -1,6 +1,7 @@
 // A log in two processes: what is in the other one when an append returns, and what happens when either of them, or the wire, is lost.
 
 import Foundation
+import TestSupport
 import Testing
 import TwinLog
 
@@ -122,7 +123,7 @@ private let capacity: UInt64 = 1 << 20
             #expect(Array(try await texts(log.read()).prefix(returned.count)) == returned)
 
             let mirror = try await mirror(folder, port: process.port)
-            while !log.isMirrored { await Task.yield() }
+            try #require(await eventually { log.isMirrored })
             _ = try await log.append(bytes("after"))
             let after = try await found(in: folder)
             #expect(Array(after.prefix(returned.count)) == returned && after.last == "after")
@@ -133,15 +134,11 @@ private let capacity: UInt64 = 1 << 20
     }
 
     private func announced(_ folder: String) async throws -> (pid: pid_t, port: Int) {
-        let deadline = ContinuousClock.now + .seconds(30)
-        while true {
-            if let text = try? String(contentsOfFile: folder + "/there", encoding: .utf8) {
-                let words = text.split(whereSeparator: \.isWhitespace)
-                return (try #require(pid_t(words[0])), try #require(Int(words[1])))
-            }
-            try #require(ContinuousClock.now < deadline, "the mirror's process did not start")
-            try await Task.sleep(for: .milliseconds(5))
-        }
+        let path = folder + "/there"
+        try #require(
+            await eventually { FileManager.default.fileExists(atPath: path) }, "the mirror's process did not start")
+        let words = try String(contentsOfFile: path, encoding: .utf8).split(whereSeparator: \.isWhitespace)
+        return (try #require(pid_t(words[0])), try #require(Int(words[1])))
     }
 
     @Test(
@@ -239,7 +236,7 @@ private let capacity: UInt64 = 1 << 20
             _ = try await log.append(bytes("one"))
             let second = try await log.append(bytes("two"))
             await first.close()
-            while log.isMirrored { await Task.yield() }
+            try #require(await eventually { !log.isMirrored })
             try damage(folder + "/log.pool", at: second, offset: 64)
             // Appended before the new mirror comes, and behind the damage.
             let waiting = Task { () async -> TwinLogError.Code? in
@@ -327,7 +324,7 @@ private let capacity: UInt64 = 1 << 20
             let log = try await create(folder, at: wire.port, patience: nil)
             _ = try await log.append(bytes("one"))
             try await wire.cut()
-            while log.isMirrored { await Task.yield() }
+            try #require(await eventually { !log.isMirrored })
             let waiting = (0..<20).map { number in
                 Task { () async -> TwinLogError.Code? in
                     await code { () async throws(TwinLogError) in
@@ -359,7 +356,7 @@ private let capacity: UInt64 = 1 << 20
             let mirror = try await mirror(folder)
             let log = try await create(folder, at: mirror.port, patience: nil)
             await mirror.close()
-            while log.isMirrored { await Task.yield() }
+            try #require(await eventually { !log.isMirrored })
             let waiting = Task { () async -> TwinLogError.Code? in
                 await code { () async throws(TwinLogError) in _ = try await log.append([1]) }
             }
