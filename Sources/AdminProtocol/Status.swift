@@ -78,6 +78,16 @@ public struct GroupStatus: Codable, Hashable, Sendable {
             try container.encode(estimatedTakeoverSeconds, forKey: .estimatedTakeoverSeconds)
         }
     }
+    public struct Coordinator: Codable, Hashable, Sendable {
+        /// It has answered the node within the last lease.
+        public var reachable: Bool
+        /// When it began to answer, or when it answered last.
+        public var since: String
+        public init(reachable: Bool, since: String) {
+            self.reachable = reachable
+            self.since = since
+        }
+    }
     public struct Volume: Codable, Hashable, Sendable {
         public var name: String
         public var sizeBytes: UInt64
@@ -98,11 +108,14 @@ public struct GroupStatus: Codable, Hashable, Sendable {
     public var reason: String?
     public var log: Log
     public var ifOwnerDiedNow: Loss
+    /// As the node sees it that answers for the group; `nil` if nobody does, or an earlier release.
+    public var coordinator: Coordinator?
     public var volumes: [Volume]
 
     public init(
         name: String, owner: String?, home: String, mirror: String, epoch: UInt64?, state: String,
-        takeoverPossible: Bool, reason: String?, log: Log, ifOwnerDiedNow: Loss, volumes: [Volume]
+        takeoverPossible: Bool, reason: String?, log: Log, ifOwnerDiedNow: Loss,
+        coordinator: Coordinator? = nil, volumes: [Volume]
     ) {
         self.name = name
         self.owner = owner
@@ -114,14 +127,16 @@ public struct GroupStatus: Codable, Hashable, Sendable {
         self.reason = reason
         self.log = log
         self.ifOwnerDiedNow = ifOwnerDiedNow
+        self.coordinator = coordinator
         self.volumes = volumes
     }
 
     private enum CodingKeys: String, CodingKey {
-        case name, owner, home, mirror, epoch, state, takeoverPossible, reason, log, ifOwnerDiedNow, volumes
+        case name, owner, home, mirror, epoch, state, takeoverPossible, reason, log, ifOwnerDiedNow, coordinator,
+            volumes
     }
 
-    /// `owner`, `epoch` and `reason` are always there, `null` if there is none.
+    /// `owner`, `epoch`, `reason` and `coordinator` are always there, `null` if there is none.
     public func encode(to encoder: any Encoder) throws {
         var container = encoder.container(keyedBy: CodingKeys.self)
         try container.encode(name, forKey: .name)
@@ -134,6 +149,7 @@ public struct GroupStatus: Codable, Hashable, Sendable {
         try container.encode(reason, forKey: .reason)
         try container.encode(log, forKey: .log)
         try container.encode(ifOwnerDiedNow, forKey: .ifOwnerDiedNow)
+        try container.encode(coordinator, forKey: .coordinator)
         try container.encode(volumes, forKey: .volumes)
     }
 }

@@ -196,10 +196,11 @@ extension GroupMachine {
         let open = swaps.open
         // This node's own swap decides what the record means; until then only the unchanged record extends the lease.
         guard open.isEmpty || record == self.record || open.contains(where: { $0 == record }) else { return }
+        if !coordinatorAnswers(now) { renewalsSince = startedAt }
         lastRenewal = startedAt
         let isStarting = if case .starting = role { true } else { false }
         if open.isEmpty, record != self.record || isStarting { consider(record, now, &out) }
-        resumeAfterRenewal(now, &out)
+        resume(now, &out)
     }
 
     private mutating func lostOwnership(_ reason: String, _ now: Nanos, _ out: inout [Directive]) {

@@ -63,7 +63,7 @@ extension GroupMachine {
     mutating func tickHandover(_ now: Nanos, _ out: inout [Directive]) {
         guard case .handingOver(let handover) = role else { return }
         for index in 0..<partners.count where partners[index].isRailUp {
-            out.append(.rail(partners.node(index), .sendHeartbeat))
+            out.append(.rail(partners.node(index), .sendHeartbeat(heartbeat(askedAt: now))))
         }
         switch handover.step {
         case .draining(let destination, let since): tickDrain(destination, since, now, &out)
@@ -79,7 +79,7 @@ extension GroupMachine {
     private mutating func tickDrain(
         _ destination: Handover.Destination, _ since: Nanos, _ now: Nanos, _ out: inout [Directive]
     ) {
-        if now >= leaseEnd() { return abortHandover("the lease ran out while draining", now, &out) }
+        if now >= rightEnd { return abortHandover("the right to serve ended while draining", now, &out) }
         switch destination {
         case .partner(let heir):
             if let index = partners.index(of: heir),
@@ -258,13 +258,13 @@ extension GroupMachine {
             let around = surroundings(index, owner, now)
             owner.mirrors[index].gone(&partners[index], around, &out)
         }
-        if command == .stop, now < leaseEnd() {
+        if command == .stop, now < rightEnd {
             // There is no partner to give the group to: destage what one copy may acknowledge, and stop.
             role = .handingOver(Handover(owner: owner, step: .draining(.nobody, since: since)))
             return
         }
         if command != .stop { finishCommand(refusal: reason, &out) }
-        if now >= leaseEnd() { owner.service = .suspended }
+        if now >= rightEnd { owner.service = .suspended }
         role = .owner(owner)
         out += [.serving(owner.isSuspended ? .suspend : .serve), .serving(.acknowledge)]
         if command == .stop { stop(&out) }

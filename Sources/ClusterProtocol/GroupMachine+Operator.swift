@@ -37,6 +37,16 @@ extension GroupMachine {
 
     // MARK: Decisions
 
+    /// A decision that waits for what this node has granted, or whose swap was overtaken by another one.
+    mutating func tickBlocked(_ now: Nanos, _ out: inout [Directive]) {
+        guard !isCoordinating else { return }
+        switch command {
+        case .forgetCoordinator: forgetCoordinator(now, &out)
+        case .takeOver: tryTakeover(now, &out)
+        case .handOver, .stop, .confirmDead, .predecessorsEnded, nil: break
+        }
+    }
+
     mutating func tryTakeover(_ now: Nanos, _ out: inout [Directive]) {
         guard case .takeOver(let force) = command else { return }
         let isBlocked: Bool
@@ -62,7 +72,7 @@ extension GroupMachine {
                 refusal: "\(me) is not in sync: acknowledged writes that only \(record.owner) holds would be lost; "
                     + "--force takes over with the medium as it is, and sets the stale log here aside", &out)
         }
-        guard !isCoordinating else { return }
+        guard !isCoordinating, mayClaim(record, now) else { return }
         standBy()
         claim(record, forced: force, now, &out)
     }
@@ -75,6 +85,7 @@ extension GroupMachine {
         guard blocked.cause == .coordinatorForgot, let local else {
             return finishCommand(refusal: "not for this to decide: \(blocked.reason)", &out)
         }
+        if let record, !mayClaim(record, now) { return }
         let epoch = max(record?.epoch ?? .none, Epoch(local.incarnation.rawValue), standing.epoch).next
         var members = record?.members ?? [:]
         members[me] = GroupRecord.Member(

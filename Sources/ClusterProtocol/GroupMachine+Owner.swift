@@ -1,24 +1,10 @@
-// The published owner: keeps its lease, keeps its mirrors, and says what an acknowledgement needs. MemberMachine has one mirror's way;
+// The published owner: keeps its mirrors, and says what an acknowledgement needs. MemberMachine has one mirror's way;
 // the swaps that it asks for are made here.
 
 internal import Coordination
 internal import LogModel
 
 extension GroupMachine {
-    func leaseEnd() -> Nanos {
-        guard let lastRenewal else { return 0 }
-        return lastRenewal + settings.lease - settings.leaseMargin
-    }
-
-    /// Whether the owner may acknowledge, read and trim at `now` (S8, S17).
-    public func ownershipValid(_ now: Nanos) -> Bool {
-        switch role {
-        case .owner(let owner): !owner.isSuspended && now < leaseEnd()
-        case .handingOver(let handover): handover.isDraining && now < leaseEnd()
-        case .starting, .blocked, .standby, .recovering, .stopped: false
-        }
-    }
-
     // MARK: The rule
 
     public var acknowledgementRule: AcknowledgementRule {
@@ -53,37 +39,22 @@ extension GroupMachine {
     // MARK: Time
 
     mutating func becomeOwner(_ record: GroupRecord, _ now: Nanos, _ out: inout [Directive]) {
-        let isSuspended = now >= leaseEnd()
+        meetPartnersAnew(now)
+        let isSuspended = now >= rightEnd
         role = .owner(
             Owner(
                 epoch: record.epoch, service: isSuspended ? .suspended : .serving(since: now),
                 partners: settings.partners, since: now))
         standing.epoch = max(standing.epoch, record.epoch)
-        meetPartnersAnew(now)
         out.append(.report(Report(.published, "owner in epoch \(record.epoch)")))
         if !isSuspended { out.append(.serving(.serve)) }
         finishCommand(refusal: nil, &out)
         tickOwner(now, &out)
     }
 
-    mutating func resumeAfterRenewal(_ now: Nanos, _ out: inout [Directive]) {
-        guard case .owner(var owner) = role, owner.isSuspended, now < leaseEnd() else { return }
-        owner.service = .serving(since: now)
-        role = .owner(owner)
-        out += [
-            .report(Report(.leaseRegained, "the lease is renewed; serving again")), .serving(.serve),
-            .serving(.acknowledge),
-        ]
-    }
-
     mutating func tickOwner(_ now: Nanos, _ out: inout [Directive]) {
+        suspendWithoutRight(now, &out)
         guard case .owner(var owner) = role else { return }
-        if !owner.isSuspended && now >= leaseEnd() {
-            owner.service = .suspended
-            role = .owner(owner)
-            let reason = "the lease ran out before it could be renewed; nothing is acknowledged"
-            out += [.report(Report(.leaseLost, reason)), .serving(.suspend)]
-        }
         for index in 0..<owner.mirrors.count {
             let around = surroundings(index, owner, now)
             owner.mirrors[index].tick(&partners[index], around, &out)
@@ -98,7 +69,7 @@ extension GroupMachine {
         let node = partners.node(index)
         return MemberMachine.Surroundings(
             node: node, settings: settings, now: now, isCounted: record?.isHolder(node) == true,
-            isLogSound: owner.logFailure == nil)
+            isLogSound: owner.logFailure == nil, heartbeat: heartbeat(askedAt: now))
     }
 
     mutating func epochNoted(_ epoch: Epoch, _ out: inout [Directive]) {

@@ -190,7 +190,7 @@ extension GroupMachine {
         }
         guard enlist(record, now, &out), standby.release == .complete else { return }
         if giftIsOverdue(now), holds(me, in: record) { return takeBack(record, now, &out) }
-        guard holds(me, in: record), railSilent(now), presenceStale(now) else { return }
+        guard holds(me, in: record), railSilent(now), presenceStale(now), mayClaim(record, now) else { return }
         let why =
             ownerIsSuspended
             ? "\(record.owner) has lost its right to serve and is silent at the coordinator"

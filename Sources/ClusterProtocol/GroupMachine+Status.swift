@@ -40,10 +40,23 @@ extension GroupMachine {
     /// Why the group is not `mirrored`, or what keeps it from its medium, for a person; `nil` if all is well. There is one whenever
     /// no takeover is possible.
     public func reason(_ now: Nanos) -> String? {
-        let reasons = [
-            swaps.problem.map { "the coordinator does not answer: \($0)" }, roleReason(now), mediumReason(now),
-        ].compactMap(\.self)
+        let reasons = [coordinatorReason(now), roleReason(now), mediumReason(now)].compactMap(\.self)
         return reasons.isEmpty ? nil : reasons.joined(separator: "; ")
+    }
+
+    private func coordinatorReason(_ now: Nanos) -> String? {
+        if let problem = swaps.problem { return "the coordinator does not answer: \(problem)" }
+        // Who does not serve is not asked about its lease; who is suspended has this for its reason.
+        guard isServing, !coordinatorAnswers(now) else { return nil }
+        return "the coordinator has not renewed the lease: takeovers and changes of the mirrors wait for it"
+    }
+
+    /// Whether the lease that the coordinator renewed last still runs.
+    public func coordinatorAnswers(_ now: Nanos) -> Bool { now < leaseEnd }
+
+    /// Since when it answers, or when it answered last.
+    public func coordinatorSince(_ now: Nanos) -> Nanos {
+        coordinatorAnswers(now) ? renewalsSince : lastRenewal ?? startedAt
     }
 
     private func roleReason(_ now: Nanos) -> String? {
@@ -62,7 +75,7 @@ extension GroupMachine {
         guard let record else { return "waiting for \(settings.home) to create the group" }
         let holds = holds(me, in: record)
         // Who does not hear the coordinator does not hear the owner's signs of life there either.
-        if presenceStale(now), swaps.problem == nil {
+        if presenceStale(now), railSilent(now), swaps.problem == nil {
             return "\(record.owner) gives no sign of life" + (holds ? "" : ", and the log here is out of sync")
         }
         if record.phase == .claimed { return "\(record.owner) takes over in epoch \(record.epoch)" }
@@ -71,7 +84,7 @@ extension GroupMachine {
 
     private func ownerReason(_ owner: Owner) -> String? {
         if let failure = owner.logFailure { return failure }
-        if owner.isSuspended { return "the lease ran out and could not be renewed" }
+        if owner.isSuspended { return missingRight }
         let reasons = (0..<owner.mirrors.count).compactMap { index in
             owner.mirrors[index].reason(
                 partners.node(index), problem: partners[index].heartbeat.problem,
@@ -82,8 +95,8 @@ extension GroupMachine {
 
     /// Whether the partner could take over now without loss: it takes a copy that holds everything, and a coordinator.
     public func takeoverPossible(_ now: Nanos) -> Bool {
-        // An owner whose lease could not be renewed has no coordinator either.
-        if case .owner(let owner) = role, owner.isSuspended { return false }
+        // An owner whose lease could not be renewed cannot tell whether anybody has a coordinator.
+        if case .owner = role, !coordinatorAnswers(now) { return false }
         return swaps.problem == nil && obstacleToTakeover == nil && isHeldTwice(now)
     }
 
@@ -138,6 +151,13 @@ extension GroupMachine {
     public var heartbeat: Heartbeat {
         let isSuspended = if case .owner(let owner) = role { owner.isSuspended } else { false }
         return Heartbeat(isSuspended: isSuspended, problem: takeoverProblem)
+    }
+
+    /// As owner: what it says, and that it asks for a grant.
+    func heartbeat(askedAt now: Nanos) -> Heartbeat {
+        var heartbeat = heartbeat
+        heartbeat.asks = now
+        return heartbeat
     }
 
     /// Why this node could not take the group over, if it is to say so at the coordinator.

@@ -5,7 +5,7 @@
 // Invariants:
 //  - at most one coordinator call is out; while a swap's outcome is unknown nothing is done that would be wrong in either case, and
 //    a swap of the same version is won before it counts as failed (`Coordinator`);
-//  - `serve` is given only as published owner under a lease (S16, S17); after a `mediaReleased` nothing is written to the medium;
+//  - `serve` is given only as published owner with the right to (S16, S17); after a `mediaReleased` nothing is written to the medium;
 //  - a group whose medium this process has not released is given away only with this process among those to fence (S16);
 //  - acknowledgements with one copy are allowed only while the coordinator's record has no other node in sync, and that is
 //    durable in this node's pool (S13, S20);
@@ -13,7 +13,7 @@
 //  - a mirror is put in sync only after acknowledgements require it and everything is durable there (S14).
 //
 // The parts: this file has the role and takes the events; States/ what each role knows; +Coordinator asks and swaps;
-// +Standby waits and claims; +Attach lets an owner mirror here; +Recovering takes a claim to publication (S16); +Owner serves and keeps
+// +RightToServe says until when; +Standby waits and claims; +Attach lets an owner mirror here; +Recovering takes a claim to publication (S16); +Owner serves and keeps
 // the mirrors; +Medium judges a medium that fails; +Handover gives away and stops; +Operator does what an operator decided.
 
 public import Coordination
@@ -54,6 +54,14 @@ public struct GroupMachine: Sendable {
     var recordSince: Nanos
     var swaps = Swaps()
     var lastRenewal: Nanos?
+    /// Since when each renewal came before the end of the one before.
+    var renewalsSince: Nanos
+
+    // The right to serve (S17).
+    /// As owner: until when requests may be answered.
+    var servesUntil: Nanos = 0
+    /// This node claims nothing that a partner's living process owns before: it has granted so, or an earlier process of it may have.
+    public internal(set) var mayClaimFrom: Nanos
 
     // This node's pool.
     var local: LocalLog?
@@ -77,8 +85,10 @@ public struct GroupMachine: Sendable {
         self.settings = settings
         self.freshLogUUID = freshLogUUID
         recordSince = now
+        renewalsSince = now
         startedAt = now
         lastEventAt = now
+        mayClaimFrom = now + settings.lease
         partners = Members(settings.partners) { _ in Partner(since: now) }
     }
 
@@ -113,6 +123,9 @@ public struct GroupMachine: Sendable {
         case .region(.memoryFailed(let reason)): logFailed(reason, now, &out)
         case .command(let command, let id): commanded(command, id, now, &out)
         }
+        // The data path's numbers come with every write, and mostly change nothing.
+        if case .progress = event, out.isEmpty { return }
+        noteRightToServe()
     }
 
     /// Nothing came, not even ticks: this process, or the machine, was stopped. What the others were silent for meanwhile is its own
@@ -134,8 +147,7 @@ public struct GroupMachine: Sendable {
         if confirming != nil { recordDeaths(now, &out) }
         switch role {
         case .starting: if now >= swaps.retryAt { read(&out) }
-        // A decision whose swap was overtaken by another one, such as a partner's start, is made again.
-        case .blocked: if command == .forgetCoordinator, !isCoordinating { forgetCoordinator(now, &out) }
+        case .blocked: tickBlocked(now, &out)
         case .standby: watch(now, &out)
         case .recovering: tickRecovering(now, &out)
         case .owner: tickOwner(now, &out)
@@ -153,7 +165,10 @@ public struct GroupMachine: Sendable {
             partners[index].railDown()
             railDown(index, now, &out)
         case .heard: partners[index].lastHeard = now
-        case .said(let heartbeat): partners[index].said(heartbeat, now)
+        case .said(let heartbeat):
+            partners[index].said(heartbeat, now)
+            if let asked = heartbeat.asks { grant(to: index, asked: asked, now, &out) }
+            if let asked = heartbeat.grants { granted(by: index, asked: asked, now, &out) }
         case .recordChanged: read(&out)
         case .attachRequested(let request): attachRequested(request, now, &out)
         case .attached(let durable, let contents): mirrorAttached(index, durable, contents, now, &out)

@@ -39,7 +39,7 @@ public enum PeerMessage: Hashable, Sendable {
         static let isKept: UInt8 = 15, refusal: UInt8 = 16, reason: UInt8 = 17, isSuspended: UInt8 = 18
         static let lowerBound: UInt8 = 19, upperBound: UInt8 = 20, id: UInt8 = 21, volume: UInt8 = 22
         static let offset: UInt8 = 23, lengthBytes: UInt8 = 24, checksum: UInt8 = 25, isProved: UInt8 = 26
-        static let entry: UInt8 = 27, isWhole: UInt8 = 28, start: UInt8 = 29
+        static let entry: UInt8 = 27, isWhole: UInt8 = 28, start: UInt8 = 29, asks: UInt8 = 30, grants: UInt8 = 31
     }
 }
 
@@ -82,6 +82,8 @@ extension PeerMessage {
             if let problem = heartbeat.problem {
                 out.put(Tag.reason, text: problem, maximumBytes: Self.maximumTextBytes)
             }
+            if let asks = heartbeat.asks { out.put(Tag.asks, asks) }
+            if let grants = heartbeat.grants { out.put(Tag.grants, grants) }
         case .recordChanged: break
         case .repair(let range):
             out.put(Tag.lowerBound, range.lowerBound.rawValue)
@@ -180,7 +182,9 @@ extension PeerMessage {
                 AttachRefusal(rawValue: try fields.number(Tag.refusal)) ?? .notReady, try fields.reason())
         case .heartbeat:
             .heartbeat(
-                Heartbeat(isSuspended: try fields.flag(Tag.isSuspended), problem: try fields.optionalReason()))
+                Heartbeat(
+                    isSuspended: try fields.flag(Tag.isSuspended), problem: try fields.optionalReason(),
+                    asks: try fields.optionalNumber(Tag.asks), grants: try fields.optionalNumber(Tag.grants)))
         case .recordChanged: .recordChanged
         case .repair: .repair(try fields.range())
         case .mediumQuestion:

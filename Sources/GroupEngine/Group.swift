@@ -124,7 +124,7 @@ package final class Group {
         case .sendAttach(let epoch, let counts): sendAttach(epoch, counts: counts)
         case .acceptAttach(let request, let generation): acceptAttach(request, generation: generation)
         case .refuseAttach(let request, let refusal, let reason): refuseAttach(request, refusal, reason)
-        case .sendHeartbeat: send(heartbeat, on: rail)
+        case .sendHeartbeat(let heartbeat): send(.heartbeat(heartbeat), on: rail ?? mirrorRail?.queuePair)
         case .tellRecordChanged: send(.recordChanged, on: rail ?? mirrorRail?.queuePair)
         }
     }
@@ -184,7 +184,7 @@ package final class Group {
         probeMedia()
         confirmPredecessors()
         proveMedia()
-        if let mirrorRail { send(heartbeat, on: mirrorRail.queuePair) }
+        if let mirrorRail { send(.heartbeat(machine.heartbeat), on: mirrorRail.queuePair) }
         owner?.tick()
         judgeDrain(runtime.now)
     }
@@ -226,8 +226,6 @@ package final class Group {
         }
         handle(.region(.memoryFailed("\(fault); replace the memory, then restart \(host.id)")))
     }
-
-    private var heartbeat: PeerMessage { .heartbeat(machine.heartbeat) }
 
     func send(_ message: PeerMessage, on queuePair: (any QueuePair)?) {
         do throws(RemoteMemoryError) {

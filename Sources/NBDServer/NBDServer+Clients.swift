@@ -21,10 +21,8 @@ extension NBDServer: VolumeFrontEnd {
 
 extension NBDConnection {
     fileprivate var status: ClientStatus {
-        let time = connected.formatted(
-            .iso8601.year().month().day().time(includingFractionalSeconds: true).timeZone(separator: .omitted))
         return ClientStatus(
-            address: peer, name: named?.client, export: export, since: time, inFlight: requestsInFlight,
+            address: peer, name: named?.client, export: export, since: connected.statusText, inFlight: requestsInFlight,
             parkedBytes: session?.parkedBytes ?? 0, heldBytes: account.heldBytes, waitsFor: waitsFor)
     }
 

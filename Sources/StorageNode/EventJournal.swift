@@ -50,13 +50,12 @@ final class EventJournal {
 
     func append(kind: EventKind, message: String, group: GroupID?) {
         lastSequence += 1
-        let time = Date().formatted(
-            .iso8601.year().month().day().time(includingFractionalSeconds: true).timeZone(separator: .omitted))
         let isLong = message.utf8.count > Self.maximumMessageBytes
         let text = isLong ? String(decoding: message.utf8.prefix(Self.maximumMessageBytes), as: UTF8.self) : message
         kept.append(
             NodeEvent(
-                sequence: lastSequence, time: time, node: node.rawValue, group: group?.rawValue, kind: kind.rawValue,
+                sequence: lastSequence, time: Date().statusText, node: node.rawValue, group: group?.rawValue,
+                kind: kind.rawValue,
                 message: text))
         if kept.count > Self.capacity { kept.removeFirst() }
         write()

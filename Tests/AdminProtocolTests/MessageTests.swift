@@ -14,6 +14,7 @@ func groupStatus(_ name: String, epoch: UInt64 = 3, owner: String? = "alpha", po
         name: name, owner: owner, home: "alpha", mirror: "beta", epoch: epoch, state: "mirrored",
         takeoverPossible: possible, reason: possible ? nil : "why \"not\"\n", log: log,
         ifOwnerDiedNow: .init(lostAcknowledgedWrites: possible ? 0 : nil, estimatedTakeoverSeconds: 1.5),
+        coordinator: .init(reachable: possible, since: "2026-11-28T03:00:00.000Z"),
         volumes: [.init(name: "vol0", sizeBytes: .max)])
 }
 
@@ -135,8 +136,7 @@ struct MessageTests {
         #expect(
             Set(group.keys) == [
                 "name", "owner", "home", "mirror", "epoch", "state", "takeoverPossible", "reason", "log",
-                "ifOwnerDiedNow",
-                "volumes",
+                "ifOwnerDiedNow", "coordinator", "volumes",
             ])
         #expect(group["owner"] is NSNull && group["reason"] is NSNull)
         let log = try #require(group["log"] as? [String: Any])

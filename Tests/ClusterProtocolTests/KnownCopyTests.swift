@@ -239,6 +239,7 @@ struct KnownCopyTests {
     func takenBack() throws {
         let stale = Rig(Self.beta)
         stale.start(local: Self.local, record(generation: 1, holders: [Self.alpha]))
+        stale.now += Rig.lease
         let forced = try #require(stale.command(.takeOver(force: true)).swap)
         #expect(forced.setsAsideLog && forced.previousHolders == [Self.alpha] && forced.holders == [Self.beta])
         for force in [false, true] {
@@ -290,6 +291,7 @@ struct KnownCopyTests {
             head: .zero, acknowledged: .zero, ringBytes: 1 << 20)
         forcing.take(.attachRequested(request))
         forcing.take(.recordRead(record))
+        forcing.now += Rig.lease
         let forced = try #require(forcing.command(.takeOver(force: true)).swap)
 
         // The region was never prepared.

@@ -8,23 +8,7 @@ struct OwnerTests {
     private func needs(_ rig: Rig) -> Bool { rig.machine.acknowledgementRule.needsMirror }
     private func allowed(_ rig: Rig) -> Bool { rig.machine.acknowledgementRule.allowed }
 
-    // MARK: The lease
-
-    @Test("S17: the lease counts from the start of its renewal, less a margin; then nothing is acknowledged")
-    func lease() {
-        let rig = Rig.owner()
-        let started = rig.now
-        rig.take(.renewed(startedAt: started, record: rig.machine.record), after: Rig.lease / 2)
-        rig.now = started + Rig.lease - Rig.lease / 10 - 1
-        #expect(rig.machine.ownershipValid(rig.now) && rig.machine.isServing)
-        #expect(!rig.take(.tick).contains(.serving(.suspend)))
-        rig.now += 1
-        #expect(!rig.machine.ownershipValid(rig.now))
-        #expect(rig.take(.tick).contains(.serving(.suspend)))
-        #expect(!allowed(rig) && !rig.machine.isServing)
-        #expect(rig.take(.renewed(startedAt: rig.now, record: rig.machine.record)).contains(.serving(.serve)))
-        #expect(rig.machine.ownershipValid(rig.now) && allowed(rig))
-    }
+    // MARK: The record
 
     @Test("S15: a renewal that finds another owner ends this one")
     func overtaken() {

@@ -20,6 +20,7 @@ struct PeerMessageTests {
             .attached(group: group, epoch: Epoch(7), key: .max, durable: LSN(704), contents: contents),
             .heartbeat(Heartbeat(isSuspended: false, problem: nil)),
             .heartbeat(Heartbeat(isSuspended: true, problem: "no medium")),
+            .heartbeat(Heartbeat(asks: 7)), .heartbeat(Heartbeat(problem: "no medium", grants: .max)),
             .recordChanged, .repair(LSN(64)..<LSN(128)),
             .mediumQuestion(id: 3, volume: VolumeID(name: "vol0"), offset: 1 << 40, lengthBytes: 4096),
             .mediumAnswer(id: 3, checksum: 0xDEAD_BEEF, error: nil), .mediumAnswer(id: 4, checksum: nil, error: "EIO"),
@@ -76,7 +77,7 @@ struct PeerMessageTests {
 
     private func isOptional(_ message: PeerMessage?) -> Bool {
         switch message {
-        case .heartbeat(let heartbeat): heartbeat.problem == nil
+        case .heartbeat(let heartbeat): heartbeat.asks == nil && heartbeat.grants == nil
         case .mediumAnswer(_, nil, nil), .configuration: true
         default: false
         }

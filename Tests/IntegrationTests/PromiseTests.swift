@@ -192,6 +192,38 @@ extension Cluster {
             }
         }
 
+        @Test(
+            "S17: without its coordinator a mirrored group serves, and takeovers wait; with its mirror gone too it stops"
+        )
+        func withoutTheCoordinator() async throws {
+            try await withCluster { cluster in
+                let (owner, mirror) = try cluster.roles()
+                let client = try await cluster.connect(to: owner)
+                let there = cluster.folder + "/run/coordinator", away = cluster.folder + "/run/elsewhere"
+                try FileManager.default.moveItem(atPath: there, toPath: away)
+                try await cluster.wait("the lease runs out") { cluster.state()?.coordinator?.reachable == false }
+                #expect(cluster.state()?.state == "mirrored" && cluster.state()?.takeoverPossible == false)
+                #expect(cluster.state()?.reason?.contains("coordinator") == true)
+                for number in UInt64(0)..<200 {
+                    try await client.write(offset: number * 8192, payload)
+                    #expect(try await client.read(offset: number * 8192, length: 8192) == payload)
+                }
+                cluster.kill(mirror)
+                let write = client.submit(.write(offset: 0, payload: payload, fua: false))
+                let acknowledged = Acknowledged()
+                write.whenComplete { _ in acknowledged.set() }
+                try await cluster.wait("the right to serve ends") { cluster.state()?.state == "stalled" }
+                #expect(!acknowledged.isSet)
+                try FileManager.default.moveItem(atPath: away, toPath: there)
+                _ = try await write.get()
+                #expect(cluster.state()?.coordinator?.reachable == true)
+                #expect(
+                    try #require(try cluster.record()).inSync == [NodeID(owner)],
+                    "counted out before one copy was enough")
+                await client.disconnect()
+            }
+        }
+
         /// A presence is not made durable: a loss of power may leave anything of it.
         @Test func aPresenceThatCannotBeReadKeepsNobodyFromTakingOver() async throws {  // S16
             try await withCluster { cluster in

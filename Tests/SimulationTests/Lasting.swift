@@ -13,6 +13,8 @@ extension World {
         /// Only the owner is cut from the coordinator; its heartbeats go on.
         case ownerWithoutCoordinator
         case standbyWithoutCoordinator
+        /// Nobody reaches the coordinator, and nothing else fails.
+        case noCoordinator
         /// The owner's path to the medium fails, or hangs.
         case ownerWithoutMedium, ownersMediumHangs
         case ownerStopped
@@ -54,6 +56,7 @@ extension World {
             }
         case .ownerWithoutCoordinator: owner.isCutFromCoordinator = true
         case .standbyWithoutCoordinator: standby.isCutFromCoordinator = true
+        case .noCoordinator: for node in nodes { node.isCutFromCoordinator = true }
         case .ownerWithoutMedium: owner.mediumFails = true
         case .ownersMediumHangs: owner.hungMedium.isOn = true
         case .ownerStopped: owner.server?.pause()

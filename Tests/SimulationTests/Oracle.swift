@@ -60,6 +60,8 @@ final class Oracle {
     private var announcesSince: [ProcessIdentity: UInt64] = [:]
     /// Owners and claimers that were claimed over since the last publication.
     private var claimedOver: [ProcessIdentity] = []
+    /// Owners that lost the group to a suspicion, by no operator's word.
+    private var takenFrom: Set<ProcessIdentity> = []
     private var commandedToTakeOver: Set<ProcessIdentity> = []
     private var commandedByForce: Set<ProcessIdentity> = []
     private var comparedTo: (owner: ProcessIdentity, end: LSN)?
@@ -137,13 +139,29 @@ final class Oracle {
         }
         let isOther =
             record.ownerProcess != server.identity && (record.phase == .published || record.ownerProcess == nil)
-        let announced = lastAnnounced[server.identity] ?? 0
-        expect(
-            world.now <= announced + World.lease,
-            "S17: \(server.name) \(what), but its lease began at \(announced / millisecond) ms")
+        expectRight(of: server, what, record)
         expect(
             !isOther,
             "S15: \(server.name) \(what) while the record says \(record.owner) \(record.phase) epoch \(record.epoch)")
+    }
+
+    /// Under a lease, alone, or while every other node that counts has promised to claim nothing (S17).
+    private func expectRight(of server: Server, _ what: String, _ record: GroupRecord) {
+        expect(
+            !takenFrom.contains(server.identity),
+            "S17: \(server.name) \(what) though another node has claimed the group")
+        let announced = lastAnnounced[server.identity] ?? 0
+        guard world.now > announced + World.lease, record.ownerProcess == server.identity else { return }
+        let others = world.nodes.filter { $0 !== server.node && record.isHolder($0.name) }
+        if others.isEmpty { world.coverage.servedAlone += 1 } else { world.coverage.servedByGrant += 1 }
+        for other in others {
+            // One that is gone claims nothing in its first lease.
+            guard let process = other.server, !process.isDead else { continue }
+            expect(
+                process.group.machine.mayClaimFrom > process.clock,
+                "S17: \(server.name) \(what), but its lease began at \(announced / millisecond) ms, and \(process.name) may claim"
+            )
+        }
     }
 
     // MARK: The media
@@ -301,6 +319,11 @@ final class Oracle {
         if new.owner == server.node.name {
             expect(!new.mustFence.contains(server.identity), "S16: \(server.name) is to fence itself")
             expectSuspect(old, server)
+            if let other = old.ownerProcess, other.node != server.node.name,
+                !commandedToTakeOver.contains(server.identity)
+            {
+                takenFrom.insert(other)
+            }
             if new.setsAsideLog {
                 return expect(isForced(server), "S13: \(server.name) gives logs up, and nobody forced it")
             }

@@ -92,8 +92,15 @@ public struct Heartbeat: Hashable, Sendable {
     public var isSuspended: Bool
     /// Why it could not take the group over; `nil` if it could, or does not know yet.
     public var problem: String?
-    public init(isSuspended: Bool = false, problem: String? = nil) {
+    /// Of an owner: it asks for a grant, at this time on its own clock (S17).
+    public var asks: Nanos?
+    /// Of a mirror: from now on it claims nothing for the length of a lease. It answers what was asked at this time.
+    public var grants: Nanos?
+
+    public init(isSuspended: Bool = false, problem: String? = nil, asks: Nanos? = nil, grants: Nanos? = nil) {
         self.isSuspended = isSuspended
         self.problem = problem
+        self.asks = asks
+        self.grants = grants
     }
 }

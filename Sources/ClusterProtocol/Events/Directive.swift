@@ -30,7 +30,7 @@ public enum RailDirective: Hashable, Sendable {
     /// region that is begun anew.
     case acceptAttach(AttachRequest, generation: UInt64)
     case refuseAttach(AttachRequest, AttachRefusal, String)
-    case sendHeartbeat
+    case sendHeartbeat(Heartbeat)
     /// Tell the partner to read the record.
     case tellRecordChanged
 }

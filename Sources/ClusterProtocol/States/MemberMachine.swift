@@ -38,6 +38,7 @@ struct MemberMachine: Sendable {
         /// The record says that the mirror holds everything that was acknowledged.
         let isCounted: Bool
         let isLogSound: Bool
+        let heartbeat: Heartbeat
     }
 
     /// How an acknowledgement depends on this mirror.
@@ -109,7 +110,7 @@ struct MemberMachine: Sendable {
             tickRedial(since, redial, around, &out)
         case .disqualifying: return
         }
-        if partner.isRailUp { out.append(.rail(around.node, .sendHeartbeat)) }
+        if partner.isRailUp { out.append(.rail(around.node, .sendHeartbeat(around.heartbeat))) }
     }
 
     private mutating func judgeLife(_ partner: inout Partner, _ around: Surroundings, _ out: inout [Directive]) {

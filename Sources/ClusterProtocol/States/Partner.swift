@@ -17,6 +17,8 @@ struct Partner: Sendable {
     private(set) var lastSignOfLife: Nanos?
     /// A process of the partner that is known to be gone.
     private(set) var deadProcess: ProcessIdentity?
+    /// As owner: until then it claims nothing, whatever becomes of the rail (S17).
+    private(set) var grantEnd: Nanos = 0
 
     init(since now: Nanos) {
         lastHeard = now
@@ -52,6 +54,9 @@ struct Partner: Sendable {
         }
         if let dead { deadProcess = dead }
     }
+
+    /// Answers may overtake each other on different rails.
+    mutating func granted(until end: Nanos) { grantEnd = max(grantEnd, end) }
 
     func isSilent(_ now: Nanos, timeout: Nanos) -> Bool { now >= lastHeard + timeout }
 
