@@ -25,6 +25,7 @@ let system: Target.Dependency = .product(name: "SystemPackage", package: "swift-
 let histogram: Target.Dependency = .product(name: "Histogram", package: "hdrhistogram-swift")
 let deque: Target.Dependency = .product(name: "DequeModule", package: "swift-collections")
 let crypto: Target.Dependency = .product(name: "Crypto", package: "swift-crypto")
+let ssl: Target.Dependency = .product(name: "NIOSSL", package: "swift-nio-ssl")
 let yams: Target.Dependency = .product(name: "Yams", package: "Yams")
 
 func library(_ name: String, _ dependencies: [Target.Dependency] = []) -> Target {
@@ -81,6 +82,7 @@ let package = Package(
         .package(url: "https://github.com/HdrHistogram/hdrhistogram-swift", from: "0.2.0"),
         .package(url: "https://github.com/jpsim/Yams", from: "6.2.2"),
         .package(url: "https://github.com/apple/swift-crypto", from: "4.5.2"),
+        .package(url: "https://github.com/apple/swift-nio-ssl", from: "2.37.6"),
     ],
     targets: [
         // C: persistent memory
@@ -107,6 +109,7 @@ let package = Package(
         library("ClusterConfiguration", ["LogModel", yams, crypto]),
 
         library("RemoteMemoryTCP", ["LogModel", "RemoteMemory", "CLogCore", crypto] + nio),
+        library("TransportSecurity", ["LogModel", "RemoteMemoryTCP", crypto, nioCore, ssl]),
         library("WriteLog", ["LogModel", "PersistentMemory", "CLogCore"]),
         library("ClusterProtocol", ["LogModel", "Coordination", deque]),
         library("NBDClient", ["LogModel", "NBDProtocol"] + nio),
@@ -118,7 +121,7 @@ let package = Package(
             "NodeNeeds",
             [
                 "LogModel", "PersistentMemory", "StorageMedium", "Coordination", "ClusterConfiguration",
-                "AdminProtocol",
+                "AdminProtocol", "TransportSecurity",
             ]),
         library(
             "GroupEngine",
@@ -137,13 +140,14 @@ let package = Package(
             "NodeAssembly",
             [
                 "LogModel", "PersistentMemory", "StorageMedium", "RemoteMemory", "RemoteMemoryTCP", "Coordination",
-                "ClusterConfiguration", "GroupEngine", "StorageNode", log, nioCore,
+                "ClusterConfiguration", "GroupEngine", "StorageNode", "TransportSecurity", log, nioCore,
             ]),
         library(
             "TwinLog",
             [
                 "LogModel", "PersistentMemory", "WriteLog", "RemoteMemory", "RemoteMemoryTCP", "ClusterProtocol",
-                "ClusterConfiguration", "AdminProtocol", "GroupEngine", "StorageNode", "NodeAssembly", log,
+                "ClusterConfiguration", "AdminProtocol", "GroupEngine", "StorageNode", "NodeAssembly",
+                "TransportSecurity", log,
             ] + nio),
         library(
             "NBDServer",
@@ -153,7 +157,7 @@ let package = Package(
             "twinlogd",
             [
                 "LogModel", "HostProcess", "NodeLog", "ClusterConfiguration", "StorageNode", "NodeAssembly",
-                "NBDServer",
+                "NBDServer", "TransportSecurity",
                 "AdminProtocol", "NodeNeeds", arguments, log,
             ] + nio),
         executable(
@@ -205,7 +209,9 @@ let package = Package(
         tests("StorageMediumTests", ["TestSupport", "LogModel", "StorageMedium", "CHostSupport"]),
         tests("CoordinationTests", ["TestSupport", "LogModel", "Coordination", "RecordSupport"]),
         tests("ClusterConfigurationTests", ["TestSupport", "LogModel", "ClusterConfiguration"]),
-        tests("RemoteMemoryTCPTests", ["TestSupport", "LogModel", "RemoteMemory", "RemoteMemoryTCP", crypto] + nio),
+        tests(
+            "RemoteMemoryTCPTests",
+            ["TestSupport", "LogModel", "RemoteMemory", "RemoteMemoryTCP", "TransportSecurity", crypto] + nio),
         tests(
             "NBDTests",
             [
@@ -217,6 +223,7 @@ let package = Package(
         tests(
             "NodeNeedsTests",
             [
+                "TestSupport",
                 "LogModel", "ClusterConfiguration", "PersistentMemory", "Coordination", "NodeNeeds", "RecordSupport",
                 "ClusterHarness",
             ]),

@@ -17,6 +17,10 @@ public struct ClusterConfiguration: Sendable {
     public var doubtMillis: UInt64
     /// The file with the cluster's secret; `nil`: the one that the nodes keep at the coordinator.
     public var secretPath: String?
+    /// What rails are encrypted with; `nil`: those that leave this machine, with a key of the secret.
+    public var railCertificates: CertificateFiles?
+    /// Other networks than the loopback interface are used without encryption, where there is none configured.
+    public var isInsecure = false
     public var limits = Limits()
     public var log: Log
     /// In order of name.
@@ -41,11 +45,26 @@ public struct ClusterConfiguration: Sendable {
         public var nbd: String
         /// Of its Unix socket.
         public var nbdAccess = FileAccess.ownerOnly
+        /// `nil`: clients are offered no TLS.
+        public var nbdSecurity: NBDSecurity?
         public var adminPath: String
         public var adminAccess = FileAccess.ownerOnly
         /// The file of its events.
         public var eventsPath: String
         public var pool: Pool
+    }
+
+    /// TLS for NBD clients.
+    public struct NBDSecurity: Hashable, Sendable {
+        /// Clients without TLS are served nothing.
+        public var isRequired: Bool
+        /// With authorities, clients must have a certificate of theirs.
+        public var files: CertificateFiles
+
+        public init(isRequired: Bool, files: CertificateFiles) {
+            self.isRequired = isRequired
+            self.files = files
+        }
     }
 
     /// What every node logs, and how.

@@ -14,14 +14,17 @@ struct ConfigurationCheck {
 
     func run() {
         checkAddresses()
+        checkEncryption()
         checkFiles()
         checkGroups()
         checkPools()
     }
 
     /// Looks the key up from the root: for complaints only.
-    private func complain(_ path: [String], _ reason: String) {
-        problems.note(try entry(path)).map { problems.add($0.error(reason)) }
+    private func complain(_ path: [String], at index: Int? = nil, _ reason: String) {
+        guard let value = problems.note(try entry(path)) else { return }
+        guard let index, let list = problems.note(try value.list()) else { return problems.add(value.error(reason)) }
+        problems.add(list[index].error(reason))
     }
 
     private func entry(_ path: [String]) throws(ConfigurationError) -> YAMLValue {
@@ -45,6 +48,38 @@ struct ConfigurationCheck {
             if !node.nbd.hasPrefix("unix:") { take(node.nbd, ["nodes", node.id.rawValue, "nbd"]) }
         }
     }
+
+    /// What leaves this machine is encrypted, or the file says that it need not be (S27).
+    private func checkEncryption() {
+        for node in configuration.nodes {
+            let name = node.id.rawValue
+            for (index, rail) in node.mirror.enumerated() {
+                railProblem(rail).map { complain(["nodes", name, "mirror"], at: index, "\(rail) \($0)") }
+            }
+            guard !configuration.isInsecure, node.nbdSecurity?.isRequired != true, isOnNetwork(node.nbd) else {
+                continue
+            }
+            complain(
+                ["nodes", name, "nbd"],
+                "\(node.nbd) is not a loopback address: clients on other networks need `nbd: {listen: …, tls: require, certificate: …, key: …}`, "
+                    + "or, for all the network to read, `security: {insecure: true}`")
+        }
+    }
+
+    private func railProblem(_ rail: String) -> String? {
+        guard isOnNetwork(rail) else { return nil }
+        if let host = TCPAddress(rail)?.host, ["0.0.0.0", "::"].contains(host) {
+            return "is no address that the other nodes can dial"
+        }
+        guard !configuration.isInsecure, configuration.secretPath == nil, configuration.railCertificates == nil else {
+            return nil
+        }
+        return
+            "is not a loopback address: rails on other networks need `security: {psk-file: FILE}`, or `ca`, `certificate` and `key` there, "
+            + "or, for all the network to read, `insecure: true`"
+    }
+
+    private func isOnNetwork(_ address: String) -> Bool { TCPAddress(address)?.isLoopback == false }
 
     /// No two keys lead to one file, by whatever names: one writer would destroy what the other one keeps there.
     private func checkFiles() {

@@ -85,13 +85,13 @@ struct ConfigurationReader {
         let cluster = problems.note(try root.required("cluster").name())
         let coordinator = problems.note(try readCoordinator(root.required("coordinator").section()))
         let doubt = problems.note(try root["doubt"]?.millis() ?? 30_000)
-        let secret = problems.note(try readSecurity(root["security"]))
+        let security = problems.note(try readSecurity(root["security"]))
         let limits = problems.note(try readLimits(root["limits"]))
         let log = problems.note(try readLog(root["log"]))
         let nodes = problems.note(try readNodes(root.required("nodes").section()))
         let groups = problems.note(try readGroups(root.required("groups").section()))
         try problems.finish()
-        guard let heartbeat, let lease, let cluster, let coordinator, let doubt, let secret, let limits, let log,
+        guard let heartbeat, let lease, let cluster, let coordinator, let doubt, let security, let limits, let log,
             let nodes,
             let groups
         else { throw root.value.error("cannot be read") }
@@ -99,7 +99,8 @@ struct ConfigurationReader {
             cluster: cluster, baseDirectory: baseDirectory, coordinatorPath: coordinator.path,
             coordinatorAccess: coordinator.access,
             heartbeatIntervalMillis: heartbeat.interval, heartbeatTimeoutMillis: heartbeat.timeout, leaseMillis: lease,
-            doubtMillis: doubt, secretPath: secret, limits: limits, log: log, nodes: nodes, groups: groups,
+            doubtMillis: doubt, secretPath: security.secretPath, railCertificates: security.certificates,
+            isInsecure: security.isInsecure, limits: limits, log: log, nodes: nodes, groups: groups,
             source: ConfigurationSource(root.value))
         ConfigurationCheck(configuration: configuration, root: root, problems: problems).run()
         try problems.finish()
@@ -149,11 +150,29 @@ struct ConfigurationReader {
         return FileAccess(mode: try section["mode"]?.fileMode(isSocket: isSocket) ?? standard, group: group)
     }
 
-    private func readSecurity(_ value: YAMLValue?) throws(ConfigurationError) -> String? {
-        guard let value else { return nil }
+    private struct Security {
+        var secretPath: String?
+        var certificates: CertificateFiles?
+        var isInsecure = false
+    }
+
+    private func readSecurity(_ value: YAMLValue?) throws(ConfigurationError) -> Security {
+        var security = Security()
+        guard let value else { return security }
         let section = try value.section()
-        problems.allow(section, ["psk-file"], later: ["ca", "certificate", "key", "insecure"])
-        return resolve(try section.required("psk-file").text())
+        problems.allow(section, ["psk-file", "ca", "certificate", "key", "insecure"])
+        guard !section.keys.isEmpty else {
+            throw value.error("needs psk-file, or ca, certificate and key, or insecure: true")
+        }
+        if let path = section["psk-file"] { security.secretPath = resolve(try path.text()) }
+        if ["ca", "certificate", "key"].contains(where: section.keys.contains) {
+            security.certificates = CertificateFiles(
+                certificate: resolve(try section.required("certificate").text()),
+                key: resolve(try section.required("key").text()),
+                authorities: resolve(try section.required("ca").text()))
+        }
+        security.isInsecure = try section["insecure"]?.choice(["true", "false"]) == "true"
+        return security
     }
 
     /// Two of the largest requests fit into the least memory; so many connections as leave each its share of it.
@@ -207,16 +226,19 @@ struct ConfigurationReader {
         let events = problems.note(try entry["events"]?.text() ?? "")
         guard let rails, let nbd, let admin, let pool, let events else { return nil }
         return ClusterConfiguration.Node(
-            id: NodeID(name), mirror: rails, nbd: nbd.address, nbdAccess: nbd.access, adminPath: admin.path,
+            id: NodeID(name), mirror: rails, nbd: nbd.address, nbdAccess: nbd.access, nbdSecurity: nbd.security,
+            adminPath: admin.path,
             adminAccess: admin.access,
             eventsPath: events.isEmpty ? pool.path + ".events" : resolve(events), pool: pool)
     }
 
     /// An address, or a section with one.
-    private func readNBD(_ value: YAMLValue) throws(ConfigurationError) -> (address: String, access: FileAccess) {
-        guard value.isSection else { return (try address(value, orSocket: true), .ownerOnly) }
+    private func readNBD(
+        _ value: YAMLValue
+    ) throws(ConfigurationError) -> (address: String, access: FileAccess, security: ClusterConfiguration.NBDSecurity?) {
+        guard value.isSection else { return (try address(value, orSocket: true), .ownerOnly, nil) }
         let section = try value.section()
-        problems.allow(section, ["listen", "mode", "group"], later: ["tls", "certificate", "key", "ca"])
+        problems.allow(section, ["listen", "mode", "group", "tls", "certificate", "key", "ca"])
         let listen = try section.required("listen")
         let places = listen.isList ? try listen.list() : [listen]
         guard let place = places.first else { throw listen.error("needs an address") }
@@ -225,7 +247,23 @@ struct ConfigurationReader {
         if !address.hasPrefix("unix:"), let key = section["mode"] ?? section["group"] {
             throw key.error("is of a Unix socket, and \(address) is none")
         }
-        return (address, try readAccess(section, isSocket: true))
+        return (address, try readAccess(section, isSocket: true), try readNBDSecurity(section))
+    }
+
+    private func readNBDSecurity(_ section: YAMLSection) throws(ConfigurationError) -> ClusterConfiguration.NBDSecurity?
+    {
+        let policy = try section["tls"]?.choice(["off", "allow", "require"]) ?? "off"
+        guard policy != "off" else {
+            if let key = section["certificate"] ?? section["key"] ?? section["ca"] {
+                throw key.error("is of no use without tls: require, or allow")
+            }
+            return nil
+        }
+        var files = CertificateFiles(
+            certificate: resolve(try section.required("certificate").text()),
+            key: resolve(try section.required("key").text()), authorities: nil)
+        if let path = section["ca"] { files.authorities = resolve(try path.text()) }
+        return ClusterConfiguration.NBDSecurity(isRequired: policy == "require", files: files)
     }
 
     /// The path of a socket, or a section with one.
@@ -254,24 +292,19 @@ struct ConfigurationReader {
             access: try readAccess(section))
     }
 
-    /// HOST:PORT on the loopback interface, or, for NBD, a Unix socket.
+    /// HOST:PORT, or, for NBD, a Unix socket.
     private func address(_ value: YAMLValue, orSocket: Bool = false) throws(ConfigurationError) -> String {
         let text = try value.text()
         if orSocket, text.hasPrefix("unix:") {
             guard text.utf8.count > 5 else { throw value.error("'unix:' needs the path of the socket: unix:/path") }
             return "unix:" + (try socketPath(resolve(String(text.dropFirst(5))), value))
         }
-        guard let address = TCPAddress(text), address.port > 0 else {
+        guard let address = TCPAddress(text), address.port > 0, address.hostMayExist else {
             let isBare = !text.hasPrefix("[") && text.utf8.count { $0 == UInt8(ascii: ":") } > 1
             throw value.error(
                 isBare
                     ? "an IPv6 address stands in brackets, as in [::1]:7101"
                     : "'\(text)' is not HOST:PORT\(orSocket ? " or unix:/path" : "")")
-        }
-        guard address.isLoopback else {
-            throw value.error(
-                "\(address.host) is not a loopback address: other networks need encryption, which this version does not support"
-            )
         }
         return text
     }

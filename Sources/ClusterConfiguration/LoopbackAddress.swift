@@ -6,6 +6,12 @@ extension TCPAddress {
     /// A name such as 127.example.org is whatever its owner says it is.
     package var isLoopback: Bool { host == "localhost" || host == "::1" || octets?.first == 127 }
 
+    /// The host is a name or a number by its characters; IPv6 may name its interface.
+    var hostMayExist: Bool {
+        let others: [Character] = host.contains(":") ? [".", ":", "%", "-", "_"] : [".", "-", "_"]
+        return host.allSatisfy { $0.isASCII && ($0.isLetter || $0.isNumber) || others.contains($0) }
+    }
+
     /// Where a server of this address listens, IPv4 first.
     var places: [TCPAddress] {
         guard host == "localhost" else { return [self] }

@@ -39,6 +39,7 @@ public enum NBD {
         public static let unsupported = error + 1
         public static let policy = error + 2
         public static let invalid = error + 3
+        public static let tlsRequired = error + 5
         public static let unknown = error + 6
         public static let shutdown = error + 7
         public static let tooBig = error + 9

@@ -11,6 +11,8 @@ public struct NBDServerHandshake {
         case find(name: String, purpose: Purpose)
         /// The client asked for the list of exports: call ``answerList(_:)`` or ``refuseList(_:)``.
         case list
+        /// Send this, then begin TLS as the server: what follows is a handshake anew, within it.
+        case startTLS(ByteBuffer)
         /// Everything sent, close the connection. With the reason, unless the client asked for it.
         case close(String?)
     }
@@ -21,6 +23,9 @@ public struct NBDServerHandshake {
         case refused(NBDRefusal, String)
     }
     public enum NBDRefusal: Sendable { case unknown, policy, shutdown }
+
+    /// What a server offers of TLS.
+    public enum TLSPolicy: Sendable { case off, allowed, required }
 
     /// The longest data of an option that is looked at: names and queries of metadata contexts.
     static let maximumOptionBytes: UInt32 = 64 << 10
@@ -37,6 +42,9 @@ public struct NBDServerHandshake {
         case closing(String?)
     }
 
+    private let tls: TLSPolicy
+    /// TLS was begun.
+    public private(set) var isSecure = false
     private var state = State.clientFlags
     private var isFixed = false
     private var omitZeroes = false
@@ -56,7 +64,7 @@ public struct NBDServerHandshake {
     /// An answer is due from the server.
     public var isWaiting: Bool { if case .waiting = state { true } else { false } }
 
-    public init() {}
+    public init(tls: TLSPolicy = .off) { self.tls = tls }
 
     /// The first bytes of a connection.
     public static func greeting() -> ByteBuffer {
@@ -136,6 +144,7 @@ public struct NBDServerHandshake {
     }
 
     private mutating func carryOut(_ option: UInt32, _ data: inout ByteBuffer) -> Step {
+        if tls == .required, !isSecure, let refusal = refuseWithoutTLS(option) { return refusal }
         switch option {
         case NBD.Option.exportName:
             return find(data.readString(length: data.readableBytes) ?? "", .exportName)
@@ -151,11 +160,32 @@ public struct NBDServerHandshake {
             isStructured = true
             return .send(reply(option, NBD.Reply.ack))
         case NBD.Option.listMetaContext, NBD.Option.setMetaContext: return beginMetaContexts(option, &data)
-        case NBD.Option.startTLS:
-            return .send(reply(option, NBD.Reply.policy, text: "TLS is not offered here"))
+        case NBD.Option.startTLS: return startTLS(data)
         default:
             return .send(reply(option, NBD.Reply.unsupported, text: "this option is not known here"))
         }
+    }
+
+    /// Options that need no TLS, and one that has no reply, are carried out or end the connection.
+    private mutating func refuseWithoutTLS(_ option: UInt32) -> Step? {
+        switch option {
+        case NBD.Option.startTLS, NBD.Option.abort: return nil
+        case NBD.Option.exportName:
+            state = .closed
+            return .close("EXPORT_NAME without TLS, which is required here")
+        default: return .send(reply(option, NBD.Reply.tlsRequired, text: "TLS is required here: use STARTTLS first"))
+        }
+    }
+
+    /// What was negotiated in clear is forgotten.
+    private mutating func startTLS(_ data: ByteBuffer) -> Step {
+        guard tls != .off else { return .send(reply(currentOption, NBD.Reply.policy, text: "TLS is not offered here")) }
+        guard !isSecure else { return invalid("TLS has been started already") }
+        guard data.readableBytes == 0 else { return invalid("STARTTLS takes no data") }
+        isSecure = true
+        isStructured = false
+        allocationExport = nil
+        return .startTLS(reply(currentOption, NBD.Reply.ack))
     }
 
     private func invalid(_ text: String) -> Step { .send(reply(currentOption, NBD.Reply.invalid, text: text)) }

@@ -16,6 +16,7 @@ extension NBDConnection {
     private func perform(_ step: NBDServerHandshake.Step) {
         switch step {
         case .send(let buffer): channel.writeAndFlush(buffer, promise: nil)
+        case .startTLS(let reply): startTLS(after: reply)
         case .list:
             if let refusal { return perform(handshake.refuseList(refusal)) }
             perform(handshake.answerList(server.service.volumes().map(\.name)))
@@ -108,6 +109,19 @@ extension NBDConnection {
                     "what earlier connections wrote to the volume was not acknowledged within \(seconds) s: try again"))
         )
         process()
+    }
+
+    /// A client waits for the reply before it goes on: bytes that came with its request were put there by somebody else, and would be
+    /// taken for what it says within TLS.
+    private func startTLS(after reply: ByteBuffer) {
+        guard input.readableBytes == 0 else { return fail("bytes in clear follow STARTTLS") }
+        guard let security = server.security else { return fail("TLS was not offered") }
+        channel.writeAndFlush(reply, promise: nil)
+        do {
+            try channel.pipeline.syncOperations.addHandler(security.handler(), position: .first)
+        } catch {
+            fail("TLS cannot be begun: \(error)")
+        }
     }
 
     /// How long the next step of a handshake may take while others wait for a place.

@@ -14,6 +14,7 @@ internal import NIOCore
 protocol NBDConnectionOwner: AnyObject {
     var service: any VolumeService { get }
     var limits: NBDServerLimits { get }
+    var security: NBDServerSecurity? { get }
     var logger: Logger { get }
     var memory: ClientMemory { get }
     /// Ends connections that the client of `newer` has given up.
@@ -35,7 +36,7 @@ final class NBDConnection: ChannelInboundHandler {
     let connected = Date()
     /// Why nothing is served on this connection, if so.
     let refusal: String?
-    var handshake = NBDServerHandshake()
+    var handshake: NBDServerHandshake
     var input = ByteBuffer()
     var session: (any VolumeSession)?
     var transmission: NBDTransmission?
@@ -85,6 +86,7 @@ final class NBDConnection: ChannelInboundHandler {
         limits = server.limits
         self.channel = channel
         self.refusal = refusal
+        handshake = NBDServerHandshake(tls: server.security.map { $0.isRequired ? .required : .allowed } ?? .off)
         peer = channel.peerName
         account = ClientAccount(server.memory)
         account.onGranted = { [unowned self] in resume() }

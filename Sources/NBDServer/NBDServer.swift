@@ -13,6 +13,7 @@ public final class NBDServer: NBDConnectionOwner {
     let service: any VolumeService
     let eventLoop: any EventLoop
     let limits: NBDServerLimits
+    let security: NBDServerSecurity?
     let logger: Logger
     private var listeners: [any Channel] = []
     private static let backlog: CInt = 128
@@ -30,11 +31,12 @@ public final class NBDServer: NBDConnectionOwner {
     /// Everything is called on `eventLoop`, where `service` lives too.
     public init(
         service: any VolumeService, eventLoop: any EventLoop, limits: NBDServerLimits = NBDServerLimits(),
-        logger: Logger
+        security: NBDServerSecurity? = nil, logger: Logger
     ) {
         self.service = service
         self.eventLoop = eventLoop
         self.limits = limits
+        self.security = security
         self.logger = logger
         memory = ClientMemory(budgetBytes: limits.memoryBytes, connections: limits.connections)
     }

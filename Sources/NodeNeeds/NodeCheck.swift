@@ -8,6 +8,7 @@ internal import Glibc
 internal import LogModel
 internal import PersistentMemory
 internal import StorageMedium
+internal import TransportSecurity
 
 public struct NodeCheck {
     private let configuration: ClusterConfiguration
@@ -37,6 +38,7 @@ public struct NodeCheck {
         checkLimits()
         checkGroups()
         checkCoordinator()
+        checkCertificates()
         checkPool()
         checkEvents()
         for group in configuration.groups(of: node.id) {
@@ -115,6 +117,20 @@ public struct NodeCheck {
         } catch {
             guard configuration.secretPath != nil || error.code != .missing else { return }
             add(configuration.secretPath == nil ? "coordinator.path" : "security.psk-file", error.message)
+        }
+    }
+
+    private mutating func checkCertificates() {
+        if let files = configuration.railCertificates { check(files, of: "security") }
+        if let security = node.nbdSecurity { check(security.files, of: "\(key).nbd") }
+    }
+
+    private mutating func check(_ files: CertificateFiles, of key: String) {
+        do throws(TLSError) {
+            _ = try TLSContexts(files, onlyNewest: false)
+        } catch {
+            let keys = [files.certificate: "certificate", files.key: "key", files.authorities ?? "": "ca"]
+            add([key, error.path.flatMap { keys[$0] }].compactMap(\.self).joined(separator: "."), error.description)
         }
     }
 

@@ -1,6 +1,7 @@
 // The first handler of a rail's connection: carries the handshake's frames, keeps its time limit, and puts the queue pair
 // in its place when the peer has proved itself.
 
+internal import LogModel
 internal import NIOCore
 internal import RemoteMemory
 
@@ -10,9 +11,11 @@ final class HandshakeHandler: ChannelInboundHandler, RemovableChannelHandler {
     typealias OutboundOut = ByteBuffer
 
     private var handshake: Handshake
-    /// The dialer's.
-    private let firstFrame: HandshakeFrame?
+    /// A dialer's: what it says first, and whom it means to meet.
+    private let dialing: (hello: HandshakeFrame, peer: NodeID)?
     private let limit: TimeAmount
+    /// What protects the connection, if anything does.
+    private let security: (any RailSecurity)?
     /// One of the two is called, once. `accept` answers what takes the handler's place, or refuses all the same.
     private let accept: (RailPeer) throws(HandshakeFailure) -> TCPQueuePair
     private let failed: (HandshakeFailure) -> Void
@@ -22,13 +25,15 @@ final class HandshakeHandler: ChannelInboundHandler, RemovableChannelHandler {
     private var timer: Scheduled<Void>?
 
     init(
-        _ handshake: Handshake, firstFrame: HandshakeFrame? = nil, limit: TimeAmount,
+        _ handshake: Handshake, dialing: (hello: HandshakeFrame, peer: NodeID)? = nil, limit: TimeAmount,
+        over security: (any RailSecurity)?,
         accept: @escaping (RailPeer) throws(HandshakeFailure) -> TCPQueuePair,
         failed: @escaping (HandshakeFailure) -> Void
     ) {
         self.handshake = handshake
-        self.firstFrame = firstFrame
+        self.dialing = dialing
         self.limit = limit
+        self.security = security
         self.accept = accept
         self.failed = failed
     }
@@ -39,7 +44,7 @@ final class HandshakeHandler: ChannelInboundHandler, RemovableChannelHandler {
         timer = context.eventLoop.assumeIsolated().scheduleTask(in: limit) {
             self.fail(HandshakeFailure(.tooSlow, "no greeting within \(self.limit.nanoseconds / 1_000_000) ms"))
         }
-        if let firstFrame { send(firstFrame) }
+        if let dialing { send(dialing.hello) }
         context.fireChannelActive()
     }
 
@@ -49,7 +54,10 @@ final class HandshakeHandler: ChannelInboundHandler, RemovableChannelHandler {
         input.writeBuffer(&buffer)
         do throws(HandshakeFailure) {
             while !isComplete, let frame = try nextFrame() {
+                // Whoever is not the one that was dialled gets no proof.
+                if let dialing { try check(dialing.peer, context) }
                 let step = try handshake.receive(frame)
+                if dialing == nil, let peer = step.peer { try check(peer.node, context) }
                 let queuePair: TCPQueuePair? = if let peer = step.peer { try accept(peer) } else { nil }
                 if let answer = step.answer { send(answer) }
                 if let queuePair { install(queuePair, context) }
@@ -57,6 +65,11 @@ final class HandshakeHandler: ChannelInboundHandler, RemovableChannelHandler {
         } catch {
             fail(error)
         }
+    }
+
+    private func check(_ peer: NodeID, _ context: ChannelHandlerContext) throws(HandshakeFailure) {
+        guard let objection = security?.objection(to: peer, on: context.channel) else { return }
+        throw HandshakeFailure(.wrongProof, objection)
     }
 
     /// `nil` while it is not whole. A length is checked before anything is waited for (S21).
@@ -100,7 +113,7 @@ final class HandshakeHandler: ChannelInboundHandler, RemovableChannelHandler {
         guard !isComplete else { return }
         isComplete = true
         timer?.cancel()
-        if firstFrame == nil { send(HandshakeFrame(failure)) }
+        if dialing == nil { send(HandshakeFrame(failure)) }
         failed(failure)
         channel?.close(mode: .all, promise: nil)
     }
@@ -111,6 +124,8 @@ final class HandshakeHandler: ChannelInboundHandler, RemovableChannelHandler {
     }
 
     func errorCaught(context: ChannelHandlerContext, error: any Error) {
+        // Whose words are its own has seen something that an operator should know.
+        if let words = security?.words(for: error) { return fail(HandshakeFailure(.wrongProof, words)) }
         fail(HandshakeFailure(ended: "the connection failed: \(error)"))
     }
 

@@ -7,7 +7,7 @@
 internal import Crypto
 internal import LogModel
 
-enum RailRole: String {
+public enum RailRole: String, Sendable {
     case dialer, listener
 }
 

@@ -37,15 +37,17 @@ public final class TCPMirrorListener {
         self.onAccepted = onAccepted
     }
 
-    /// Binds one address and answers where it listens.
-    public func listen(on address: TCPAddress) -> EventLoopFuture<SocketAddress> {
+    /// Binds one address and answers where it listens. `security` protects what is accepted there.
+    public func listen(on address: TCPAddress, over security: (any RailSecurity)? = nil) -> EventLoopFuture<
+        SocketAddress
+    > {
         let bound = NIOLoopBound(self, eventLoop: eventLoop)
         return ServerBootstrap(group: eventLoop)
             .serverChannelOption(.backlog, value: 64)
             .serverChannelOption(.socketOption(.so_reuseaddr), value: 1)
             .childChannelOption(.tcpOption(.tcp_nodelay), value: 1)
             .childChannelInitializer { channel in
-                channel.eventLoop.makeCompletedFuture { try bound.value.accept(channel) }
+                channel.eventLoop.makeCompletedFuture { try bound.value.accept(channel, over: security) }
             }
             .bind(host: address.host, port: address.port)
             .flatMapThrowing { channel in
@@ -55,9 +57,10 @@ public final class TCPMirrorListener {
             }
     }
 
-    private func accept(_ channel: any Channel) throws {
+    private func accept(_ channel: any Channel, over security: (any RailSecurity)?) throws {
+        try security?.protect(channel, as: .listener)
         weak var handler: HandshakeHandler?
-        let greeting = HandshakeHandler(.listening(as: identity), limit: greetingLimit) {
+        let greeting = HandshakeHandler(.listening(as: identity), limit: greetingLimit, over: security) {
             [self] peer throws(HandshakeFailure) in
             forget(handler)
             guard connections < Self.maximumConnections else {
@@ -91,8 +94,9 @@ public enum TCPMirrorDialer {
     /// Connects, and proves itself to a listener that has proved itself. `done` is called once, on the loop; on success the
     /// queue pair's delegate is still to be set, before returning. Errors are ``RemoteMemoryError``s.
     public static func dial(
-        _ address: TCPAddress, as identity: RailIdentity, expecting peer: NodeID, registry: TCPRegionRegistry,
-        timeout: TimeAmount, on eventLoop: any EventLoop,
+        _ address: TCPAddress, as identity: RailIdentity, expecting peer: NodeID,
+        over security: (any RailSecurity)? = nil,
+        registry: TCPRegionRegistry, timeout: TimeAmount, on eventLoop: any EventLoop,
         done: @escaping (Result<(TCPQueuePair, RailPeer), RemoteMemoryError>) -> Void
     ) {
         var isDone = false
@@ -103,8 +107,9 @@ public enum TCPMirrorDialer {
         }
         let initialize = NIOLoopBound(
             { (channel: any Channel) in
+                try security?.protect(channel, as: .dialer)
                 let (handshake, hello) = Handshake.dialing(peer, as: identity)
-                let handler = HandshakeHandler(handshake, firstFrame: hello, limit: timeout) {
+                let handler = HandshakeHandler(handshake, dialing: (hello, peer), limit: timeout, over: security) {
                     peer throws(HandshakeFailure) in
                     let queuePair = TCPQueuePair(eventLoop: eventLoop, registry: registry)
                     finish(.success((queuePair, peer)))

@@ -4,6 +4,7 @@ public import AdminProtocol
 internal import ClusterConfiguration
 internal import ClusterProtocol
 internal import Coordination
+internal import Foundation
 internal import GroupEngine
 internal import LogModel
 internal import Logging
@@ -95,7 +96,13 @@ extension ServerNode {
             name: id.rawValue, persistence: pool.persistence.rawValue,
             groups: groups.values.sorted { $0.configuration.id < $1.configuration.id }.map { group in
                 NodeStatus.Group(isOwner: group.machine.isOwner, status: status(of: group))
-            }, clients: frontEnd?.clientTotals, problem: poolWatch.problem)
+            }, clients: frontEnd?.clientTotals, problem: nodeProblem)
+    }
+
+    /// Whoever owns its groups.
+    private var nodeProblem: String? {
+        let problems = [poolWatch.problem, parts.wireProblem()].compactMap(\.self)
+        return problems.isEmpty ? nil : problems.joined(separator: "; ")
     }
 
     private func status(of group: Group) -> GroupStatus {
@@ -120,6 +127,9 @@ extension ServerNode {
             epoch: machine.epochSeen?.rawValue, state: machine.state(now).rawValue,
             takeoverPossible: isTakeoverPossible, reason: group.reason, log: log,
             ifOwnerDiedNow: GroupStatus.Loss(lostAcknowledgedWrites: lost, estimatedTakeoverSeconds: takeover),
+            coordinator: GroupStatus.Coordinator(
+                reachable: machine.coordinatorAnswers(now),
+                since: (Date() - Double(now - min(now, machine.coordinatorSince(now))) / 1e9).statusText),
             volumes: group.configuration.volumes.map { GroupStatus.Volume(name: $0.name, sizeBytes: $0.sizeBytes) })
     }
 }

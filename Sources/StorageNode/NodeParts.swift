@@ -15,6 +15,8 @@ package struct NodeParts {
     package var media: any MediumGuard
     package var archives: any LogArchives
     package var transport: any Transport
+    /// What is wrong with the node's wires, for `status`.
+    package var wireProblem: () -> String? = { nil }
     /// Limits that a test can wait for.
     package var settings: (inout GroupSettings) -> Void = { _ in }
 

@@ -9,6 +9,7 @@ internal import NIOCore
 internal import NIOPosix
 internal import NodeAssembly
 internal import StorageNode
+internal import TransportSecurity
 
 /// Where a cluster's configuration is. The keys are those of `twinlogd`; every node of a cluster has the same.
 public enum NodeConfiguration: Hashable, Sendable {
@@ -52,13 +53,14 @@ public final class Node: Sendable {
         _ configuration: NodeConfiguration, as name: String, logger: Logger
     ) async throws(TwinLogError) -> Node {
         let eventLoop = MultiThreadedEventLoopGroup.singleton.any()
-        let (checked, pool) = try await BlockingThread.runAnywhere { () throws(TwinLogError) in
+        let (checked, pool, security) = try await BlockingThread.runAnywhere { () throws(TwinLogError) in
             try open(configuration, name, logger)
         }
         let running = try await awaiting(
             eventLoop.submit {
                 let server = try ServerNode(
-                    configuration: checked, node: NodeID(name), pool: pool, eventLoop: eventLoop, logger: logger)
+                    configuration: checked, node: NodeID(name), pool: pool, security: security, eventLoop: eventLoop,
+                    logger: logger)
                 return NIOLoopBound(Running(server), eventLoop: eventLoop)
             })
         do throws(TwinLogError) {
@@ -73,7 +75,7 @@ public final class Node: Sendable {
     /// Blocks.
     private static func open(
         _ configuration: NodeConfiguration, _ name: String, _ logger: Logger
-    ) throws(TwinLogError) -> (ClusterConfiguration, OpenedPool) {
+    ) throws(TwinLogError) -> (ClusterConfiguration, OpenedPool, WireSecurity) {
         let checked = try translating { () throws(ConfigurationError) in
             switch configuration {
             case .file(let path): try ClusterConfiguration.load(path: path)
@@ -81,10 +83,11 @@ public final class Node: Sendable {
                 try ClusterConfiguration.parse(text, file: "configuration", baseDirectory: folder)
             }
         }
+        let security = try translating { () throws(TLSError) in try WireSecurity(checked, node: NodeID(name)) }
         let pool = try translating { () throws(NodeError) in
             try ServerNode.openPool(configuration: checked, node: NodeID(name), logger: logger)
         }
-        return (checked, pool)
+        return (checked, pool, security)
     }
 
     /// Hands the groups over where a partner is in sync, destages, and gives back all that the node took; returns when that is done.

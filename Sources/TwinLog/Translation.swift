@@ -4,6 +4,7 @@ internal import ClusterConfiguration
 internal import GroupEngine
 internal import PersistentMemory
 internal import StorageNode
+internal import TransportSecurity
 internal import WriteLog
 
 /// What `body` answers, with a pool's error as one of this library.
@@ -36,6 +37,14 @@ func translating<Value>(_ body: () throws(NodeError) -> Value) throws(TwinLogErr
         return try body()
     } catch {
         throw TwinLogError(.system, error.description)
+    }
+}
+
+func translating<Value>(_ body: () throws(TLSError) -> Value) throws(TwinLogError) -> Value {
+    do throws(TLSError) {
+        return try body()
+    } catch {
+        throw TwinLogError(.configuration, error.description)
     }
 }
 

@@ -16,6 +16,7 @@ import NodeLog
 import NodeNeeds
 import StorageNode
 import Synchronization
+import TransportSecurity
 
 struct Daemon {
     let configuration: ClusterConfiguration
@@ -61,7 +62,9 @@ struct Daemon {
             )
         }
         try ProcessLimits.raiseDescriptors()
-        let signals = try SignalWatch(logger: logger, reload: reload)
+        let security = try WireSecurity(configuration, node: node)
+        if let problem = security.problem() { logger.warning("\(problem)") }
+        let signals = try SignalWatch(logger: logger) { signal in self.reload(signal, security) }
         if let problem = MemoryLimit.problem(configuration, bytes: MemoryLimit.bytes()) { logger.warning("\(problem)") }
         supervisor.status("\(node) of \(configuration.cluster) opens its pool and looks for the coordinator")
         let pool = try ServerNode.openPool(configuration: configuration, node: node, logger: logger)
@@ -72,9 +75,13 @@ struct Daemon {
         let logger = logger
         let parts = try eventLoop.submit {
             let node = try ServerNode(
-                configuration: configuration, node: id, pool: pool, eventLoop: eventLoop, logger: logger)
+                configuration: configuration, node: id, pool: pool, security: security, eventLoop: eventLoop,
+                logger: logger)
             let nbd = NBDServer(
-                service: node, eventLoop: eventLoop, limits: NBDServerLimits(configuration.limits), logger: logger)
+                service: node, eventLoop: eventLoop, limits: NBDServerLimits(configuration.limits),
+                security: security.nbd.map { contexts in
+                    NBDServerSecurity(isRequired: entry.nbdSecurity?.isRequired == true) { contexts.serverHandler() }
+                }, logger: logger)
             node.frontEnd = nbd
             let admin = AdminServer(path: entry.adminPath, access: entry.adminAccess, eventLoop: eventLoop) {
                 node.administer($0, $1)
@@ -121,11 +128,13 @@ struct Daemon {
         }
     }
 
-    /// What SIGHUP can change: the level of the log.
-    private func reload(_ signal: String) {
+    /// What SIGHUP can change: certificates, and the level of the log.
+    private func reload(_ signal: String, _ security: WireSecurity) {
         supervisor.reloading()
         defer { supervisor.ready(serving) }
         do {
+            try security.reload()
+            if security.hasCertificates { logger.notice("\(signal): certificates and keys are read again") }
             let level = try readLevel()
             guard level != log.level else {
                 return logger.notice(

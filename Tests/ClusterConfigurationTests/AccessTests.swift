@@ -77,8 +77,8 @@ struct AccessTests {
             "more than one address is not supported"),
         Refusal("nbd: 127.0.0.1:10809", "nbd: {listen: []}", line: 9, key: "nodes.alpha.nbd.listen", "an address"),
         Refusal(
-            "nbd: 127.0.0.1:10809", "nbd: {listen: 'unix:a', tls: require}", line: 9, key: "nodes.alpha.nbd.tls",
-            "not supported by this version"),
+            "nbd: 127.0.0.1:10809", "nbd: {listen: 'unix:a', tls: require}", line: 9, key: "nodes.alpha.nbd",
+            "'certificate' is missing"),
     ]
 
     @Test("O6: a mode or a group that cannot be meant is refused with its place", arguments: wrong)

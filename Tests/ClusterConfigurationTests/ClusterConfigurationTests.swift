@@ -151,11 +151,6 @@ struct ClusterConfigurationTests {
             "{type: process}", "{type: command, run: [./fence]}", line: 5, key: "fence.type",
             "'command' is not supported"),
         Refusal("{type: process}", "{type: process, run: [./fence]}", line: 5, key: "fence.run", "not supported"),
-        Refusal(
-            "lease: 1s", "security: {ca: run/ca.pem}", line: 4, key: "security.ca", "not supported by this version"),
-        Refusal("lease: 1s", "security: {insecure: true}", line: 4, key: "security.insecure", "not supported"),
-        Refusal("lease: 1s", "security: {}", line: 4, key: "security", "'psk-file' is missing"),
-        Refusal("lease: 1s", "security: psk", line: 4, key: "security", "must be a section"),
         Refusal("admin: run/alpha.sock", "http: 127.0.0.1:9101", line: 10, key: "nodes.alpha.http", "not supported"),
         Refusal("ack: mirrored", "ack: received", line: 22, key: "groups.g0.ack", "'received' is not supported"),
         Refusal("ack: mirrored", "ack: local", line: 22, key: "groups.g0.ack", "'local' is not supported"),
@@ -172,6 +167,16 @@ struct ClusterConfigurationTests {
     }
 
     static let wrong: [Refusal] = [
+        Refusal("lease: 1s", "security: {}", line: 4, key: "security", "needs psk-file"),
+        Refusal("lease: 1s", "security: psk", line: 4, key: "security", "must be a section"),
+        Refusal("lease: 1s", "security: {ca: run/ca.pem}", line: 4, key: "security", "'certificate' is missing"),
+        Refusal("lease: 1s", "security: {insecure: perhaps}", line: 4, key: "security.insecure", "not one of"),
+        Refusal(
+            "nbd: 127.0.0.1:10809", "nbd: {listen: 127.0.0.1:10809, tls: require}", line: 9, key: "nodes.alpha.nbd",
+            "'certificate' is missing"),
+        Refusal(
+            "nbd: 127.0.0.1:10809", "nbd: {listen: 127.0.0.1:10809, certificate: c.pem}", line: 9,
+            key: "nodes.alpha.nbd.certificate", "is of no use without tls"),
         Refusal("cluster: demo", "cluster: de/mo", line: 1, key: "cluster", "not a name"),
         Refusal("cluster: demo", "kluster: demo", line: 1, key: "kluster", "known: cluster"),
         Refusal("type: file", "type: paper", line: 2, key: "coordinator.type", "not one of file"),
@@ -303,9 +308,12 @@ struct ClusterConfigurationTests {
         let error = try refusal("mirror: [127.0.0.1:7102]", "mirror: [\"localhost:7101\"]")
         #expect(error.key == "nodes.beta.mirror" && error.others.isEmpty)
         #expect(error.reason == "localhost:7101 is the same place as 127.0.0.1:7101 of nodes.alpha.mirror already")
-        for spelling in ["127.0.0.01:7102", "127.010.0.1:7102", "127.0.0.+1:7102"] {
+        for (spelling, reason) in [
+            ("127.0.0.01:7102", "not a loopback address"), ("127.010.0.1:7102", "not a loopback address"),
+            ("127.0.0.+1:7102", "not HOST:PORT"),
+        ] {
             let octal = try refusal("mirror: [127.0.0.1:7102]", "mirror: [\"\(spelling)\"]")
-            #expect(octal.key == "nodes.beta.mirror[0]" && octal.reason.contains("not a loopback address"))
+            #expect(octal.key == "nodes.beta.mirror[0]" && octal.reason.contains(reason))
         }
     }
 

@@ -138,13 +138,21 @@ final class FakeSession: VolumeSession {
     }
 }
 
+/// Stands where TLS would: nothing passes, either way.
+private final class Swallower: ChannelDuplexHandler {
+    typealias InboundIn = ByteBuffer
+    typealias OutboundIn = ByteBuffer
+    func channelRead(context: ChannelHandlerContext, data: NIOAny) {}
+    func write(context: ChannelHandlerContext, data: NIOAny, promise: EventLoopPromise<Void>?) { promise?.succeed() }
+}
+
 final class Rig {
     let service = FakeService()
     let server: NBDServer
-    init(_ loop: any EventLoop, _ limits: NBDServerLimits) {
+    init(_ loop: any EventLoop, _ limits: NBDServerLimits, _ security: NBDServerSecurity? = nil) {
         var logger = Logger(label: "test")
         logger.logLevel = .critical
-        server = NBDServer(service: service, eventLoop: loop, limits: limits, logger: logger)
+        server = NBDServer(service: service, eventLoop: loop, limits: limits, security: security, logger: logger)
     }
 }
 
@@ -155,13 +163,14 @@ struct RemoteRig: Sendable {
     /// Of a server on TCP.
     let port: Int
 
-    init(_ limits: NBDServerLimits, onTCP: Bool) async throws {
+    init(_ limits: NBDServerLimits, onTCP: Bool, requiresTLS: Bool?) async throws {
         let group = MultiThreadedEventLoopGroup(numberOfThreads: 1)
         let loop = group.next()
         let path = "/tmp/twinlog-nbd-\(UUID128.random()).sock"
         let address: Endpoint = onTCP ? .tcp(TCPAddress(host: "127.0.0.1", port: 0)) : .unix(path: path)
         (rig, port) = try await loop.flatSubmit {
-            let bound = NIOLoopBound(Rig(loop, limits), eventLoop: loop)
+            let security = requiresTLS.map { NBDServerSecurity(isRequired: $0) { Swallower() } }
+            let bound = NIOLoopBound(Rig(loop, limits, security), eventLoop: loop)
             return bound.value.server.start(on: address).map { (bound, $0.port ?? 0) }
         }.get()
         (self.group, self.path) = (group, path)
@@ -206,9 +215,10 @@ let patientLimits: NBDServerLimits = {
 }()
 
 func withRig(
-    _ limits: NBDServerLimits = patientLimits, onTCP: Bool = false, _ body: (RemoteRig) async throws -> Void
+    _ limits: NBDServerLimits = patientLimits, onTCP: Bool = false, requiresTLS: Bool? = nil,
+    _ body: (RemoteRig) async throws -> Void
 ) async throws {
-    let rig = try await RemoteRig(limits, onTCP: onTCP)
+    let rig = try await RemoteRig(limits, onTCP: onTCP, requiresTLS: requiresTLS)
     var failure: (any Error)?
     do { try await body(rig) } catch { failure = error }
     try await rig.on { $0.server.stop() }

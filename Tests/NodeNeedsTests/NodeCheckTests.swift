@@ -9,6 +9,7 @@ import LogModel
 import NodeNeeds
 import PersistentMemory
 import RecordSupport
+import TestSupport
 import Testing
 
 private final class Site {
@@ -94,6 +95,22 @@ struct NodeCheckTests {
         #expect(check.problems.map(\.line) == [2, 3, 5, 7, 8, 9, 17])
         #expect(check.problems.allSatisfy { $0.line < 4 || $0.line == 5 || $0.reason.contains("does not exist") })
         #expect(check.problems[0].description.hasPrefix("c.yaml:2: coordinator.path: the folder "))
+    }
+
+    @Test("S27: certificates and keys that cannot be used are found before a start, each with its key and line")
+    func certificates() throws {
+        let authority = try TestAuthority()
+        let files = try authority.issue("alpha", names: ["DNS:alpha"])
+        let lines =
+            "limits: {memory: 128MiB, connections: 16}\nsecurity: {ca: \(authority.authorities), certificate: \(files.certificate), key: \(files.key)}"
+        let configured = try site.configuration(("limits: {memory: 128MiB, connections: 16}", lines))
+        #expect(site.check(configured).problems == [])
+        try FileManager.default.setAttributes([.posixPermissions: 0o644], ofItemAtPath: files.key)
+        let open = site.check(configured)
+        #expect(keys(open) == ["security.key"] && open.problems[0].line == 4)
+        #expect(open.problems[0].reason.contains("others may read this key"))
+        try FileManager.default.removeItem(atPath: authority.authorities)
+        #expect(keys(site.check(configured)) == ["security.ca"])
     }
 
     @Test("O26: descriptors are counted before a takeover needs them, and both numbers are said")

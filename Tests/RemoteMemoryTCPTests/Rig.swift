@@ -108,7 +108,9 @@ final class Rig {
     static let secret = ClusterSecret(bytes: Array(1...32))!
     var met: RailPeer?
 
-    func listen(as identity: RailIdentity, greetingLimit: TimeAmount) -> EventLoopFuture<SocketAddress> {
+    func listen(
+        as identity: RailIdentity, greetingLimit: TimeAmount, over security: (any RailSecurity)?
+    ) -> EventLoopFuture<SocketAddress> {
         let listener = TCPMirrorListener(
             identity: identity, registry: registry, eventLoop: loop, greetingLimit: greetingLimit
         ) { [unowned self] queuePair, peer in
@@ -117,12 +119,13 @@ final class Rig {
             accepted.append((queuePair, peer, recorder))
         }
         self.listener = listener
-        return listener.listen(on: TCPAddress("127.0.0.1:0")!)
+        return listener.listen(on: TCPAddress("127.0.0.1:0")!, over: security)
     }
 
     /// A rail that is up is closed first.
     func dial(
-        as identity: RailIdentity = Rig.identity("alpha"), expecting peer: String = "beta", port: Int? = nil
+        as identity: RailIdentity = Rig.identity("alpha"), expecting peer: String = "beta", port: Int? = nil,
+        over security: (any RailSecurity)? = nil
     ) {
         rail?.delegate = nil
         rail?.close()
@@ -130,7 +133,7 @@ final class Rig {
         isDialing = true
         TCPMirrorDialer.dial(
             TCPAddress("127.0.0.1:\(port ?? self.port)")!, as: identity, expecting: NodeID(peer),
-            registry: TCPRegionRegistry(), timeout: patience, on: loop
+            over: security, registry: TCPRegionRegistry(), timeout: patience, on: loop
         ) { [self] result in
             isDialing = false
             switch result {
@@ -164,13 +167,13 @@ struct RemoteRig: Sendable {
     let group: MultiThreadedEventLoopGroup
     let port: Int
 
-    init(_ identity: RailIdentity, greetingLimit: TimeAmount) async throws {
+    init(_ identity: RailIdentity, greetingLimit: TimeAmount, over security: (any RailSecurity)?) async throws {
         let group = MultiThreadedEventLoopGroup(numberOfThreads: 1)
         let loop = group.next()
         (rig, port) = try await loop.flatSubmit {
             let rig = Rig(loop)
             let bound = NIOLoopBound(rig, eventLoop: loop)
-            return rig.listen(as: identity, greetingLimit: greetingLimit).map { address in
+            return rig.listen(as: identity, greetingLimit: greetingLimit, over: security).map { address in
                 bound.value.port = address.port ?? 0
                 return (bound, address.port ?? 0)
             }
@@ -209,9 +212,9 @@ struct RemoteRig: Sendable {
 
 func withRig(
     as identity: RailIdentity = Rig.identity("beta"), greetingLimit: TimeAmount = patience,
-    _ body: (RemoteRig) async throws -> Void
+    over security: (any RailSecurity)? = nil, _ body: (RemoteRig) async throws -> Void
 ) async throws {
-    let rig = try await RemoteRig(identity, greetingLimit: greetingLimit)
+    let rig = try await RemoteRig(identity, greetingLimit: greetingLimit, over: security)
     var failure: (any Error)?
     do { try await body(rig) } catch { failure = error }
     try await rig.on { $0.stop() }

@@ -37,7 +37,9 @@ final class PairRig {
         self.eventLoop = eventLoop
         let nodes = try [0, 1].map { index in
             let name = NodeID(Self.names[index])
-            var parts = try NodeParts.described(by: configurations[index], name, pools[index], eventLoop)
+            var parts = try NodeParts.described(
+                by: configurations[index], name, pools[index], try WireSecurity(configurations[index], node: name),
+                eventLoop)
             adjust(name, &parts)
             return try ServerNode(
                 configuration: configurations[index], node: name, pool: pools[index], eventLoop: eventLoop,

@@ -20,7 +20,8 @@ func fuzzNBD(_ bytes: UnsafeRawBufferPointer) {
 }
 
 private func serve(_ bytes: UnsafeRawBufferPointer, _ pieceBytes: Int, _ choice: UInt8) {
-    var handshake = NBDServerHandshake(), input = ByteBuffer(), rest = FuzzInput(bytes), steps = 0
+    let policy: NBDServerHandshake.TLSPolicy = choice & 8 != 0 ? .allowed : choice & 16 != 0 ? .required : .off
+    var handshake = NBDServerHandshake(tls: policy), input = ByteBuffer(), rest = FuzzInput(bytes), steps = 0
     do {
         while !rest.isEmpty {
             input.writeBytes(rest.take(pieceBytes))
@@ -31,9 +32,11 @@ private func serve(_ bytes: UnsafeRawBufferPointer, _ pieceBytes: Int, _ choice:
                 case .find: _ = handshake.answer(answer(choice))
                 case .list: _ = handshake.answerList(["vol0", "vol1"])
                 case .close: return
+                case .startTLS: precondition(policy != .off && handshake.isSecure && !handshake.isStructured)
                 case .send: break
                 }
             }
+            precondition(!handshake.isTransmission || policy != .required || handshake.isSecure)
             while handshake.isTransmission, let request = try NBDRequest.read(&input) {
                 check(request, handshake, choice)
             }
