@@ -171,6 +171,22 @@ struct RightToServeTests {
         #expect(rig.command(.takeOver(force: false), id: 2).refusal != nil)
     }
 
+    @Test("S17: a claim that may have reached the coordinator is granted nothing beside, though the owner is heard again")
+    func noGrantBesideASuspicion() {
+        let rig = Rig.standby()
+        rig.presence = Presence(process: Self.dead, counter: 1, pool: Rig.pool(Rig.alpha))
+        #expect(rig.pass(2 * Rig.lease).swap?.owner == Rig.beta)
+        rig.take(.up)
+        #expect(heartbeat(in: rig.take(asked(77))) == nil)
+        rig.take(.swapped(.unknown("no answer")))
+        #expect(heartbeat(in: rig.take(asked(78))) == nil)
+        // The one that settles it is won: the claim can come into effect no more.
+        #expect(rig.take(.recordRead(rig.machine.record)).swap != nil)
+        #expect(heartbeat(in: rig.take(asked(79))) == nil)
+        rig.take(.swapped(.won))
+        #expect(heartbeat(in: rig.take(asked(80)))?.grants == 80)
+    }
+
     @Test("S17: an owner by nobody's record is granted nothing")
     func noGrantToAStranger() {
         let rig = Rig.standby(Rig.record(owner: Rig.beta, epoch: 6, phase: .claimed))
