@@ -19,6 +19,7 @@ let nio: [Target.Dependency] = [
 ]
 let nioCore: Target.Dependency = .product(name: "NIOCore", package: "swift-nio")
 let nioPosix: Target.Dependency = .product(name: "NIOPosix", package: "swift-nio")
+let nioHTTP: Target.Dependency = .product(name: "NIOHTTP1", package: "swift-nio")
 let log: Target.Dependency = .product(name: "Logging", package: "swift-log")
 let arguments: Target.Dependency = .product(name: "ArgumentParser", package: "swift-argument-parser")
 let system: Target.Dependency = .product(name: "SystemPackage", package: "swift-system")
@@ -75,6 +76,7 @@ let package = Package(
     ],
     dependencies: [
         .package(url: "https://github.com/apple/swift-nio", from: "2.101.2"),
+        .package(url: "https://github.com/apple/swift-nio-ssl", from: "2.37.6"),
         .package(url: "https://github.com/apple/swift-log", from: "1.16.2"),
         .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
         .package(url: "https://github.com/apple/swift-system", from: "1.8.1"),
@@ -82,7 +84,6 @@ let package = Package(
         .package(url: "https://github.com/HdrHistogram/hdrhistogram-swift", from: "0.2.0"),
         .package(url: "https://github.com/jpsim/Yams", from: "6.2.2"),
         .package(url: "https://github.com/apple/swift-crypto", from: "4.5.2"),
-        .package(url: "https://github.com/apple/swift-nio-ssl", from: "2.37.6"),
     ],
     targets: [
         // C: persistent memory
@@ -110,6 +111,11 @@ let package = Package(
 
         library("RemoteMemoryTCP", ["LogModel", "RemoteMemory", "CLogCore", crypto] + nio),
         library("TransportSecurity", ["LogModel", "RemoteMemoryTCP", crypto, nioCore, ssl]),
+        library("CoordinationEtcd", ["LogModel", "Coordination", nioHTTP, ssl] + nio),
+        library("FenceCommand", ["LogModel", "Coordination", "CHostSupport"]),
+        // From a configuration to its coordinator
+        library(
+            "ConfiguredCoordinator", ["LogModel", "Coordination", "CoordinationEtcd", "ClusterConfiguration"]),
         library("WriteLog", ["LogModel", "PersistentMemory", "CLogCore"]),
         library("ClusterProtocol", ["LogModel", "Coordination", deque]),
         library("NBDClient", ["LogModel", "NBDProtocol"] + nio),
@@ -120,8 +126,8 @@ let package = Package(
         library(
             "NodeNeeds",
             [
-                "LogModel", "PersistentMemory", "StorageMedium", "Coordination", "ClusterConfiguration",
-                "AdminProtocol", "TransportSecurity",
+                "LogModel", "PersistentMemory", "StorageMedium", "Coordination", "ConfiguredCoordinator",
+                "FenceCommand", "ClusterConfiguration", "AdminProtocol", "TransportSecurity",
             ]),
         library(
             "GroupEngine",
@@ -140,7 +146,8 @@ let package = Package(
             "NodeAssembly",
             [
                 "LogModel", "PersistentMemory", "StorageMedium", "RemoteMemory", "RemoteMemoryTCP", "Coordination",
-                "ClusterConfiguration", "GroupEngine", "StorageNode", "TransportSecurity", log, nioCore,
+                "ConfiguredCoordinator", "FenceCommand", "ClusterConfiguration", "GroupEngine", "StorageNode",
+                "TransportSecurity", log, nioCore,
             ]),
         library(
             "TwinLog",
@@ -170,7 +177,7 @@ let package = Package(
             "twinlog-recover",
             [
                 "LogModel", "HostProcess", "PersistentMemory", "WriteLog", "StorageMedium", "Recovery", "Coordination",
-                "ClusterConfiguration", arguments,
+                "ConfiguredCoordinator", "ClusterConfiguration", arguments,
             ]),
         executable(
             "twinlog-demo",
@@ -189,6 +196,7 @@ let package = Package(
         support(
             "ClusterHarness",
             ["TestSupport", "LogModel", "ClusterConfiguration", "AdminProtocol", "NBDClient", nioCore]),
+        support("EtcdSupport", ["LogModel", "CoordinationEtcd", "ClusterHarness"] + nio),
         support("RecordSupport", ["LogModel", "Coordination"]),
         support("SimulationSupport", ["TestSupport"]),
         tests("LogModelTests", ["TestSupport", "LogModel"]),
@@ -207,7 +215,13 @@ let package = Package(
                 "ClusterProtocol", "CLogCore", "CCrashStates",
             ]),
         tests("StorageMediumTests", ["TestSupport", "LogModel", "StorageMedium", "CHostSupport"]),
-        tests("CoordinationTests", ["TestSupport", "LogModel", "Coordination", "RecordSupport"]),
+        tests(
+            "CoordinationTests",
+            ["TestSupport", "LogModel", "Coordination", "CoordinationEtcd", "RecordSupport", "EtcdSupport"]),
+        tests(
+            "CoordinationEtcdTests",
+            ["TestSupport", "LogModel", "Coordination", "CoordinationEtcd", "RecordSupport", "EtcdSupport"]),
+        tests("FenceCommandTests", ["TestSupport", "LogModel", "Coordination", "FenceCommand"]),
         tests("ClusterConfigurationTests", ["TestSupport", "LogModel", "ClusterConfiguration"]),
         tests(
             "RemoteMemoryTCPTests",
@@ -250,7 +264,7 @@ let package = Package(
                 "LogModel", "PersistentMemory", "RemoteMemory", "StorageMedium", "WriteLog", "Recovery", "CLogCore",
                 "ClusterProtocol", "GroupEngine", "StorageNode", "NodeAssembly", "ClusterConfiguration",
                 "ClusterHarness",
-                "Coordination",
+                "Coordination", "ConfiguredCoordinator",
                 "RemoteMemoryTCP", "AdminProtocol", log,
                 .product(name: "NIOEmbedded", package: "swift-nio"),
             ] + nio),
@@ -260,7 +274,9 @@ let package = Package(
             "IntegrationTests",
             [
                 "TestSupport",
-                "LogModel", "ClusterHarness", "AdminProtocol", "Coordination", "StorageMedium", "NBDClient",
+                "LogModel", "ClusterHarness", "AdminProtocol", "Coordination", "ConfiguredCoordinator",
+                "CoordinationEtcd",
+                "EtcdSupport", "StorageMedium", "NBDClient",
                 "ClusterConfiguration", "ClusterProtocol", "RemoteMemory", "RemoteMemoryTCP",
             ] + nio),
     ]

@@ -7,14 +7,14 @@ public struct ClusterConfiguration: Sendable {
     public var cluster: String
     /// The folder that relative paths of the file begin at.
     public var baseDirectory: String
-    /// The file coordinator's directory.
-    public var coordinatorPath: String
-    public var coordinatorAccess = FileAccess.ownerOnly
+    public var coordinator: Coordinator
     public var heartbeatIntervalMillis: UInt64
     public var heartbeatTimeoutMillis: UInt64
     public var leaseMillis: UInt64
     /// How long an owner that crashed waits for its in-sync partner before its log's end is decided alone.
     public var doubtMillis: UInt64
+    /// Tried in this order.
+    public var fences: [Fence]
     /// The file with the cluster's secret; `nil`: the one that the nodes keep at the coordinator.
     public var secretPath: String?
     /// What rails are encrypted with; `nil`: those that leave this machine, with a key of the secret.
@@ -29,6 +29,53 @@ public struct ClusterConfiguration: Sendable {
     public var groups: [Group]
     /// Where the keys stand in the file, for what is wrong with the machine and not with the file.
     public var source = ConfigurationSource()
+
+    /// Where the groups' records are kept.
+    public enum Coordinator: Hashable, Sendable {
+        /// A directory that all nodes reach.
+        case file(path: String, access: FileAccess)
+        case etcd(Etcd)
+    }
+
+    public struct Etcd: Hashable, Sendable {
+        public struct Endpoint: Hashable, Sendable, CustomStringConvertible {
+            public var address: TCPAddress
+            /// https.
+            public var isSecure: Bool
+            public var description: String { "\(isSecure ? "https" : "http")://\(address)" }
+        }
+
+        public var endpoints: [Endpoint]
+        /// Of every key; no slash at its end.
+        public var prefix: String
+        /// PEM files.
+        public var caPath: String?
+        public var certificatePath: String?
+        public var keyPath: String?
+        public var login: Login?
+
+        public struct Login: Hashable, Sendable {
+            public var user: String
+            public var passwordPath: String
+        }
+    }
+
+    /// What confirms that a process writes no more (S18).
+    public enum Fence: Hashable, Sendable {
+        /// SIGKILL, on one host.
+        case process
+        case command(FenceCommand)
+    }
+
+    /// A fence agent: a program that turns a node off, and says whether it is off.
+    public struct FenceCommand: Hashable, Sendable {
+        /// The program, a path or a name in PATH, and its arguments.
+        public var run: [String]
+        /// For every node; see ``Node/fenceOptions``.
+        public var options: [String: String] = [:]
+        /// Of each of its runs.
+        public var timeoutMillis: UInt64 = 20_000
+    }
 
     /// What clients may cost a node.
     public struct Limits: Sendable {
@@ -49,6 +96,8 @@ public struct ClusterConfiguration: Sendable {
         public var nbdSecurity: NBDSecurity?
         public var adminPath: String
         public var adminAccess = FileAccess.ownerOnly
+        /// What a fence agent is told when it is to turn this node off, beside and before the options of the command.
+        public var fenceOptions: [String: String] = [:]
         /// The file of its events.
         public var eventsPath: String
         public var pool: Pool

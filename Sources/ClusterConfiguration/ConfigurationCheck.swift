@@ -15,6 +15,7 @@ struct ConfigurationCheck {
     func run() {
         checkAddresses()
         checkEncryption()
+        checkSecret()
         checkFiles()
         checkGroups()
         checkPools()
@@ -81,6 +82,17 @@ struct ConfigurationCheck {
 
     private func isOnNetwork(_ address: String) -> Bool { TCPAddress(address)?.isLoopback == false }
 
+    /// A secret that the nodes keep at etcd is not sent there in the clear (S22).
+    private func checkSecret() {
+        guard case .etcd(let etcd) = configuration.coordinator, configuration.secretPath == nil,
+            configuration.railCertificates == nil, let endpoint = etcd.endpoints.first(where: { !$0.isPrivate })
+        else { return }
+        complain(
+            ["coordinator", "endpoints"],
+            "\(endpoint) would let everybody on the way read the cluster's secret (S22): use https, or give a secret with 'security: {psk-file: …}'"
+        )
+    }
+
     /// No two keys lead to one file, by whatever names: one writer would destroy what the other one keeps there.
     private func checkFiles() {
         var names = FileNames()
@@ -89,7 +101,7 @@ struct ConfigurationCheck {
             let what = other.path == path ? "is used by" : "is the same file as \(other.path) of"
             complain(key, "\(path) \(what) \(other.key) already")
         }
-        take(configuration.coordinatorPath, ["coordinator", "path"])
+        if case .file(let path, _) = configuration.coordinator { take(path, ["coordinator", "path"]) }
         for node in configuration.nodes {
             let name = node.id.rawValue
             take(node.adminPath, ["nodes", name, "admin"])

@@ -66,11 +66,11 @@ extension ClusterConfiguration {
 
 struct ConfigurationReader {
     let baseDirectory: String
-    private let problems = ConfigurationProblems()
+    let problems = ConfigurationProblems()
 
     init(baseDirectory: String) { self.baseDirectory = baseDirectory }
 
-    private func resolve(_ path: String) -> String { path.hasPrefix("/") ? path : "\(baseDirectory)/\(path)" }
+    func resolve(_ path: String) -> String { path.hasPrefix("/") ? path : "\(baseDirectory)/\(path)" }
 
     func read(_ root: YAMLSection) throws(ConfigurationError) -> ClusterConfiguration {
         problems.allow(
@@ -81,9 +81,10 @@ struct ConfigurationReader {
             ])
         let heartbeat = problems.note(try readHeartbeat(root))
         let lease = problems.note(try readLease(root, timeout: heartbeat?.timeout ?? 0))
-        problems.note(try readFence(root["fence"]))
+        let fences = problems.note(try readFences(root["fence"]))
         let cluster = problems.note(try root.required("cluster").name())
-        let coordinator = problems.note(try readCoordinator(root.required("coordinator").section()))
+        let coordinator = problems.note(
+            try readCoordinator(root.required("coordinator").section(), cluster: cluster ?? ""))
         let doubt = problems.note(try root["doubt"]?.millis() ?? 30_000)
         let security = problems.note(try readSecurity(root["security"]))
         let limits = problems.note(try readLimits(root["limits"]))
@@ -91,16 +92,17 @@ struct ConfigurationReader {
         let nodes = problems.note(try readNodes(root.required("nodes").section()))
         let groups = problems.note(try readGroups(root.required("groups").section()))
         try problems.finish()
-        guard let heartbeat, let lease, let cluster, let coordinator, let doubt, let security, let limits, let log,
+        guard let heartbeat, let lease, let fences, let cluster, let coordinator, let doubt, let security, let limits,
+            let log,
             let nodes,
             let groups
         else { throw root.value.error("cannot be read") }
         let configuration = ClusterConfiguration(
-            cluster: cluster, baseDirectory: baseDirectory, coordinatorPath: coordinator.path,
-            coordinatorAccess: coordinator.access,
+            cluster: cluster, baseDirectory: baseDirectory, coordinator: coordinator,
             heartbeatIntervalMillis: heartbeat.interval, heartbeatTimeoutMillis: heartbeat.timeout, leaseMillis: lease,
-            doubtMillis: doubt, secretPath: security.secretPath, railCertificates: security.certificates,
-            isInsecure: security.isInsecure, limits: limits, log: log, nodes: nodes, groups: groups,
+            doubtMillis: doubt, fences: fences, secretPath: security.secretPath,
+            railCertificates: security.certificates, isInsecure: security.isInsecure, limits: limits, log: log,
+            nodes: nodes, groups: groups,
             source: ConfigurationSource(root.value))
         ConfigurationCheck(configuration: configuration, root: root, problems: problems).run()
         try problems.finish()
@@ -129,22 +131,8 @@ struct ConfigurationReader {
         return lease
     }
 
-    private func readFence(_ value: YAMLValue?) throws(ConfigurationError) {
-        guard let section = try value?.section() else { return }
-        _ = try section.required("type").choice(["process"], later: ["command"])
-        problems.allow(section, ["type"], later: ["run"])
-    }
-
-    private func readCoordinator(
-        _ section: YAMLSection
-    ) throws(ConfigurationError) -> (path: String, access: FileAccess) {
-        _ = try section.required("type").choice(["file"], later: ["etcd"])
-        problems.allow(section, ["type", "path", "mode", "group"], later: ["endpoints", "prefix"])
-        return (resolve(try section.required("path").text()), try readAccess(section))
-    }
-
     /// `mode` and `group` of what a node makes. A group without a mode may read and write.
-    private func readAccess(_ section: YAMLSection, isSocket: Bool = false) throws(ConfigurationError) -> FileAccess {
+    func readAccess(_ section: YAMLSection, isSocket: Bool = false) throws(ConfigurationError) -> FileAccess {
         let group = try section["group"]?.group()
         let standard = group == nil ? FileAccess.ownerOnly.mode : FileAccess.sharedMode
         return FileAccess(mode: try section["mode"]?.fileMode(isSocket: isSocket) ?? standard, group: group)
@@ -218,17 +206,18 @@ struct ConfigurationReader {
 
     private func readNode(_ name: String, _ entry: YAMLSection) throws(ConfigurationError) -> ClusterConfiguration.Node?
     {
-        problems.allow(entry, ["mirror", "nbd", "admin", "events", "pool"], later: ["http"])
+        problems.allow(entry, ["mirror", "nbd", "admin", "events", "fence", "pool"], later: ["http"])
         let rails = problems.note(try readRails(entry.required("mirror")))
         let nbd = problems.note(try readNBD(entry.required("nbd")))
         let admin = problems.note(try readAdmin(entry.required("admin")))
         let pool = problems.note(try readPool(entry.required("pool").section()))
         let events = problems.note(try entry["events"]?.text() ?? "")
-        guard let rails, let nbd, let admin, let pool, let events else { return nil }
+        let fence = problems.note(try readNodeFence(entry["fence"]))
+        guard let rails, let nbd, let admin, let pool, let events, let fence else { return nil }
         return ClusterConfiguration.Node(
             id: NodeID(name), mirror: rails, nbd: nbd.address, nbdAccess: nbd.access, nbdSecurity: nbd.security,
             adminPath: admin.path,
-            adminAccess: admin.access,
+            adminAccess: admin.access, fenceOptions: fence,
             eventsPath: events.isEmpty ? pool.path + ".events" : resolve(events), pool: pool)
     }
 

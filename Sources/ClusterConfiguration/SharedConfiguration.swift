@@ -27,6 +27,11 @@ extension ClusterConfiguration {
             SharedEntry(key: "heartbeat.timeout", value: "\(heartbeatTimeoutMillis)ms"),
             SharedEntry(key: "lease", value: "\(leaseMillis)ms"),
         ]
+        // Of several ways to one etcd each node may have its own; a directory may have another name on each.
+        if case .etcd(let etcd) = coordinator {
+            entries.append(SharedEntry(key: "coordinator.type", value: "etcd"))
+            entries.append(SharedEntry(key: "coordinator.prefix", value: etcd.prefix))
+        }
         for group in groups { entries += Self.sharedEntries(of: group) }
         return entries.sorted { $0.key < $1.key }
     }

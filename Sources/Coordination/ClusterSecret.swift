@@ -22,7 +22,7 @@ public struct SecretError: Error, Hashable, Sendable, CustomStringConvertible {
     public var message: String
     public var description: String { message }
 
-    init(_ code: Code, _ path: String, _ reason: String) {
+    package init(_ code: Code, _ path: String, _ reason: String) {
         self.code = code
         message = "\(path): \(reason)"
     }
@@ -36,29 +36,61 @@ public enum SecretFile {
     /// The digits and a line end.
     static let fileBytes = 2 * ClusterSecret.byteCount + 1
 
+    /// Of a password.
+    static let maximumPasswordBytes = 1024
+
     /// Reads a secret that nobody but this user, root, and the members of `group`, could have read or written. Blocks.
     public static func read(_ path: String, trusting group: UInt32? = nil) throws(SecretError) -> ClusterSecret {
-        // O_NONBLOCK: a FIFO in its place holds nobody up.
-        let descriptor = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK)
-        guard descriptor >= 0 else {
-            if errno == ENOENT {
-                throw SecretError(.missing, path, "there is no secret; `twinlog init-keys \(path)` makes one")
-            }
-            throw SecretError(path, "the secret cannot be opened", errno: errno)
-        }
-        defer { close(descriptor) }
-        try check(descriptor, path, group)
-        var bytes = [UInt8](repeating: 0, count: fileBytes + 1)
-        let count = Glibc.read(descriptor, &bytes, bytes.count)
-        guard count >= 0 else { throw SecretError(path, "the secret cannot be read", errno: errno) }
-        let text = String(decoding: bytes.prefix(count), as: UTF8.self)
-        guard let secret = ClusterSecret(hexadecimal: text.hasSuffix("\n") ? String(text.dropLast()) : text) else {
+        let text = try line(
+            of: path, atMost: fileBytes, trusting: group, advice: "`twinlog init-keys \(path)` makes one")
+        guard let secret = ClusterSecret(hexadecimal: text) else {
             throw SecretError(
                 .untrusted, path,
                 "a secret is \(2 * ClusterSecret.byteCount) hexadecimal digits, this is something else; "
                     + "`twinlog init-keys` makes one under another name")
         }
         return secret
+    }
+
+    /// Reads a password: one line, which nobody but this user and root could have read or written. Blocks.
+    public static func readPassword(_ path: String) throws(SecretError) -> String {
+        let text = try line(
+            of: path, atMost: maximumPasswordBytes, trusting: nil, advice: "write the password into it, mode 0600")
+        guard !text.isEmpty, text.utf8.count < maximumPasswordBytes, !text.contains("\n") else {
+            throw SecretError(.untrusted, path, "a password is one line of up to \(maximumPasswordBytes - 1) bytes")
+        }
+        return text
+    }
+
+    /// Throws unless nobody but this user and root could have read or written the file, such as one with a private key. Blocks.
+    public static func checkPrivate(_ path: String) throws(SecretError) {
+        let descriptor = try opened(path, advice: "it is to hold a private key")
+        defer { close(descriptor) }
+        try check(descriptor, path, nil)
+    }
+
+    /// Up to one byte more than `limit`, without the line's end.
+    private static func line(
+        of path: String, atMost limit: Int, trusting group: UInt32?, advice: String
+    ) throws(SecretError) -> String {
+        let descriptor = try opened(path, advice: advice)
+        defer { close(descriptor) }
+        try check(descriptor, path, group)
+        var bytes = [UInt8](repeating: 0, count: limit + 1)
+        let count = Glibc.read(descriptor, &bytes, bytes.count)
+        guard count >= 0 else { throw SecretError(path, "the secret cannot be read", errno: errno) }
+        let text = String(decoding: bytes.prefix(count), as: UTF8.self)
+        return text.hasSuffix("\n") ? String(text.dropLast()) : text
+    }
+
+    private static func opened(_ path: String, advice: String) throws(SecretError) -> CInt {
+        // O_NONBLOCK: a FIFO in its place holds nobody up.
+        let descriptor = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK)
+        guard descriptor >= 0 else {
+            if errno == ENOENT { throw SecretError(.missing, path, "there is no secret; \(advice)") }
+            throw SecretError(path, "the secret cannot be opened", errno: errno)
+        }
+        return descriptor
     }
 
     private static func check(_ descriptor: CInt, _ path: String, _ group: UInt32?) throws(SecretError) {
@@ -69,7 +101,7 @@ public enum SecretFile {
         guard status.st_mode & (isShared ? 0o007 : 0o077) == 0 else {
             throw SecretError(
                 .untrusted, path,
-                "others may read or write the cluster's secret (mode 0\(String(status.st_mode & 0o777, radix: 8))); "
+                "others may read or write this secret (mode 0\(String(status.st_mode & 0o777, radix: 8))); "
                     + "`chmod 600` it, and make a new one if somebody may have read it")
         }
         guard status.st_uid == geteuid() || status.st_uid == 0 || isShared else {
@@ -119,10 +151,15 @@ public enum SecretFile {
     }
 }
 
-extension FileCoordinator {
+/// Where the nodes of a cluster keep a secret that the configuration does not name.
+public protocol SecretKeeper: Sendable {
+    /// The secret that the nodes keep here; the first that asks makes it. Blocks.
+    func clusterSecret() throws(SecretError) -> ClusterSecret
+}
+
+extension FileCoordinator: SecretKeeper {
     public var secretPath: String { "\(directory)/secret" }
 
-    /// The secret that the nodes keep here; the first that asks makes it. Blocks.
     public func clusterSecret() throws(SecretError) -> ClusterSecret {
         do throws(SecretError) {
             return try SecretFile.read(secretPath, trusting: trustedGroup)

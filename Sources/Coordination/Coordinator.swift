@@ -46,4 +46,46 @@ public protocol Coordinator: Sendable {
 
     /// The last sign of life of `node`, `nil` if it never gave one.
     func presence(of node: NodeID) throws(CoordinationError) -> Presence?
+
+    /// Renews this node's sign of life and *then* reads the records of `groups`: one that cannot be read is no fault of the others.
+    func renew(
+        _ presence: Presence, reading groups: [GroupID]
+    ) throws(CoordinationError) -> [GroupID: Result<GroupRecord?, CoordinationError>]
+
+    /// The last signs of life of those of `nodes` that gave one.
+    func presences(
+        of nodes: Set<NodeID>
+    ) throws(CoordinationError) -> [NodeID: Result<Presence, CoordinationError>]
+}
+
+/// For a coordinator that each request costs little: one after another.
+extension Coordinator {
+    public func renew(
+        _ presence: Presence, reading groups: [GroupID]
+    ) throws(CoordinationError) -> [GroupID: Result<GroupRecord?, CoordinationError>] {
+        try announce(presence)
+        var records: [GroupID: Result<GroupRecord?, CoordinationError>] = [:]
+        for group in groups {
+            do throws(CoordinationError) {
+                records[group] = .success(try read(group))
+            } catch {
+                records[group] = .failure(error)
+            }
+        }
+        return records
+    }
+
+    public func presences(
+        of nodes: Set<NodeID>
+    ) throws(CoordinationError) -> [NodeID: Result<Presence, CoordinationError>] {
+        var presences: [NodeID: Result<Presence, CoordinationError>] = [:]
+        for node in nodes {
+            do throws(CoordinationError) {
+                if let presence = try presence(of: node) { presences[node] = .success(presence) }
+            } catch {
+                presences[node] = .failure(error)
+            }
+        }
+        return presences
+    }
 }

@@ -7,6 +7,11 @@ public protocol Fence: Sendable {
     /// Makes the process end, or finds it ended; returns when that is certain, with the confirmation. Throws if it is not.
     func confirmDead(_ process: ProcessIdentity, by node: NodeID) throws(FenceError) -> GroupRecord.Fence.Confirmation
 
+    /// As above; tells of each attempt that failed, the last one too.
+    func confirmDead(
+        _ process: ProcessIdentity, by node: NodeID, failed: (FenceError) -> Void
+    ) throws(FenceError) -> GroupRecord.Fence.Confirmation
+
     /// Whether the process is certainly gone, without touching it. One that cannot be seen from here is not.
     func isGone(_ process: ProcessIdentity) throws(FenceError) -> Bool
 
@@ -15,6 +20,19 @@ public protocol Fence: Sendable {
     /// another copy of the pool, it would still hold the medium's lock, which is taken next.
     func confirmEnded(predecessor: ProcessIdentity, of node: NodeID) throws(FenceError)
         -> GroupRecord.Fence.Confirmation?
+}
+
+extension Fence {
+    public func confirmDead(
+        _ process: ProcessIdentity, by node: NodeID, failed: (FenceError) -> Void
+    ) throws(FenceError) -> GroupRecord.Fence.Confirmation {
+        do throws(FenceError) {
+            return try confirmDead(process, by: node)
+        } catch {
+            failed(error)
+            throw error
+        }
+    }
 }
 
 public struct FenceError: Error, Hashable, Sendable, CustomStringConvertible {

@@ -23,8 +23,6 @@ internal import Synchronization
 public final class FileCoordinator: Coordinator {
     /// Far above any record; bounds what a damaged directory makes a reader load.
     static let maximumFileBytes = 64 << 10
-    /// What a presence file has from the beginning: a process, and a sentence for each of 32 groups.
-    static let presenceBytes = 16 << 10
     /// Versions kept for people who want to see what happened.
     static let keptVersions: UInt64 = 8
 
@@ -191,18 +189,8 @@ public final class FileCoordinator: Coordinator {
 
     public func announce(_ presence: Presence) throws(CoordinationError) {
         let path = presencePath(presence.process.node)
-        let encoder = JSONEncoder()
-        encoder.outputFormatting = [.sortedKeys]
-        var bytes: [UInt8]
-        do {
-            bytes = Array(try encoder.encode(presence))
-        } catch {
-            throw CoordinationError(.invalidRecord, "\(path): cannot be encoded: \(error)")
-        }
-        guard bytes.count <= Self.presenceBytes else {
-            throw CoordinationError(.invalidRecord, "\(path): a presence of \(bytes.count) bytes")
-        }
-        bytes += [UInt8](repeating: UInt8(ascii: "\n"), count: Self.presenceBytes - bytes.count)
+        var bytes = try presence.encoded()
+        bytes += [UInt8](repeating: UInt8(ascii: "\n"), count: Presence.maximumBytes - bytes.count)
         if try !overwrite(path, bytes) { try createPresence(path, bytes) }
     }
 
@@ -239,16 +227,10 @@ public final class FileCoordinator: Coordinator {
         var invalid: CoordinationError?
         for _ in 0..<5 {
             guard let bytes = try contents(of: path) else { return nil }
-            do {
-                let presence = try JSONDecoder().decode(Presence.self, from: Data(bytes))
-                guard presence.process.node == node else {
-                    throw CoordinationError(.invalidRecord, "\(path): is the presence of '\(presence.process.node)'")
-                }
-                return presence
-            } catch let error as CoordinationError {
-                throw error
+            do throws(CoordinationError) {
+                return try Presence(encoded: bytes, of: node, place: path)
             } catch {
-                invalid = CoordinationError(.invalidRecord, "\(path): is not a presence: \(error)")
+                invalid = error
             }
         }
         throw invalid ?? CoordinationError(.invalidRecord, "\(path): is not a presence")

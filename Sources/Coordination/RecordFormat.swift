@@ -171,7 +171,7 @@ extension GroupRecord {
     }
 
     /// The record's bytes; throws `invalidRecord` for one that no reader would take.
-    func encoded() throws(CoordinationError) -> [UInt8] {
+    package func encoded() throws(CoordinationError) -> [UInt8] {
         if let problem { throw CoordinationError(.invalidRecord, "the record of \(group) is not written: \(problem)") }
         let encoder = JSONEncoder()
         encoder.outputFormatting = [.sortedKeys, .prettyPrinted]
@@ -183,7 +183,7 @@ extension GroupRecord {
     }
 
     /// Throws `invalidRecord`, with `place` as the record's name.
-    init(encoded bytes: [UInt8], place: String) throws(CoordinationError) {
+    package init(encoded bytes: [UInt8], place: String) throws(CoordinationError) {
         let data = Data(bytes)
         do {
             let format = try JSONDecoder().decode(FormatOnly.self, from: data).format

@@ -2,7 +2,9 @@
 // that names them.
 
 public import ClusterConfiguration
+internal import ConfiguredCoordinator
 internal import Coordination
+internal import FenceCommand
 public import LogModel
 public import Logging
 public import NIOCore
@@ -27,19 +29,11 @@ extension NodeParts {
         by configuration: ClusterConfiguration, _ id: NodeID, _ pool: OpenedPool, _ security: WireSecurity,
         _ eventLoop: any EventLoop
     ) throws -> NodeParts {
-        let coordinator = try FileCoordinator(
-            directory: configuration.coordinatorPath, access: configuration.coordinatorAccess)
-        try coordinator.checkPermissions()
-        let secretPath = configuration.secretPath
+        let configured = try ConfiguredCoordinator(forNodeOf: configuration)
         var parts = NodeParts(
-            process: try ProcessIdentity.current(node: id), coordinator: coordinator,
-            readSecret: { () throws(SecretError) in
-                if let secretPath {
-                    try SecretFile.read(secretPath, trusting: coordinator.trustedGroup)
-                } else {
-                    try coordinator.clusterSecret()
-                }
-            }, fence: KillingFence(), media: FileMediumGuard(), archives: PoolArchives(beside: pool.pool),
+            process: try ProcessIdentity.current(node: id), coordinator: configured.coordinator,
+            readSecret: { () throws(SecretError) in try configured.readSecret() },
+            fence: configuration.fence, media: FileMediumGuard(), archives: PoolArchives(beside: pool.pool),
             transport: TCPTransport(
                 eventLoop: eventLoop,
                 certified: security.rails.map { CertifiedRails($0, cluster: configuration.cluster) },
@@ -48,5 +42,24 @@ extension NodeParts {
                 greetingLimit: .milliseconds(Int64(max(1000, configuration.heartbeatTimeoutMillis)))))
         parts.wireProblem = { security.problem() }
         return parts
+    }
+}
+
+extension ClusterConfiguration {
+    fileprivate var fence: any Coordination.Fence {
+        let fences = fences.map(fence)
+        return fences.count == 1 ? fences[0] : FenceChain(fences)
+    }
+
+    private func fence(_ described: Fence) -> any Coordination.Fence {
+        switch described {
+        case .process: KillingFence()
+        case .command(let agent):
+            CommandFence(
+                CommandFence.Command(
+                    run: agent.run, options: agent.options,
+                    optionsOfNodes: Dictionary(uniqueKeysWithValues: nodes.map { ($0.id, $0.fenceOptions) }),
+                    timeoutMillis: agent.timeoutMillis))
+        }
     }
 }

@@ -3,7 +3,9 @@
 
 internal import AdminProtocol
 public import ClusterConfiguration
+internal import ConfiguredCoordinator
 internal import Coordination
+internal import FenceCommand
 internal import Glibc
 internal import LogModel
 internal import PersistentMemory
@@ -39,6 +41,7 @@ public struct NodeCheck {
         checkGroups()
         checkCoordinator()
         checkCertificates()
+        checkFences()
         checkPool()
         checkEvents()
         for group in configuration.groups(of: node.id) {
@@ -65,9 +68,10 @@ public struct NodeCheck {
 
     /// Whoever is not in a group cannot give it what they make. Each group is named once.
     private mutating func checkGroups() {
-        let shares = [
-            ("coordinator", configuration.coordinatorAccess), ("\(key).pool", node.pool.access),
-            ("\(key).admin", node.adminAccess), ("\(key).nbd", node.nbdAccess),
+        var shares: [(String, FileAccess)] = []
+        if case .file(_, let access) = configuration.coordinator { shares.append(("coordinator", access)) }
+        shares += [
+            ("\(key).pool", node.pool.access), ("\(key).admin", node.adminAccess), ("\(key).nbd", node.nbdAccess),
         ]
         let media = configuration.groups(of: node.id).flatMap { group in
             group.volumes.map { ("groups.\(group.id).volumes.\($0.name)", $0.access) }
@@ -82,9 +86,24 @@ public struct NodeCheck {
     // MARK: The coordinator
 
     private mutating func checkCoordinator() {
-        let path = configuration.coordinatorPath
+        switch configuration.coordinator {
+        case .file(let path, let access): checkFolder(path, FileCoordinator(existing: path, access: access))
+        case .etcd: checkEtcd()
+        }
+    }
+
+    /// What may be written there is seen at the start: here nothing is changed.
+    private mutating func checkEtcd() {
+        do throws(CoordinationError) {
+            readRecords(at: try ConfiguredCoordinator(existingOf: configuration).coordinator, "coordinator")
+        } catch {
+            add("coordinator", error.message)
+        }
+        if let path = configuration.secretPath { checkSecretFile(path, trusting: nil, "security.psk-file") }
+    }
+
+    private mutating func checkFolder(_ path: String, _ coordinator: FileCoordinator) {
         let key = "coordinator.path"
-        let coordinator = FileCoordinator(existing: path, access: configuration.coordinatorAccess)
         defer { checkSecret(coordinator) }
         guard access(path, F_OK) == 0 else {
             add(key, errno == ENOENT ? Folders.problem(makingIn: path) : "\(path): \(Folders.words(errno))")
@@ -100,23 +119,42 @@ public struct NodeCheck {
             return add(key, "\(path): cannot be read and written by user \(geteuid()): \(Folders.words(errno))")
         }
         add(key, Folders.fullness(at: path))
+        readRecords(at: coordinator, key)
+    }
+
+    private mutating func readRecords(at coordinator: any Coordinator, _ key: String) {
         for group in configuration.groups(of: node.id) {
             do throws(CoordinationError) {
                 records[group.id] = try coordinator.read(group.id)
             } catch {
                 add(key, error.message)
+                // Whoever does not answer is not asked about every group.
+                if error.code == .unreachable { return }
             }
         }
     }
 
     /// One that the nodes keep at the coordinator is made by the first that starts.
     private mutating func checkSecret(_ coordinator: FileCoordinator) {
-        let path = configuration.secretPath ?? coordinator.secretPath
+        if let path = configuration.secretPath {
+            checkSecretFile(path, trusting: coordinator.trustedGroup, "security.psk-file")
+        } else if access(coordinator.secretPath, F_OK) == 0 {
+            checkSecretFile(coordinator.secretPath, trusting: coordinator.trustedGroup, "coordinator.path")
+        }
+    }
+
+    private mutating func checkSecretFile(_ path: String, trusting group: UInt32?, _ key: String) {
         do throws(SecretError) {
-            _ = try SecretFile.read(path, trusting: coordinator.trustedGroup)
+            _ = try SecretFile.read(path, trusting: group)
         } catch {
-            guard configuration.secretPath != nil || error.code != .missing else { return }
-            add(configuration.secretPath == nil ? "coordinator.path" : "security.psk-file", error.message)
+            add(key, error.message)
+        }
+    }
+
+    /// Agents are not run: what they are told turns a machine off.
+    private mutating func checkFences() {
+        for case .command(let agent) in configuration.fences {
+            add("fence", CommandFence.problem(withProgram: agent.run[0]))
         }
     }
 

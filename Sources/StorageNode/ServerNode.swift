@@ -234,14 +234,8 @@ public final class ServerNode: VolumeService {
         let coordinator = parts.coordinator
         let ids = Array(groups.keys)
         coordinatorThread.runIfActive(eventLoop: eventLoop) {
-            () -> (UInt64, [(GroupID, Result<GroupRecord?, any Error>)]) in
             let startedAt = BootClock.now
-            try coordinator.announce(presence)
-            // One record that cannot be read takes nobody else's lease away.
-            let records = ids.map { id in
-                (id, Result { try coordinator.read(id) as GroupRecord? })
-            }
-            return (startedAt, records)
+            return (startedAt, try coordinator.renew(presence, reading: ids))
         }.assumeIsolated().whenComplete { result in
             self.isAnnouncing = false
             switch result {
@@ -280,9 +274,12 @@ public final class ServerNode: VolumeService {
         let queries = watched
         let fence = fence
         coordinatorThread.runIfActive(eventLoop: eventLoop) {
-            queries.map { group, peer, process in
-                let askedAt = BootClock.now
-                return (group, peer, Result { try Self.look(for: peer, process, at: coordinator, fence) }, askedAt)
+            let askedAt = BootClock.now
+            let presences = Result { () throws(CoordinationError) in
+                try coordinator.presences(of: Set(queries.map { $0.1 }))
+            }
+            return queries.map { group, peer, process in
+                (group, peer, presences.flatMap { Self.look(for: process, $0[peer], fence) }, askedAt)
             }
         }.assumeIsolated().whenComplete { result in
             self.isWatching = false
@@ -306,8 +303,8 @@ public final class ServerNode: VolumeService {
     /// A presence that cannot be read is none: it is not made durable, and a loss of power may leave anything of it. A process that cannot
     /// be seen is not known to be dead, and `unseen` says why.
     private static func look(
-        for peer: NodeID, _ process: ProcessIdentity?, at coordinator: any Coordinator, _ fence: any Fence
-    ) throws(CoordinationError) -> (Presence?, dead: ProcessIdentity?, unseen: String?) {
+        for process: ProcessIdentity?, _ presence: Result<Presence, CoordinationError>?, _ fence: any Fence
+    ) -> Result<(Presence?, dead: ProcessIdentity?, unseen: String?), CoordinationError> {
         var dead: ProcessIdentity?
         var unseen: String?
         if let process {
@@ -317,13 +314,11 @@ public final class ServerNode: VolumeService {
                 unseen = error.message
             }
         }
-        var presence: Presence?
-        do throws(CoordinationError) {
-            presence = try coordinator.presence(of: peer)
-        } catch {
-            guard error.code == .invalidRecord else { throw error }
+        switch presence {
+        case .success(let presence): return .success((presence, dead, unseen))
+        case .failure(let error) where error.code != .invalidRecord: return .failure(error)
+        case nil, .failure: return .success((nil, dead, unseen))
         }
-        return (presence, dead, unseen)
     }
 
     // MARK: The coordinator

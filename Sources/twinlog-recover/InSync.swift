@@ -2,6 +2,7 @@
 // process that could still write may live (S16).
 
 import ClusterConfiguration
+import ConfiguredCoordinator
 import Coordination
 import Glibc
 import LogModel
@@ -14,7 +15,7 @@ struct InSync {
         + "newer acknowledged writes are in the other node's pool only"
 
     var record: GroupRecord
-    var coordinator: FileCoordinator
+    var coordinator: any Coordinator
     var warnings: [String]
     /// Why the medium may be newer than the log, though the log may be salvaged: an operator decides.
     var mayBeOlder: String?
@@ -80,19 +81,15 @@ struct InSync {
 
     private static func read(
         _ group: GroupID, _ configuration: ClusterConfiguration
-    ) throws(Failure) -> (FileCoordinator, GroupRecord) {
-        let path = configuration.coordinatorPath
+    ) throws(Failure) -> (any Coordinator, GroupRecord) {
         let advice = "so nobody can say whether the pool is in sync; without --config it is replayed on your word"
-        guard access(path, F_OK) == 0 else {
-            throw Failure(.refused, "\(path): the coordinator's folder is missing, \(advice)")
-        }
         do throws(CoordinationError) {
-            let coordinator = FileCoordinator(existing: path, access: configuration.coordinatorAccess)
+            let coordinator = try ConfiguredCoordinator(existingOf: configuration).coordinator
             if let record = try coordinator.read(group) { return (coordinator, record) }
         } catch {
             throw Failure(.refused, "\(error), \(advice)")
         }
-        throw Failure(.refused, "\(path): the coordinator has no record of group \(group), \(advice)")
+        throw Failure(.refused, "the coordinator has no record of group \(group), \(advice)")
     }
 
     /// Why the pool's log may lack something that was acknowledged, or belongs to another time; `nil` if it is in sync, or, with `isTold`,

@@ -80,7 +80,7 @@ struct ClusterConfigurationTests {
         let read = try parse(example)
         #expect(read.cluster == "demo")
         #expect(read.baseDirectory == "/base")
-        #expect(read.coordinatorPath == "/base/run/coordinator")
+        #expect(read.coordinator == .file(path: "/base/run/coordinator", access: .ownerOnly))
         #expect(read.heartbeatIntervalMillis == 100)
         #expect(read.heartbeatTimeoutMillis == 500)
         #expect(read.leaseMillis == 1000)
@@ -143,14 +143,7 @@ struct ClusterConfigurationTests {
 
     static let later: [Refusal] = [
         Refusal(
-            "type: file", "type: etcd", line: 2, key: "coordinator.type", "'etcd' is not supported by this version"),
-        Refusal(
-            "path: run/coordinator", "endpoints: [http://127.0.0.1:2379]", line: 2, key: "coordinator.endpoints",
-            "not supported"),
-        Refusal(
-            "{type: process}", "{type: command, run: [./fence]}", line: 5, key: "fence.type",
-            "'command' is not supported"),
-        Refusal("{type: process}", "{type: process, run: [./fence]}", line: 5, key: "fence.run", "not supported"),
+            "{type: process}", "{type: reservation}", line: 5, key: "fence.type", "'reservation' is not supported"),
         Refusal("admin: run/alpha.sock", "http: 127.0.0.1:9101", line: 10, key: "nodes.alpha.http", "not supported"),
         Refusal("ack: mirrored", "ack: received", line: 22, key: "groups.g0.ack", "'received' is not supported"),
         Refusal("ack: mirrored", "ack: local", line: 22, key: "groups.g0.ack", "'local' is not supported"),
@@ -429,7 +422,7 @@ struct ClusterConfigurationTests {
         }
         try Data(example.utf8).write(to: URL(fileURLWithPath: "\(folder)/cluster.yaml"))
         let read = try ClusterConfiguration.load(path: "\(folder)/./cluster.yaml")
-        #expect(read.coordinatorPath == "\(folder)/run/coordinator")
+        #expect(read.coordinator == .file(path: "\(folder)/run/coordinator", access: .ownerOnly))
         #expect(try failure("missing", nil).contains("cannot be opened"))
         #expect(try failure("large", Data(repeating: 32, count: (1 << 20) + 1)).contains("larger than 1MiB"))
         #expect(try failure("latin", Data([0x63, 0xe9, 0x3a])).contains("not UTF-8"))

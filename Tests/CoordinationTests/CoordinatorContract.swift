@@ -1,6 +1,8 @@
 // What every coordinator must pass, whatever it stands on: see `Coordinator`. Also behind a way that delays, repeats and loses answers.
 
 import Coordination
+import CoordinationEtcd
+import EtcdSupport
 import Foundation
 import LogModel
 import Synchronization
@@ -99,7 +101,17 @@ final class WornWay: Coordinator {
 }
 
 struct CoordinatorContract {
-    enum Kind: CaseIterable, Sendable { case memory, file }
+    enum Kind: CaseIterable, Sendable {
+        case memory, file, etcd
+
+        /// Those that this machine has what they stand on for.
+        static var present: [Kind] { allCases.filter { $0 != .etcd || EtcdServers.isInstalled } }
+    }
+
+    @Test(
+        "a real etcd is among the coordinators",
+        .enabled(if: EtcdServers.isInstalled, "/usr/bin/etcd is missing: Debian's etcd-server"))
+    func etcdIsPresent() { #expect(Kind.present.contains(.etcd)) }
 
     private func with(_ kind: Kind, _ body: (any Coordinator) async throws -> Void) async throws {
         switch kind {
@@ -108,10 +120,18 @@ struct CoordinatorContract {
             let folder = try Folder()
             try await body(try FileCoordinator(directory: folder.path))
             withExtendedLifetime(folder) {}
+        case .etcd:
+            let folder = try Folder()
+            let servers = try EtcdServers(members: 1, in: folder.path)
+            let coordinator = EtcdCoordinator(servers.settings())
+            let answers = try await eventually(seconds: 60) { (try? coordinator.presences(of: [])) != nil }
+            try #require(answers, "\(servers.logs())")
+            try await body(coordinator)
+            withExtendedLifetime((folder, servers)) {}
         }
     }
 
-    @Test("S15: one swap of a version wins, and the loser hears what is there", arguments: Kind.allCases)
+    @Test("S15: one swap of a version wins, and the loser hears what is there", arguments: Kind.present)
     func oneWinner(_ kind: Kind) async throws {
         try await with(kind) { (coordinator: any Coordinator) async throws -> Void in
             #expect(try coordinator.read(group) == nil)
@@ -124,7 +144,7 @@ struct CoordinatorContract {
         }
     }
 
-    @Test("S15: of many at once each version has one winner", arguments: Kind.allCases)
+    @Test("S15: of many at once each version has one winner", arguments: Kind.present)
     func competition(_ kind: Kind) async throws {
         try await with(kind) { (coordinator: any Coordinator) async throws -> Void in
             let wins = try await withThrowingTaskGroup(of: [UInt64].self) { tasks in
@@ -146,7 +166,7 @@ struct CoordinatorContract {
         }
     }
 
-    @Test("C1, S21: a record that could not be read back is not written", arguments: Kind.allCases)
+    @Test("C1, S21: a record that could not be read back is not written", arguments: Kind.present)
     func impossible(_ kind: Kind) async throws {
         try await with(kind) { (coordinator: any Coordinator) async throws -> Void in
             #expect(try coordinator.swap(expecting: 0, to: record(1)) == .won)
@@ -161,7 +181,7 @@ struct CoordinatorContract {
         }
     }
 
-    @Test("a sign of life is the last one that was given", arguments: Kind.allCases)
+    @Test("a sign of life is the last one that was given", arguments: Kind.present)
     func presences(_ kind: Kind) async throws {
         try await with(kind) { (coordinator: any Coordinator) async throws -> Void in
             let process = try ProcessIdentity.current(node: NodeID("alpha"))
@@ -177,7 +197,7 @@ struct CoordinatorContract {
 
     /// The rule that the machines keep: what is unknown counts as failed only when another swap of the same version has won.
     @Test(
-        "A2: after a barrier is won, an unknown swap does not come into effect any more", arguments: Kind.allCases,
+        "A2: after a barrier is won, an unknown swap does not come into effect any more", arguments: Kind.present,
         [1, 2, 3, 4, 5])
     func barrier(_ kind: Kind, seed: UInt64) async throws {
         try await with(kind) { (coordinator: any Coordinator) async throws -> Void in

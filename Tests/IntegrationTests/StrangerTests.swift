@@ -5,6 +5,7 @@ import AdminProtocol
 import ClusterConfiguration
 import ClusterHarness
 import ClusterProtocol
+import ConfiguredCoordinator
 import Coordination
 import Foundation
 import LogModel
@@ -30,10 +31,10 @@ extension Cluster {
         /// Who says that he is `node`, with a secret of his own or the cluster's.
         private func identity(_ node: String, _ cluster: LocalCluster, hasSecret: Bool) throws -> RailIdentity {
             let configuration = try configuration(of: cluster)
-            let coordinator = try FileCoordinator(directory: configuration.coordinatorPath)
+            let coordinator = try ConfiguredCoordinator(forNodeOf: configuration)
             return RailIdentity(
                 cluster: configuration.cluster, node: NodeID(node),
-                secret: hasSecret ? try coordinator.clusterSecret() : .random(),
+                secret: hasSecret ? try coordinator.readSecret() : .random(),
                 configurationDigest: configuration.sharedDigest)
         }
 

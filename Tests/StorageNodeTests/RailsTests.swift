@@ -3,6 +3,7 @@
 import AdminProtocol
 import ClusterConfiguration
 import ClusterProtocol
+import ConfiguredCoordinator
 import Coordination
 import LogModel
 import NIOCore
@@ -40,7 +41,7 @@ struct RailsTests {
             let configuration = rig.alpha.configuration
             var identity = RailIdentity(
                 cluster: configuration.cluster, node: rig.alpha.id,
-                secret: try FileCoordinator(directory: configuration.coordinatorPath).clusterSecret(),
+                secret: try ConfiguredCoordinator(forNodeOf: configuration).readSecret(),
                 configurationDigest: configuration.sharedDigest)
             if let digest { identity.configurationDigest = digest }
             TCPMirrorDialer.dial(

@@ -27,6 +27,9 @@ public struct LocalClusterOptions: Sendable {
     public var nbdPorts: (UInt16, UInt16)?
     /// TCP ports of alpha and beta for the rails; `nil`: free ones.
     public var mirrorPorts: (UInt16, UInt16)?
+    /// The sections of the coordinator and the fence.
+    public var coordinator = "{type: file, path: run/coordinator}"
+    public var fence = "{type: process}"
     /// A second group, whose home is beta.
     public var crossed = false
     public init() {}
@@ -63,11 +66,11 @@ public final class LocalCluster: Sendable {
     private static func configuration(_ options: LocalClusterOptions, mirrors: [UInt16], nbd: [String]) -> String {
         var text = """
             cluster: local
-            coordinator: {type: file, path: run/coordinator}
+            coordinator: \(options.coordinator)
             heartbeat: {interval: 100ms, timeout: \(options.silenceMillis)ms}
             lease: \(options.leaseMillis)ms
             doubt: 2s
-            fence: {type: process}
+            fence: \(options.fence)
             nodes:
 
             """

@@ -1,0 +1,129 @@
+// A real etcd for a test: one member or three, on free ports of the loopback interface, in a folder of their own. They are ended, by their
+// process ids, when this goes.
+
+package import CoordinationEtcd
+internal import ClusterHarness
+internal import Foundation
+internal import Glibc
+internal import LogModel
+internal import Synchronization
+
+package final class EtcdServers: Sendable {
+    /// Debian's etcd-server.
+    package static let isInstalled = FileManager.default.isExecutableFile(atPath: program)
+    private static let program = "/usr/bin/etcd"
+
+    /// PEM files of the members, which serve https with them.
+    package struct Certificate: Sendable {
+        package var certificate: String
+        package var key: String
+        /// Whose certificates clients must have; `nil`: they need none.
+        package var clientAuthority: String?
+
+        package init(certificate: String, key: String, clientAuthority: String? = nil) {
+            self.certificate = certificate
+            self.key = key
+            self.clientAuthority = clientAuthority
+        }
+    }
+
+    private struct Member: Sendable {
+        var name: String
+        var clientPort: UInt16
+        var peerPort: UInt16
+    }
+
+    private let folder: String
+    private let members: [Member]
+    private let certificate: Certificate?
+    private let processes = Mutex<[Int: Process]>([:])
+
+    /// Starts them; they answer a little later.
+    package init(members count: Int, in folder: String, certificate: Certificate? = nil) throws {
+        self.folder = folder
+        self.certificate = certificate
+        members = try (0..<count).map {
+            Member(name: "m\($0)", clientPort: try LocalCluster.freePort(), peerPort: try LocalCluster.freePort())
+        }
+        for index in members.indices { try start(index) }
+    }
+
+    deinit { for index in members.indices { kill(index) } }
+
+    package var endpoints: [EtcdSettings.Endpoint] {
+        members.map {
+            EtcdSettings.Endpoint(
+                TCPAddress(host: "127.0.0.1", port: Int($0.clientPort)), isSecure: certificate != nil)
+        }
+    }
+
+    /// A generous time for each try: the machine may be busy with other tests.
+    package func settings(prefix: String = "/twinlog/test", tryMillis: Int64 = 2000) -> EtcdSettings {
+        EtcdSettings(endpoints: endpoints, prefix: prefix, tryMillis: tryMillis)
+    }
+
+    package func start(_ index: Int) throws {
+        let member = members[index]
+        let process = Process()
+        process.executableURL = URL(fileURLWithPath: Self.program)
+        process.arguments = arguments(of: member)
+        let log = "\(folder)/\(member.name).log"
+        if !FileManager.default.fileExists(atPath: log) {
+            try Data().write(to: URL(fileURLWithPath: log))
+        }
+        let output = try FileHandle(forWritingTo: URL(fileURLWithPath: log))
+        try output.seekToEnd()
+        process.standardOutput = output
+        process.standardError = output
+        process.standardInput = FileHandle.nullDevice
+        try process.runReachable()
+        processes.withLock { $0[index] = process }
+    }
+
+    private func arguments(of member: Member) -> [String] {
+        let scheme = certificate == nil ? "http" : "https"
+        let client = "\(scheme)://127.0.0.1:\(member.clientPort)"
+        let peer = "http://127.0.0.1:\(member.peerPort)"
+        let cluster = members.map { "\($0.name)=http://127.0.0.1:\($0.peerPort)" }.joined(separator: ",")
+        var arguments = [
+            "--name", member.name, "--data-dir", dataFolder(of: member), "--listen-client-urls", client,
+            "--advertise-client-urls", client, "--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer,
+            "--initial-cluster", cluster,
+        ]
+        if let certificate {
+            arguments += ["--cert-file", certificate.certificate, "--key-file", certificate.key]
+            if let authority = certificate.clientAuthority {
+                arguments += ["--client-cert-auth", "--trusted-ca-file", authority]
+            }
+        }
+        return arguments
+    }
+
+    private func dataFolder(of member: Member) -> String { "\(folder)/\(member.name)" }
+
+    /// SIGKILL, and waits for the end.
+    package func kill(_ index: Int) {
+        guard let process = processes.withLock({ $0.removeValue(forKey: index) }) else { return }
+        if process.isRunning { Glibc.kill(process.processIdentifier, SIGKILL) }
+        process.waitUntilExit()
+    }
+
+    package func signal(_ index: Int, _ number: Int32) {
+        guard let process = processes.withLock({ $0[index] }) else { return }
+        Glibc.kill(process.processIdentifier, number)
+    }
+
+    /// All that the member, which does not run, has on its disk.
+    package func wipe(_ index: Int) throws {
+        try FileManager.default.removeItem(atPath: dataFolder(of: members[index]))
+    }
+
+    /// The last lines that the members logged.
+    package func logs() -> String {
+        members.map { member in
+            let text = FileManager.default.contents(atPath: "\(folder)/\(member.name).log") ?? Data()
+            let lines = String(decoding: text, as: UTF8.self).split(separator: "\n").suffix(15)
+            return "--- \(member.name)\n" + lines.joined(separator: "\n")
+        }.joined(separator: "\n")
+    }
+}
