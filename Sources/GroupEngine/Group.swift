@@ -53,6 +53,8 @@ package final class Group {
     private var commands: [CommandID: (_ refusal: String?) -> Void] = [:]
     private var onStopped: (() -> Void)?
     var isConfirmingPredecessors = false
+    /// What failed in the last try to fence.
+    var toldFenceFailures: [String] = []
     var isNotingEpoch = false
     /// Where the head was when a drain was last seen to get on, and when.
     private var drainProgress: (head: LSN, at: Nanos)?

@@ -45,22 +45,30 @@ extension Group {
         let fence = host.fence
         let me = host.id
         let predecessors = processes.filter(isPredecessor)
-        step {
-            var dead: [GroupRecord.Fence] = []
-            var problem: String?
+        onThread {
+            var attempts = FenceAttempts()
             for process in processes {
-                do throws(FenceError) {
-                    var confirmation: GroupRecord.Fence.Confirmation?
-                    if predecessors.contains(process) {
-                        confirmation = try fence.confirmEnded(predecessor: process, of: me)
-                    }
-                    if confirmation == nil { confirmation = try fence.confirmDead(process, by: me) }
-                    dead.append(GroupRecord.Fence(target: process, confirmed: confirmation))
-                } catch {
-                    problem = problem ?? "the fence is not confirmed: \(error)"
-                }
+                attempts.confirmDead(process, by: me, with: fence, isPredecessor: predecessors.contains(process))
             }
-            return .fenced(dead, problem: problem)
+            return attempts
+        } _: { (result: Result<FenceAttempts, any Error>) in
+            switch result {
+            case .success(let attempts):
+                self.tell(attempts)
+                self.handle(.fenced(attempts.dead, problem: attempts.problem))
+            case .failure(let error): self.handle(.failed("\(error)"))
+            }
+        }
+    }
+
+    /// What failed as it did the last time is no news.
+    private func tell(_ attempts: FenceAttempts) {
+        for failure in attempts.failures where !toldFenceFailures.contains(failure) {
+            host.report(Report(.fenceFailed, failure), group: id)
+        }
+        toldFenceFailures = attempts.failures
+        for fence in attempts.dead {
+            host.report(Report(.fenced, fence.sentence), group: id)
         }
     }
 
@@ -287,4 +295,34 @@ extension Group {
 
 private struct StepError: Error, CustomStringConvertible {
     var description: String
+}
+
+/// What came of fencing several processes.
+private struct FenceAttempts: Sendable {
+    private(set) var dead: [GroupRecord.Fence] = []
+    /// Why the takeover waits.
+    private(set) var problem: String?
+    /// Of every fence that was tried.
+    private(set) var failures: [String] = []
+
+    mutating func confirmDead(
+        _ process: ProcessIdentity, by node: NodeID, with fence: any Fence, isPredecessor: Bool
+    ) {
+        do throws(FenceError) {
+            var confirmation: GroupRecord.Fence.Confirmation?
+            if isPredecessor { confirmation = try fence.confirmEnded(predecessor: process, of: node) }
+            if confirmation == nil {
+                confirmation = try fence.confirmDead(process, by: node) { failures.append($0.message) }
+            }
+            dead.append(GroupRecord.Fence(target: process, confirmed: confirmation))
+        } catch {
+            problem = problem ?? "the fence is not confirmed: \(error)"
+        }
+    }
+}
+
+extension GroupRecord.Fence {
+    fileprivate var sentence: String {
+        "process \(target.pid) of \(target.node) has ended, confirmed by \(confirmed?.method ?? "nobody")"
+    }
 }

@@ -46,6 +46,10 @@ public enum EventKind: String, Hashable, Sendable, CaseIterable {
 
     /// A step of a takeover failed and is tried again, the fence above all (S16).
     case takeoverWaits = "takeover-waits"
+    /// A process that could still write is confirmed to have ended (S16, S18).
+    case fenced
+    /// A fence did not confirm that a process has ended; the next one is tried, or the same one again (S18).
+    case fenceFailed = "fence-failed"
     /// A standby cannot reach what it would need to take over (S18).
     case takeoverImpossible = "takeover-impossible"
     /// The standby reaches the media of the group again.
