@@ -197,6 +197,28 @@ struct NodeCheckTests {
         #expect(keys(site.check(named)).contains("security.psk-file"))
     }
 
+    @Test("an etcd that does not answer, a key that others may read, and an agent that is not there are told")
+    func etcdAndAgents() throws {
+        let port = try LocalCluster.freePort()
+        func etcd(_ more: String = "", scheme: String = "http") throws -> ClusterConfiguration {
+            try site.configuration(
+                (
+                    "{type: file, path: run/coordinator}",
+                    "{type: etcd, endpoints: ['\(scheme)://127.0.0.1:\(port)']\(more)}"
+                ),
+                ("limits:", "fence: {type: command, run: [fence_nowhere]}\nlimits:"))
+        }
+        let check = site.check(try etcd())
+        #expect(keys(check) == ["coordinator", "fence"])
+        #expect(check.problems[0].line == 2 && check.problems[0].reason.contains("http://127.0.0.1:\(port)"))
+        #expect(check.problems[1].line == 3 && check.problems[1].reason.contains("fence_nowhere is not in PATH"))
+        let key = site.path("node.key")
+        try Data("key".utf8).write(to: URL(fileURLWithPath: key))
+        try #require(chmod(key, 0o644) == 0)
+        let open = site.check(try etcd(", certificate: run/node.pem, key: run/node.key", scheme: "https"))
+        #expect(open.problems.first?.reason.contains("\(key): others may read") == true)
+    }
+
     @Test("an address that is taken, or not of this machine, and a socket's place that holds something else")
     func places() throws {
         let configuration = try site.configuration()
