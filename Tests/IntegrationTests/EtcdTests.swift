@@ -18,12 +18,14 @@ extension Cluster {
     struct EtcdTests {
         private let written = ByteBuffer(repeating: 0x5a, count: 8192)
 
+        /// Both nodes know the servers by `endpoints`; the servers answer first.
         private func withPair(
-            _ servers: EtcdServers, _ body: (LocalCluster) async throws -> Void
+            _ servers: EtcdServers, endpoints: [EtcdSettings.Endpoint]? = nil,
+            _ body: (LocalCluster) async throws -> Void
         ) async throws {
             try await waitUntilAnswering(servers)
             var options = LocalClusterOptions.patient
-            let places = servers.endpoints.map { "'\($0)'" }.joined(separator: ", ")
+            let places = (endpoints ?? servers.endpoints).map { "'\($0)'" }.joined(separator: ", ")
             options.coordinator = "{type: etcd, endpoints: [\(places)], prefix: /twinlog/test}"
             try await withCluster(options, body)
         }
@@ -67,6 +69,51 @@ extension Cluster {
                 try await cluster.waitUntilMirrored(seconds: 60)
                 try await verify(history, cluster)
                 #expect(try twinlog(cluster, "check-config", "--node", owner).code == 0)
+            }
+        }
+
+        @Test("S17: without a quorum a mirrored group serves on; with one again its partner can take it over")
+        func quorumLost() async throws {
+            let folder = try Folder()
+            let servers = try EtcdServers(members: 3, in: folder.path)
+            try await withPair(servers) { cluster in
+                let (owner, mirror) = try cluster.roles()
+                let history = try await withHistory(cluster, seed: 2) { history in
+                    servers.kill(0)
+                    servers.kill(1)
+                    // The lease has ended by then.
+                    try await cluster.wait("without a takeover", seconds: 60) {
+                        cluster.group(at: owner)?.status.takeoverPossible == false
+                    }
+                    let before = history.acknowledgedWrites
+                    try await cluster.wait("serving") { history.acknowledgedWrites > before + 500 }
+                    #expect(cluster.owner() == owner)
+                    try servers.start(0)
+                    try servers.start(1)
+                    try await cluster.wait("with a takeover", seconds: 60) {
+                        cluster.group(at: owner)?.status.takeoverPossible == true
+                    }
+                    cluster.kill(owner)
+                    try await cluster.wait("taken over", seconds: 60) { cluster.owner() == mirror }
+                }
+                try await verify(history, cluster)
+            }
+        }
+
+        @Test("S15: slow answers of etcd, within a try, lose nothing and nobody")
+        func slow() async throws {
+            let folder = try Folder()
+            let servers = try EtcdServers(members: 1, in: folder.path)
+            try await waitUntilAnswering(servers)
+            let way = try Way(to: servers.endpoints[0])
+            way.set(.slow(millis: 200))
+            try await withPair(servers, endpoints: [way.endpoint]) { cluster in
+                let (owner, mirror) = try cluster.roles()
+                try await write(cluster, at: owner)
+                cluster.kill(owner)
+                try await cluster.wait("taken over", seconds: 60) { cluster.owner() == mirror }
+                #expect(try await read(cluster, at: mirror) == written)
+                #expect(way.takeRequests() > 0)
             }
         }
 
