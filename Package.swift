@@ -220,7 +220,10 @@ let package = Package(
             ["TestSupport", "LogModel", "Coordination", "CoordinationEtcd", "RecordSupport", "EtcdSupport"]),
         tests(
             "CoordinationEtcdTests",
-            ["TestSupport", "LogModel", "Coordination", "CoordinationEtcd", "RecordSupport", "EtcdSupport"]),
+            [
+                "TestSupport", "LogModel", "Coordination", "CoordinationEtcd", "RecordSupport", "EtcdSupport",
+                "ClusterHarness",
+            ] + nio),
         tests("FenceCommandTests", ["TestSupport", "LogModel", "Coordination", "FenceCommand"]),
         tests("ClusterConfigurationTests", ["TestSupport", "LogModel", "ClusterConfiguration"]),
         tests(

@@ -115,18 +115,21 @@ struct EtcdClient {
 
     /// A connection that was kept may have ended meanwhile, before the member read anything or after: it is made anew, once.
     private mutating func post(_ body: Data, to path: String) throws(EtcdError) -> HTTPAnswer {
+        var mayBeSent = false
         if let kept = connection, kept.isOpen {
             do throws(ConnectionError) {
                 return try post(body, to: path, over: kept)
             } catch {
-                guard error == .closed else { throw .unanswered("\(endpoint): \(error)") }
+                if case .noAnswer = error { throw .unanswered("\(endpoint): \(error)") }
+                mayBeSent = true
             }
         }
         let fresh: EtcdConnection
         do throws(ConnectionError) {
             fresh = try EtcdConnection(to: endpoint, settings)
         } catch {
-            throw .unreached("\(endpoint): \(error)")
+            let problem = "\(endpoint): \(error)"
+            throw mayBeSent ? .unanswered(problem) : .unreached(problem)
         }
         connection = fresh
         do throws(ConnectionError) {

@@ -50,8 +50,16 @@ struct EtcdConnection: Sendable {
                 }
                 .connect(host: endpoint.address.host, port: endpoint.address.port).wait()
         } catch {
-            throw .broken("cannot be connected to: \(error)")
+            throw .broken("cannot be connected to: \(Self.words(error))")
         }
+    }
+
+    /// Of the addresses that the name has, the first that failed tells why.
+    private static func words(_ error: any Error) -> String {
+        guard let failure = error as? NIOConnectionError else { return "\(error)" }
+        if let first = failure.connectionErrors.first { return "\(first.error)" }
+        let unresolved = failure.dnsAError ?? failure.dnsAAAAError
+        return unresolved.map { "\(failure.host) does not resolve: \($0)" } ?? "\(failure)"
     }
 
     private static func tlsContext(_ settings: EtcdSettings) throws -> NIOSSLContext {

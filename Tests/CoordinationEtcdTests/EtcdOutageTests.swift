@@ -151,6 +151,22 @@ struct EtcdOutageTests {
         #expect(throws: CoordinationError.self) { try nowhere.swap(expecting: 2, to: record(3)) }
     }
 
+    @Test("S15: a swap that was sent is not called failed because its connection cannot be made anew")
+    func lostWithItsWay() async throws {
+        let rig = try await Rig()
+        let way = try Way(to: rig.servers.endpoints[0])
+        let coordinator = rig.coordinator(over: way)
+        #expect(try coordinator.swap(expecting: 0, to: record(1)) == .won)
+        way.set(.losesAnswers)
+        try way.stopListening()
+        guard case .unknown = try coordinator.swap(expecting: 1, to: record(2)) else {
+            Issue.record("the answer was lost")
+            return
+        }
+        #expect(try rig.coordinator().read(group) == record(2))
+        #expect(throws: CoordinationError.self) { try coordinator.swap(expecting: 2, to: record(3)) }
+    }
+
     @Test(
         "A2: behind a way that loses and delays, an unknown swap is decided by the next one that is answered",
         arguments: [1, 2, 3])

@@ -54,6 +54,9 @@ package final class Way: Sendable {
             TCPAddress(host: "127.0.0.1", port: listener.localAddress?.port ?? 0), isSecure: isSecure)
     }
 
+    /// From now on nobody gets onto this way; who is on it stays.
+    package func stopListening() throws { try listener.close().wait() }
+
     package func set(_ fault: Fault) { traffic.state.withLock { $0.fault = fault } }
 
     /// Requests that were sent this way since the last call.
