@@ -66,7 +66,11 @@ public enum SecretFile {
     public static func checkPrivate(_ path: String) throws(SecretError) {
         let descriptor = try opened(path, advice: "it is to hold a private key")
         defer { close(descriptor) }
-        try check(descriptor, path, nil)
+        var status = stat()
+        guard fstat(descriptor, &status) == 0 else { throw SecretError(path, "cannot be looked at", errno: errno) }
+        // Debian gives its keys to a group (ssl-cert): root's are read by whom root lets.
+        let isOfRoots = status.st_uid == 0 && status.st_mode & 0o037 == 0
+        try check(descriptor, path, isOfRoots ? status.st_gid : nil)
     }
 
     /// Up to one byte more than `limit`, without the line's end.
