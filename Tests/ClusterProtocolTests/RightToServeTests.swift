@@ -171,7 +171,8 @@ struct RightToServeTests {
         #expect(rig.command(.takeOver(force: false), id: 2).refusal != nil)
     }
 
-    @Test("S17: a claim that may have reached the coordinator is granted nothing beside, though the owner is heard again")
+    @Test(
+        "S17: a claim that may have reached the coordinator is granted nothing beside, though the owner is heard again")
     func noGrantBesideASuspicion() {
         let rig = Rig.standby()
         rig.presence = Presence(process: Self.dead, counter: 1, pool: Rig.pool(Rig.alpha))

@@ -43,11 +43,11 @@ struct EtcdOutageTests {
     @Test("a member that hangs costs one try; the next one is remembered")
     func memberHangs() async throws {
         let rig = try await Rig(members: 3)
-        let coordinator = rig.coordinator(tryMillis: 1000)
+        let coordinator = rig.coordinator(tryMillis: 3000)
         #expect(try coordinator.swap(expecting: 0, to: record(1)) == .won)
         let way = try Way(to: rig.servers.endpoints[0])
         way.set(.slow(millis: 60_000))
-        var settings = rig.servers.settings(tryMillis: 1000)
+        var settings = rig.servers.settings(tryMillis: 3000)
         settings.endpoints[0] = way.endpoint
         let patient = EtcdCoordinator(settings)
         #expect(try patient.read(group) == record(1))
@@ -82,7 +82,7 @@ struct EtcdOutageTests {
     @Test("a member whose disk was wiped is not a way to older records")
     func memberWiped() async throws {
         let rig = try await Rig(members: 3)
-        let coordinator = rig.coordinator(tryMillis: 1000)
+        let coordinator = rig.coordinator(tryMillis: 3000)
         let won = try await win(coordinator)
         rig.servers.kill(0)
         try rig.servers.wipe(0)
@@ -91,7 +91,7 @@ struct EtcdOutageTests {
         for _ in 0..<20 { if let read = try? coordinator.read(group) { #expect(read == won) } }
         let next = try await win(coordinator, by: "beta")
         #expect(next.version > won.version)
-        #expect(try rig.coordinator(tryMillis: 1000).read(group) == next)
+        #expect(try rig.coordinator(tryMillis: 3000).read(group) == next)
     }
 
     @Test("S20: an etcd that came back empty is not believed by a node that knew it before")
@@ -118,11 +118,11 @@ struct EtcdOutageTests {
         let rig = try await Rig()
         #expect(try rig.coordinator().swap(expecting: 0, to: record(1)) == .won)
         let way = try Way(to: rig.servers.endpoints[0])
-        let coordinator = rig.coordinator(tryMillis: 1000, over: way)
+        let coordinator = rig.coordinator(tryMillis: 3000, over: way)
         way.set(.slow(millis: 300))
         #expect(try coordinator.read(group) == record(1))
         #expect(try coordinator.swap(expecting: 1, to: record(2)) == .won)
-        way.set(.slow(millis: 1300))
+        way.set(.slow(millis: 3500))
         #expect(throws: CoordinationError.self) { try coordinator.read(group) }
         guard case .unknown = try coordinator.swap(expecting: 2, to: record(3)) else {
             Issue.record("it is not known what came of it")

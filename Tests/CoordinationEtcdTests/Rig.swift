@@ -34,7 +34,7 @@ final class Rig: Sendable {
         if certificate == nil { try await waitUntilAnswering() }
     }
 
-    func coordinator(tryMillis: Int64 = 2000, over way: Way? = nil) -> EtcdCoordinator {
+    func coordinator(tryMillis: Int64 = 5000, over way: Way? = nil) -> EtcdCoordinator {
         var settings = servers.settings(tryMillis: tryMillis)
         if let way { settings.endpoints = [way.endpoint] }
         return EtcdCoordinator(settings)

@@ -30,6 +30,9 @@ public struct LocalClusterOptions: Sendable {
     /// The sections of the coordinator and the fence.
     public var coordinator = "{type: file, path: run/coordinator}"
     public var fence = "{type: process}"
+    public var security: String?
+    /// Of the rails of alpha and beta.
+    public var mirrorHosts = ("127.0.0.1", "127.0.0.1")
     /// A second group, whose home is beta.
     public var crossed = false
     public init() {}
@@ -71,13 +74,15 @@ public final class LocalCluster: Sendable {
             lease: \(options.leaseMillis)ms
             doubt: 2s
             fence: \(options.fence)
+            \(options.security.map { "security: \($0)" } ?? "")
             nodes:
 
             """
+        let hosts = [options.mirrorHosts.0, options.mirrorHosts.1]
         for (index, node) in nodes.enumerated() {
             text += """
                   \(node):
-                    mirror: ["127.0.0.1:\(mirrors[index])"]
+                    mirror: ["\(hosts[index]):\(mirrors[index])"]
                     nbd: \(nbd[index])
                     admin: run/\(node).sock
                     pool: {path: run/\(node).pool, size: \(options.logBytes * 2 + (16 << 20)), persistence: \(options.persistence)}

@@ -34,13 +34,18 @@ package final class EtcdServers: Sendable {
     }
 
     private let folder: String
+    /// Where clients reach the members.
+    private let host: String
     private let members: [Member]
     private let certificate: Certificate?
     private let processes = Mutex<[Int: Process]>([:])
 
     /// Starts them; they answer a little later.
-    package init(members count: Int, in folder: String, certificate: Certificate? = nil) throws {
+    package init(
+        members count: Int, in folder: String, at host: String = "127.0.0.1", certificate: Certificate? = nil
+    ) throws {
         self.folder = folder
+        self.host = host
         self.certificate = certificate
         members = try (0..<count).map {
             Member(name: "m\($0)", clientPort: try LocalCluster.freePort(), peerPort: try LocalCluster.freePort())
@@ -53,12 +58,12 @@ package final class EtcdServers: Sendable {
     package var endpoints: [EtcdSettings.Endpoint] {
         members.map {
             EtcdSettings.Endpoint(
-                TCPAddress(host: "127.0.0.1", port: Int($0.clientPort)), isSecure: certificate != nil)
+                TCPAddress(host: host, port: Int($0.clientPort)), isSecure: certificate != nil)
         }
     }
 
     /// A generous time for each try: the machine may be busy with other tests.
-    package func settings(prefix: String = "/twinlog/test", tryMillis: Int64 = 2000) -> EtcdSettings {
+    package func settings(prefix: String = "/twinlog/test", tryMillis: Int64 = 5000) -> EtcdSettings {
         EtcdSettings(endpoints: endpoints, prefix: prefix, tryMillis: tryMillis)
     }
 
@@ -82,7 +87,7 @@ package final class EtcdServers: Sendable {
 
     private func arguments(of member: Member) -> [String] {
         let scheme = certificate == nil ? "http" : "https"
-        let client = "\(scheme)://127.0.0.1:\(member.clientPort)"
+        let client = "\(scheme)://\(host):\(member.clientPort)"
         let peer = "http://127.0.0.1:\(member.peerPort)"
         let cluster = members.map { "\($0.name)=http://127.0.0.1:\($0.peerPort)" }.joined(separator: ",")
         var arguments = [
