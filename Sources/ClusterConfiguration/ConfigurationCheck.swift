@@ -85,11 +85,12 @@ struct ConfigurationCheck {
     /// A secret that the nodes keep at etcd is not sent there in the clear (S22).
     private func checkSecret() {
         guard case .etcd(let etcd) = configuration.coordinator, configuration.secretPath == nil,
-            configuration.railCertificates == nil, let endpoint = etcd.endpoints.first(where: { !$0.isPrivate })
+            configuration.railCertificates == nil, !configuration.isInsecure,
+            let endpoint = etcd.endpoints.first(where: { !$0.isPrivate })
         else { return }
         complain(
             ["coordinator", "endpoints"],
-            "\(endpoint) would let everybody on the way read the cluster's secret (S22): use https, or give a secret with 'security: {psk-file: …}'"
+            "\(endpoint) would let everybody on the way read the cluster's secret (S22): use https, or give a secret with `security: {psk-file: …}`"
         )
     }
 

@@ -78,6 +78,16 @@ struct CoordinatorSectionTests {
         #expect(one.sharedDigest != (try configuration(coordinator: Self.file)).sharedDigest)
     }
 
+    @Test("S22: a secret in a file, or a file that says that all is open, needs no https")
+    func withoutEncryption() throws {
+        for security in ["{psk-file: psk}", "{insecure: true}"] {
+            let read = try parse(
+                example.replacing(Self.file, with: "{type: etcd, endpoints: ['http://b:1']}")
+                    .replacing("lease: 1s", with: "lease: 1s\nsecurity: \(security)"))
+            #expect(read.fences == [.process])
+        }
+    }
+
     // MARK: Fences
 
     private func fences(_ fence: String) throws -> [ClusterConfiguration.Fence] {
