@@ -50,6 +50,8 @@ struct MediumProof {
     private var isBatchUnderWay = false
     /// Batches that were begun.
     private(set) var batchCount: UInt64 = 0
+    /// How often the owner read its own medium for want of a batch.
+    private(set) var readCount: UInt64 = 0
 
     static func checksum(of bytes: [UInt8]) -> UInt32 {
         bytes.withUnsafeBytes { tl_crc32c(0, $0.baseAddress, $0.count) }
@@ -90,6 +92,7 @@ struct MediumProof {
     mutating func mayRead(_ volume: VolumeID, _ now: Nanos) -> Bool {
         guard isUnknown(volume), now >= readAt[volume] ?? 0 else { return false }
         readAt[volume] = now + Self.interval
+        readCount += 1
         return true
     }
 

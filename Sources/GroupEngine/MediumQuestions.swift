@@ -34,8 +34,9 @@ extension Group {
     private func readMedium(of volume: VolumeID, for owner: OwnerDataPath) {
         guard let medium = owner.owned.media[volume] else { return }
         let count = owner.destager.mediumProof.batchCount
+        let round = owner.destager.mediumProof.readCount
         runtime.run(.reads) {
-            try MediumSample.find(on: medium)
+            try MediumSample.find(on: medium, round: round)
         } _: { result in
             // A medium that cannot be read is seen by its readers.
             guard case .success(let found?) = result else { return }
@@ -82,12 +83,14 @@ enum MediumSample {
     /// A medium that is all zeros in these is not known from another.
     private static let tries = 16
 
-    /// Blocks. The first block of a medium, or one at random, that is not all zeros.
-    static func find(on medium: any Medium) throws(MediumError) -> MediumProof.Sample? {
+    /// Blocks. The first block of a medium, or one of several that are spread over it, that is not all zeros. Each `round` looks at others.
+    static func find(on medium: any Medium, round: UInt64) throws(MediumError) -> MediumProof.Sample? {
         let blocks = medium.sizeBytes / maximumBytes
         guard blocks > 0 else { return nil }
         for attempt in 0..<tries {
-            let offset = attempt == 0 ? 0 : UInt64.random(in: 0..<blocks) * maximumBytes
+            // Multiples of the golden ratio, of which the whole part is left out, are spread evenly however many there are.
+            let part = (round &* UInt64(tries) &+ UInt64(attempt)) &* 0x9E37_79B9_7F4A_7C15
+            let offset = attempt == 0 ? 0 : part.multipliedFullWidth(by: blocks).high * maximumBytes
             var bytes = [UInt8](repeating: 0, count: Int(maximumBytes))
             let result = bytes.withUnsafeMutableBytes { space in
                 Result { () throws(MediumError) in try medium.read(into: space, at: offset) }

@@ -166,10 +166,14 @@ struct StandbyMediaTests {
         let path = "/dev/shm/twinlog-sample-\(UUID128.random())"
         let medium = try FileMedium.open(path: path, sizeBytes: 1 << 20, createIfMissing: true)
         defer { unlink(path) }
-        #expect(try MediumSample.find(on: medium) == nil, "zeros are like other zeros")
+        #expect(try MediumSample.find(on: medium, round: 1) == nil, "zeros are like other zeros")
         let block = [UInt8](repeating: 3, count: 4096)
+        // One block of 256 is met in time.
+        try block.withUnsafeBytes { try medium.write([$0], at: 200 * 4096) }
+        let met = try (1...32).compactMap { try MediumSample.find(on: medium, round: $0) }
+        #expect(!met.isEmpty && met.allSatisfy { $0 == MediumProof.Sample(offset: 200 * 4096, bytes: block) })
         try block.withUnsafeBytes { try medium.write([$0], at: 0) }
-        #expect(try MediumSample.find(on: medium) == MediumProof.Sample(offset: 0, bytes: block))
+        #expect(try MediumSample.find(on: medium, round: 1) == MediumProof.Sample(offset: 0, bytes: block))
     }
 
     // MARK: The probe itself
