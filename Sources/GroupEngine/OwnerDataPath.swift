@@ -141,7 +141,7 @@ package final class OwnerDataPath {
         shipper.ship()
         // Read once: what is acknowledged is what the machine was told, or a mirror could join without it (S14).
         let durable = log.durable
-        owned.authority.progress(durable, shipper.durable ?? .zero, shipper.mirror?.session.pending)
+        owned.authority.progress(durable, shipper.durable ?? .zero, shipper.pending)
         guard !owned.isRevoked else { return }
         acknowledge(durable)
         if owned.mayServe { requests.startHeld() }

@@ -20,6 +20,8 @@ final class Shipper {
     private let log: WriteLog
     var mirror: Attached?
     private var knowledge: MirrorKnowledge
+    /// What is posted for the scrub and for healings, and not completed.
+    private var others: [WorkRequestID] = []
     /// Tells the answers of one attachment from those of the next.
     private(set) var attachments: UInt64 = 0
 
@@ -32,6 +34,13 @@ final class Shipper {
     /// Everything below is durable at the mirror that counts; `nil` while nothing is known of it.
     var durable: LSN? { knowledge.durable(mirror?.session) }
 
+    /// The oldest request that the mirror has not completed, whatever it is for: where a mirror takes few at once, a READ of the scrub
+    /// that it never completes keeps the log from it.
+    var pending: WorkRequestID? {
+        guard let other = others.first else { return mirror?.session.pending }
+        return min(other, mirror?.session.pending ?? other)
+    }
+
     /// The mirror says that it holds everything below `durable`.
     func attach(_ queuePair: any QueuePair, key: RegionKey, durable: LSN, isKept: Bool, catchUp: CatchUp?) {
         attachments += 1
@@ -41,16 +50,23 @@ final class Shipper {
 
     func detach() {
         if let session = mirror?.session { knowledge.ended(session) }
-        mirror = nil
+        revoke()
     }
 
-    func revoke() { mirror = nil }
+    func revoke() {
+        mirror = nil
+        others = []
+    }
 
     /// The record does not count the mirror.
     func notCounted() { knowledge.notCounted() }
 
-    /// Everything up to request `id` is persisted at the mirror. Answers whether a number moved.
-    func completed(through id: WorkRequestID) -> Bool { mirror?.session.completed(through: id) == true }
+    /// Everything up to request `id` is persisted at the mirror. Answers whether a number moved, or the mirror may take more.
+    func completed(through id: WorkRequestID) -> Bool {
+        let before = others.count
+        others.removeAll { $0 <= id }
+        return mirror?.session.completed(through: id) == true || others.count < before
+    }
 
     /// Posts what may be posted now: the head, then the log.
     func ship() {
@@ -85,7 +101,9 @@ final class Shipper {
             let offset = lsn.rawValue % log.ringBytes
             let most = UInt64(RemoteMemoryLimits.maximumTransferBytes)
             let length = min(range.upperBound - lsn, log.ringBytes - offset, most)
-            reads.append(try mirror.queuePair.postRead(key: mirror.key, offset: offset, length: Int(length)))
+            let read = try mirror.queuePair.postRead(key: mirror.key, offset: offset, length: Int(length))
+            reads.append(read)
+            others.append(read)
             lsn = lsn + length
         }
         return reads
@@ -101,7 +119,10 @@ final class Shipper {
             let end = lsn + min(range.upperBound - lsn, UInt64(RemoteMemoryLimits.maximumTransferBytes))
             // A record never crosses the ring's end, so a part of one is contiguous.
             try log.withBytes(from: lsn, to: end) { (bytes) throws(RemoteMemoryError) in
-                last = try mirror.queuePair.postWrite(bytes, key: mirror.key, offset: lsn.rawValue % log.ringBytes)
+                let write = try mirror.queuePair.postWrite(
+                    bytes, key: mirror.key, offset: lsn.rawValue % log.ringBytes)
+                others.append(write)
+                last = write
             }
             lsn = end
         }

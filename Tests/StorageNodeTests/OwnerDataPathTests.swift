@@ -27,6 +27,26 @@ struct OwnerDataPathTests {
         }
     }
 
+    @Test(
+        "S13: a READ of the scrub that is not completed is told to the group: where it takes the last place, nothing else is posted"
+    )
+    func uncompletedRead() async throws {
+        try await OwnerRig.run { rig in
+            try rig.write(5, bytes: 3000)
+            rig.owner.pump()
+            #expect(rig.pendingTold == nil)
+            rig.owner.scrubber.tick()
+            let read = try #require(rig.mirror.reads.first?.id)
+            rig.owner.pump()
+            #expect(rig.pendingTold == read)
+            try rig.mirror.answerReads(rig)
+            rig.owner.pump()
+            #expect(rig.pendingTold == read)
+            rig.mirror.completeAll(rig)
+            #expect(rig.pendingTold == nil)
+        }
+    }
+
     @Test("S5: what a record says of acknowledgements ends with a write: half of one is promised to nobody")
     func acknowledgedInTheMiddleOfAWrite() async throws {
         try await OwnerRig.run(ringBytes: 16 << 20) { rig in

@@ -112,6 +112,8 @@ final class OwnerRig {
 
     final class Reports: Sendable {
         let kinds = Mutex<[EventKind]>([])
+        /// The oldest request that the mirror has not completed, as the group was told last.
+        let pending = Mutex<UInt64?>(nil)
     }
 
     /// What the group's machine would say.
@@ -120,6 +122,7 @@ final class OwnerRig {
     }
 
     var kinds: [EventKind] { reports.kinds.withLock { $0 } }
+    var pendingTold: UInt64? { reports.pending.withLock { $0 } }
     /// Whether the record counts the mirror.
     var needsMirror: Bool {
         get { rules.needsMirror }
@@ -143,7 +146,7 @@ final class OwnerRig {
             authority: OwnedLog.Authority(
                 isValid: { true },
                 rule: { AcknowledgementRule(allowed: true, required: MemberSet(first: rules.needsMirror ? 1 : 0)) },
-                progress: { _, _, _ in },
+                progress: { _, _, pending in reports.pending.withLock { $0 = pending } },
                 report: { report in reports.kinds.withLock { $0.append(report.kind) } }))
         owner = OwnerDataPath(owned, start: .zero)
         owner.attach(mirror, key: RegionKey(rawValue: 1), durable: .zero, isKept: false)
