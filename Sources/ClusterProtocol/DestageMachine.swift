@@ -4,6 +4,9 @@
 //
 // A batch: `nextBatch` → written and flushed → `written` → the head is durable → `headMoved`. `giveUp` ends it anywhere,
 // and it is done anew from the log (S8, S10).
+//
+// A batch costs two changes of threads, a flush, and a head that is made durable and told to the mirror. So writes wait for company, for
+// ``paceTime`` at most, unless somebody waits for the medium or for space.
 
 internal import DequeModule
 public import LogModel
@@ -15,6 +18,11 @@ public struct DestageMachine: Sendable {
     /// many are flushed within ten seconds, however small and scattered they are, and a medium that takes longer is stuck and
     /// not slow (``GroupSettings/mediumLimit``).
     public static let usualBatchWrites = 2048
+
+    /// So much leaves at once: the time that it takes is the medium's then, and not the batch's.
+    public static let paceBytes: UInt64 = 4 << 20
+    /// How long the first write of a batch waits for others. What it saves grows little beyond this, and what a takeover replays does.
+    public static let paceTime: Nanos = 50_000_000
 
     private enum Phase {
         case idle
@@ -36,6 +44,8 @@ public struct DestageMachine: Sendable {
     private let batchWrites: Int
     private var phase = Phase.idle
     private var retryAt: Nanos = 0
+    /// Since when there has been something to destage that no batch has taken to the medium.
+    private var waitingSince: Nanos?
     /// The ends of the acknowledged writes at and above the head, in order: where the head may stand (S7).
     private var writeEnds = Deque<LSN>()
     private var readsInFlight: [UInt64] = []
@@ -68,21 +78,39 @@ public struct DestageMachine: Sendable {
 
     /// Begins a batch and answers its range, if there is something to destage and it may be done now: acknowledged whole
     /// writes, as many as fit the batch, one at least. Control records are nobody's write: a log whose rest is only
-    /// those (`allWritesAcknowledged`) may be trimmed to its acknowledged end. `isValid`: the lease holds (S17).
+    /// those (`allWritesAcknowledged`) may be trimmed to its acknowledged end. `isValid`: the lease holds (S17). `isPressed`: space
+    /// in the log is short, so nothing waits for company.
     public mutating func nextBatch(
-        acknowledged: LSN, allWritesAcknowledged: Bool, isValid: Bool, now: Nanos
+        acknowledged: LSN, allWritesAcknowledged: Bool, isValid: Bool, isPressed: Bool, now: Nanos
     ) -> Range<LSN>? {
         guard case .idle = phase, isValid, now >= retryAt else { return nil }
-        var end: LSN?
-        if let first = writeEnds.first {
-            let most = writeEnds[min(batchWrites, writeEnds.count) - 1]
-            end = min(most, max(first, lastWriteEnd(upTo: head + batchBytes) ?? first))
-        } else if allWritesAcknowledged {
-            end = acknowledged
-        }
-        guard let end, end > head, end <= acknowledged else { return nil }
+        let last = allWritesAcknowledged ? acknowledged : writeEnds.last
+        guard let last, last > head, last <= acknowledged, isPressed || hasCompany(last, now) else { return nil }
+        let end = batchEnd(last)
         phase = .writing(to: end)
         return head..<end
+    }
+
+    /// Whether what ends at `last` need not wait for more.
+    private mutating func hasCompany(_ last: LSN, _ now: Nanos) -> Bool {
+        let since = waitingSince ?? now
+        waitingSince = since
+        let isFull = last - head >= min(Self.paceBytes, batchBytes) || writeEnds.count >= batchWrites
+        return isFull || !drains.isEmpty || now >= since + Self.paceTime
+    }
+
+    /// When what waits for company leaves without it; `nil` if nothing waits.
+    public var waitsUntil: Nanos? {
+        guard case .idle = phase else { return nil }
+        return waitingSince.map { $0 + Self.paceTime }
+    }
+
+    /// `last`, where everything fits into one batch, else the end of a write.
+    private func batchEnd(_ last: LSN) -> LSN {
+        guard let first = writeEnds.first else { return last }
+        let most = writeEnds[min(batchWrites, writeEnds.count) - 1]
+        let end = min(most, max(first, lastWriteEnd(upTo: head + batchBytes) ?? first))
+        return end == writeEnds.last ? last : end
     }
 
     /// By bisection.
@@ -108,6 +136,7 @@ public struct DestageMachine: Sendable {
     public mutating func headMoved() {
         guard case .movingHead(let end) = phase else { preconditionFailure("no head is being moved") }
         phase = .idle
+        waitingSince = nil
         head = end
         while let first = writeEnds.first, first <= end { writeEnds.removeFirst() }
         leaving.append((end, nextRead))

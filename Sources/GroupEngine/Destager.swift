@@ -1,5 +1,6 @@
 // From the log to the medium, as DestageMachine says. Batches of acknowledged writes are verified, coalesced so that the
 // newest wins (S9), written in order of offset, flushed; then ownership is checked again, and only then the head moves (S8).
+// What waits for company (DestageMachine) is looked at again by a timer, so that an idle log is on the medium soon.
 
 internal import ClusterProtocol
 internal import Coordination
@@ -17,6 +18,7 @@ final class Destager {
     private let healer: Healer
     private(set) var problem: String?
     private var mediumWatch = MediumWatch()
+    private var isTimerSet = false
     /// What the mirror is asked for to prove that it reaches these media.
     var mediumProof = MediumProof()
 
@@ -27,10 +29,27 @@ final class Destager {
 
     /// Begins the next batch, if there is one and none is under way.
     func kick(allWritesAcknowledged: Bool) {
+        let now = owned.runtime.now
         let batch = owned.destage.nextBatch(
             acknowledged: owned.acknowledged, allWritesAcknowledged: allWritesAcknowledged,
-            isValid: owned.mayDestage, now: owned.runtime.now)
-        guard let batch else { return }
+            isValid: owned.mayDestage, isPressed: isSpaceShort, now: now)
+        if let batch { run(batch) } else { setTimer(now) }
+    }
+
+    /// The medium yields to clients until half of the log is in use.
+    private var isSpaceShort: Bool { owned.log.tail - owned.log.reclaimLimit >= owned.log.ringBytes / 2 }
+
+    private func setTimer(_ now: Nanos) {
+        guard !isTimerSet, let due = owned.destage.waitsUntil, due > now else { return }
+        isTimerSet = true
+        owned.runtime.execute(after: due - now) { [weak self] in
+            guard let self else { return }
+            isTimerSet = false
+            owned.schedulePump()
+        }
+    }
+
+    private func run(_ batch: Range<LSN>) {
         let log = owned.log
         let media = owned.media
         let healings = healer.stores

@@ -29,6 +29,9 @@ package protocol Runtime: AnyObject {
     /// Runs `body` after what came in meanwhile has had its turn.
     func executeNextTurn(_ body: @escaping () -> Void)
 
+    /// Runs `body` when `delay` is over, or somewhat later.
+    func execute(after delay: Nanos, _ body: @escaping () -> Void)
+
     /// Runs `body` where it may block, and then `done` in the engine's place: later, never from inside of this call. Those of one
     /// kind may end in any order. `done` is told an error, and `body` is not run, only when the process ends.
     func perform(

@@ -80,6 +80,10 @@ package final class LoopRuntime: Runtime {
 
     package func executeNextTurn(_ body: @escaping () -> Void) { eventLoop.assumeIsolated().executeNextTurn(body) }
 
+    package func execute(after delay: Nanos, _ body: @escaping () -> Void) {
+        _ = eventLoop.assumeIsolated().scheduleTask(in: .nanoseconds(Int64(clamping: delay)), body)
+    }
+
     package func perform(
         _ work: BlockingWork, _ body: @escaping @Sendable () -> Void, _ done: @escaping ((any Error)?) -> Void
     ) {

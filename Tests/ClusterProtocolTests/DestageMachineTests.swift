@@ -11,9 +11,13 @@ struct DestageMachineTests {
     }
 
     private func next(
-        _ machine: inout DestageMachine, acknowledged: UInt64, all: Bool = true, isValid: Bool = true, now: Nanos = 0
+        _ machine: inout DestageMachine, acknowledged: UInt64, all: Bool = true, isValid: Bool = true,
+        isPressed: Bool = true, now: Nanos = 0
     ) -> Range<LSN>? {
-        machine.nextBatch(acknowledged: LSN(acknowledged), allWritesAcknowledged: all, isValid: isValid, now: now)
+        machine.nextBatch(
+            acknowledged: LSN(acknowledged), allWritesAcknowledged: all, isValid: isValid, isPressed: isPressed,
+            now: now
+        )
     }
 
     private func destage(_ machine: inout DestageMachine, acknowledged: UInt64) throws {
@@ -42,6 +46,65 @@ struct DestageMachineTests {
         var many = DestageMachine(start: LSN(100), batchBytes: 1000, batchWrites: 2)
         for end in [200, 300, 400] as [UInt64] { many.acknowledged(writeTo: LSN(end)) }
         #expect(next(&many, acknowledged: 400) == LSN(100)..<LSN(300))
+    }
+
+    @Test("a write waits for others for so long, and is told when")
+    func waitsForCompany() {
+        var machine = DestageMachine(start: LSN(100))
+        #expect(machine.waitsUntil == nil)
+        machine.acknowledged(writeTo: LSN(300))
+        #expect(next(&machine, acknowledged: 300, isPressed: false, now: 1000) == nil)
+        machine.acknowledged(writeTo: LSN(600))
+        let due = 1000 + DestageMachine.paceTime
+        #expect(next(&machine, acknowledged: 600, isPressed: false, now: due - 1) == nil)
+        #expect(machine.waitsUntil == due)
+        #expect(next(&machine, acknowledged: 600, isPressed: false, now: due) == LSN(100)..<LSN(600))
+        #expect(machine.waitsUntil == nil)
+        _ = machine.written(isValid: true)
+        machine.headMoved()
+        #expect(machine.waitsUntil == nil)
+        machine.acknowledged(writeTo: LSN(900))
+        #expect(next(&machine, acknowledged: 900, isPressed: false, now: due) == nil)
+        #expect(machine.waitsUntil == due + DestageMachine.paceTime)
+    }
+
+    enum Company: CaseIterable { case bytes, writes, batch, space, drain, handover }
+
+    @Test("nothing waits that fills a batch, or that somebody waits for", arguments: Company.allCases)
+    func goesAtOnce(_ company: Company) {
+        var machine =
+            company == .batch
+            ? DestageMachine(start: LSN(100), batchBytes: 200) : DestageMachine(start: LSN(100), batchWrites: 2)
+        let end = company == .bytes ? 100 + DestageMachine.paceBytes : 300
+        machine.acknowledged(writeTo: LSN(company == .bytes ? end - 1 : 299))
+        #expect(next(&machine, acknowledged: end - 1, all: false, isPressed: false) == nil)
+        switch company {
+        case .bytes, .writes, .batch: machine.acknowledged(writeTo: LSN(end))
+        case .drain: _ = machine.drain(to: LSN(299), endsWithService: false)
+        case .handover: _ = machine.drain(to: LSN(299), endsWithService: true)
+        case .space: break
+        }
+        let batch = next(&machine, acknowledged: end, all: false, isPressed: company == .space)
+        #expect(batch?.lowerBound == LSN(100) && machine.isBusy)
+    }
+
+    @Test("S10: a batch that was given up does not wait for company again")
+    func givenUpGoesAtOnce() {
+        var machine = machine(writes: [300])
+        #expect(next(&machine, acknowledged: 300, isPressed: false, now: 5) == nil)
+        let due = 5 + DestageMachine.paceTime
+        #expect(next(&machine, acknowledged: 300, isPressed: false, now: due) != nil)
+        machine.giveUp(until: due + 10)
+        #expect(next(&machine, acknowledged: 300, isPressed: false, now: due + 9) == nil)
+        #expect(next(&machine, acknowledged: 300, isPressed: false, now: due + 10) == LSN(100)..<LSN(300))
+    }
+
+    @Test("S5: the watermark behind the last write leaves with it")
+    func watermarkLeavesToo() {
+        var machine = machine(writes: [300])
+        #expect(next(&machine, acknowledged: 364, all: true) == LSN(100)..<LSN(364))
+        var unfinished = self.machine(writes: [300])
+        #expect(next(&unfinished, acknowledged: 364, all: false) == LSN(100)..<LSN(300))
     }
 
     @Test("S8: nothing that is not acknowledged, and nothing without a lease")

@@ -270,6 +270,7 @@ private final class InlineRuntime: Runtime {
 
     func execute(_ body: @escaping () -> Void) { waiting.append(body) }
     func executeNextTurn(_ body: @escaping () -> Void) { waiting.append(body) }
+    func execute(after delay: Nanos, _ body: @escaping () -> Void) { waiting.append(body) }
 
     func perform(
         _ work: BlockingWork, _ body: @escaping @Sendable () -> Void, _ done: @escaping ((any Error)?) -> Void

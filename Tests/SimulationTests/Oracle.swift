@@ -395,9 +395,11 @@ final class Oracle {
     private func giveUp() {
         world.coverage.forcedPublications += 1
         let time = count()
+        let isRotten = world.nodes.contains(where: world.isRotten)
         for (index, volume) in world.configuration.volumes.enumerated() {
             for (place, stamps) in Blocks.stamps(of: world.media.stored(volume).durable).enumerated() {
-                promises.giveUp(at: place + index * Blocks.perVolume, allBut: stamps, at: time)
+                promises.giveUp(
+                    at: place + index * Blocks.perVolume, allBut: stamps, isRotten: isRotten, at: time)
             }
         }
     }

@@ -61,12 +61,13 @@ extension World {
         return rottenLines.contains { $0.node === node }
     }
 
-    /// Those that were healed, destaged, or whose log is gone.
+    /// Those that were healed, destaged, or whose log is gone. An owner's head may be durable before the owner knows.
     private func forgetMendedLines() {
         rottenLines.removeAll { line in
             do {
                 return try withRegion(of: line.node) { region, _ in
-                    region.identity?.incarnation != line.incarnation || region.head > line.lsn
+                    let head = line.node.server?.group?.owner?.owned.destage.head ?? region.head
+                    return region.identity?.incarnation != line.incarnation || head > line.lsn
                         || region.line(at: line.lsn) != line.bad
                 }
             } catch {

@@ -78,11 +78,18 @@ struct Promises {
         isPossible(stamp, at: block) || blocks[block].gone.contains { $0.at > time && $0.write.stamp == stamp }
     }
 
-    /// What is lost by an operator's decision: of what the block ever held, only `stamps` are left.
-    mutating func giveUp(at block: Int, allBut stamps: [UInt64], at time: UInt64) {
+    /// What is lost by an operator's decision: of what the block ever held, only `stamps` are left. `isRotten`: a batch may have
+    /// written what rotted under it, which is nobody's write; the good copy of it is what the operator gave up.
+    mutating func giveUp(at block: Int, allBut stamps: [UInt64], isRotten: Bool, at time: UInt64) {
         let known = blocks[block].possible + blocks[block].gone.map(\.write)
         let lost = blocks[block].possible.filter { !stamps.contains($0.stamp) }
         blocks[block].possible = known.filter { stamps.contains($0.stamp) }
+        for stamp in stamps where isRotten && !known.contains(where: { $0.stamp == stamp }) {
+            blocks[block].possible.append(
+                Write(
+                    number: stamp, stamp: stamp, blocks: block..<block + 1, connection: ConnectionLife(openedAt: 0),
+                    askedAt: time))
+        }
         blocks[block].gone += lost.map { ($0, time) }
     }
 

@@ -19,6 +19,10 @@ final class VirtualRuntime: Runtime {
         server.later(server.world.random.between(1, 20) * microsecond, body)
     }
 
+    func execute(after delay: Nanos, _ body: @escaping () -> Void) {
+        server.later(delay + server.world.random.between(0, 1000) * microsecond, body)
+    }
+
     func perform(
         _ work: BlockingWork, _ body: @escaping @Sendable () -> Void, _ done: @escaping ((any Error)?) -> Void
     ) {

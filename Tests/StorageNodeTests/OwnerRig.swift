@@ -238,7 +238,8 @@ final class OwnerRig {
     func beginBatch() throws {
         try #require(
             owner.owned.destage.nextBatch(
-                acknowledged: owner.owned.acknowledged, allWritesAcknowledged: true, isValid: true, now: .max) != nil)
+                acknowledged: owner.owned.acknowledged, allWritesAcknowledged: true, isValid: true, isPressed: true,
+                now: .max) != nil)
     }
 
     /// As if that batch were on the medium, flushed.
