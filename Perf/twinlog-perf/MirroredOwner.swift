@@ -33,9 +33,9 @@ struct PerfOwner {
         let medium = NullMedium(sizeBytes: Self.volumeBytes)
         let owned = OwnedLog(
             log: log, start: log.head, media: [Self.volume: (medium: medium, path: "none")], runtime: runtime,
-            authority: OwnedLog.Authority(
-                isValid: { true }, rule: { AcknowledgementRule(allowed: true, required: MemberSet(first: 1)) },
-                progress: { _, _, _ in },
+            authority: Authority(
+                validUntil: .max, rule: AcknowledgementRule(allowed: true, required: MemberSet(first: 1))),
+            listener: OwnedLog.Listener(
                 report: { failed("\($0.kind.rawValue): \($0.message)") }))
         path = OwnerDataPath(owned, start: log.head)
         session = path.session(Self.volume, medium)

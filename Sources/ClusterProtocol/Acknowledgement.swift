@@ -48,6 +48,11 @@ public struct AcknowledgementRule: Hashable, Sendable {
     }
 
     public var needsMirror: Bool { !required.isEmpty }
+
+    /// Of who is no owner, or may not act as one.
+    static func nothing(partners: Int) -> AcknowledgementRule {
+        AcknowledgementRule(allowed: false, required: MemberSet(first: partners))
+    }
 }
 
 /// The least of the durable LSNs of every store that must hold a write. Never falls.

@@ -92,7 +92,7 @@ extension GroupMachine {
             leaveUndrained("not everything in the log is on the medium in time; \(rest)", now, &out)
         case .nobody:
             // What waits for a mirror that does not come is not acknowledged, so it cannot be destaged.
-            if acknowledgementRule.needsMirror || !acknowledgementRule.allowed {
+            if rule.needsMirror || !rule.allowed {
                 let reason = "\(partnerNames) is not there to acknowledge; the log is left as it is"
                 return leaveUndrained(reason, now, &out)
             }

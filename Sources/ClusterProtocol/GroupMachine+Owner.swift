@@ -7,23 +7,19 @@ internal import LogModel
 extension GroupMachine {
     // MARK: The rule
 
-    public var acknowledgementRule: AcknowledgementRule {
+    var rule: AcknowledgementRule {
         switch role {
         case .owner(let owner): rule(owner)
         case .handingOver(let handover): rule(handover.owner)
-        case .starting, .blocked, .standby, .recovering, .stopped: nothing
+        case .starting, .blocked, .standby, .recovering, .stopped: .nothing(partners: partners.count)
         }
     }
 
-    private var nothing: AcknowledgementRule {
-        AcknowledgementRule(allowed: false, required: MemberSet(first: partners.count))
-    }
-
     private func rule(_ owner: Owner) -> AcknowledgementRule {
-        guard !owner.isSuspended, owner.logFailure == nil else { return nothing }
+        guard !owner.isSuspended, owner.logFailure == nil else { return .nothing(partners: partners.count) }
         var rule = AcknowledgementRule(allowed: true, required: MemberSet())
         for index in 0..<owner.mirrors.count {
-            switch owner.mirrors[index].need(isCounted: record?.isHolder(partners.node(index)) == true) {
+            switch owner.mirrors[index].need(isCounted: isCounted(index)) {
             case .none: break
             case .mustHold: rule.required.insert(index)
             case .mayNotBeGiven:
@@ -35,6 +31,9 @@ extension GroupMachine {
         if rule.required.isEmpty { rule.allowed = settings.degradeOnMirrorLoss && owner.standing.isNoted }
         return rule
     }
+
+    /// The record says that the partner holds everything that was acknowledged.
+    private func isCounted(_ index: Int) -> Bool { record?.isHolder(partners.node(index)) == true }
 
     // MARK: Time
 
@@ -66,9 +65,8 @@ extension GroupMachine {
     }
 
     func surroundings(_ index: Int, _ owner: Owner, _ now: Nanos) -> MemberMachine.Surroundings {
-        let node = partners.node(index)
-        return MemberMachine.Surroundings(
-            node: node, settings: settings, now: now, isCounted: record?.isHolder(node) == true,
+        MemberMachine.Surroundings(
+            node: partners.node(index), settings: settings, now: now, isCounted: isCounted(index),
             isLogSound: owner.logFailure == nil, heartbeat: heartbeat(askedAt: now))
     }
 
@@ -142,9 +140,8 @@ extension GroupMachine {
 
     private mutating func advance(_ index: Int, _ now: Nanos, _ out: inout [Directive]) {
         guard case .owner(var owner) = role else { return }
-        let node = partners.node(index)
-        let isCounted = record?.isHolder(node) == true
-        owner.mirrors[index].advance(local: owner.durable, isCounted: isCounted, node, &out)
+        owner.mirrors[index].advance(
+            local: owner.durable, isCounted: isCounted(index), partners.node(index), &out)
         role = .owner(owner)
         if case .joining(let contents) = owner.mirrors[index].state { join(index, contents, now, &out) }
     }

@@ -13,15 +13,14 @@ internal import LogModel
 extension GroupMachine {
     // MARK: The owner
 
-    /// Whether the owner may acknowledge, read and trim at `now` (S8, S17).
-    public func ownershipValid(_ now: Nanos) -> Bool { now < servesUntil }
-
     /// Kept where anything changes that it depends on: it is asked for with every request.
-    mutating func noteRightToServe() {
+    mutating func noteAuthority() { authority = Authority(validUntil: servesUntil, rule: rule) }
+
+    private var servesUntil: Nanos {
         switch role {
-        case .owner(let owner): servesUntil = owner.isSuspended ? 0 : rightEnd
-        case .handingOver(let handover): servesUntil = handover.isDraining ? rightEnd : 0
-        case .starting, .blocked, .standby, .recovering, .stopped: servesUntil = 0
+        case .owner(let owner): owner.isSuspended ? 0 : rightEnd
+        case .handingOver(let handover): handover.isDraining ? rightEnd : 0
+        case .starting, .blocked, .standby, .recovering, .stopped: 0
         }
     }
 

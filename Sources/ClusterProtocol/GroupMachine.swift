@@ -58,8 +58,6 @@ public struct GroupMachine: Sendable {
     var renewalsSince: Nanos
 
     // The right to serve (S17).
-    /// As owner: until when requests may be answered.
-    var servesUntil: Nanos = 0
     /// This node claims nothing that a partner's living process owns before: it has granted so, or an earlier process of it may have.
     public internal(set) var mayClaimFrom: Nanos
 
@@ -80,6 +78,9 @@ public struct GroupMachine: Sendable {
     /// A word on a node's death, on its way into the record. Beside ``given``: a takeover may wait for just that.
     var confirming: Given?
 
+    /// What the owner may do, until the next event.
+    public internal(set) var authority: Authority
+
     /// `freshLogUUID` becomes the group's log identity if this machine creates the group.
     public init(settings: GroupSettings, freshLogUUID: UUID128, now: Nanos) {
         self.settings = settings
@@ -90,6 +91,7 @@ public struct GroupMachine: Sendable {
         lastEventAt = now
         mayClaimFrom = now + settings.lease
         partners = Members(settings.partners) { _ in Partner(since: now) }
+        authority = Authority(validUntil: 0, rule: .nothing(partners: settings.partners.count))
     }
 
     var me: NodeID { settings.node }
@@ -123,9 +125,11 @@ public struct GroupMachine: Sendable {
         case .region(.memoryFailed(let reason)): logFailed(reason, now, &out)
         case .command(let command, let id): commanded(command, id, now, &out)
         }
-        // The data path's numbers come with every write, and mostly change nothing.
-        if case .progress = event, out.isEmpty { return }
-        noteRightToServe()
+        // These come with every write, and mostly change nothing.
+        switch event {
+        case .progress where out.isEmpty, .rail(_, .heard): return
+        default: noteAuthority()
+        }
     }
 
     /// Nothing came, not even ticks: this process, or the machine, was stopped. What the others were silent for meanwhile is its own

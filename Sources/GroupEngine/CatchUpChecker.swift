@@ -112,7 +112,7 @@ final class CatchUpChecker {
         let isNew = stopped?.reason != text
         stopped = Stopped(reason: text, at: lsn, dialsAgain: owned.runtime.now + CatchUp.pause)
         if isNew { owned.report(.catchUpStopped, text) }
-        owned.authority.cannotShip(text)
+        owned.listener.cannotShip(text)
     }
 }
 

@@ -48,6 +48,8 @@ package final class Group {
     private var reportedFault: MemoryFault?
     var reportedConflict: LSN?
     private var events: [Event] = []
+    /// What the machine knows of the log; `nil` if it may have forgotten it.
+    private var toldProgress: OwnedLog.Progress?
     private var isHandling = false
     private var lastCommand = CommandID(rawValue: 0)
     private var commands: [CommandID: (_ refusal: String?) -> Void] = [:]
@@ -86,10 +88,23 @@ package final class Group {
         isHandling = true
         while !events.isEmpty {
             var directives: [Directive] = []
-            machine.handle(events.removeFirst(), now: runtime.now, into: &directives)
+            let event = events.removeFirst()
+            switch event {
+            case .progress, .rail(_, .heard): break
+            default: toldProgress = nil
+            }
+            machine.handle(event, now: runtime.now, into: &directives)
+            owner?.owned.authority = machine.authority
             for directive in directives { perform(directive) }
         }
         isHandling = false
+    }
+
+    /// The pump says how far it is whenever it ran; the machine hears of it when that is news.
+    func tell(_ progress: OwnedLog.Progress) {
+        guard progress != toldProgress else { return }
+        toldProgress = progress
+        handle(.progress(local: progress.local, of: peer, durable: progress.mirror, pending: progress.pending))
     }
 
     package func command(_ command: Command, done: @escaping (String?) -> Void) {
@@ -212,7 +227,7 @@ package final class Group {
         let isUnacknowledged = owner.owned.destage.head >= owner.owned.acknowledgedWriteEnd
         let isHeldUp =
             isUnacknowledged || owner.mediumTrouble(now) != nil || owner.destager.problem != nil
-            || !machine.ownershipValid(now)
+            || !machine.authority.isValid(now)
         return isHeldUp ? reason ?? owner.destager.problem : nil
     }
 

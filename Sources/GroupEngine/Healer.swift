@@ -65,7 +65,7 @@ final class Healer {
         let end = min(damaged.to, damaged.from + Self.maximumBytes)
         guard let mirror = shipper.mirror, mirror.isKept || mirror.session.durable >= end else {
             // One that counts holds it, and is on its way back.
-            let isComing = shipper.mirror == nil && owned.authority.rule().needsMirror
+            let isComing = shipper.mirror == nil && owned.authority.rule.needsMirror
             let reason = "the log is damaged at LSN \(damaged.from) and there is no mirror to heal it from"
             return done(isComing ? .interrupted(reason) : .lost(reason))
         }

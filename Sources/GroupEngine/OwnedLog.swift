@@ -8,23 +8,26 @@ package import StorageMedium
 package import WriteLog
 
 package final class OwnedLog {
-    /// What the owner's log needs to know from its group, at the moment of use.
-    package struct Authority {
-        /// Whether the lease allows acknowledging, reading and trimming now (S8, S17).
-        var isValid: () -> Bool
-        var rule: () -> AcknowledgementRule
-        var progress: (_ local: LSN, _ mirror: LSN, _ pending: UInt64?) -> Void
+    /// How far the log and its mirror are.
+    package struct Progress: Hashable {
+        /// What is durable here and there.
+        var local: LSN
+        var mirror: LSN
+        /// The oldest request that the mirror was sent and has not completed.
+        var pending: UInt64?
+    }
+
+    /// What the group is told.
+    package struct Listener {
+        var progress: (Progress) -> Void
         var report: (Report) -> Void
         /// What the mirror lacks cannot be shipped to it.
         var cannotShip: (_ reason: String) -> Void
 
         package init(
-            isValid: @escaping () -> Bool, rule: @escaping () -> AcknowledgementRule,
-            progress: @escaping (_ local: LSN, _ mirror: LSN, _ pending: UInt64?) -> Void,
-            report: @escaping (Report) -> Void, cannotShip: @escaping (_ reason: String) -> Void = { _ in }
+            progress: @escaping (Progress) -> Void = { _ in }, report: @escaping (Report) -> Void,
+            cannotShip: @escaping (_ reason: String) -> Void = { _ in }
         ) {
-            self.isValid = isValid
-            self.rule = rule
             self.progress = progress
             self.report = report
             self.cannotShip = cannotShip
@@ -36,7 +39,9 @@ package final class OwnedLog {
     /// Those of `media` that batches are in.
     let mediumCalls: MediumCalls
     let runtime: any Runtime
-    let authority: Authority
+    let listener: Listener
+    /// What the group allows. It says so as soon as that changes.
+    package var authority: Authority
 
     var acknowledgement: Acknowledgement
     /// End of the last fully acknowledged write; stored in records, so half a write is judged torn (S5).
@@ -66,24 +71,25 @@ package final class OwnedLog {
     /// The calls of `media` are watched: one that does not return is known by its path.
     package convenience init(
         log: WriteLog, start: LSN, media: [VolumeID: (medium: any Medium, path: String)], runtime: any Runtime,
-        authority: Authority
+        authority: Authority, listener: Listener
     ) {
         let calls = MediumCalls()
         self.init(
             log: log, start: start,
             media: media.mapValues { WatchedMedium($0.medium, path: $0.path, calls: calls) }, mediumCalls: calls,
-            runtime: runtime, authority: authority)
+            runtime: runtime, authority: authority, listener: listener)
     }
 
     init(
         log: WriteLog, start: LSN, media: [VolumeID: any Medium], mediumCalls: MediumCalls = MediumCalls(),
-        runtime: any Runtime, authority: Authority
+        runtime: any Runtime, authority: Authority, listener: Listener
     ) {
         self.log = log
         self.media = media
         self.mediumCalls = mediumCalls
         self.runtime = runtime
         self.authority = authority
+        self.listener = listener
         acknowledgement = Acknowledgement(start)
         acknowledgedWriteEnd = start
         destage = DestageMachine(start: start)
@@ -92,12 +98,12 @@ package final class OwnedLog {
     var acknowledged: LSN { acknowledgement.acknowledged }
 
     /// Requests may be carried out and answered now.
-    var mayServe: Bool { isServing && authority.isValid() }
+    var mayServe: Bool { isServing && authority.isValid(runtime.now) }
 
     /// What is acknowledged may be destaged and trimmed now.
-    var mayDestage: Bool { !isRevoked && authority.isValid() }
+    var mayDestage: Bool { !isRevoked && authority.isValid(runtime.now) }
 
-    func report(_ kind: EventKind, _ message: String) { authority.report(Report(kind, message)) }
+    func report(_ kind: EventKind, _ message: String) { listener.report(Report(kind, message)) }
 
     /// Calls `body` when nothing of this log is on its way to the medium.
     func whenQuiet(_ body: @escaping () -> Void) {

@@ -141,7 +141,8 @@ package final class OwnerDataPath {
         shipper.ship()
         // Read once: what is acknowledged is what the machine was told, or a mirror could join without it (S14).
         let durable = log.durable
-        owned.authority.progress(durable, shipper.durable ?? .zero, shipper.pending)
+        owned.listener.progress(
+            OwnedLog.Progress(local: durable, mirror: shipper.durable ?? .zero, pending: shipper.pending))
         guard !owned.isRevoked else { return }
         acknowledge(durable)
         if owned.mayServe { requests.startHeld() }
@@ -169,11 +170,11 @@ package final class OwnerDataPath {
     }
 
     private func acknowledge(_ durable: LSN) {
-        var rule = owned.authority.rule()
+        var rule = owned.authority.rule
         if !rule.needsMirror { shipper.notCounted() }
         // A persist that was on its way when another failed may have been told nothing of it (S8).
         let isSound = log.region.memoryFault == nil && owned.persistFailure == nil
-        rule.allowed = rule.allowed && owned.authority.isValid() && isSound
+        rule.allowed = rule.allowed && owned.authority.isValid(owned.runtime.now) && isSound
         let moved = owned.acknowledgement.update(local: durable, by: rule) { _ in shipper.durable }
         guard moved else { return }
         while let first = issued.first, first.end <= owned.acknowledged {

@@ -54,8 +54,8 @@ final class Scrubber {
 
     /// Asks for the next part, if it is time and nothing else is to be done on the rail.
     func tick() {
-        guard asked == nil, repairs.isEmpty, healer.current == nil, owned.authority.isValid(),
-            let mirror = shipper.mirror, owned.authority.rule().needsMirror, mirror.session.shipped == log.published,
+        guard asked == nil, repairs.isEmpty, healer.current == nil, owned.authority.isValid(owned.runtime.now),
+            let mirror = shipper.mirror, owned.authority.rule.needsMirror, mirror.session.shipped == log.published,
             mirror.queuePair.creditBytes >= RemoteMemoryLimits.windowBytes / 2, owned.runtime.now >= nextPass
         else { return }
         let from = max(position, owned.destage.head)

@@ -86,7 +86,7 @@ final class Shipper {
 
     /// Space below every durable head that counts may be used again (S6).
     func reclaim() {
-        let mirrorCounts = mirror != nil || owned.authority.rule().needsMirror
+        let mirrorCounts = mirror != nil || owned.authority.rule.needsMirror
         log.setReclaimLimit(
             owned.destage.reclaimLimit(mirrorHead: knowledge.head(mirror?.session), mirrorCounts: mirrorCounts))
     }

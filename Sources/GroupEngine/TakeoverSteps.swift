@@ -243,13 +243,9 @@ extension Group {
             media[volume.id] = (medium, volume.mediumPath)
         }
         let owned = OwnedLog(
-            log: log, start: start, media: media, runtime: runtime,
-            authority: OwnedLog.Authority(
-                isValid: { [unowned self] in machine.ownershipValid(runtime.now) },
-                rule: { [unowned self] in machine.acknowledgementRule },
-                progress: { [unowned self] local, mirror, pending in
-                    handle(.progress(local: local, of: peer, durable: mirror, pending: pending))
-                },
+            log: log, start: start, media: media, runtime: runtime, authority: machine.authority,
+            listener: OwnedLog.Listener(
+                progress: { [unowned self] in tell($0) },
                 report: { [unowned self] in report($0) },
                 cannotShip: { [unowned self] in handle(.attachRefused(.notReady, $0)) }))
         return OwnerDataPath(owned, start: start)

@@ -192,7 +192,7 @@ struct DoubtTests {
     func memoryFails() throws {
         let rig = Rig.mirrored()
         #expect(rig.take(.memoryFailed("failed")) == [.rail(Rig.beta, .close), .step(.releaseMedia)])
-        #expect(!rig.machine.isServing && !rig.machine.ownershipValid(rig.now))
+        #expect(!rig.machine.isServing && !rig.machine.authority.isValid(rig.now))
         #expect(rig.take(.memoryFailed("failed")) == [], "it is said with every tick")
         let given = try #require(rig.take(.mediaReleased).swap)
         #expect(given.owner == Self.beta && given.sources == [Self.beta] && given.phase == .claimed)
@@ -204,9 +204,9 @@ struct DoubtTests {
     func memoryFailsAlone() {
         let rig = Rig.owner()
         rig.take(.renewed(startedAt: rig.now, record: rig.machine.record))
-        #expect(rig.machine.acknowledgementRule.allowed)
+        #expect(rig.machine.authority.rule.allowed)
         #expect(rig.take(.memoryFailed("failed")) == [.rail(Rig.beta, .close)])
-        #expect(!rig.machine.acknowledgementRule.allowed)
+        #expect(!rig.machine.authority.rule.allowed)
         #expect(rig.machine.state(rig.now) == .stalled && rig.machine.reason(rig.now) == "failed")
         #expect(!rig.pass(5 * Rig.lease, renewing: rig.machine.record).contains(onRail: .dial))
     }
@@ -216,7 +216,7 @@ struct DoubtTests {
         let rig = Rig.mirrored()
         rig.take(.down)
         rig.take(.memoryFailed("failed"))
-        #expect(!rig.machine.acknowledgementRule.allowed)
+        #expect(!rig.machine.authority.rule.allowed)
         let waiting = rig.pass(5 * Rig.timeout, renewing: rig.machine.record)
         #expect(waiting.swap == nil && waiting.contains(onRail: .dial))
         rig.take(.tick, after: Rig.heartbeat)

@@ -35,7 +35,7 @@ struct MediumTests {
         let since = rig.now - limit
         rig.take(.trouble(MediumTrouble(since: since, reason: Self.error, isLogFull: false)))
         #expect(rig.pass(Rig.heartbeat, heard: true, renewing: rig.machine.record).contains(.step(.releaseMedia)))
-        #expect(!rig.machine.ownershipValid(rig.now) && !rig.machine.isServing)
+        #expect(!rig.machine.authority.isValid(rig.now) && !rig.machine.isServing)
         let given = try #require(rig.take(.mediaReleased).swap)
         #expect(given.owner == Self.beta && given.phase == .claimed && given.ownerProcess == nil)
         #expect(given.sources == [Self.alpha, Self.beta] && given.mustFence == [] && given.leftForMedium == true)
@@ -58,7 +58,7 @@ struct MediumTests {
     func nobodyInSync() {
         let rig = Rig.owner()
         #expect(!fail(rig, for: 3 * limit, heard: false).contains(.step(.releaseMedia)))
-        #expect(rig.machine.state(rig.now) == .degraded && rig.machine.acknowledgementRule.allowed)
+        #expect(rig.machine.state(rig.now) == .degraded && rig.machine.authority.rule.allowed)
         #expect(rig.machine.reason(rig.now)?.contains(Self.error) == true)
         #expect(rig.machine.reason(rig.now)?.contains("for 45 s") == true)
         fail(rig, for: Rig.heartbeat, isLogFull: true, heard: false)

@@ -5,8 +5,8 @@ import Testing
 
 /// A published owner: its lease, its mirror, handing over and stopping.
 struct OwnerTests {
-    private func needs(_ rig: Rig) -> Bool { rig.machine.acknowledgementRule.needsMirror }
-    private func allowed(_ rig: Rig) -> Bool { rig.machine.acknowledgementRule.allowed }
+    private func needs(_ rig: Rig) -> Bool { rig.machine.authority.rule.needsMirror }
+    private func allowed(_ rig: Rig) -> Bool { rig.machine.authority.rule.allowed }
 
     // MARK: The record
 
@@ -19,7 +19,7 @@ struct OwnerTests {
             rig.take(.renewed(startedAt: rig.now, record: theirs)) == [
                 .serving(.stop), .rail(Rig.beta, .close), .step(.releaseMedia),
             ])
-        #expect(!rig.machine.ownershipValid(rig.now) && !allowed(rig) && !rig.machine.isOwner)
+        #expect(!rig.machine.authority.isValid(rig.now) && !allowed(rig) && !rig.machine.isOwner)
     }
 
     // MARK: Gaining the mirror
@@ -283,9 +283,9 @@ struct OwnerTests {
         let rig = Rig.mirrored()
         rig.take(.renewed(startedAt: rig.now, record: rig.machine.record))
         #expect(rig.command(.handOver) == [.serving(.drain)])
-        #expect(!rig.machine.isServing && rig.machine.ownershipValid(rig.now))
+        #expect(!rig.machine.isServing && rig.machine.authority.isValid(rig.now))
         #expect(rig.take(.drained) == [.step(.releaseMedia)])
-        #expect(!rig.machine.ownershipValid(rig.now))
+        #expect(!rig.machine.authority.isValid(rig.now))
         let given = try #require(rig.take(.mediaReleased).swap)
         #expect(given.owner == Rig.beta && given.phase == .claimed && given.epoch == Epoch(3))
         #expect(given.sources == [Rig.alpha, Rig.beta] && given.ownerProcess == nil && given.mustFence.isEmpty)

@@ -8,7 +8,7 @@ struct RightToServeTests {
     private static let margin = Rig.lease / 10
     private static let dead = Rig.process(Rig.alpha)
 
-    private func allowed(_ rig: Rig) -> Bool { rig.machine.acknowledgementRule.allowed }
+    private func allowed(_ rig: Rig) -> Bool { rig.machine.authority.rule.allowed }
 
     /// The mirror's answer to what was asked then.
     private func granted(_ asked: Nanos) -> RailEvent { .said(Heartbeat(grants: asked)) }
@@ -30,14 +30,14 @@ struct RightToServeTests {
         rig.take(.renewed(startedAt: started, record: rig.machine.record), after: Rig.lease / 2)
         rig.now = started + Rig.lease - Self.margin - 1
         rig.take(.heard)
-        #expect(rig.machine.ownershipValid(rig.now) && rig.machine.isServing)
+        #expect(rig.machine.authority.isValid(rig.now) && rig.machine.isServing)
         #expect(!rig.take(.tick).contains(.serving(.suspend)))
         rig.now += 1
-        #expect(!rig.machine.ownershipValid(rig.now))
+        #expect(!rig.machine.authority.isValid(rig.now))
         #expect(rig.take(.tick).contains(.serving(.suspend)))
         #expect(!allowed(rig) && !rig.machine.isServing)
         #expect(rig.take(.renewed(startedAt: rig.now, record: rig.machine.record)).contains(.serving(.serve)))
-        #expect(rig.machine.ownershipValid(rig.now) && allowed(rig))
+        #expect(rig.machine.authority.isValid(rig.now) && allowed(rig))
     }
 
     @Test("S17: who alone is in sync serves without end, whether the coordinator answers or not")
@@ -45,7 +45,7 @@ struct RightToServeTests {
         let rig = Rig.owner()
         rig.take(.unavailable("away"))
         rig.pass(100 * Rig.lease)
-        #expect(rig.machine.ownershipValid(rig.now) && rig.machine.isServing && allowed(rig))
+        #expect(rig.machine.authority.isValid(rig.now) && rig.machine.isServing && allowed(rig))
         #expect(!rig.machine.takeoverPossible(rig.now) && rig.machine.reason(rig.now) != nil)
     }
 
@@ -56,19 +56,19 @@ struct RightToServeTests {
         let asked = rig.now + Rig.lease
         rig.now = asked - 1
         rig.take(granted(asked))
-        #expect(!rig.machine.ownershipValid(rig.now), "nothing can be granted that was not asked yet")
+        #expect(!rig.machine.authority.isValid(rig.now), "nothing can be granted that was not asked yet")
         rig.now = asked + Rig.lease / 2
         rig.take(granted(asked))
         rig.now = asked + Rig.lease - Self.margin - 1
         rig.take(.heard)
-        #expect(rig.machine.ownershipValid(rig.now) && rig.machine.isServing && allowed(rig))
+        #expect(rig.machine.authority.isValid(rig.now) && rig.machine.isServing && allowed(rig))
         #expect(!rig.take(.tick).contains(.serving(.suspend)))
         rig.take(granted(asked - 1))
         rig.now += 1
-        #expect(!rig.machine.ownershipValid(rig.now))
+        #expect(!rig.machine.authority.isValid(rig.now))
         #expect(rig.take(.tick).contains(.serving(.suspend)) && !rig.machine.isServing)
         #expect(rig.take(granted(rig.now)).contains(.serving(.serve)))
-        #expect(rig.machine.ownershipValid(rig.now) && allowed(rig))
+        #expect(rig.machine.authority.isValid(rig.now) && allowed(rig))
     }
 
     @Test("S17: a grant lasts though the rail is lost, and a coordinator that does not answer stops swaps only")
@@ -79,26 +79,26 @@ struct RightToServeTests {
             rig.take(granted(rig.now))
             rig.take(.tick)
         }
-        #expect(rig.machine.ownershipValid(rig.now) && rig.machine.state(rig.now) == .mirrored)
+        #expect(rig.machine.authority.isValid(rig.now) && rig.machine.state(rig.now) == .mirrored)
         #expect(!rig.machine.takeoverPossible(rig.now) && rig.machine.reason(rig.now)?.contains("wait for it") == true)
         let last = rig.now
         rig.take(.down)
-        #expect(rig.machine.ownershipValid(rig.now), "what it holds may be read while the mirror claims nothing")
+        #expect(rig.machine.authority.isValid(rig.now), "what it holds may be read while the mirror claims nothing")
         rig.now = last + Rig.lease - Self.margin
-        #expect(!rig.machine.ownershipValid(rig.now))
+        #expect(!rig.machine.authority.isValid(rig.now))
     }
 
     @Test("S17: whom a swap of unknown outcome may have put in sync must grant too")
     func joining() throws {
         let rig = Rig.owner()
         rig.now += 2 * Rig.lease
-        #expect(rig.machine.ownershipValid(rig.now))
+        #expect(rig.machine.authority.isValid(rig.now))
         rig.attach()
-        #expect(!rig.machine.ownershipValid(rig.now), "the swap that puts the mirror in sync is on its way")
+        #expect(!rig.machine.authority.isValid(rig.now), "the swap that puts the mirror in sync is on its way")
         rig.take(.swapped(.unknown("no answer")))
-        #expect(!rig.machine.ownershipValid(rig.now))
+        #expect(!rig.machine.authority.isValid(rig.now))
         rig.take(granted(rig.now))
-        #expect(rig.machine.ownershipValid(rig.now))
+        #expect(rig.machine.authority.isValid(rig.now))
     }
 
     @Test("S17: each other node that counts grants")
@@ -110,9 +110,9 @@ struct RightToServeTests {
         rig.take(.swapped(.won))
         rig.now += 2 * Rig.lease
         rig.take(.rail(Rig.beta, granted(rig.now)))
-        #expect(!rig.machine.ownershipValid(rig.now))
+        #expect(!rig.machine.authority.isValid(rig.now))
         rig.take(.rail(Rig.gamma, granted(rig.now)))
-        #expect(rig.machine.ownershipValid(rig.now))
+        #expect(rig.machine.authority.isValid(rig.now))
     }
 
     // MARK: The mirror

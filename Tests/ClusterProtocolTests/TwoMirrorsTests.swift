@@ -7,7 +7,7 @@ import Testing
 struct TwoMirrorsTests {
     private static let both = [Rig.beta, Rig.gamma]
 
-    private func required(_ rig: Rig) -> [NodeID] { rig.machine.acknowledgementRule.required.map { Self.both[$0] } }
+    private func required(_ rig: Rig) -> [NodeID] { rig.machine.authority.rule.required.map { Self.both[$0] } }
 
     /// Both attached and in sync.
     private func mirrored() -> Rig {
@@ -34,7 +34,7 @@ struct TwoMirrorsTests {
     @Test("S14: each mirror joins by a swap of its own, which leaves the other as it was")
     func bothAttach() throws {
         let rig = Rig.owner(partners: Self.both)
-        #expect(required(rig).isEmpty && rig.machine.acknowledgementRule.allowed)
+        #expect(required(rig).isEmpty && rig.machine.authority.rule.allowed)
         rig.attach(Rig.gamma)
         #expect(required(rig) == [Rig.gamma])
         rig.take(.swapped(.won))
@@ -43,13 +43,13 @@ struct TwoMirrorsTests {
         rig.attach(Rig.beta)
         rig.take(.swapped(.won))
         #expect(rig.machine.record?.holders == [Rig.alpha, Rig.beta, Rig.gamma])
-        #expect(required(rig) == Self.both && rig.machine.acknowledgementRule.allowed)
+        #expect(required(rig) == Self.both && rig.machine.authority.rule.allowed)
         #expect(rig.machine.state(rig.now) == .mirrored && rig.machine.reason(rig.now) == nil)
     }
 
     @Test("S1: a write is acknowledged only when every mirror that must hold it does")
     func everyMirrorHoldsIt() {
-        let rule = mirrored().machine.acknowledgementRule
+        let rule = mirrored().machine.authority.rule
         var acknowledgement = Acknowledgement(LSN(640))
         func moves(_ beta: UInt64?, _ gamma: UInt64?) -> Bool {
             acknowledgement.update(local: LSN(1280), by: rule) { [beta, gamma][$0].map { LSN($0) } }
@@ -67,13 +67,13 @@ struct TwoMirrorsTests {
         let out = pass(rig, Rig.timeout, hearing: Rig.beta)
         #expect(out.contains(.rail(Rig.gamma, .close)) && !out.contains(.rail(Rig.beta, .close)))
         #expect(
-            required(rig) == Self.both && rig.machine.acknowledgementRule.allowed, "it must hold every write until then"
+            required(rig) == Self.both && rig.machine.authority.rule.allowed, "it must hold every write until then"
         )
         let swap = try #require(pass(rig, Rig.timeout, hearing: Rig.beta).swap)
         #expect(swap.holders == [Rig.alpha, Rig.beta] && swap.epoch == Epoch(3))
-        #expect(!rig.machine.acknowledgementRule.allowed)
+        #expect(!rig.machine.authority.rule.allowed)
         rig.take(.swapped(.won))
-        #expect(required(rig) == [Rig.beta] && rig.machine.acknowledgementRule.allowed)
+        #expect(required(rig) == [Rig.beta] && rig.machine.authority.rule.allowed)
         // What beta holds is no copy too few, so acknowledgements need not wait for the pool to note the epoch (S20).
         #expect(rig.machine.isHeldTwice(rig.now))
     }

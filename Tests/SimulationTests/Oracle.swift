@@ -109,7 +109,7 @@ final class Oracle {
         promises.answered(write, at: end)
         for block in write.blocks { history.written(block, write.number, end: end) }
         world.coverage.acknowledgedWrites += 1
-        if server.group.machine.acknowledgementRule.needsMirror, let owner = server.group.owner {
+        if server.group.machine.authority.rule.needsMirror, let owner = server.group.owner {
             compareImage(of: server, upTo: owner.owned.acknowledged)
         }
     }
@@ -423,9 +423,9 @@ final class Oracle {
             record.holders != [server.node.name], server.isServing
         else { return }
         let machine = server.group.machine
-        let rule = machine.acknowledgementRule
+        let rule = machine.authority.rule
         expect(
-            !rule.allowed || rule.needsMirror || !machine.ownershipValid(server.clock),
+            !rule.allowed || rule.needsMirror || !machine.authority.isValid(server.clock),
             "S13: \(server.name) would acknowledge with one copy while \(record.holders) are in sync by the record")
     }
 
@@ -531,7 +531,7 @@ final class Oracle {
     func ticked(_ server: Server) {
         let state = server.group.machine.state(server.clock)
         if state == .unavailable { world.coverage.staleWaits += 1 }
-        if state == .resyncing, !server.group.machine.acknowledgementRule.needsMirror { world.coverage.farBehind += 1 }
+        if state == .resyncing, !server.group.machine.authority.rule.needsMirror { world.coverage.farBehind += 1 }
         if server.group.owner.map({ $0.owned.isServing && !$0.requests.isEmpty }) == true {
             world.coverage.backPressure += 1
         }

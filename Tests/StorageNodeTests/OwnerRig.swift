@@ -26,6 +26,14 @@ extension GroupThreads {
         reads: .singleton, destage: .singleton, steps: .singleton, probe: .singleton, memory: .singleton)
 }
 
+extension Authority {
+    /// What a machine would say that is asked nothing.
+    static func forEver(mirrors: Int) -> Authority {
+        Authority(
+            validUntil: .max, rule: AcknowledgementRule(allowed: true, required: MemberSet(first: mirrors)))
+    }
+}
+
 /// The mirror's ring, and what was asked of it. Lives on the rig's event loop.
 final class FakeMirror: QueuePair {
     struct Read {
@@ -108,7 +116,6 @@ final class OwnerRig {
     let owner: OwnerDataPath
     let eventLoop: any EventLoop
     private let reports: Reports
-    private let rules: Rules
 
     final class Reports: Sendable {
         let kinds = Mutex<[EventKind]>([])
@@ -116,17 +123,12 @@ final class OwnerRig {
         let pending = Mutex<UInt64?>(nil)
     }
 
-    /// What the group's machine would say.
-    private final class Rules {
-        var needsMirror = true
-    }
-
     var kinds: [EventKind] { reports.kinds.withLock { $0 } }
     var pendingTold: UInt64? { reports.pending.withLock { $0 } }
     /// Whether the record counts the mirror.
     var needsMirror: Bool {
-        get { rules.needsMirror }
-        set { rules.needsMirror = newValue }
+        get { owner.owned.authority.rule.needsMirror }
+        set { owner.owned.authority.rule.required = MemberSet(first: newValue ? 1 : 0) }
     }
 
     private init(
@@ -137,16 +139,14 @@ final class OwnerRig {
         region = try pool.allocateRegion(group: GroupID("g0"), ringBytes: ringBytes)
         try region.format(role: .owner, logUUID: .zero, incarnation: Incarnation(1), start: .zero)
         log = try WriteLog(region: region)
-        let reports = Reports(), rules = Rules()
+        let reports = Reports()
         self.reports = reports
-        self.rules = rules
         // No medium: nothing is destaged, and everything stays in the log.
         let owned = OwnedLog(
             log: log, start: .zero, media: [:], runtime: LoopRuntime(eventLoop: eventLoop, threads: threads),
-            authority: OwnedLog.Authority(
-                isValid: { true },
-                rule: { AcknowledgementRule(allowed: true, required: MemberSet(first: rules.needsMirror ? 1 : 0)) },
-                progress: { _, _, pending in reports.pending.withLock { $0 = pending } },
+            authority: .forEver(mirrors: 1),
+            listener: OwnedLog.Listener(
+                progress: { progress in reports.pending.withLock { $0 = progress.pending } },
                 report: { report in reports.kinds.withLock { $0.append(report.kind) } }))
         owner = OwnerDataPath(owned, start: .zero)
         owner.attach(mirror, key: RegionKey(rawValue: 1), durable: .zero, isKept: false)

@@ -35,9 +35,8 @@ struct OwnerStallTests {
             let reports = reports
             let owned = OwnedLog(
                 log: log, start: .zero, media: [:], runtime: LoopRuntime(eventLoop: loop, threads: .singleton),
-                authority: OwnedLog.Authority(
-                    isValid: { true }, rule: { AcknowledgementRule(allowed: true, required: MemberSet()) },
-                    progress: { _, _, _ in },
+                authority: .forEver(mirrors: 0),
+                listener: OwnedLog.Listener(
                     report: { reports.all.append($0) }))
             owner = OwnerDataPath(owned, start: .zero)
             // Nothing for other threads to do: this event loop is the test's own.

@@ -77,9 +77,7 @@ struct SteppedOwner {
         medium = FaultInjectingMedium(file, seed: 1)
         let owned = OwnedLog(
             log: log, start: .zero, media: [Self.volume: (medium: medium, path: "vol0")], runtime: runtime,
-            authority: OwnedLog.Authority(
-                isValid: { true }, rule: { AcknowledgementRule(allowed: true, required: MemberSet()) },
-                progress: { _, _, _ in }, report: { _ in }))
+            authority: .forEver(mirrors: 0), listener: OwnedLog.Listener(report: { _ in }))
         owner = OwnerDataPath(owned, start: .zero)
         session = owner.session(Self.volume, medium)
         owner.serve()

@@ -77,9 +77,9 @@ struct MemberMachine: Sendable {
     }
 
     /// Whom the record counts must hold a write, whatever the link is like (S13).
-    func need(isCounted: Bool) -> Need {
+    func need(isCounted: @autoclosure () -> Bool) -> Need {
         switch state {
-        case .absent, .dialing, .attaching, .catchingUp: isCounted ? .mustHold : .none
+        case .absent, .dialing, .attaching, .catchingUp: isCounted() ? .mustHold : .none
         case .requiring, .joining, .inSync, .lost: .mustHold
         case .disqualifying: .mayNotBeGiven
         }
@@ -237,7 +237,9 @@ struct MemberMachine: Sendable {
     }
 
     /// From catching up to being required, and on to being in sync or asking for it. `local`: what is durable here.
-    mutating func advance(local: LSN, isCounted: Bool, _ node: NodeID, _ out: inout [Directive]) {
+    mutating func advance(
+        local: LSN, isCounted: @autoclosure () -> Bool, _ node: NodeID, _ out: inout [Directive]
+    ) {
         // One that holds everything has nothing to complete.
         if case .catchingUp(let contents, let from) = state,
             durable.rawValue + Self.joinDistanceBytes >= local.rawValue, durable > from || durable >= local
@@ -246,7 +248,7 @@ struct MemberMachine: Sendable {
             out.append(.serving(.acknowledge))
         }
         if case .requiring(let contents, let target, _) = state, durable >= target {
-            if isCounted { becomeInSync(node, &out) } else { state = .joining(contents) }
+            if isCounted() { becomeInSync(node, &out) } else { state = .joining(contents) }
             out.append(.serving(.acknowledge))
         }
     }
