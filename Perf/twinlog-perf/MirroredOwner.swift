@@ -17,6 +17,10 @@ struct NullMedium: Medium {
     func read(into buffer: UnsafeMutableRawBufferPointer, at offset: UInt64) throws(MediumError) {
         _ = buffer.initializeMemory(as: UInt8.self, repeating: 0)
     }
+    func readNow(into buffer: UnsafeMutableRawBufferPointer, at offset: UInt64) throws(MediumError) -> Bool {
+        try read(into: buffer, at: offset)
+        return true
+    }
     func write(_ buffers: [UnsafeRawBufferPointer], at offset: UInt64) throws(MediumError) {}
     func zero(_ range: ByteRange, releasingSpace: Bool) throws(MediumError) {}
     func flush() throws(MediumError) {}

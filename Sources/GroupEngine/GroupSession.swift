@@ -140,6 +140,7 @@ final class GroupSession: VolumeSession, WaitingSession {
     }
 
     private func readMedium(_ range: ByteRange, _ completion: @escaping VolumeCompletion) {
+        if let result = readNow(range) { return answer(range, result, completion) }
         let id = owned.destage.beginRead()
         let medium = medium
         let length = Int(range.length)
@@ -153,17 +154,43 @@ final class GroupSession: VolumeSession, WaitingSession {
         } _: { [self] result in
             defer { owned.endRead(id) }
             guard !isClosed, !owned.isRevoked else { return }
-            guard owned.mayServe else {
-                // The lease ran out meanwhile: what was read may be another owner's past (S17).
-                return requests.hold(self) { [weak self] in self?.read(range, completion) }
+            answer(range, result, completion)
+        }
+    }
+
+    /// What needs no device is read here: a thread costs several times as much. `nil` if it is for a thread.
+    private func readNow(_ range: ByteRange) -> Result<ByteBuffer, any Error>? {
+        guard owned.readBudget.take(range.length, owned.runtime.now) else { return nil }
+        let length = Int(range.length)
+        var buffer = ByteBufferAllocator().buffer(capacity: length)
+        let result = buffer.withUnsafeMutableWritableBytes { space in
+            Result { () throws(MediumError) in
+                try medium.readNow(into: UnsafeMutableRawBufferPointer(rebasing: space[..<length]), at: range.offset)
             }
-            switch result {
-            case .success(var buffer):
-                guard isSound(range, completion) else { return }
-                owned.copyOverlay(volume, range, into: &buffer)
-                answer(range, buffer, completion)
-            case .failure(let error): completion(.failure(.readFailed("\(error)")))
-            }
+        }
+        switch result {
+        case .success(true):
+            buffer.moveWriterIndex(forwardBy: length)
+            return .success(buffer)
+        case .success(false): return nil
+        case .failure(let error): return .failure(error)
+        }
+    }
+
+    /// What the medium gave, with what the log has over it.
+    private func answer(
+        _ range: ByteRange, _ read: Result<ByteBuffer, any Error>, _ completion: @escaping VolumeCompletion
+    ) {
+        guard owned.mayServe else {
+            // The lease ran out meanwhile: what was read may be another owner's past (S17).
+            return requests.hold(self) { [weak self] in self?.read(range, completion) }
+        }
+        switch read {
+        case .success(var buffer):
+            guard isSound(range, completion) else { return }
+            owned.copyOverlay(volume, range, into: &buffer)
+            answer(range, buffer, completion)
+        case .failure(let error): completion(.failure(.readFailed("\(error)")))
         }
     }
 }

@@ -56,6 +56,8 @@ package final class OwnedLog {
         }
     }
     private var onQuiet: (() -> Void)?
+    /// Of reads of the media that are made on the loop.
+    var readBudget = ReadBudget()
 
     /// Requests are carried out; otherwise they wait.
     var isServing = false
@@ -136,8 +138,9 @@ package final class OwnedLog {
 
     /// A read of the medium began before the log's bytes of it were forgotten, and ends now.
     func endRead(_ id: UInt64) {
+        let before = destage.unreferencedBelow
         destage.endRead(id)
-        forgetWhatNobodyReads()
+        if destage.unreferencedBelow > before { forgetWhatNobodyReads() }
     }
 
     func forgetWhatNobodyReads() {

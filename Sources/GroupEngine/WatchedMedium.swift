@@ -50,6 +50,10 @@ struct WatchedMedium: Medium {
         try base.read(into: buffer, at: offset)
     }
 
+    func readNow(into buffer: UnsafeMutableRawBufferPointer, at offset: UInt64) throws(MediumError) -> Bool {
+        try base.readNow(into: buffer, at: offset)
+    }
+
     func extents(of range: ByteRange, limit: Int) throws(MediumError) -> [MediumExtent] {
         try base.extents(of: range, limit: limit)
     }

@@ -13,6 +13,7 @@ public final class FileMedium: Medium {
     public let file: FileIdentity
     let descriptor: CInt
     let isBlockDevice: Bool
+    private let readyRead: tl_ready_read
     /// ``sizeBytes``, or the least that the file was seen to have since it was opened.
     private let leastBytes: Atomic<UInt64>
 
@@ -84,6 +85,7 @@ public final class FileMedium: Medium {
         guard isBlockDevice ? actual >= sizeBytes : actual == sizeBytes else {
             throw Self.wrongSize(path, actual, sizeBytes)
         }
+        readyRead = tl_host_ready_read(descriptor, isBlockDevice)
         file = FileIdentity(status)
         self.path = path
         self.descriptor = descriptor
@@ -229,6 +231,20 @@ public final class FileMedium: Medium {
         try result.get()
     }
 
+    /// A part of the range that is not cached, or an end of the file, is left to a read that may wait.
+    public func readNow(into buffer: UnsafeMutableRawBufferPointer, at offset: UInt64) throws(MediumError) -> Bool {
+        try check(offset, UInt64(buffer.count))
+        let count = tl_host_read_ready(descriptor, readyRead, buffer.baseAddress, buffer.count, offset)
+        guard count == buffer.count || count < 0 && count != -Int(EAGAIN) else { return false }
+        try checkSize()
+        guard count >= 0 else { throw readFailure(buffer.count, offset, CInt(-count)) }
+        return true
+    }
+
+    private func readFailure(_ count: Int, _ offset: UInt64, _ number: CInt) -> MediumError {
+        Self.failure(.read, path, "read of \(count) bytes at \(offset) failed", number)
+    }
+
     /// As ``read(into:at:)``, past the cache of this host: what another host wrote meanwhile is seen (S18).
     public func readUncached(_ range: ByteRange) throws(MediumError) -> [UInt8] {
         try check(range.offset, range.length)
@@ -247,10 +263,7 @@ public final class FileMedium: Medium {
         while done < buffer.count {
             let count = pread(descriptor, buffer.baseAddress! + done, buffer.count - done, off_t(offset) + off_t(done))
             if count < 0 && errno == EINTR { continue }
-            guard count > 0 else {
-                let number = count == 0 ? EIO : errno
-                throw Self.failure(.read, path, "read of \(buffer.count) bytes at \(offset) failed", number)
-            }
+            guard count > 0 else { throw readFailure(buffer.count, offset, count == 0 ? EIO : errno) }
             done += count
         }
     }

@@ -52,6 +52,10 @@ public protocol Medium: Sendable {
     /// Fills `buffer` from `offset`. A range outside the medium throws `outOfRange`.
     func read(into buffer: UnsafeMutableRawBufferPointer, at offset: UInt64) throws(MediumError)
 
+    /// As ``read(into:at:)``, for callers that must not wait: fills `buffer` only from memory. False if that cannot be done, or cannot be
+    /// known; `buffer` then holds anything.
+    func readNow(into buffer: UnsafeMutableRawBufferPointer, at offset: UInt64) throws(MediumError) -> Bool
+
     /// Writes the buffers one after another from `offset`; all of their bytes or an error. Not durable until ``flush()``.
     func write(_ buffers: [UnsafeRawBufferPointer], at offset: UInt64) throws(MediumError)
 
@@ -70,8 +74,12 @@ public protocol Medium: Sendable {
     func flush() throws(MediumError)
 }
 
-/// Of a medium that knows nothing of holes, and reads nothing ahead.
+/// Of a medium that knows nothing of holes or caches, and reads nothing ahead.
 extension Medium {
+    public func readNow(into buffer: UnsafeMutableRawBufferPointer, at offset: UInt64) throws(MediumError) -> Bool {
+        false
+    }
+
     public func extents(of range: ByteRange, limit: Int) throws(MediumError) -> [MediumExtent] {
         [MediumExtent(range: range, isHole: false)]
     }

@@ -141,6 +141,15 @@ final class OpenedMedium: Medium, @unchecked Sendable {
         buffer.copyBytes(from: stored.cached[Int(offset)..<Int(offset) + buffer.count])
     }
 
+    /// A cache has it or not.
+    func readNow(into buffer: UnsafeMutableRawBufferPointer, at offset: UInt64) throws(MediumError) -> Bool {
+        guard !server.node.hungMedium.isOn, world.random.chance(50) else { return false }
+        guard !isFailing else { throw failure(.read) }
+        buffer.copyBytes(from: stored.cached[Int(offset)..<Int(offset) + buffer.count])
+        world.coverage.readsAtOnce += 1
+        return true
+    }
+
     func write(_ buffers: [UnsafeRawBufferPointer], at offset: UInt64) throws(MediumError) {
         world.faults.willWrite(server)
         try change(buffers.flatMap(Array.init), at: offset, .write)

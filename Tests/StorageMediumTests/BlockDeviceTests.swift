@@ -6,16 +6,6 @@ import StorageMedium
 import TestSupport
 import Testing
 
-/// What a shell command prints; `nil` if it fails.
-private func shell(_ command: String) -> String? {
-    guard let pipe = popen(command + " 2>/dev/null", "r") else { return nil }
-    var line = [CChar](repeating: 0, count: 256)
-    let isLine = fgets(&line, 256, pipe) != nil
-    guard pclose(pipe) == 0 else { return nil }
-    return isLine
-        ? String(decoding: line.prefix { $0 != 0 && $0 != 10 }.map(UInt8.init(bitPattern:)), as: UTF8.self) : ""
-}
-
 private let hasLoopDevices = geteuid() == 0 && shell("losetup --find") != nil
 
 @Suite(.enabled(if: hasLoopDevices, "no loop device, or not root"))

@@ -1,4 +1,4 @@
-// Folders of their own, raw looks at files, and waiting for a condition.
+// Raw looks at media, a shell, and a flag between threads.
 
 import Glibc
 import LogModel
@@ -23,6 +23,16 @@ extension Medium {
         try read(into: space, at: offset)
         return Array(space)
     }
+}
+
+/// What a shell command prints; `nil` if it fails.
+func shell(_ command: String) -> String? {
+    guard let pipe = popen(command + " 2>/dev/null", "r") else { return nil }
+    var line = [CChar](repeating: 0, count: 256)
+    let isLine = fgets(&line, 256, pipe) != nil
+    guard pclose(pipe) == 0 else { return nil }
+    return isLine
+        ? String(decoding: line.prefix { $0 != 0 && $0 != 10 }.map(UInt8.init(bitPattern:)), as: UTF8.self) : ""
 }
 
 final class Flag: Sendable {

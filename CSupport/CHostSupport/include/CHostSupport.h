@@ -40,6 +40,19 @@ int tl_host_block_zero(int fd, uint64_t offset, uint64_t length);
 int tl_host_drop_cache(int fd, bool is_block_device);
 /// Drops the cached pages of a range and their neighbours on the same pages; dirty ones stay.
 int tl_host_drop_range(int fd, uint64_t offset, uint64_t length);
+/// How a read of an open file can be tried where nothing may wait for a device.
+enum tl_ready_read {
+    /// It cannot: nothing is known of the file system.
+    TL_READY_READ_NONE = 0,
+    /// The kernel is asked not to wait.
+    TL_READY_READ_ASKS = 1,
+    /// The file lies in memory.
+    TL_READY_READ_MEMORY = 2,
+};
+/// Finds out which; reads do not change the file's time of access from then on, where that would write to a journal.
+enum tl_ready_read tl_host_ready_read(int fd, bool is_block_device);
+/// Reads what is in memory; answers how many bytes. -EAGAIN if that is nothing.
+ssize_t tl_host_read_ready(int fd, enum tl_ready_read how, void *bytes, size_t length, uint64_t offset);
 /// Makes a range of a file read as zeros, releasing its blocks or keeping them.
 int tl_host_file_zero(int fd, uint64_t offset, uint64_t length, bool releasing);
 

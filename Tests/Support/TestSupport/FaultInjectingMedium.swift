@@ -125,6 +125,20 @@ package final class FaultInjectingMedium: Medium {
         }
     }
 
+    /// At random, as a cache has it or not; never where the call is to take time.
+    package func readNow(into buffer: UnsafeMutableRawBufferPointer, at offset: UInt64) throws(MediumError) -> Bool {
+        let isReady = state.withLock { state in
+            var ahead = state
+            return switch ahead.nextEffect(on: .read) {
+            case .delay, .hold: false
+            case .fail, .tear, nil: state.random.below(2) == 1
+            }
+        }
+        guard isReady else { return false }
+        if case .fail(let number) = begin(.read) { throw failure(.read, number) }
+        return try base.readNow(into: buffer, at: offset)
+    }
+
     package func write(_ buffers: [UnsafeRawBufferPointer], at offset: UInt64) throws(MediumError) {
         let effect = begin(.write)
         if case .fail(let number) = effect { throw failure(.write, number) }
