@@ -351,6 +351,8 @@ final class Oracle {
         expect(new.owner == server.node.name, "S15: \(server.name) publishes \(new.owner)")
         if old?.phase == .claimed {
             world.coverage.publications += 1
+            // The process from which the group was taken may win it again.
+            takenFrom.remove(server.identity)
             // Itself it need not kill: it had released the medium before it locked it anew.
             let alive = claimedOver.filter { $0 != server.identity && world.livingServer($0) != nil }
             expect(alive.isEmpty, "S16: \(server.name) publishes while \(alive) may still write to the medium")
