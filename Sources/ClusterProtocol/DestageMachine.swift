@@ -19,8 +19,8 @@ public struct DestageMachine: Sendable {
     /// not slow (``GroupSettings/mediumLimit``).
     public static let usualBatchWrites = 2048
 
-    /// So much leaves at once: the time that it takes is the medium's then, and not the batch's.
-    public static let paceBytes: UInt64 = 4 << 20
+    /// So much leaves at once. Little enough to keep a core from clients for a millisecond only (Perf/NOTES.md).
+    public static let paceBytes: UInt64 = 1 << 20
     /// How long the first write of a batch waits for others. What it saves grows little beyond this, and what a takeover replays does.
     public static let paceTime: Nanos = 50_000_000
 
