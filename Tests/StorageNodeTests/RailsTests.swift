@@ -48,7 +48,9 @@ struct RailsTests {
                 address, as: identity, expecting: rig.beta.id, registry: registry, timeout: .seconds(5),
                 on: rig.eventLoop
             ) { [self] result in
-                guard case .success(let (queuePair, _)) = result else { return delegate.ended.append("not welcome") }
+                guard case .success(let (queuePair, _)) = result else {
+                    return delegate.ended.append("not welcome: \(result)")
+                }
                 queuePair.delegate = delegate
                 queuePairs.append(queuePair)
                 // The queue pair gets its place in the pipeline when this returns.
@@ -99,7 +101,7 @@ struct RailsTests {
             }
             try await on.eventually("both connections end") { _ in intruder.value.delegate.ended.count == 2 }
             try await on { rig in
-                #expect(intruder.value.delegate.answers.count == 1)
+                #expect(intruder.value.delegate.answers.count == 1, "\(intruder.value.delegate.ended)")
                 guard case .refused(_, _, .staleEpoch, _) = intruder.value.delegate.answers.first else {
                     return #expect(Bool(false), "not refused")
                 }
