@@ -9,7 +9,7 @@ FORMATTED := Package.swift Sources Tests Perf
 
 BUILD_PACKAGES := libpmem-dev pkg-config
 TEST_PACKAGES := $(BUILD_PACKAGES) python3 qemu-utils libnbd-bin python3-libnbd nbd-client etcd-server fuse3 fio e2fsprogs mount strace procps \
-  iproute2 hostname python3-seccomp openssl
+  iproute2 nftables hostname python3-seccomp openssl
 
 # In four steps, so that tests that wait for a peer do not compete with those that only compute, and the tests of whole nodes, in one
 # process or in several, have the processor to themselves.

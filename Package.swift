@@ -197,6 +197,9 @@ let package = Package(
             "ClusterHarness",
             ["TestSupport", "LogModel", "ClusterConfiguration", "AdminProtocol", "NBDClient", nioCore]),
         support("EtcdSupport", ["LogModel", "CoordinationEtcd", "ClusterHarness"] + nio),
+        support(
+            "HostHarness",
+            ["TestSupport", "LogModel", "Coordination", "AdminProtocol", "ClusterHarness", "EtcdSupport"]),
         support("RecordSupport", ["LogModel", "Coordination"]),
         support("SimulationSupport", ["TestSupport"]),
         tests("LogModelTests", ["TestSupport", "LogModel"]),
@@ -279,7 +282,7 @@ let package = Package(
                 "TestSupport",
                 "LogModel", "ClusterHarness", "AdminProtocol", "Coordination", "ConfiguredCoordinator",
                 "CoordinationEtcd",
-                "EtcdSupport", "StorageMedium", "NBDClient",
+                "EtcdSupport", "HostHarness", "StorageMedium", "NBDClient",
                 "ClusterConfiguration", "ClusterProtocol", "RemoteMemory", "RemoteMemoryTCP",
             ] + nio),
     ]

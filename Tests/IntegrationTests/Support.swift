@@ -159,44 +159,6 @@ func verify(_ history: History, _ cluster: LocalCluster, group: String = "g0", v
     #expect(history.acknowledgedWrites > 0)
 }
 
-struct Finished {
-    var code: Int32
-    var output: String
-}
-
-/// Runs a program to its end, with a limit; its standard output and error together.
-@discardableResult
-func run(_ command: String..., folder: String? = nil, seconds: Int = 60) throws -> Finished {
-    try run(command, folder: folder, seconds: seconds)
-}
-
-@discardableResult
-func run(_ command: [String], folder: String? = nil, seconds: Int = 60) throws -> Finished {
-    let process = Process()
-    process.executableURL = URL(fileURLWithPath: "/usr/bin/env")
-    process.arguments = ["timeout", "-k", "5", "\(seconds)"] + command
-    if let folder { process.currentDirectoryURL = URL(fileURLWithPath: folder) }
-    let path = (ProcessInfo.processInfo.environment["PATH"] ?? "/usr/bin:/bin") + ":/usr/sbin:/sbin"
-    process.environment = ProcessInfo.processInfo.environment.merging(["LC_ALL": "C", "PATH": path]) { $1 }
-    let pipe = Pipe()
-    process.standardOutput = pipe
-    process.standardError = pipe
-    process.standardInput = FileHandle.nullDevice
-    try process.runReachable()
-    let output = try pipe.fileHandleForReading.readToEnd() ?? Data()
-    process.waitUntilExit()
-    return Finished(code: process.terminationStatus, output: String(decoding: output, as: UTF8.self))
-}
-
-/// The same, and the program must succeed.
-@discardableResult
-func succeed(_ command: String..., folder: String? = nil, seconds: Int = 60) throws -> String {
-    let shell = command.map { "'" + $0.replacingOccurrences(of: "'", with: "'\\''") + "'" }.joined(separator: " ")
-    let result = try run("bash", "-c", shell, folder: folder, seconds: seconds)
-    guard result.code == 0 else { throw HarnessError("\(shell) ended with \(result.code):\n\(result.output)") }
-    return result.output
-}
-
 func twinlog(_ cluster: LocalCluster, _ arguments: String...) throws -> Finished {
     let shell = ([builtBinaries() + "/twinlog", "--config", cluster.configurationPath] + arguments)
         .map { "'\($0)'" }.joined(separator: " ")

@@ -55,6 +55,8 @@ public final class History: Sendable {
         var blocks: [Block]
         var acknowledgedWrites = 0
         var lastAcknowledgement = Date.distantPast
+        var lastInstant = ContinuousClock.now
+        var longestGap = Duration.zero
         var violations: [String] = []
     }
     private let state: Mutex<State>
@@ -77,6 +79,17 @@ public final class History: Sendable {
             state.blocks[block].acknowledged = max(state.blocks[block].acknowledged, stamp)
             state.acknowledgedWrites += 1
             state.lastAcknowledgement = Date()
+            let now = ContinuousClock.now
+            state.longestGap = max(state.longestGap, now - state.lastInstant)
+            state.lastInstant = now
+        }
+    }
+
+    /// The longest time without an acknowledgement since the last call of this, or since the history began.
+    public func takeLongestGap() -> Duration {
+        state.withLock { state in
+            defer { state.longestGap = .zero }
+            return max(state.longestGap, ContinuousClock.now - state.lastInstant)
         }
     }
 

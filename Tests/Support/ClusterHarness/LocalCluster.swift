@@ -186,6 +186,12 @@ public final class LocalCluster: Sendable {
     /// `nil` if the node was not started, or was killed or stopped.
     public func processID(of node: String) -> Int32? { processes.withLock { $0[node]?.processIdentifier } }
 
+    /// How the node's process ended, in words; `nil` while it runs, and if it was not started, or was killed or stopped.
+    public func ending(of node: String) -> String? {
+        guard let process = processes.withLock({ $0[node] }), !process.isRunning else { return nil }
+        return (process.terminationReason == .uncaughtSignal ? "signal " : "exit ") + "\(process.terminationStatus)"
+    }
+
     public func isRunning(_ node: String) -> Bool { processes.withLock { $0[node]?.isRunning ?? false } }
 
     /// Ends every process and removes the folder.

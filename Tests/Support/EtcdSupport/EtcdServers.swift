@@ -27,28 +27,42 @@ package final class EtcdServers: Sendable {
         }
     }
 
+    /// Where a member runs, and the words that start a program there.
+    package struct Place: Sendable {
+        package var host: String
+        package var launcher: [String]
+
+        package init(host: String = "127.0.0.1", launcher: [String] = []) {
+            self.host = host
+            self.launcher = launcher
+        }
+    }
+
     private struct Member: Sendable {
         var name: String
+        var place: Place
         var clientPort: UInt16
         var peerPort: UInt16
     }
 
     private let folder: String
-    /// Where clients reach the members.
-    private let host: String
     private let members: [Member]
     private let certificate: Certificate?
     private let processes = Mutex<[Int: Process]>([:])
 
-    /// Starts them; they answer a little later.
-    package init(
-        members count: Int, in folder: String, at host: String = "127.0.0.1", certificate: Certificate? = nil
-    ) throws {
+    /// Starts them on the loopback interface; they answer a little later.
+    package convenience init(members count: Int, in folder: String, certificate: Certificate? = nil) throws {
+        try self.init(at: [Place](repeating: Place(), count: count), in: folder, certificate: certificate)
+    }
+
+    /// The same, one at each place.
+    package init(at places: [Place], in folder: String, certificate: Certificate? = nil) throws {
         self.folder = folder
-        self.host = host
         self.certificate = certificate
-        members = try (0..<count).map {
-            Member(name: "m\($0)", clientPort: try LocalCluster.freePort(), peerPort: try LocalCluster.freePort())
+        members = try places.enumerated().map { index, place in
+            Member(
+                name: "m\(index)", place: place, clientPort: try LocalCluster.freePort(),
+                peerPort: try LocalCluster.freePort())
         }
         for index in members.indices { try start(index) }
     }
@@ -58,7 +72,7 @@ package final class EtcdServers: Sendable {
     package var endpoints: [EtcdSettings.Endpoint] {
         members.map {
             EtcdSettings.Endpoint(
-                TCPAddress(host: host, port: Int($0.clientPort)), isSecure: certificate != nil)
+                TCPAddress(host: $0.place.host, port: Int($0.clientPort)), isSecure: certificate != nil)
         }
     }
 
@@ -70,8 +84,9 @@ package final class EtcdServers: Sendable {
     package func start(_ index: Int) throws {
         let member = members[index]
         let process = Process()
-        process.executableURL = URL(fileURLWithPath: Self.program)
-        process.arguments = arguments(of: member)
+        let words = member.place.launcher + [Self.program] + arguments(of: member)
+        process.executableURL = URL(fileURLWithPath: words[0])
+        process.arguments = Array(words.dropFirst())
         let log = "\(folder)/\(member.name).log"
         if !FileManager.default.fileExists(atPath: log) {
             try Data().write(to: URL(fileURLWithPath: log))
@@ -87,9 +102,9 @@ package final class EtcdServers: Sendable {
 
     private func arguments(of member: Member) -> [String] {
         let scheme = certificate == nil ? "http" : "https"
-        let client = "\(scheme)://\(host):\(member.clientPort)"
-        let peer = "http://127.0.0.1:\(member.peerPort)"
-        let cluster = members.map { "\($0.name)=http://127.0.0.1:\($0.peerPort)" }.joined(separator: ",")
+        let client = "\(scheme)://\(member.place.host):\(member.clientPort)"
+        let peer = "http://\(member.place.host):\(member.peerPort)"
+        let cluster = members.map { "\($0.name)=http://\($0.place.host):\($0.peerPort)" }.joined(separator: ",")
         var arguments = [
             "--name", member.name, "--data-dir", dataFolder(of: member), "--listen-client-urls", client,
             "--advertise-client-urls", client, "--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer,
@@ -112,6 +127,8 @@ package final class EtcdServers: Sendable {
         if process.isRunning { Glibc.kill(process.processIdentifier, SIGKILL) }
         process.waitUntilExit()
     }
+
+    package func isRunning(_ index: Int) -> Bool { processes.withLock { $0[index]?.isRunning ?? false } }
 
     package func signal(_ index: Int, _ number: Int32) {
         guard let process = processes.withLock({ $0[index] }) else { return }
