@@ -21,7 +21,7 @@ INTEGRATION := --filter IntegrationTests --no-parallel
 SANITIZED := PersistentMemoryTests|WriteLogTests|RemoteMemoryTCPTests|NBDTests|StorageMediumTests
 SANITIZED_COMPUTING := CrashTests|RecoveryTests
 
-.PHONY: help all check build release test test-previous lint format test-tsan test-asan test-core arm64 test-pmem model sim crash-states mutate holes fuzz demo demo-as-user test-as-user test-in-container run man perf instructions clean build-packages test-packages
+.PHONY: help all check build release test nemesis test-previous lint format test-tsan test-asan test-core arm64 test-pmem model sim crash-states mutate holes fuzz demo demo-as-user test-as-user test-in-container run man perf instructions clean build-packages test-packages
 
 all: build
 
@@ -51,6 +51,12 @@ check: test-packages ## One suite or test: TEST=OwnerTests
 	$(SWIFT) build --build-tests $(FLAGS)
 	$(SWIFT) test --skip-build --no-parallel --filter '$(or $(TEST),$(error TEST=which suite or test?))' 2>&1 | tee /dev/stderr \
 	  | grep 'Test run with [1-9]' >/dev/null || { echo "check: a test failed, or none is called $(TEST)" >&2; exit 1; }
+
+# Faults of hosts at random, from a seed, with clients that check all that they read: MINUTES=10 SEED=1 make nemesis
+MINUTES ?= 10
+nemesis: test-packages ## Random faults of hosts and their network: MINUTES=10 SEED=1
+	$(SWIFT) build --build-tests $(FLAGS)
+	TWINLOG_SEED=$(SEED) TWINLOG_NEMESIS_SECONDS=$$(($(MINUTES) * 60)) $(SWIFT) test --skip-build --no-parallel --filter NemesisTests
 
 # Beside the previous release's programs, built out of the repository's history: a rolling upgrade and the way back.
 test-previous: test-packages ## This release beside the previous one
