@@ -84,7 +84,7 @@ extension GroupMachine {
         }
         if case .takeOver = command { return }
         mayClaimFrom = max(mayClaimFrom, now + settings.lease)
-        var heartbeat = heartbeat
+        var heartbeat = heartbeat(now)
         heartbeat.grants = asked
         out.append(.rail(node, .sendHeartbeat(heartbeat)))
     }

@@ -23,7 +23,7 @@ extension GroupMachine {
     private func standbyState(_ now: Nanos) -> GroupState {
         guard let record else { return .starting }
         if record.phase == .claimed { return presenceStale(now) ? .unavailable : .replaying }
-        guard presenceStale(now), railSilent(now) else { return holds(me, in: record) ? .mirrored : .degraded }
+        guard ownerUnheard(now) else { return holds(me, in: record) ? .mirrored : .degraded }
         return holds(me, in: record) ? .suspecting : .unavailable
     }
 
@@ -79,7 +79,7 @@ extension GroupMachine {
             return "\(record.owner) gives no sign of life" + (holds ? "" : ", and the log here is out of sync")
         }
         if record.phase == .claimed { return "\(record.owner) takes over in epoch \(record.epoch)" }
-        return holds ? takeoverProblem : whatIsMissing(record)
+        return holds ? obstacleHere(now) : whatIsMissing(record)
     }
 
     private func ownerReason(_ owner: Owner) -> String? {
@@ -97,16 +97,31 @@ extension GroupMachine {
     public func takeoverPossible(_ now: Nanos) -> Bool {
         // An owner whose lease could not be renewed cannot tell whether anybody has a coordinator.
         if case .owner = role, !coordinatorAnswers(now) { return false }
-        return swaps.problem == nil && obstacleToTakeover == nil && isHeldTwice(now)
+        return swaps.problem == nil && obstacleToTakeover(now) == nil && isHeldTwice(now)
     }
 
     /// What the node that would take over says against it.
-    private var obstacleToTakeover: String? {
+    private func obstacleToTakeover(_ now: Nanos) -> String? {
         switch role {
         case .owner(let owner): owner.heir.flatMap(problem)
         case .handingOver(let handover): handover.heir.flatMap(problem)
-        case .starting, .blocked, .standby, .recovering, .stopped: takeoverProblem
+        case .starting, .blocked, .standby, .recovering, .stopped: obstacleHere(now)
         }
+    }
+
+    /// Why this node could not take the group over: what it reaches of the media, or that it has no coordinator to claim at (S16).
+    private func obstacleHere(_ now: Nanos) -> String? {
+        if let takeoverProblem { return takeoverProblem }
+        guard coordinatorIsSilent(now) else { return nil }
+        return "the coordinator does not answer \(me)"
+    }
+
+    /// Whether the coordinator answered this process before, and not for a lease now.
+    private func coordinatorIsSilent(_ now: Nanos) -> Bool { lastRenewal != nil && !coordinatorAnswers(now) }
+
+    /// As standby: whether neither the rail nor the coordinator tells of the owner.
+    private func ownerUnheard(_ now: Nanos) -> Bool {
+        railSilent(now) && (presenceStale(now) || coordinatorIsSilent(now))
     }
 
     /// Whether the partner holds everything that is acknowledged, so that nothing would be lost with the owner.
@@ -117,7 +132,7 @@ extension GroupMachine {
         case .handingOver(let handover): return handover.heir != nil
         case .standby:
             guard let record, record.phase == .published else { return false }
-            return holds(me, in: record) && !(presenceStale(now) && railSilent(now))
+            return holds(me, in: record) && !ownerUnheard(now)
         case .starting, .blocked, .recovering, .stopped: return false
         }
     }
@@ -148,14 +163,14 @@ extension GroupMachine {
     public var isStopped: Bool { if case .stopped = role { true } else { false } }
 
     /// What this node says of itself to its peer.
-    public var heartbeat: Heartbeat {
+    public func heartbeat(_ now: Nanos) -> Heartbeat {
         let isSuspended = if case .owner(let owner) = role { owner.isSuspended } else { false }
-        return Heartbeat(isSuspended: isSuspended, problem: takeoverProblem)
+        return Heartbeat(isSuspended: isSuspended, problem: isOwner ? takeoverProblem : obstacleHere(now))
     }
 
     /// As owner: what it says, and that it asks for a grant.
     func heartbeat(askedAt now: Nanos) -> Heartbeat {
-        var heartbeat = heartbeat
+        var heartbeat = heartbeat(now)
         heartbeat.asks = now
         return heartbeat
     }

@@ -201,7 +201,7 @@ package final class Group {
         probeMedia()
         confirmPredecessors()
         proveMedia()
-        if let mirrorRail { send(.heartbeat(machine.heartbeat), on: mirrorRail.queuePair) }
+        if let mirrorRail { send(.heartbeat(machine.heartbeat(runtime.now)), on: mirrorRail.queuePair) }
         owner?.tick()
         judgeDrain(runtime.now)
     }

@@ -79,16 +79,38 @@ struct UselessTests {
         let standby = Rig.standby()
         standby.take(.takeoverProblem("vol0.img: does not exist"))
         #expect(!standby.machine.takeoverPossible(standby.now))
-        #expect(standby.machine.heartbeat.problem == "vol0.img: does not exist")
+        #expect(standby.machine.heartbeat(standby.now).problem == "vol0.img: does not exist")
         #expect(standby.machine.reason(standby.now) == "vol0.img: does not exist")
         let owner = Rig.mirrored()
         #expect(owner.machine.takeoverPossible(owner.now))
-        owner.take(.said(standby.machine.heartbeat))
+        owner.take(.said(standby.machine.heartbeat(standby.now)))
         #expect(!owner.machine.takeoverPossible(owner.now) && owner.machine.isHeldTwice(owner.now))
         #expect(owner.machine.reason(owner.now)?.contains("beta could not take over: vol0.img") == true)
         #expect(owner.command(.handOver).refusal?.contains("vol0.img") == true)
         owner.take(.said(Heartbeat()))
         #expect(owner.machine.takeoverPossible(owner.now))
+    }
+
+    @Test(
+        "S16: a standby that the coordinator does not answer is no possible takeover, on both nodes, until it answers again"
+    )
+    func noCoordinatorIsSaid() {
+        let standby = Rig.standby()
+        let owner = Rig.mirrored()
+        func isPossible() -> [Bool] {
+            owner.take(.said(standby.machine.heartbeat(standby.now)))
+            return [standby, owner].map { $0.machine.takeoverPossible($0.now) }
+        }
+        standby.pass(Rig.heartbeat, heard: true, renewing: standby.machine.record)
+        #expect(isPossible() == [true, true])
+        standby.pass(Rig.lease, heard: true, asking: false)
+        #expect(isPossible() == [false, false])
+        #expect(standby.machine.reason(standby.now) == "the coordinator does not answer beta")
+        #expect(owner.machine.reason(owner.now)?.contains("the coordinator does not answer beta") == true)
+        standby.pass(Rig.heartbeat, heard: true, renewing: standby.machine.record)
+        #expect(isPossible() == [true, true])
+        standby.pass(Rig.lease, asking: false)
+        #expect(standby.machine.state(standby.now) == .suspecting, "nobody tells it of the owner")
     }
 
     @Test(
@@ -114,9 +136,9 @@ struct UselessTests {
     @Test("C4: a suspended owner says so")
     func saysSo() {
         let rig = Rig.mirrored()
-        #expect(!rig.machine.heartbeat.isSuspended)
+        #expect(!rig.machine.heartbeat(rig.now).isSuspended)
         rig.pass(2 * Rig.lease, heard: true)
-        #expect(rig.machine.heartbeat.isSuspended && !rig.machine.isServing)
+        #expect(rig.machine.heartbeat(rig.now).isSuspended && !rig.machine.isServing)
     }
 
     @Test("C7, S16: who slept takes its own gap for its own, not for the owner's silence")

@@ -47,7 +47,7 @@ extension Cluster {
 
         @Test(
             "S17: a coordinator that is away, for both or for one, stops nothing but takeovers",
-            arguments: [HostFault.etcdAway, .etcdCutFromOwner])
+            arguments: [HostFault.etcdAway, .etcdCutFromOwner, .etcdCutFromMirror])
         func servesOn(fault: HostFault) async throws {
             try await withHosts(leaseMillis: Self.patientLease) { hosts, roles, history in
                 let before = try await rate(history, hosts)
