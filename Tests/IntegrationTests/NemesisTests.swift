@@ -29,6 +29,7 @@ struct NemesisTests {
                 nemesis = run
                 try await run.run(for: .seconds(seconds))
                 print("nemesis: seed \(seed): \(run.summary)")
+                if environment["TWINLOG_TIMELINE"] != nil { print(run.timeline, hosts.cluster.logs(), separator: "\n") }
                 #expect(run.faults > 0)
             }
             try await verify(history, hosts.cluster)

@@ -60,6 +60,13 @@ package final class HostCluster: Sendable {
         }
     }
 
+    /// Whether the agent has turned the host off, which stays so until `turnOn`.
+    func isOff(_ node: String) -> Bool { folder.names.contains("\(node).off") }
+
+    func turnOn(_ node: String) throws {
+        guard unlink(folder.file("\(node).off")) == 0 else { throw HarnessError("\(node) cannot be turned on") }
+    }
+
     /// FenceAgentAPI: options on standard input; `off` and `status` (2: off).
     private static func makeAgent(_ network: HostNetwork, in folder: Folder) throws -> String {
         let agent = folder.file("fence_namespace")
@@ -72,11 +79,12 @@ package final class HostCluster: Sendable {
             done
             case "$action" in
             off)
+                touch "\(folder.path)/$node.off"
                 \(HostNetwork.ending(network.namespace("$node")))
                 ;;
             status)
                 pids=$(ip netns pids "\(network.namespace("$node"))") || exit 1
-                [ -n "$pids" ] || exit 2
+                [ -n "$pids" ] || [ ! -e "\(folder.path)/$node.off" ] || exit 2
                 ;;
             *) exit 1 ;;
             esac

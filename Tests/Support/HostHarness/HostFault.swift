@@ -68,8 +68,8 @@ extension HostCluster {
         }
     }
 
-    /// Waits until the group is mirrored. Nodes that were killed, by a fault or a fence, are started again; one that ended in another
-    /// way is an error.
+    /// Waits until the group is mirrored. Nodes that were killed are started again, those on a host that was turned off once the other
+    /// node owns the group: a host that is on again too early is fenced again. One that ended in another way is an error.
     package func recover(seconds: Double = 60) async throws {
         try await cluster.wait("mirrored again", seconds: seconds) {
             for node in LocalCluster.nodes { try startIfKilled(node) }
@@ -80,6 +80,10 @@ extension HostCluster {
     private func startIfKilled(_ node: String) throws {
         guard let ending = cluster.ending(of: node) else { return }
         guard ending == "signal \(SIGKILL)" else { throw HarnessError("\(node) ended by itself: \(ending)") }
+        if isOff(node) {
+            guard let owner = cluster.owner(), owner != node else { return }
+            try turnOn(node)
+        }
         cluster.kill(node)
         try start(node)
     }

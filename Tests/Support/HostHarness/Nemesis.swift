@@ -15,6 +15,8 @@ package final class Nemesis: Sendable {
         var random: SplitMix64
         var faults = 0
         var longestGap = Duration.zero
+        /// What was done in the round of the longest gap.
+        var longestFaults: [HostFault] = []
         var timeline: [String] = []
     }
 
@@ -28,11 +30,12 @@ package final class Nemesis: Sendable {
     /// What was done, and when.
     package var timeline: String { state.withLock { $0.timeline.joined(separator: "\n") } }
     package var summary: String {
-        let (faults, gap) = state.withLock { ($0.faults, $0.longestGap) }
-        return "\(faults) faults, \(history.acknowledgedWrites) acknowledged writes, at most \(gap) without one"
+        let (faults, gap, longest) = state.withLock { ($0.faults, $0.longestGap, $0.longestFaults) }
+        return
+            "\(faults) faults, \(history.acknowledgedWrites) acknowledged writes, at most \(gap) without one (\(longest))"
     }
 
-    /// Rounds of faults until `time` is over; throws when the cluster does not come back, or gave back what nobody may read.
+    /// Rounds of faults until `time` is over; throws when the cluster does not come back, or a read was wrong.
     package func run(for time: Duration) async throws {
         while ContinuousClock.now - began < time { try await round() }
     }
@@ -54,7 +57,9 @@ package final class Nemesis: Sendable {
         let gap = history.takeLongestGap()
         state.withLock { state in
             state.faults += chosen.faults.count
-            state.longestGap = max(state.longestGap, gap)
+            guard gap > state.longestGap else { return }
+            state.longestGap = gap
+            state.longestFaults = chosen.faults
         }
         note("mirrored and written; \(gap) without an acknowledgement")
         guard history.violations.isEmpty else { throw HarnessError("\(history.violations)") }
