@@ -62,9 +62,8 @@ public final class CommandFence: Fence {
     public func confirmDead(
         _ process: ProcessIdentity, by node: NodeID
     ) throws(FenceError) -> GroupRecord.Fence.Confirmation {
-        guard process.node != node else {
-            throw FenceError("process \(process.pid) is of \(node) itself, which does not turn itself off")
-        }
+        // A node does not turn itself off. An earlier process of its own is on this machine, or unseen and refused.
+        if process.node == node { return try look.confirmDead(process, by: node) }
         if let failure = failures.withLock({ $0[process.node] }), BootClock.now - failure.at < restNanos {
             throw failure.error
         }

@@ -138,6 +138,15 @@ struct CommandFenceTests {
         #expect(try told.isEmpty)
     }
 
+    @Test("S18: an earlier process of a node, which ended on this machine, is confirmed without the agent")
+    func ownPredecessor() throws {
+        try makeAgent(off: "exit 0", status: "exit 2")
+        var predecessor = try ProcessIdentity.current(node: NodeID("beta"))
+        predecessor.startTicks -= 1
+        #expect(try fence().confirmDead(predecessor, by: NodeID("beta")).method == "process")
+        #expect(try told.isEmpty)
+    }
+
     @Test("an agent that is not there is named, by the check of a configuration too")
     func missing() throws {
         let error = #expect(throws: FenceError.self) { try fence().confirmDead(victim, by: me) }
