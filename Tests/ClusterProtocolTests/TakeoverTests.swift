@@ -91,6 +91,14 @@ struct TakeoverTests {
         #expect(rig.take(.tick, after: Rig.heartbeat) == [.step(.fence([Self.dead]))])
     }
 
+    @Test("S20: a group that was published is not new to whoever claims it: a medium that is missing is not made anew")
+    func publishedIsNotNew() throws {
+        let rig = Rig.standby()
+        let claim = try #require(
+            rig.take(.presence(of: rig.peer, nil, deadProcess: Self.dead, askedAt: rig.now)).swap)
+        #expect(claim.phase == .claimed && !claim.isNew)
+    }
+
     @Test("S5: a corrupt log is not stepped over: the node blocks and lets go of the medium")
     func corrupt() {
         let rig = Rig.standby()

@@ -89,16 +89,19 @@ struct CommandFenceTests {
     }
 
     @Test("S18: an agent that hangs confirms nothing, and nothing of it goes on", arguments: ["off", "status"])
-    func hangs(in action: String) throws {
+    func hangs(in action: String) async throws {
         let hang = #"sleep 1000 & echo $! > "$0.child"; wait"#
         try makeAgent(off: action == "off" ? hang : "exit 0", status: action == "status" ? hang : "exit 2")
         let error = #expect(throws: FenceError.self) { try fence(timeoutMillis: 1500).confirmDead(victim, by: me) }
         #expect(error?.message.contains("\(action) for beta did not end within 1500 ms") == true)
         let text = String(decoding: try contents(of: agent + ".child"), as: UTF8.self)
         let child = try #require(Int32(text.prefix { $0.isNumber }))
-        let status = try? String(contentsOfFile: "/proc/\(child)/stat", encoding: .utf8)
-        // A zombie waits for whoever reaps orphans.
-        #expect(status == nil || status?.contains(") Z ") == true || status?.contains("sleep") == false)
+        // It was killed, which takes effect when the kernel runs it. A zombie waits for whoever reaps orphans.
+        let isGone = try await eventually {
+            let status = try? String(contentsOfFile: "/proc/\(child)/stat", encoding: .utf8)
+            return status == nil || status?.contains(") Z ") == true || status?.contains("sleep") == false
+        }
+        #expect(isGone)
     }
 
     @Test(
