@@ -182,7 +182,7 @@ demo-as-user: test-packages ## The demo as an ordinary user
 test-as-user: test-packages ## Whole clusters as a user without rights
 	$(SWIFT) build --build-tests $(FLAGS)
 	Tests/Verification/surroundings/as-user 65534 "$$($(SWIFT) build --show-bin-path)" $(TESTS) --filter IntegrationTests \
-	  --skip 'DoubtTests|KnownCopyTests|PromiseTests|ScrubTests|EtcdTests|HostTests|NemesisTests'
+	  --skip 'DoubtTests|KnownCopyTests|PromiseTests|ScrubTests|AnswerTests|EtcdTests|HostTests|NemesisTests'
 
 # As a container engine runs them: the demo, and the tests of what a process does to the machine that it finds.
 test-in-container: test-packages ## Whole clusters as in a container
