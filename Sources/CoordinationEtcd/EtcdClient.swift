@@ -21,6 +21,8 @@ struct EtcdClient {
     private var connection: EtcdConnection?
     private var token: String?
     private var history = EtcdHistory()
+    /// What is being asked may have reached a member that did not say what came of it: whatever another one answers, it may take effect.
+    private var mayBeSent = false
 
     init(_ settings: EtcdSettings) { self.settings = settings }
 
@@ -37,15 +39,17 @@ struct EtcdClient {
     ) throws(EtcdError) -> Answer {
         let body = try Self.encoded(request)
         var problems: [String] = []
-        var wasAsked = false
+        mayBeSent = false
         for _ in settings.endpoints {
             do throws(EtcdError) {
                 return try askCurrent(path, body)
             } catch {
                 switch error {
-                case .refused: throw error
+                case .refused(let problem):
+                    problems.append(problem)
+                    throw mayBeSent ? .unanswered(problems.joined(separator: "; ")) : error
                 case .unanswered(let problem):
-                    wasAsked = true
+                    mayBeSent = true
                     problems.append(problem)
                 case .unreached(let problem): problems.append(problem)
                 }
@@ -53,7 +57,7 @@ struct EtcdClient {
             }
         }
         let problem = problems.joined(separator: "; ")
-        throw wasAsked ? .unanswered(problem) : .unreached(problem)
+        throw mayBeSent ? .unanswered(problem) : .unreached(problem)
     }
 
     private var endpoint: EtcdSettings.Endpoint { settings.endpoints[current] }
@@ -115,7 +119,6 @@ struct EtcdClient {
 
     /// A connection that was kept may have ended meanwhile, before the member read anything or after: it is made anew, once.
     private mutating func post(_ body: Data, to path: String) throws(EtcdError) -> HTTPAnswer {
-        var mayBeSent = false
         if let kept = connection, kept.isOpen {
             do throws(ConnectionError) {
                 return try post(body, to: path, over: kept)
