@@ -26,12 +26,13 @@ private final class Stranger: Sendable {
 
     deinit { listener.close(promise: nil) }
 
+    var endpoint: EtcdSettings.Endpoint {
+        EtcdSettings.Endpoint(
+            TCPAddress(host: "127.0.0.1", port: listener.localAddress?.port ?? 0), isSecure: false)
+    }
+
     func coordinator(tryMillis: Int64) -> EtcdCoordinator {
-        let address = TCPAddress(host: "127.0.0.1", port: listener.localAddress?.port ?? 0)
-        return EtcdCoordinator(
-            EtcdSettings(
-                endpoints: [EtcdSettings.Endpoint(address, isSecure: false)], prefix: "/twinlog/test",
-                tryMillis: tryMillis))
+        EtcdCoordinator(EtcdSettings(endpoints: [endpoint], prefix: "/twinlog/test", tryMillis: tryMillis))
     }
 
     private final class Answering: ChannelInboundHandler {
@@ -100,5 +101,24 @@ struct EtcdStrangerTests {
             try refusing.coordinator(tryMillis: 10_000).announce(try presence(of: "alpha", counter: 1))
         }
         #expect(error?.message.contains("database space exceeded") == true)
+    }
+
+    @Test("A2: what one member left unanswered is unknown, though the next one refuses it by name")
+    func refusedAfterNoAnswer() throws {
+        let silent = try Stranger(saying: Self.http("bad gateway", status: "502 Bad Gateway"))
+        let refusing = try Stranger(
+            saying: Self.http(#"{"code": 7, "message": "permission denied"}"#, status: "403 Forbidden"))
+        var client = EtcdClient(
+            EtcdSettings(endpoints: [silent.endpoint, refusing.endpoint], prefix: "/twinlog/test", tryMillis: 10_000))
+        do throws(EtcdError) {
+            _ = try client.transact(TransactionRequest(success: []))
+            Issue.record("it is answered")
+        } catch {
+            guard case .unanswered(let problem) = error else {
+                Issue.record("the first member may have made it: \(error)")
+                return
+            }
+            #expect(problem.contains("permission denied") && problem.contains("502"))
+        }
     }
 }
