@@ -11,17 +11,17 @@ BUILD_PACKAGES := libpmem-dev pkg-config
 TEST_PACKAGES := $(BUILD_PACKAGES) python3 qemu-utils libnbd-bin python3-libnbd nbd-client etcd-server fuse3 fio e2fsprogs mount strace procps \
   iproute2 nftables hostname python3-seccomp openssl
 
-# In four steps, so that tests that wait for a peer do not compete with those that only compute, and the tests of whole nodes, in one
-# process or in several, have the processor to themselves.
+# In steps, so that tests that wait for a peer do not compete with those that only compute. Tests of whole clusters wait half of their
+# time; what only computes takes what they leave of the processor, and yields to them.
 COMPUTING := SimulationTests|CrashTests|RecoveryTests|FuzzTests
 NODES := StorageNodeTests|TwinLogTests
 UNIT := --skip IntegrationTests --skip '$(COMPUTING)' --skip '$(NODES)'
-INTEGRATION := --filter IntegrationTests --no-parallel
+BUNDLE := TwinLogPackageTests.xctest --testing-library swift-testing
 # What the sanitizers run, in two steps for the same reason.
 SANITIZED := PersistentMemoryTests|WriteLogTests|RemoteMemoryTCPTests|NBDTests|StorageMediumTests
 SANITIZED_COMPUTING := CrashTests|RecoveryTests
 
-.PHONY: help all check build release test nemesis test-previous lint format test-tsan test-asan test-core arm64 test-pmem model sim crash-states mutate holes fuzz demo demo-as-user test-as-user test-in-container run man perf instructions clean build-packages test-packages
+.PHONY: help all check build release test test-clusters test-computing nemesis test-previous lint format test-tsan test-asan test-core arm64 test-pmem model sim crash-states mutate holes fuzz demo demo-as-user test-as-user test-in-container run man perf instructions clean build-packages test-packages
 
 all: build
 
@@ -44,8 +44,15 @@ test: test-packages lint test-core ## Lint and every test; TEST=Suite make check
 	$(SWIFT) build --build-tests $(FLAGS)
 	$(SWIFT) test --skip-build $(UNIT)
 	$(SWIFT) test --skip-build --filter '$(NODES)'
-	$(SWIFT) test --skip-build --filter '$(COMPUTING)'
-	$(SWIFT) test --skip-build $(INTEGRATION)
+	$(MAKE) --jobs 2 test-computing test-clusters
+
+# Two steps of `make test`, of what is built. They run side by side, which `swift test` in one folder cannot.
+test-clusters:
+	"$$($(SWIFT) build --show-bin-path)"/$(BUNDLE) --no-parallel --filter IntegrationTests
+
+test-computing:
+	@nice -n 19 "$$($(SWIFT) build --show-bin-path)"/$(BUNDLE) --filter '$(COMPUTING)' >.build/computing.log 2>&1 && status=0 || status=$$?; \
+	  cat .build/computing.log; exit $$status
 
 check: test-packages ## One suite or test: TEST=OwnerTests
 	$(SWIFT) build --build-tests $(FLAGS)
@@ -174,7 +181,7 @@ demo: release ## A cluster that loses a server under load
 
 # People are not root: the demo as a number that is nobody's, and the tests as the user without rights, who may mount with FUSE. Left
 # out: what the nodes agree on among themselves, whoever runs them.
-TESTS := TwinLogPackageTests.xctest --testing-library swift-testing --no-parallel
+TESTS := $(BUNDLE) --no-parallel
 demo-as-user: test-packages ## The demo as an ordinary user
 	$(SWIFT) build $(FLAGS)
 	Tests/Verification/surroundings/as-user 61234 "$$($(SWIFT) build --show-bin-path)" twinlog-demo --seconds 3
