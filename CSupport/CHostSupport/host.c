@@ -52,6 +52,10 @@ int tl_host_create_attribute(int fd, const char *name, const void *value, size_t
     return result(fsetxattr(fd, name, value, length, XATTR_CREATE));
 }
 
+int tl_host_set_attribute(int fd, const char *name, const void *value, size_t length) {
+    return result(fsetxattr(fd, name, value, length, 0));
+}
+
 int tl_host_pidfd_open(pid_t pid) { return result((int)syscall(SYS_pidfd_open, pid, 0)); }
 
 int tl_host_pidfd_kill(int pidfd) { return result((int)syscall(SYS_pidfd_send_signal, pidfd, SIGKILL, NULL, 0)); }

@@ -1,6 +1,7 @@
 // The mirror's end of a rail: nobody's until its first message says which group it is for. What happens on the one that counts
 // is the mirror's; another is neither heard nor missed.
 
+internal import ClusterConfiguration
 package import ClusterProtocol
 package import LogModel
 package import RemoteMemory
@@ -37,6 +38,8 @@ package final class AcceptedRail: QueuePairDelegate {
     private unowned let host: any RailKeeper
     /// Whose rail it is, or would be.
     private weak var side: (any MirrorSide)?
+    /// The peer, whose configuration is another, has sent it on this rail.
+    private var hasToldConfiguration = false
     /// One that is not a group's rail by then is closed: a dialer gives an attempt up after one heartbeat timeout.
     private let mustCountBy: Nanos
 
@@ -82,6 +85,7 @@ package final class AcceptedRail: QueuePairDelegate {
         case .repair(let range): counted?.expectRepair(of: range)
         case .configuration(let entries):
             guard !peer.hasSameConfiguration else { return end() }
+            hasToldConfiguration = true
             host.configurationDiffers(from: peer.node, entries)
         case .mediumQuestion(let id, let volume, let offset, let length):
             counted?.answerQuestion(id, of: volume, offset: offset, lengthBytes: length, on: self)
@@ -95,7 +99,7 @@ package final class AcceptedRail: QueuePairDelegate {
             self.side == nil || self.side === side
         else { return end() }
         self.side = side
-        guard peer.hasSameConfiguration else {
+        guard peer.hasSameConfiguration || isAgreed(on: request.group) else {
             return side.refuse(self, .differentConfiguration, host.difference(from: peer.node))
         }
         guard request.head.isPlaceOfRecord else {
@@ -103,6 +107,10 @@ package final class AcceptedRail: QueuePairDelegate {
                 self, .notReady, "no log begins at LSN \(request.head), which is said to be its head")
         }
         side.attachRequested(request, on: self)
+    }
+
+    private func isAgreed(on group: GroupID) -> Bool {
+        hasToldConfiguration && host.agreement(on: group, with: peer.node) != .none
     }
 
     /// For a peer whose digest differs, and for no other.

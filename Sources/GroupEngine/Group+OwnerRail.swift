@@ -108,7 +108,11 @@ extension Group: RailOwner {
             }
             send(.configuration(host.configurationEntries), on: rail)
             host.configurationDiffers(from: peer, entries)
-            handle(.attachRefused(.differentConfiguration, host.difference(from: peer)))
+            if let obstacle = configurationObstacle {
+                handle(.attachRefused(.differentConfiguration, obstacle))
+            } else {
+                handle(.up)
+            }
         case .mediumAnswer(let id, let checksum, _): owner?.destager.mediumProof.answered(id, checksum)
         case .attach, .attached, .refused, .repair, .mediumQuestion, .mediumProof: rail?.close()
         }

@@ -254,7 +254,9 @@ package final class Group {
 
     package func find(_ volume: ClusterConfiguration.Volume) -> Result<VolumeInfo, VolumeRefusal> {
         if machine.isServing, owner?.owned.isServing == true {
-            return .success(VolumeInfo(name: volume.name, sizeBytes: volume.sizeBytes, isReadOnly: volume.isReadOnly))
+            let bytes = servedBytes(of: volume)
+            guard bytes > 0 else { return .failure(notKnownToPeer(volume)) }
+            return .success(VolumeInfo(name: volume.name, sizeBytes: bytes, isReadOnly: volume.isReadOnly))
         }
         if let record = machine.record, record.owner != host.id {
             return .failure(
@@ -271,10 +273,11 @@ package final class Group {
     package func open(
         _ volume: ClusterConfiguration.Volume, ready: @escaping (Result<any VolumeSession, VolumeRefusal>) -> Void
     ) -> () -> Void {
-        guard case .success = find(volume), let owner, let medium = mediaByVolume[volume.id] else {
+        guard case .success(let found) = find(volume), let owner, let medium = mediaByVolume[volume.id] else {
             ready(.failure(VolumeRefusal(.notReady, "volume '\(volume.name)' is not served here now")))
             return {}
         }
+        owner.offered[volume.id] = max(found.sizeBytes, owner.offered[volume.id] ?? 0)
         return owner.requests.open(volume.id, at: owner.log.tail, acknowledged: owner.owned.acknowledged) { isOpen in
             guard isOpen else {
                 return ready(.failure(VolumeRefusal(.notReady, "volume '\(volume.name)' has just lost its owner")))

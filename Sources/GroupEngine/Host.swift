@@ -1,5 +1,6 @@
 // The node around a group, for the group: what it reaches other nodes, the coordinator, media and people with.
 
+package import ClusterConfiguration
 package import ClusterProtocol
 package import Coordination
 package import LogModel
@@ -49,6 +50,8 @@ package protocol Host: AnyObject {
     func configurationAgrees(with peer: NodeID)
     /// How the configurations differ, in words, as far as the peer has said; `nil` if they do not.
     func knownDifference(from peer: NodeID) -> String?
+    /// What they have in common of `group`, as far as the peer has said.
+    func agreement(on group: GroupID, with peer: NodeID) -> GroupAgreement
 
     /// What is wrong with the node itself, whoever owns its groups; for people.
     var problem: String? { get }

@@ -20,15 +20,18 @@ package struct HeldMedia: Sendable {
     package var media: [any Medium]
     /// By the volume's name; of those that have one.
     package var identities: [String: UUID128]
+    /// What keeps volumes from having the bytes that the configuration gives them, for people; they are served with what there is.
+    package var growthProblems: [String]
     /// Ends the locks. Nobody may use the media any more. Blocks.
     package var release: @Sendable () throws(MediumError) -> Void
 
     package init(
-        media: [any Medium] = [], identities: [String: UUID128] = [:],
+        media: [any Medium] = [], identities: [String: UUID128] = [:], growthProblems: [String] = [],
         release: @escaping @Sendable () throws(MediumError) -> Void = {}
     ) {
         self.media = media
         self.identities = identities
+        self.growthProblems = growthProblems
         self.release = release
     }
 }
@@ -50,15 +53,19 @@ package struct ExpectedMedium: Sendable {
     package var volume: ClusterConfiguration.Volume
     package var group: GroupID
     package var expectation: MediumExpectation
+    /// Up to here a file may be made longer that its volume has outgrown.
+    package var growthBytes: UInt64
     /// The owner found that this node reaches other bytes than it writes, and nothing has proved otherwise since.
     package var isRefuted = false
 
     package init(
-        volume: ClusterConfiguration.Volume, group: GroupID, expectation: MediumExpectation, isRefuted: Bool = false
+        volume: ClusterConfiguration.Volume, group: GroupID, expectation: MediumExpectation, growthBytes: UInt64 = 0,
+        isRefuted: Bool = false
     ) {
         self.volume = volume
         self.group = group
         self.expectation = expectation
+        self.growthBytes = growthBytes
         self.isRefuted = isRefuted
     }
 

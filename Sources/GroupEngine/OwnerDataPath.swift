@@ -41,6 +41,8 @@ package final class OwnerDataPath {
     private var drains: [Drain] = []
     /// A second: an append takes milliseconds at most, and a thread that merely waits for a processor gets one sooner.
     var stallWatch = StallWatch(limit: .seconds(1))
+    /// What clients were offered of volumes since the log was opened, in bytes.
+    var offered: [VolumeID: UInt64] = [:]
     private var lastData = LSN.zero
     private var lastWatermark = LSN.zero
 

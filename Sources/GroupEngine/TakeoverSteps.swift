@@ -155,6 +155,7 @@ extension Group {
 
     private func hold(_ held: HeldMedia) {
         heldMedia = held
+        for problem in held.growthProblems { host.warn(problem) }
         for (volume, medium) in zip(configuration.volumes, held.media) {
             mediaByVolume[volume.id] = medium
         }

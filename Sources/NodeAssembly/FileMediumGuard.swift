@@ -16,12 +16,14 @@ package struct FileMediumGuard: MediumGuard {
         let files = taken.media
         return HeldMedia(
             media: zip(expected, files).map { throughMedium($0.volume.id, $1) }, identities: taken.identities,
+            growthProblems: taken.growthProblems,
             release: { () throws(MediumError) in for file in files { try file.unlock() } })
     }
 
     private struct Taken {
         private(set) var media: [FileMedium] = []
         private(set) var identities: [String: UUID128] = [:]
+        private(set) var growthProblems: [String] = []
 
         mutating func take(_ expected: ExpectedMedium) throws(MediumError) {
             // Later on, a missing file is one whose file system is not there: an empty one in its place would lose everything.
@@ -34,7 +36,13 @@ package struct FileMediumGuard: MediumGuard {
             // What the file says of itself is the better reason.
             try medium.check(expected.expectation)
             try expected.checkProof()
-            guard let identity = try medium.admit(expected.expectation) else { return }
+            let identity = try medium.admit(expected.expectation)
+            do throws(MediumError) {
+                try medium.grow(to: expected.growthBytes)
+            } catch {
+                growthProblems.append(error.message)
+            }
+            guard let identity else { return }
             if let other = identities.first(where: { $0.value == identity })?.key {
                 throw MediumError(
                     .otherMedium,

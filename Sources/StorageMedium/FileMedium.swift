@@ -9,7 +9,9 @@ internal import Synchronization
 
 public final class FileMedium: Medium {
     public let path: String
-    public let sizeBytes: UInt64
+    /// Less than the configuration says where the file has not been made longer yet.
+    public var sizeBytes: UInt64 { size.load(ordering: .relaxed) }
+    private let size: Atomic<UInt64>
     public let file: FileIdentity
     let descriptor: CInt
     let isBlockDevice: Bool
@@ -18,7 +20,8 @@ public final class FileMedium: Medium {
     private let leastBytes: Atomic<UInt64>
 
     /// Opens `path`, without the lock. A missing file is created sparse with `access` and an identity if `createIfMissing`.
-    /// Throws `missing`, `notAMedium`, `open`, or `wrongSize` if what exists is of another size (a block device may be larger).
+    /// Throws `missing`, `notAMedium`, `open`, or `wrongSize` if what exists is of another size. A block device may be larger, and a file
+    /// that nothing was cut off smaller: see ``grow(to:)``.
     public static func open(
         path: String, sizeBytes: UInt64, createIfMissing: Bool, access: FileAccess = .ownerOnly
     ) throws(MediumError) -> FileMedium {
@@ -82,15 +85,21 @@ public final class FileMedium: Medium {
         // What a file is says more than its size does.
         if !isBlockDevice { try Self.checkKind(of: descriptor, path: path) }
         let actual = try Self.size(of: descriptor, isBlockDevice, path)
-        guard isBlockDevice ? actual >= sizeBytes : actual == sizeBytes else {
-            throw Self.wrongSize(path, actual, sizeBytes)
-        }
+        let isUsable =
+            isBlockDevice
+            ? actual >= sizeBytes : actual == sizeBytes || actual < sizeBytes && Self.isUncut(descriptor, actual)
+        guard isUsable else { throw Self.wrongSize(path, actual, sizeBytes) }
         readyRead = tl_host_ready_read(descriptor, isBlockDevice)
         file = FileIdentity(status)
         self.path = path
         self.descriptor = descriptor
-        self.sizeBytes = sizeBytes
-        leastBytes = Atomic(sizeBytes)
+        size = Atomic(min(actual, sizeBytes))
+        leastBytes = Atomic(min(actual, sizeBytes))
+    }
+
+    func setSize(_ bytes: UInt64) {
+        size.store(bytes, ordering: .relaxed)
+        leastBytes.store(bytes, ordering: .relaxed)
     }
 
     private static func size(of descriptor: CInt, _ isBlockDevice: Bool, _ path: String) throws(MediumError) -> UInt64 {
@@ -133,6 +142,7 @@ public final class FileMedium: Medium {
         guard named >= 0 || named == -EOPNOTSUPP else {
             throw failure(.open, path, "cannot be given an identity", -named)
         }
+        noteSize(sizeBytes, of: descriptor)
         guard ftruncate(descriptor, off_t(sizeBytes)) == 0, fsync(descriptor) == 0 else {
             throw failure(.open, path, "cannot be given \(sizeBytes) bytes", errno)
         }

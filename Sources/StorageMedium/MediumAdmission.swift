@@ -79,11 +79,14 @@ extension FileMedium {
     /// `nil` if it cannot have one.
     public func admit(_ expected: MediumExpectation) throws(MediumError) -> UUID128? {
         switch try check(expected) {
-        case .known(let identity): return identity
+        case .known(let identity):
+            Self.noteSize(sizeBytes, of: descriptor)
+            return identity
         case .unsupported: return nil
         case .none:
             let identity = UUID128.random()
             do throws(MediumError) {
+                Self.noteSize(sizeBytes, of: descriptor)
                 try adopt(identity)
             } catch {
                 // A full file system ends no service: the medium is taken in when there is space again.

@@ -117,7 +117,7 @@ extension ServerNode {
         log.acknowledgedLSN = snapshot.acknowledged?.rawValue
         log.usedBytes = snapshot.usedBytes
         let lost = machine.isHeldTwice(now) ? 0 : snapshot.undestagedWrites.map(UInt64.init)
-        let isTakeoverPossible = machine.takeoverPossible(now) && knownDifference(from: group.peer) == nil
+        let isTakeoverPossible = machine.takeoverPossible(now) && agreement(on: group.id, with: group.peer) != .none
         let detection = Double(configuration.leaseMillis) / 1000
         let takeover =
             isTakeoverPossible ? detection + Double(snapshot.usedBytes) / Self.replayBytesPerSecond : nil
@@ -130,6 +130,8 @@ extension ServerNode {
             coordinator: GroupStatus.Coordinator(
                 reachable: machine.coordinatorAnswers(now),
                 since: (Date() - Double(now - min(now, machine.coordinatorSince(now))) / 1e9).statusText),
-            volumes: group.configuration.volumes.map { GroupStatus.Volume(name: $0.name, sizeBytes: $0.sizeBytes) })
+            volumes: group.configuration.volumes.map {
+                GroupStatus.Volume(name: $0.name, sizeBytes: group.servedBytes(of: $0))
+            })
     }
 }

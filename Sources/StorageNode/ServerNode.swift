@@ -48,8 +48,14 @@ public final class ServerNode: VolumeService {
     var groupsAsked: Set<GroupID> = []
 
     package let configurationEntries: ConfigurationEntries
-    /// How the configurations of partners differ from this node's, in words.
-    private var differences: [NodeID: String] = [:]
+    private var differences: [NodeID: Difference] = [:]
+
+    /// How a partner's configuration differs from this node's.
+    private struct Difference {
+        /// In words.
+        var text: String
+        var agreements: [GroupID: GroupAgreement]
+    }
 
     /// Opens or creates the pool, with a region for each group of this node. Blocks. Throws ``NodeError``.
     public static func openPool(
@@ -366,7 +372,11 @@ public final class ServerNode: VolumeService {
     // MARK: The configurations of partners
 
     /// How the configuration of `peer` differs, in words, as far as it has said; `nil` if it does not.
-    package func knownDifference(from peer: NodeID) -> String? { differences[peer] }
+    package func knownDifference(from peer: NodeID) -> String? { differences[peer]?.text }
+
+    package func agreement(on group: GroupID, with peer: NodeID) -> GroupAgreement {
+        differences[peer].map { $0.agreements[group] ?? .none } ?? .whole
+    }
 
     package func configurationDiffers(from peer: NodeID, _ theirs: ConfigurationEntries) {
         func shared(_ entries: [ConfigurationEntries.Entry]) -> [ClusterConfiguration.SharedEntry] {
@@ -382,7 +392,14 @@ public final class ServerNode: VolumeService {
             ClusterConfiguration.difference(
                 sides[0].1, of: sides[0].0.rawValue, sides[1].1, of: sides[1].0.rawValue)
             ?? "the configurations of \(sides[0].0) and \(sides[1].0) differ beyond what they can tell each other"
-        guard differences.updateValue(difference, forKey: peer) != difference else { return }
+        let isWhole = configurationEntries.isWhole && theirs.isWhole
+        let agreements = groups.mapValues { group in
+            isWhole
+                ? ClusterConfiguration.agreement(
+                    on: group.id, shared(configurationEntries.entries), shared(theirs.entries)) : .none
+        }
+        let known = differences.updateValue(Difference(text: difference, agreements: agreements), forKey: peer)
+        guard known?.text != difference else { return }
         report(Report(.configurationDiffers, difference), group: nil)
     }
 

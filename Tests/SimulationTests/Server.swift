@@ -385,6 +385,7 @@ extension Server: RailKeeper {
     func configurationAgrees(with peer: NodeID) {}
 
     func knownDifference(from peer: NodeID) -> String? { nil }
+    func agreement(on group: GroupID, with peer: NodeID) -> GroupAgreement { .whole }
 
     func difference(from peer: NodeID) -> String { "nothing" }
 

@@ -49,7 +49,8 @@ struct FileMediumTests {
         try #require(stat(path, &about) == 0)
         #expect(about.st_size == Int(sizeBytes))
         #expect(about.st_mode & 0o777 == 0o600)
-        #expect(about.st_blocks == 0)
+        // No more than a block, which holds attributes.
+        #expect(about.st_blocks * 512 <= 4096)
         #expect(folder.names == ["m"])
         #expect(try medium.bytes(at: 0, count: Int(sizeBytes)).allSatisfy { $0 == 0 })
     }

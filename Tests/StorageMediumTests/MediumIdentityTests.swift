@@ -140,7 +140,7 @@ struct MediumIdentityTests {
         #expect(try seen.stranger(besides: nil, user: "vol1")?.contains("for vol0: two names of one file") == true)
         #expect(throws: MediumError.self) { try seen.write([[1]], at: 0) }
         #expect(try contents(of: path) == before)
-        #expect(try refusal { _ = try FileMedium.look(path: path, sizeBytes: sizeBytes + 512) }.code == .wrongSize)
+        #expect(try refusal { _ = try FileMedium.look(path: path, sizeBytes: sizeBytes - 512) }.code == .wrongSize)
         #expect(
             try refusal { _ = try FileMedium.look(path: folder.path, sizeBytes: sizeBytes) }.code == .notAMedium)
     }

@@ -22,6 +22,8 @@ int tl_host_is_locked(int fd);
 ssize_t tl_host_get_attribute(int fd, const char *name, void *value, size_t capacity);
 /// Gives the file an extended attribute that it does not have yet; -EEXIST if it has.
 int tl_host_create_attribute(int fd, const char *name, const void *value, size_t length);
+/// Gives the file an extended attribute, whatever it had under that name.
+int tl_host_set_attribute(int fd, const char *name, const void *value, size_t length);
 
 /// A descriptor for the process `pid`. -ESRCH if there is none.
 int tl_host_pidfd_open(pid_t pid);
