@@ -142,15 +142,11 @@ fuzz: build-packages ## Every parser: FUZZ_SECONDS=20 each
 # Each scenario beside its floors and peers; JSON and the printed tables go to Perf/results/.
 PERF := .build/release/twinlog-perf
 perf: release ## Every scenario beside its floors, into Perf/results
-	@CSupport/install-packages libpmemlog1
+	@CSupport/install-packages libpmemlog1 nbdkit qemu-utils
 	mkdir -p Perf/results
-	for scenario in append recover; do \
+	for scenario in append mirror volume recover; do \
 	  $(PERF) compare $$scenario --seconds 3 --repeats 9 --json Perf/results/$$scenario.json \
 	    --html Perf/results/$$scenario.html | tee Perf/results/$$scenario.txt; \
-	done
-	for depth in 1 32; do \
-	  $(PERF) mirror --size 4KiB,64KiB --depth $$depth --seconds 3 --json Perf/results/mirror-$$depth.json \
-	    | tee Perf/results/mirror-$$depth.txt; \
 	done
 	$(PERF) takeover --seconds 9 --repeats 9 --depth 16 --json Perf/results/takeover.json | tee Perf/results/takeover.txt
 	$(PERF) floor --json Perf/results/floor.json | tee Perf/results/floor.txt

@@ -182,13 +182,15 @@ let package = Package(
         executable(
             "twinlog-demo",
             ["HostProcess", "ClusterHarness", "AdminProtocol", "NBDClient", "LogModel", nioPosix, arguments]),
+        .target(
+            name: "CStreamFloor", dependencies: ["CLogCore"], path: "Perf/CStreamFloor", cSettings: strictC),
         executable(
             "twinlog-perf",
             [
                 "LogModel", "HostProcess", "PersistentMemory", "WriteLog", "CLogCore", "RemoteMemory",
                 "RemoteMemoryTCP",
                 "ClusterProtocol", "GroupEngine", "StorageNode", "StorageMedium", "NBDClient", "ClusterHarness",
-                "AdminProtocol", arguments, histogram,
+                "AdminProtocol", "CStreamFloor", arguments, histogram,
             ] + nio,
             path: "Perf/twinlog-perf"),
 

@@ -7,7 +7,7 @@ import LogModel
 struct CommonOptions: ParsableArguments {
     @Option(help: "Bytes of one operation; several, separated by commas, are measured in turn.") var size: String?
     @Option(help: "Threads; several, separated by commas, are measured in turn.") var threads: String?
-    @Option(help: "Operations under way at once.") var depth = 1
+    @Option(name: .customLong("depth"), help: "Operations under way at once.") var givenDepth: Int?
     @Option(help: "How long each row is measured, all repeats together.") var seconds = 1.0
     @Option(help: "How often it is measured; the medians count.") var repeats = 5
     @Option(help: "Where to make the pool; it must not exist, and is removed.") var pool: String?
@@ -15,6 +15,8 @@ struct CommonOptions: ParsableArguments {
     @Option(help: "Write the results here, as a page.") var html: String?
 
     static let largestSizeBytes: UInt64 = 1 << 20
+
+    var depth: Int { givenDepth ?? 1 }
 
     func validate() throws {
         guard (1...1024).contains(depth) else { throw ValidationError("--depth: 1 to 1024") }
@@ -44,6 +46,8 @@ struct CommonOptions: ParsableArguments {
             return count
         }
     }
+
+    func depths(default standard: [Int]) -> [Int] { givenDepth.map { [$0] } ?? standard }
 
     var secondsPerRepeat: Double { seconds / Double(repeats) }
 }

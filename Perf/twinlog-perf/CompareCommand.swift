@@ -12,9 +12,9 @@ struct CompareCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "compare", abstract: "Runs a scenario, its floors and the installed peers in turn; prints ratios.")
 
-    enum Scenario: String, ExpressibleByArgument, CaseIterable { case append, recover }
+    enum Scenario: String, ExpressibleByArgument, CaseIterable { case append, mirror, volume, recover }
 
-    @Argument(help: "append or recover.") var scenario: Scenario
+    @Argument(help: "append, mirror, volume or recover.") var scenario: Scenario
     @OptionGroup var options: CommonOptions
     @Option(help: "append: a file on a disk, for the msync rows; it must not exist, and is removed.")
     var disk = "/var/tmp/twinlog-perf-\(getpid()).pool"
@@ -23,8 +23,34 @@ struct CompareCommand: ParsableCommand {
         try options.checkOutputs()
         switch scenario {
         case .append: try compareAppend().report(options)
+        case .mirror: try compareMirror().report(options)
+        case .volume: try compareVolume(options).report(options)
         case .recover: try RecoverScenario(options).measure().report(options)
         }
+    }
+
+    // MARK: mirror
+
+    private func compareMirror() throws -> Results {
+        guard try options.threadCounts() == [1] else {
+            throw ValidationError("--threads: a group lives on one event loop; use --depth")
+        }
+        var results = Results(scenario: "mirror")
+        let bench = try MirrorBench(options)
+        defer { bench.stop() }
+        for depth in options.depths(default: [1, 32, 256]) {
+            for size in try options.sizes(default: "64,256,4KiB,64KiB") {
+                // One message at a time is what blocking calls are best at, many what one read for all of them is.
+                let rows = try bench.measure(
+                    size, depth: depth, depth == 1 ? [.twinlog, .tcp, .stream] : [.twinlog, .stream])
+                results.rows += rows
+                for floor in rows.dropFirst() {
+                    results.compare(rows[0], to: floor)
+                    results.compareLatency(rows[0], to: floor)
+                }
+            }
+        }
+        return results
     }
 
     // MARK: append

@@ -22,7 +22,7 @@ struct HTMLReport {
         <p>Rows with the same size, threads and depth were measured in turn. Rates are medians of the repeats; so are ratios, of
         the ratios of neighbouring repeats. The bar shows a row's rate beside the best one of its kind.</p>
         <table>
-        <thead><tr><th>row<th>memory<th>size<th>threads<th>depth<th>operations/s<th><th>MiB/s<th>mean<th>p50<th>p99<th>p99.9</thead>
+        <thead><tr><th>row<th>memory<th>size<th>threads<th>depth<th>operations/s<th><th>MiB/s<th>mean<th>p50<th>p99<th>p99.9<th>processor, us per operation</thead>
         <tbody>
         \(results.rows.map(line).joined(separator: "\n"))
         </tbody>
@@ -40,7 +40,7 @@ struct HTMLReport {
             + "<td>\(row.threads)<td>\(row.depth)<td>\(grouped(row.operationsPerSecond))"
             + "<td>\(bar(best > 0 ? row.operationsPerSecond / best : 0))<td>\(grouped(row.mebibytesPerSecond))"
             + [latency.mean, Double(latency.p50), Double(latency.p99), Double(latency.p999)]
-            .map { "<td>" + duration($0) }.joined()
+            .map { "<td>" + duration($0) }.joined() + "<td>\(escaped(row.processor ?? ""))"
     }
 
     private var ratios: String {

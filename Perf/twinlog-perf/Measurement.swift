@@ -17,6 +17,8 @@ extension LatencyHistogram {
     mutating func note(_ nanos: UInt64) { _ = record(Swift.min(nanos, highestTrackableValue)) }
 
     mutating func merge(_ other: Self) { add(other) }
+
+    var p50: UInt64 { valueAtPercentile(50) }
 }
 
 func monotonicNanos() -> UInt64 {
@@ -47,6 +49,10 @@ struct Latency: Encodable {
 struct Repeat {
     var operations: UInt64
     var seconds: Double
+    /// Of its operations, in nanoseconds, where each was timed.
+    var p50: UInt64 = 0
+    /// What each part of a server used of the processor meanwhile.
+    var processorNanos: [String: UInt64] = [:]
     var operationsPerSecond: Double { seconds > 0 ? Double(operations) / seconds : 0 }
 }
 
@@ -63,6 +69,15 @@ struct Row: Encodable {
     var repeatsOperationsPerSecond: [Double]
     var mebibytesPerSecond: Double
     var latencyNanos: Latency
+    /// The median of the repeats, by part of the server.
+    var processorMicrosPerOperation: [String: Double]?
+    /// Of each repeat, in nanoseconds; for ratios.
+    private let repeatsP50: [Double]
+
+    private enum CodingKeys: String, CodingKey {
+        case name, memory, sizeBytes, threads, depth, operations, seconds, operationsPerSecond
+        case repeatsOperationsPerSecond, mebibytesPerSecond, latencyNanos, processorMicrosPerOperation
+    }
 
     init(
         _ name: String, memory: String, sizeBytes: Int, threads: Int = 1, depth: Int = 1, repeats: [Repeat],
@@ -79,6 +94,27 @@ struct Row: Encodable {
         operationsPerSecond = median(repeatsOperationsPerSecond)
         mebibytesPerSecond = operationsPerSecond * Double(sizeBytes) / Double(Size.mebibyte)
         latencyNanos = latency
+        repeatsP50 = repeats.map { Double($0.p50) }
+        let parts = Set(repeats.flatMap(\.processorNanos.keys))
+        guard !parts.isEmpty else { return }
+        processorMicrosPerOperation = Dictionary(
+            uniqueKeysWithValues: parts.map { part in
+                let measured = repeats.filter { $0.operations > 0 }
+                return (
+                    part, median(measured.map { Double($0.processorNanos[part] ?? 0) / 1e3 / Double($0.operations) })
+                )
+            })
+    }
+
+    /// What an operation costs each part of the server, for people.
+    var processor: String? {
+        processorMicrosPerOperation?.sorted { $0.key > $1.key }
+            .map { "\($0.key) \(String(format: "%.1f", $0.value))" }.joined(separator: " + ")
+    }
+
+    /// This row's median latency by another's: the median of the ratios of neighbouring repeats.
+    func latencyRatio(to other: Row) -> Double {
+        median(zip(repeatsP50, other.repeatsP50).filter { $0.1 > 0 }.map { $0.0 / $0.1 })
     }
 }
 
@@ -108,6 +144,12 @@ struct Results: Encodable {
     mutating func compare(_ row: Row, to floor: Row) {
         ratios["\(row.name)/\(floor.name) \(Size.format(UInt64(row.sizeBytes))) \(row.threads)x\(row.depth)"] =
             ratio(row, floor)
+    }
+
+    /// Adds the ratio of the median latencies of two rows that were measured in turn.
+    mutating func compareLatency(_ row: Row, to floor: Row) {
+        ratios["\(row.name)/\(floor.name) p50 \(Size.format(UInt64(row.sizeBytes))) \(row.threads)x\(row.depth)"] =
+            row.latencyRatio(to: floor)
     }
 
     /// Adds what more threads give.

@@ -33,6 +33,7 @@ struct PartnerAnnouncement: Codable {
     /// The rail's, in hexadecimal digits.
     var secret: String
     var floorPort: UInt16
+    var streamFloorPort: UInt16
     var memory: String
 }
 
@@ -43,14 +44,16 @@ struct MirrorPartnerCommand: ParsableCommand {
     @Option var ring: UInt64 = perfRingBytes
 
     func run() throws {
-        let pool = try PerfPool(path: pool, purpose: "mirror-partner", groups: ["mirror"], ringBytes: ring)
+        let pool = try PerfPool(path: pool, purpose: "mirror-partner", groups: ["mirror", "floor"], ringBytes: ring)
         let region = pool.regions[0]
         try region.format(role: .mirror, logUUID: .random(), incarnation: Incarnation(1), start: .zero)
         let floor = try FloorServer.start()
+        let streamFloor = try StreamFloorServer.start(pool.regions[1])
         let secret = ClusterSecret.random()
         let (port, key) = try startRail(region, secret)
         let announcement = PartnerAnnouncement(
-            railPort: port, key: key, secret: secret.hexadecimal, floorPort: floor.port, memory: pool.memory)
+            railPort: port, key: key, secret: secret.hexadecimal, floorPort: floor.port,
+            streamFloorPort: streamFloor.port, memory: pool.memory)
         try StandardOutput.line(String(decoding: try JSONEncoder().encode(announcement), as: UTF8.self))
         try StandardOutput.flush()
         while try FileHandle.standardInput.read(upToCount: 1)?.isEmpty == false {}

@@ -22,56 +22,91 @@ struct MirrorCommand: ParsableCommand {
 
     func run() throws {
         try options.checkOutputs()
-        let pool = try PerfPool(path: options.pool, purpose: "mirror", groups: ["log"])
-        let partner = try Partner.start(pool: options.pool.map { $0 + ".partner" })
-        defer { partner.stop() }
-        let eventLoop = MultiThreadedEventLoopGroup(numberOfThreads: 1).next()
-        let log = try PerfPool.openLog(pool.regions[0])
-        let owner = try eventLoop.flatSubmit {
-            MirroredOwner.dial(partner.announcement, log: log, eventLoop: eventLoop)
-        }.wait()
+        let bench = try MirrorBench(options)
+        defer { bench.stop() }
         var results = Results(scenario: "mirror")
         for size in try options.sizes() {
-            let (row, floor) = try measure(size, owner, eventLoop, partner, pool)
-            results.rows += [row, floor]
-            results.compare(row, to: floor)
+            let rows = try bench.measure(size, depth: options.depth, [.twinlog, .tcp])
+            results.rows += rows
+            results.compare(rows[0], to: rows[1])
         }
         try results.report(options)
     }
+}
 
-    private func measure(
-        _ size: Int, _ owner: NIOLoopBound<MirroredOwner>, _ eventLoop: any EventLoop, _ partner: Partner,
-        _ pool: PerfPool
-    ) throws -> (Row, Row) {
-        var rows: [[Repeat]] = [[], []]
-        var histograms = [makeHistogram(), makeHistogram()]
+/// An owner here, a mirror in a second process, and both ends of the floors.
+struct MirrorBench {
+    enum Contender: String, CaseIterable {
+        case twinlog
+        /// One message after another, by blocking calls.
+        case tcp
+        /// Many at once, copied, checksummed and drained on both ends.
+        case stream
+    }
+
+    private let options: CommonOptions
+    private let pool: PerfPool
+    private let partner: Partner
+    private let eventLoop: any EventLoop
+    private let owner: NIOLoopBound<MirroredOwner>
+
+    init(_ options: CommonOptions) throws {
+        self.options = options
+        pool = try PerfPool(path: options.pool, purpose: "mirror", groups: ["log", "floor"])
+        partner = try Partner.start(pool: options.pool.map { $0 + ".partner" })
+        let eventLoop = MultiThreadedEventLoopGroup(numberOfThreads: 1).next()
+        self.eventLoop = eventLoop
+        let log = try PerfPool.openLog(pool.regions[0])
+        let announcement = partner.announcement
+        owner = try eventLoop.flatSubmit {
+            MirroredOwner.dial(announcement, log: log, eventLoop: eventLoop)
+        }.wait()
+    }
+
+    func stop() { partner.stop() }
+
+    /// In turn, each repeat beginning with another of them.
+    func measure(_ size: Int, depth: Int, _ contenders: [Contender]) throws -> [Row] {
+        var repeats = [[Repeat]](repeating: [], count: contenders.count)
+        var histograms = contenders.map { _ in makeHistogram() }
         for turn in 0..<options.repeats {
-            for which in turn % 2 == 0 ? [0, 1] : [1, 0] {
-                let (measured, histogram) =
-                    which == 0
-                    ? try run(size, owner, eventLoop)
-                    : try TCPFloor.measure(
-                        port: partner.announcement.floorPort, size: size, depth: options.depth,
-                        seconds: options.secondsPerRepeat)
-                rows[which].append(measured)
+            for step in contenders.indices {
+                let which = (step + turn) % contenders.count
+                let before = processorNanos()
+                var (measured, histogram) = try run(contenders[which], size, depth)
+                measured.processorNanos = processorNanos().merging(before) { $0 - min($0, $1) }
+                repeats[which].append(measured)
                 histograms[which].merge(histogram)
             }
         }
-        let both = ["twinlog", "tcp"].enumerated().map { index, name in
-            Row(
-                name, memory: index == 0 ? "\(pool.memory)" : "none", sizeBytes: size, depth: options.depth,
-                repeats: rows[index],
-                latency: Latency(histograms[index]))
+        return contenders.indices.map { index in
+            let isTCP = contenders[index] == .tcp
+            return Row(
+                contenders[index].rawValue, memory: isTCP ? "none" : "\(pool.memory)", sizeBytes: size, depth: depth,
+                repeats: repeats[index], latency: Latency(histograms[index]))
         }
-        return (both[0], both[1])
     }
 
-    private func run(
-        _ size: Int, _ owner: NIOLoopBound<MirroredOwner>, _ eventLoop: any EventLoop
-    ) throws -> (Repeat, LatencyHistogram) {
-        let depth = options.depth
-        let nanos = UInt64(options.secondsPerRepeat * 1e9)
-        return try eventLoop.flatSubmit { owner.value.run(size: size, depth: depth, nanos: nanos) }.wait()
+    /// The owner's includes its client's.
+    private func processorNanos() -> [String: UInt64] {
+        ["owner": ProcessorTime.nanos(of: getpid()), "mirror": ProcessorTime.nanos(of: partner.processID)]
+    }
+
+    private func run(_ contender: Contender, _ size: Int, _ depth: Int) throws -> (Repeat, LatencyHistogram) {
+        let seconds = options.secondsPerRepeat
+        switch contender {
+        case .twinlog:
+            let owner = owner
+            return try eventLoop.flatSubmit {
+                owner.value.run(size: size, depth: depth, nanos: UInt64(seconds * 1e9))
+            }.wait()
+        case .tcp:
+            return try TCPFloor.measure(
+                port: partner.announcement.floorPort, size: size, depth: depth, seconds: seconds)
+        case .stream:
+            return try StreamFloor.measure(
+                port: partner.announcement.streamFloorPort, pool.regions[1], size: size, depth: depth, seconds: seconds)
+        }
     }
 }
 
@@ -80,6 +115,7 @@ struct Partner {
     let announcement: PartnerAnnouncement
     private let process: Process
     private let input: Pipe
+    var processID: Int32 { process.processIdentifier }
 
     static func start(pool: String?) throws -> Partner {
         let process = Process()

@@ -140,7 +140,8 @@ final class MirroredOwner: QueuePairDelegate {
         guard current === run, run.operations == run.issued else { return }
         current = nil
         let seconds = Double(monotonicNanos() - run.begin) / 1e9
-        run.done.succeed((Repeat(operations: run.operations, seconds: seconds), run.histogram))
+        let p50 = run.histogram.p50
+        run.done.succeed((Repeat(operations: run.operations, seconds: seconds, p50: p50), run.histogram))
     }
 
     private func fail(_ reason: String) {

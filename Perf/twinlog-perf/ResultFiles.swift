@@ -25,8 +25,10 @@ extension Results {
         let titles = [
             "memory", "size", "threads", "depth", "ops/s", "MiB/s", "mean us", "p50 us", "p99 us", "p99.9 us",
         ]
+        let hasProcessor = rows.contains { $0.processor != nil }
         try StandardOutput.line(
-            "\(scenario)".padding(toLength: 22, withPad: " ", startingAt: 0) + titles.map { cell($0, 11) }.joined())
+            "\(scenario)".padding(toLength: 22, withPad: " ", startingAt: 0) + titles.map { cell($0, 11) }.joined()
+                + (hasProcessor ? "   processor us/op" : ""))
         for row in rows {
             let latency = row.latencyNanos
             let cells = [
@@ -37,7 +39,7 @@ extension Results {
             ]
             try StandardOutput.line(
                 "  \(row.name)".padding(toLength: 22, withPad: " ", startingAt: 0) + cells.map { cell($0, 11) }.joined()
-            )
+                    + (row.processor.map { "   " + $0 } ?? ""))
         }
         for (name, ratio) in ratios.sorted(by: { $0.key < $1.key }) {
             try StandardOutput.line("  \(name): \(String(format: "%.3f", ratio))")

@@ -8,7 +8,7 @@ import LogModel
 
 /// A blocking TCP socket; closed when the last reference goes.
 final class BlockingSocket: Sendable {
-    private let descriptor: Int32
+    let descriptor: Int32
 
     private init(descriptor: Int32) { self.descriptor = descriptor }
 
@@ -156,7 +156,11 @@ enum TCPFloor {
             histogram.note(now - sentAt[answered % depth])
             answered += 1
         }
-        return (Repeat(operations: UInt64(answered), seconds: Double(now - begin) / 1e9), histogram)
+        return (
+            Repeat(
+                operations: UInt64(answered), seconds: Double(now - begin) / 1e9, p50: histogram.p50),
+            histogram
+        )
     }
 }
 

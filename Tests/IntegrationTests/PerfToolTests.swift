@@ -70,6 +70,23 @@ extension Cluster {
             }
         }
 
+        @Test("a comparison with servers has each part's processor time, and its peers where they are installed")
+        func comparisonsOfServers() throws {
+            for (scenario, others, parts) in [
+                ("mirror", ["tcp", "stream"], ["owner", "mirror"]),
+                ("volume", ["qemu-nbd write"], ["owner", "mirror"]),
+            ] {
+                let result = try measure("compare", scenario, "--repeats", "1", "--seconds", "0.2", "--depth", "1")
+                let rows = try #require(result["rows"] as? [[String: Any]])
+                for row in rows { try check(row, "compare \(scenario)") }
+                #expect(Set(rows.compactMap { $0["name"] as? String }).isSuperset(of: others))
+                let used = try #require(rows.first?["processorMicrosPerOperation"] as? [String: Double])
+                for part in parts { #expect(try #require(used[part]) > 0) }
+                let ratios = try #require(result["ratios"] as? [String: Double])
+                #expect(ratios.keys.contains { $0.contains("p50") })
+            }
+        }
+
         @Test func aComparisonWritesRowsAndRatios() throws {
             let html = "/dev/shm/twinlog-perf-test-\(getpid()).html"
             defer { unlink(html) }
