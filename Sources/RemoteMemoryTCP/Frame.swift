@@ -27,6 +27,7 @@ enum FrameKind: UInt8 {
 struct FrameHeader: Equatable {
     static let magic: UInt32 = 0x4D52_4C54
     static let byteCount = 48
+    private static let checksumOffset = 44
 
     var kind: FrameKind
     var payloadBytes: UInt32 = 0
@@ -37,44 +38,48 @@ struct FrameHeader: Equatable {
     var readBytes: UInt32 = 0
 
     func write(to buffer: inout ByteBuffer) {
-        let start = buffer.writerIndex
-        buffer.writeInteger(Self.magic, endianness: .little)
-        buffer.writeInteger(kind.rawValue)
-        buffer.writeRepeatingByte(0, count: 3)
-        buffer.writeInteger(payloadBytes, endianness: .little)
-        buffer.writeInteger(payloadChecksum, endianness: .little)
-        buffer.writeInteger(request, endianness: .little)
-        buffer.writeInteger(key, endianness: .little)
-        buffer.writeInteger(offset, endianness: .little)
-        buffer.writeInteger(readBytes, endianness: .little)
-        let checksum = buffer.withUnsafeReadableBytes { bytes in
-            frameChecksum(UnsafeRawBufferPointer(rebasing: bytes[(start - buffer.readerIndex)...]))
+        buffer.writeWithUnsafeMutableBytes(minimumWritableBytes: Self.byteCount) { space in
+            let bytes = UnsafeMutableRawBufferPointer(rebasing: space[..<Self.byteCount])
+            bytes.storeLittleEndian(Self.magic, at: 0)
+            bytes.storeLittleEndian(UInt32(kind.rawValue), at: 4)
+            bytes.storeLittleEndian(payloadBytes, at: 8)
+            bytes.storeLittleEndian(payloadChecksum, at: 12)
+            bytes.storeLittleEndian(request, at: 16)
+            bytes.storeLittleEndian(key, at: 24)
+            bytes.storeLittleEndian(offset, at: 32)
+            bytes.storeLittleEndian(readBytes, at: 40)
+            bytes.storeLittleEndian(
+                frameChecksum(UnsafeRawBufferPointer(rebasing: bytes[..<Self.checksumOffset])), at: Self.checksumOffset)
+            return Self.byteCount
         }
-        buffer.writeInteger(checksum, endianness: .little)
     }
 
     /// Parses the 48 bytes at the reader index, without consuming them. Throws `protocolViolation`.
     init(peeking buffer: ByteBuffer) throws(RemoteMemoryError) {
-        func field<Number: FixedWidthInteger>(_ at: Int, as type: Number.Type) -> Number {
-            buffer.getInteger(at: buffer.readerIndex + at, endianness: .little, as: type) ?? 0
+        let result = buffer.withUnsafeReadableBytes { bytes in
+            Result { () throws(RemoteMemoryError) in try FrameHeader(bytes) }
         }
-        let checksum = buffer.withUnsafeReadableBytes {
-            frameChecksum(UnsafeRawBufferPointer(rebasing: $0[..<(Self.byteCount - 4)]))
-        }
-        guard field(0, as: UInt32.self) == Self.magic, field(44, as: UInt32.self) == checksum else {
+        self = try result.get()
+    }
+
+    private init(_ bytes: UnsafeRawBufferPointer) throws(RemoteMemoryError) {
+        guard bytes.count >= Self.byteCount, bytes.littleEndian(at: 0) == Self.magic,
+            bytes.littleEndian(at: Self.checksumOffset)
+                == frameChecksum(UnsafeRawBufferPointer(rebasing: bytes[..<Self.checksumOffset]))
+        else {
             throw RemoteMemoryError(
                 .protocolViolation, "what arrived is not a frame of this protocol, or it is damaged")
         }
-        guard let kind = FrameKind(rawValue: field(4, as: UInt8.self)) else {
-            throw RemoteMemoryError(.protocolViolation, "a frame of unknown kind \(field(4, as: UInt8.self)) arrived")
+        guard let kind = FrameKind(rawValue: bytes[4]) else {
+            throw RemoteMemoryError(.protocolViolation, "a frame of unknown kind \(bytes[4]) arrived")
         }
         self.kind = kind
-        payloadBytes = field(8, as: UInt32.self)
-        payloadChecksum = field(12, as: UInt32.self)
-        request = field(16, as: UInt64.self)
-        key = field(24, as: UInt64.self)
-        offset = field(32, as: UInt64.self)
-        readBytes = field(40, as: UInt32.self)
+        payloadBytes = bytes.littleEndian(at: 8)
+        payloadChecksum = bytes.littleEndian(at: 12)
+        request = bytes.littleEndian(at: 16)
+        key = bytes.littleEndian(at: 24)
+        offset = bytes.littleEndian(at: 32)
+        readBytes = bytes.littleEndian(at: 40)
         guard payloadBytes <= RemoteMemoryLimits.maximumTransferBytes,
             readBytes <= RemoteMemoryLimits.maximumTransferBytes
         else {
@@ -99,4 +104,16 @@ struct FrameHeader: Equatable {
 
 func frameChecksum(_ bytes: UnsafeRawBufferPointer) -> UInt32 {
     tl_crc32c(0, bytes.baseAddress, bytes.count)
+}
+
+extension UnsafeRawBufferPointer {
+    fileprivate func littleEndian<Number: FixedWidthInteger & BitwiseCopyable>(at offset: Int) -> Number {
+        Number(littleEndian: loadUnaligned(fromByteOffset: offset, as: Number.self))
+    }
+}
+
+extension UnsafeMutableRawBufferPointer {
+    fileprivate func storeLittleEndian(_ number: some FixedWidthInteger & BitwiseCopyable, at offset: Int) {
+        storeBytes(of: number.littleEndian, toByteOffset: offset, as: type(of: number))
+    }
 }

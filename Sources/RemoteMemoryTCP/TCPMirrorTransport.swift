@@ -46,6 +46,8 @@ public final class TCPMirrorListener {
             .serverChannelOption(.backlog, value: 64)
             .serverChannelOption(.socketOption(.so_reuseaddr), value: 1)
             .childChannelOption(.tcpOption(.tcp_nodelay), value: 1)
+            .childChannelOption(.recvAllocator, value: TCPQueuePair.readAllocator)
+            .childChannelOption(.maxMessagesPerRead, value: 1)
             .childChannelInitializer { channel in
                 channel.eventLoop.makeCompletedFuture { try bound.value.accept(channel, over: security) }
             }
@@ -68,7 +70,8 @@ public final class TCPMirrorListener {
             }
             connections += 1
             channel.closeFuture.assumeIsolated().whenComplete { _ in self.connections -= 1 }
-            let queuePair = TCPQueuePair(eventLoop: channel.eventLoop, registry: registry)
+            let queuePair = TCPQueuePair(
+                eventLoop: channel.eventLoop, registry: registry, isPlain: security == nil)
             onAccepted(queuePair, peer)
             return queuePair
         } failed: { [self] _ in
@@ -111,7 +114,7 @@ public enum TCPMirrorDialer {
                 let (handshake, hello) = Handshake.dialing(peer, as: identity)
                 let handler = HandshakeHandler(handshake, dialing: (hello, peer), limit: timeout, over: security) {
                     peer throws(HandshakeFailure) in
-                    let queuePair = TCPQueuePair(eventLoop: eventLoop, registry: registry)
+                    let queuePair = TCPQueuePair(eventLoop: eventLoop, registry: registry, isPlain: security == nil)
                     finish(.success((queuePair, peer)))
                     return queuePair
                 } failed: { failure in
@@ -122,6 +125,8 @@ public enum TCPMirrorDialer {
         ClientBootstrap(group: eventLoop)
             .connectTimeout(timeout)
             .channelOption(.tcpOption(.tcp_nodelay), value: 1)
+            .channelOption(.recvAllocator, value: TCPQueuePair.readAllocator)
+            .channelOption(.maxMessagesPerRead, value: 1)
             .channelInitializer { channel in channel.eventLoop.makeCompletedFuture { try initialize.value(channel) } }
             .connect(host: address.host, port: address.port)
             .assumeIsolated()

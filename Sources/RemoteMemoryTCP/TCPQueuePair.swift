@@ -21,10 +21,17 @@ public final class TCPQueuePair: QueuePair, ChannelInboundHandler {
     static let unsentAnswersLimitBytes =
         RemoteMemoryLimits.windowBytes + 4 * RemoteMemoryLimits.windowRequests * FrameHeader.byteCount
 
+    /// Bytes of one read from the socket, and of one turn of the loop: a frame of 64 KiB comes whole, and so do most of those that a busy
+    /// owner ships. Other connections have their turn after about a third of a millisecond (S28).
+    static let readBytes = 256 << 10
+    static let readAllocator = FixedSizeRecvByteBufferAllocator(capacity: readBytes)
+
     public weak var delegate: (any QueuePairDelegate)?
     public let eventLoop: any EventLoop
     private let registry: TCPRegionRegistry
+    private let isPlain: Bool
     private var channel: (any Channel)?
+    private var output: RailOutput?
     private var input = ByteBuffer()
     private var failure: RemoteMemoryError?
     private var isReading = false
@@ -35,7 +42,6 @@ public final class TCPQueuePair: QueuePair, ChannelInboundHandler {
     /// READs posted and not answered, with the bytes asked for.
     private var reads = CircularBuffer<(id: WorkRequestID, bytes: Int)>()
     private var outstandingBytes = 0
-    private var isFlushScheduled = false
 
     // The target's side
     private var lastExecuted: WorkRequestID = 0
@@ -44,11 +50,12 @@ public final class TCPQueuePair: QueuePair, ChannelInboundHandler {
     private var isPersisting = false
     private var errorAfterPersist: RemoteMemoryError?
     private var isReadPaused = false
-    private var unsentAnswerBytes = 0
 
-    init(eventLoop: any EventLoop, registry: TCPRegionRegistry) {
+    /// `isPlain`: no TLS beneath it.
+    init(eventLoop: any EventLoop, registry: TCPRegionRegistry, isPlain: Bool) {
         self.eventLoop = eventLoop
         self.registry = registry
+        self.isPlain = isPlain
     }
 
     public var creditBytes: Int {
@@ -115,42 +122,22 @@ public final class TCPQueuePair: QueuePair, ChannelInboundHandler {
         outstanding.append((lastPosted, bytes))
         outstandingBytes += bytes
         if kind == .read { reads.append((lastPosted, bytes)) }
-        emit(
+        output?.send(
             FrameHeader(
                 kind, payload: payload, request: lastPosted, key: key.rawValue, offset: offset, readBytes: readBytes),
-            payload)
+            payload, isAnswer: false)
         return lastPosted
-    }
-
-    /// Writes a frame and flushes at the end of this turn of the loop.
-    private func emit(_ header: FrameHeader, _ payload: UnsafeRawBufferPointer, sent: EventLoopPromise<Void>? = nil) {
-        guard let channel else {
-            sent?.fail(ChannelError.ioOnClosedChannel)
-            return
-        }
-        var buffer = channel.allocator.buffer(capacity: FrameHeader.byteCount + payload.count)
-        header.write(to: &buffer)
-        buffer.writeBytes(payload)
-        channel.write(buffer, promise: sent)
-        guard !isFlushScheduled else { return }
-        isFlushScheduled = true
-        eventLoop.assumeIsolated().execute {
-            self.isFlushScheduled = false
-            self.channel?.flush()
-        }
     }
 
     /// An answer to the peer's requests or messages. A peer that asks and never reads loses the connection (S21).
     private func answer(_ header: FrameHeader, _ payload: UnsafeRawBufferPointer) throws(RemoteMemoryError) {
+        guard let output else { return }
         let bytes = FrameHeader.byteCount + payload.count
-        guard unsentAnswerBytes + bytes <= Self.unsentAnswersLimitBytes else {
+        guard output.unsentAnswerBytes + bytes <= Self.unsentAnswersLimitBytes else {
             throw RemoteMemoryError(
                 .protocolViolation, "the peer asks for more than its window and does not read the answers")
         }
-        unsentAnswerBytes += bytes
-        let sent = eventLoop.makePromise(of: Void.self)
-        sent.futureResult.assumeIsolated().whenComplete { _ in self.unsentAnswerBytes -= bytes }
-        emit(header, payload, sent: sent)
+        output.send(header, payload, isAnswer: true)
     }
 
     public func close() {
@@ -161,6 +148,7 @@ public final class TCPQueuePair: QueuePair, ChannelInboundHandler {
 
     public func handlerAdded(context: ChannelHandlerContext) {
         channel = context.channel
+        output = RailOutput(context.channel, isPlain: isPlain)
     }
 
     public func channelInactive(context: ChannelHandlerContext) {
@@ -178,6 +166,7 @@ public final class TCPQueuePair: QueuePair, ChannelInboundHandler {
         var buffer = unwrapInboundIn(data)
         if input.readableBytes == 0 { input = buffer } else { input.writeBuffer(&buffer) }
         isReading = true
+        output?.isReading = true
         executeFrames()
     }
 
@@ -186,16 +175,21 @@ public final class TCPQueuePair: QueuePair, ChannelInboundHandler {
         isReading = false
         delegate?.queuePairHeard(self)
         persistTouched()
+        output?.isReading = false
+        output?.flush()
         updateReading()
     }
 
     /// Executes whole frames of `input`; less than one frame stays in it, so it is bounded by a frame and a read.
     private func executeFrames() {
         do throws(RemoteMemoryError) {
-            while failure == nil, errorAfterPersist == nil, input.readableBytes >= FrameHeader.byteCount {
+            while failure == nil, errorAfterPersist == nil, input.readableBytes > 0 {
+                guard input.readableBytes >= FrameHeader.byteCount else {
+                    return makeRoom(forFrameOf: FrameHeader.byteCount)
+                }
                 let header = try FrameHeader(peeking: input)
                 let total = FrameHeader.byteCount + Int(header.payloadBytes)
-                guard input.readableBytes >= total else { break }
+                guard input.readableBytes >= total else { return makeRoom(forFrameOf: total) }
                 input.moveReaderIndex(forwardBy: FrameHeader.byteCount)
                 guard let payload = input.readSlice(length: Int(header.payloadBytes)) else { break }
                 guard payload.withUnsafeReadableBytes({ frameChecksum($0) }) == header.payloadChecksum else {
@@ -203,10 +197,20 @@ public final class TCPQueuePair: QueuePair, ChannelInboundHandler {
                 }
                 try receive(header, payload)
             }
-            input.discardReadBytes()
+            // Let go of, so that the next read fills the same memory.
+            input = ByteBuffer()
         } catch {
             violated(error)
         }
+    }
+
+    /// Moves the beginning of a frame, once, to where the rest of it has room, and what a read may bring behind it.
+    private func makeRoom(forFrameOf total: Int) {
+        let needed = total + Self.readBytes
+        guard input.readerIndex > 0 || input.capacity < needed else { return }
+        var room = ByteBufferAllocator().buffer(capacity: needed)
+        room.writeImmutableBuffer(input)
+        input = room
     }
 
     private func receive(_ header: FrameHeader, _ payload: ByteBuffer) throws(RemoteMemoryError) {
@@ -341,7 +345,9 @@ public final class TCPQueuePair: QueuePair, ChannelInboundHandler {
         guard let error = errorAfterPersist, failure == nil else { return }
         let text = Array(error.message.utf8.prefix(512))
         text.withUnsafeBytes {
-            emit(FrameHeader(.error, payload: $0, request: lastExecuted + 1, key: error.code == .access ? 1 : 2), $0)
+            output?.send(
+                FrameHeader(.error, payload: $0, request: lastExecuted + 1, key: error.code == .access ? 1 : 2), $0,
+                isAnswer: false)
         }
         fail(error)
     }
@@ -365,10 +371,10 @@ public final class TCPQueuePair: QueuePair, ChannelInboundHandler {
         input.clear()
         outstanding.removeAll()
         reads.removeAll()
-        let channel = channel
-        self.channel = nil
-        channel?.flush()
+        output?.flush()
+        output = nil
         channel?.close(mode: .all, promise: nil)
+        channel = nil
         // Never from inside of `post` or `close`.
         eventLoop.assumeIsolated().execute {
             let delegate = self.delegate
@@ -376,8 +382,4 @@ public final class TCPQueuePair: QueuePair, ChannelInboundHandler {
             delegate?.queuePair(self, failed: error)
         }
     }
-}
-
-extension UnsafeRawBufferPointer {
-    static var empty: UnsafeRawBufferPointer { UnsafeRawBufferPointer(start: nil, count: 0) }
 }

@@ -172,7 +172,8 @@ struct RailsTests {
             let (known, seen, isRailUp) = try await on { rig in
                 let mirror = try #require(rig.mirrorGroup)
                 let peer = RailPeer(node: rig.alpha.id, version: 2, features: 0, hasSameConfiguration: true)
-                let queuePair = TCPQueuePair(eventLoop: rig.eventLoop, registry: TCPRegionRegistry())
+                let queuePair = TCPQueuePair(
+                    eventLoop: rig.eventLoop, registry: TCPRegionRegistry(), isPlain: true)
                 let rail = AcceptedRail(queuePair: queuePair, peer: peer, host: rig.beta)
                 let known = mirror.machine.partners.first
                 // In one turn of the loop nothing arrives from alpha itself.
