@@ -14,6 +14,12 @@ final class Shipper {
         let isKept: Bool
         var session: MirrorSession
         var catchUp: CatchUp?
+
+        /// A queue pair calls nobody from inside of a post, so nothing else looks at the session meanwhile.
+        mutating func post(_ log: WriteLog, head: LSN) throws(RemoteMemoryError) {
+            try session.post(
+                log, upTo: catchUp?.checked ?? log.published, head: head, to: queuePair, key: key)
+        }
     }
 
     private let owned: OwnedLog
@@ -70,18 +76,13 @@ final class Shipper {
 
     /// Posts what may be posted now: the head, then the log.
     func ship() {
-        guard var attached = mirror else { return }
-        defer {
-            if mirror != nil { mirror = attached }
-            reclaim()
-        }
+        guard mirror != nil else { return }
         do throws(RemoteMemoryError) {
-            try attached.session.post(
-                log, upTo: attached.catchUp?.checked ?? log.published, head: owned.destage.head,
-                to: attached.queuePair, key: attached.key)
+            try mirror?.post(log, head: owned.destage.head)
         } catch {
             // No credit: the next completion pumps again. Anything else: the queue pair tells its delegate.
         }
+        reclaim()
     }
 
     /// Space below every durable head that counts may be used again (S6).
