@@ -14,7 +14,17 @@ extension GroupMachine {
     // MARK: The owner
 
     /// Kept where anything changes that it depends on: it is asked for with every request.
-    mutating func noteAuthority() { authority = Authority(validUntil: servesUntil, rule: rule) }
+    mutating func noteAuthority() {
+        authority = Authority(validUntil: servesUntil, rule: rule)
+        isSteady = areMirrorsInSync
+    }
+
+    private var areMirrorsInSync: Bool {
+        guard case .owner(let owner) = role else { return false }
+        return (0..<owner.mirrors.count).allSatisfy { index in
+            if case .inSync = owner.mirrors[index].state { true } else { false }
+        }
+    }
 
     private var servesUntil: Nanos {
         switch role {

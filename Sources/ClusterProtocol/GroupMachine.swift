@@ -80,6 +80,8 @@ public struct GroupMachine: Sendable {
 
     /// What the owner may do, until the next event.
     public internal(set) var authority: Authority
+    /// Every mirror of this owner is in sync: how far it is decides nothing but whether it is stuck, which ticks look at.
+    public internal(set) var isSteady = false
 
     /// `freshLogUUID` becomes the group's log identity if this machine creates the group.
     public init(settings: GroupSettings, freshLogUUID: UUID128, now: Nanos) {

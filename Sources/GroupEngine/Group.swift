@@ -50,6 +50,8 @@ package final class Group {
     private var events: [Event] = []
     /// What the machine knows of the log; `nil` if it may have forgotten it.
     private var toldProgress: OwnedLog.Progress?
+    /// News of the log that the machine hears before anything else.
+    private var untoldProgress: OwnedLog.Progress?
     private var isHandling = false
     private var lastCommand = CommandID(rawValue: 0)
     private var commands: [CommandID: (_ refusal: String?) -> Void] = [:]
@@ -91,7 +93,12 @@ package final class Group {
             let event = events.removeFirst()
             switch event {
             case .progress, .rail(_, .heard): break
-            default: toldProgress = nil
+            default:
+                if let untoldProgress {
+                    self.untoldProgress = nil
+                    machine.handle(self.event(of: untoldProgress), now: runtime.now, into: &directives)
+                }
+                toldProgress = nil
             }
             machine.handle(event, now: runtime.now, into: &directives)
             owner?.owned.authority = machine.authority
@@ -100,11 +107,21 @@ package final class Group {
         isHandling = false
     }
 
-    /// The pump says how far it is whenever it ran; the machine hears of it when that is news.
+    /// The pump says how far it is whenever it ran; the machine hears of it when that is news. News that can change nothing by itself waits for
+    /// what comes next, a tick at the latest: it comes with every write.
     func tell(_ progress: OwnedLog.Progress) {
+        untoldProgress = nil
         guard progress != toldProgress else { return }
+        guard toldProgress == nil || !machine.isSteady else {
+            untoldProgress = progress
+            return
+        }
         toldProgress = progress
-        handle(.progress(local: progress.local, of: peer, durable: progress.mirror, pending: progress.pending))
+        handle(event(of: progress))
+    }
+
+    private func event(of progress: OwnedLog.Progress) -> Event {
+        .progress(local: progress.local, of: peer, durable: progress.mirror, pending: progress.pending)
     }
 
     package func command(_ command: Command, done: @escaping (String?) -> Void) {

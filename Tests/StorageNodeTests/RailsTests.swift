@@ -11,6 +11,7 @@ import NIOPosix
 import PersistentMemory
 import RemoteMemory
 import Testing
+import WriteLog
 
 @testable import ClusterProtocol
 @testable import RemoteMemoryTCP
@@ -157,6 +158,33 @@ struct RailsTests {
         }
     }
 
+    @Test("S14: while every mirror is in sync, news of the log waits for the next event, and is heard before it")
+    func progressIsHeardBeforeAnythingElse() async throws {
+        try await PairRig.run(groups: Self.group) { on in
+            try await on.eventually("mirrored") {
+                $0.isMirrored($0.alpha, "g0") && $0.ownerGroup?.machine.isSteady == true
+            }
+            let known = try await on { rig in
+                let group = try #require(rig.ownerGroup)
+                let log = try #require(group.owner).log.durable
+                var known: [LSN] = []
+                func note() {
+                    guard case .owner(let owner) = group.machine.role else { return }
+                    known.append(LSN(owner.durable - log))
+                }
+                group.handle(.recordChanged)
+                for bytes in [0, 64, 128] as [UInt64] {
+                    group.tell(OwnedLog.Progress(local: log + bytes, mirror: log, pending: bytes))
+                    note()
+                }
+                group.handle(.recordChanged)
+                note()
+                return known
+            }
+            #expect(known == [LSN(0), LSN(0), LSN(0), LSN(128)])
+        }
+    }
+
     @Test("S21: a head where no record can begin is refused, and costs nothing but the connection")
     func impossibleHeads() async throws {
         try await expectRefused { rig in
@@ -299,4 +327,5 @@ struct RailsTests {
 
 extension PairRig {
     fileprivate var mirrorGroup: Group? { beta.groups[GroupID("g0")] }
+    fileprivate var ownerGroup: Group? { alpha.groups[GroupID("g0")] }
 }
