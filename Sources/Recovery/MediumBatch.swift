@@ -97,27 +97,33 @@ public struct MediumBatch {
     public mutating func write() throws(MediumError) {
         for (volume, map) in maps.sorted(by: { $0.key.rawValue < $1.key.rawValue }) {
             guard let medium = media[volume] else { continue }
-            var run: Run?
-            for segment in map.sorted() {
-                if run?.goesOn(with: segment) == true {
-                    run?.append(segment)
-                } else {
-                    try write(run, to: medium, of: volume)
-                    run = Run(segment)
-                }
-            }
-            try write(run, to: medium, of: volume)
+            let runs = Self.runs(of: map)
+            for run in runs { try run.write(to: medium) }
+            note(runs, of: volume)
         }
         touched.formUnion(maps.keys)
         maps = [:]
     }
 
-    private mutating func write(_ run: Run?, to medium: any Medium, of volume: VolumeID) throws(MediumError) {
-        guard let run else { return }
-        try run.write(to: medium)
-        traces[volume, default: WrittenTrace()].ranges.append(run.range)
-        guard let first = run.payloads.first else { return }
-        traces[volume]?.sample = (run.range.offset, Array(first.prefix(WrittenTrace.sampleBytes)))
+    private static func runs(of map: ByteRangeMap<Source>) -> [Run] {
+        var runs: [Run] = []
+        for segment in map.sorted() {
+            if runs.last?.goesOn(with: segment) == true {
+                runs[runs.count - 1].append(segment)
+            } else {
+                runs.append(Run(segment))
+            }
+        }
+        return runs
+    }
+
+    private mutating func note(_ runs: [Run], of volume: VolumeID) {
+        var trace = traces[volume] ?? WrittenTrace()
+        trace.ranges += runs.map(\.range)
+        if let last = runs.last(where: { !$0.payloads.isEmpty }) {
+            trace.sample = (last.range.offset, Array(last.payloads[0].prefix(WrittenTrace.sampleBytes)))
+        }
+        traces[volume] = trace
     }
 
     /// What was written, by volume.
