@@ -11,14 +11,16 @@ struct OutputTests {
         var payload: [UInt8]
     }
 
-    /// Posts a window of WRITEs of all sizes, out of memory that is used again at once, with messages between them.
-    private static func postEverything(on queuePair: TCPQueuePair, seed: UInt64) throws -> [Sent] {
+    /// Posts a window of WRITEs of all sizes, out of memory that is used again at once, with messages between them. When the socket is
+    /// full, `peer` takes what is there, so that it has room again while the channel has bytes that it did not take.
+    private static func postEverything(on queuePair: TCPQueuePair, to peer: RawPeer, seed: UInt64) throws -> [Sent] {
         var random = SplitMix64(seed: seed)
         var sent: [Sent] = []
+        var sentBytes = 0
         let memory = UnsafeMutableRawBufferPointer.allocate(byteCount: 256 << 10, alignment: 64)
         defer { memory.deallocate() }
-        while true {
-            let size = [0, 1, 64, 1000, 1024, 4160, 70_000, 256 << 10].randomElement(using: &random) ?? 0
+        while sentBytes < 5 << 20 {
+            let size = [0, 1, 64, 1000, 1024, 4160, 80_000, 120_000].randomElement(using: &random) ?? 0
             let fill = UInt8.random(in: 0...255, using: &random)
             let payload = UnsafeMutableRawBufferPointer(rebasing: memory[..<size])
             payload.initializeMemory(as: UInt8.self, repeating: fill)
@@ -26,19 +28,27 @@ struct OutputTests {
             try queuePair.postWrite(UnsafeRawBufferPointer(payload), key: RegionKey(rawValue: 1), offset: 0)
             payload.initializeMemory(as: UInt8.self, repeating: ~fill)
             sent.append(Sent(kind: Kind.write, payload: [UInt8](repeating: fill, count: size)))
+            sentBytes += size
+            // More than the socket took, or nearly so: it gets room from here on.
+            if sentBytes > 4 << 20 { _ = peer.take() }
             guard Bool.random(using: &random) else { continue }
-            let message: [UInt8] = [fill, UInt8(truncatingIfNeeded: sent.count)]
+            let message = [UInt8](repeating: fill, count: [2, 40_000].randomElement(using: &random) ?? 2)
             try queuePair.send(message)
             sent.append(Sent(kind: Kind.message, payload: message))
+            sentBytes += message.count
         }
+        return sent
     }
 
-    /// The peer reads nothing before all is posted, so the socket is full long before.
     @Test("S11: a payload is the caller's again when it is posted, and frames keep their order", arguments: 1...6)
     func orderAndPayloads(seed: UInt64) async throws {
         try await withRig { rig in
             let peer = try await RawPeer.greeted(rig.port)
-            let sent = try await rig.on { try Self.postEverything(on: $0.accepted[0].queuePair, seed: seed) }
+            // Used on the loop while the test waits for it, and in the test afterwards.
+            nonisolated(unsafe) let reader = peer
+            let sent = try await rig.on {
+                try Self.postEverything(on: $0.accepted[0].queuePair, to: reader, seed: seed)
+            }
             var bytes = 0
             for frame in sent { bytes += 48 + frame.payload.count }
             #expect(try await peer.eventually { !peer.take() && peer.received.count >= bytes })
