@@ -7,9 +7,9 @@ SWIFT ?= swift
 FLAGS := --explicit-target-dependency-import-check error
 FORMATTED := Package.swift Sources Tests Perf
 
-BUILD_PACKAGES := libpmem-dev pkg-config
+BUILD_PACKAGES := libpmem-dev libiscsi-dev pkg-config
 TEST_PACKAGES := $(BUILD_PACKAGES) python3 qemu-utils libnbd-bin python3-libnbd nbd-client etcd-server fuse3 fio e2fsprogs mount strace procps \
-  iproute2 nftables hostname python3-seccomp openssl
+  iproute2 nftables hostname python3-seccomp openssl tgt
 
 # In steps, so that tests that wait for a peer do not compete with those that only compute. Tests of whole clusters wait half of their
 # time; what only computes takes what they leave of the processor, and yields to them.

@@ -89,6 +89,9 @@ let package = Package(
         // C: persistent memory
         .systemLibrary(
             name: "Clibpmem", path: "CSupport/Clibpmem", pkgConfig: "libpmem", providers: [.apt(["libpmem-dev"])]),
+        // C: an iSCSI initiator in user space
+        .systemLibrary(
+            name: "Clibiscsi", path: "CSupport/Clibiscsi", pkgConfig: "libiscsi", providers: [.apt(["libiscsi-dev"])]),
         .target(name: "CLogCore", path: "CSupport/CLogCore", cSettings: strictC),
         .target(name: "CHostSupport", path: "CSupport/CHostSupport", cSettings: strictC),
 
@@ -109,9 +112,14 @@ let package = Package(
         library("Coordination", ["LogModel", "CHostSupport"]),
         library("ClusterConfiguration", ["LogModel", yams, crypto]),
 
+        library("SCSICommands", ["LogModel", crypto]),
+        library(
+            "StorageMediumISCSI", ["LogModel", "StorageMedium", "SCSICommands", "CHostSupport", "Clibiscsi"]),
+
         library("RemoteMemoryTCP", ["LogModel", "RemoteMemory", "CLogCore", crypto] + nio),
         library("TransportSecurity", ["LogModel", "RemoteMemoryTCP", crypto, nioCore, ssl]),
         library("CoordinationEtcd", ["LogModel", "Coordination", nioHTTP, ssl] + nio),
+        library("FenceReservation", ["LogModel", "Coordination", "SCSICommands"]),
         library("FenceCommand", ["LogModel", "Coordination", "CHostSupport"]),
         // From a configuration to its coordinator
         library(
@@ -126,8 +134,8 @@ let package = Package(
         library(
             "NodeNeeds",
             [
-                "LogModel", "PersistentMemory", "StorageMedium", "Coordination", "ConfiguredCoordinator",
-                "FenceCommand", "ClusterConfiguration", "AdminProtocol", "TransportSecurity",
+                "LogModel", "PersistentMemory", "StorageMedium", "StorageMediumISCSI", "Coordination",
+                "ConfiguredCoordinator", "FenceCommand", "ClusterConfiguration", "AdminProtocol", "TransportSecurity",
             ]),
         library(
             "GroupEngine",
@@ -146,7 +154,8 @@ let package = Package(
             "NodeAssembly",
             [
                 "LogModel", "PersistentMemory", "StorageMedium", "RemoteMemory", "RemoteMemoryTCP", "Coordination",
-                "ConfiguredCoordinator", "FenceCommand", "ClusterConfiguration", "GroupEngine", "StorageNode",
+                "ConfiguredCoordinator", "FenceCommand", "FenceReservation", "SCSICommands", "StorageMediumISCSI",
+                "ClusterConfiguration", "GroupEngine", "StorageNode",
                 "TransportSecurity", log, nioCore,
             ]),
         library(
@@ -202,6 +211,7 @@ let package = Package(
         support(
             "HostHarness",
             ["TestSupport", "LogModel", "Coordination", "AdminProtocol", "ClusterHarness", "EtcdSupport"]),
+        support("ISCSISupport", ["LogModel", "ClusterHarness"]),
         support("RecordSupport", ["LogModel", "Coordination"]),
         support("SimulationSupport", ["TestSupport"]),
         tests("LogModelTests", ["TestSupport", "LogModel"]),
@@ -229,6 +239,10 @@ let package = Package(
                 "TestSupport", "LogModel", "Coordination", "CoordinationEtcd", "RecordSupport", "EtcdSupport",
                 "ClusterHarness",
             ] + nio),
+        tests("SCSITests", ["TestSupport", "LogModel", "SCSICommands", "Coordination", "FenceReservation"]),
+        tests(
+            "StorageMediumISCSITests",
+            ["TestSupport", "ISCSISupport", "LogModel", "StorageMedium", "SCSICommands", "StorageMediumISCSI"]),
         tests("FenceCommandTests", ["TestSupport", "LogModel", "Coordination", "FenceCommand"]),
         tests("ClusterConfigurationTests", ["TestSupport", "LogModel", "ClusterConfiguration"]),
         tests(
@@ -284,7 +298,8 @@ let package = Package(
                 "TestSupport",
                 "LogModel", "ClusterHarness", "AdminProtocol", "Coordination", "ConfiguredCoordinator",
                 "CoordinationEtcd",
-                "EtcdSupport", "HostHarness", "StorageMedium", "NBDClient",
+                "EtcdSupport", "HostHarness", "ISCSISupport", "StorageMedium", "SCSICommands", "StorageMediumISCSI",
+                "NBDClient",
                 "ClusterConfiguration", "ClusterProtocol", "RemoteMemory", "RemoteMemoryTCP",
             ] + nio),
     ]

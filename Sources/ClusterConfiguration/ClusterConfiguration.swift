@@ -65,6 +65,8 @@ public struct ClusterConfiguration: Sendable {
         /// SIGKILL, on one host.
         case process
         case command(FenceCommand)
+        /// A persistent reservation of every medium.
+        case reservation
     }
 
     /// A fence agent: a program that turns a node off, and says whether it is off.
@@ -154,6 +156,7 @@ public struct ClusterConfiguration: Sendable {
 
     public struct Volume: Sendable {
         public var name: String
+        /// Of a file or a block device, or the address of a logical unit (``iscsi``).
         public var mediumPath: String
         /// As the file has it, before it was resolved against the file's folder.
         public var mediumText: String
@@ -163,6 +166,8 @@ public struct ClusterConfiguration: Sendable {
         /// Of a medium that a node makes.
         public var access = FileAccess.ownerOnly
         public var id: VolumeID { VolumeID(name: name) }
+        /// `nil`: the medium is a file or a block device.
+        public var iscsi: ISCSIAddress? { ISCSIAddress(mediumPath) }
     }
 
     /// Where a server of `address` (HOST:PORT or unix:/path) listens: `localhost` is both loopback addresses, of which a machine may

@@ -114,9 +114,17 @@ struct ConfigurationCheck {
                 take(path, ["nodes", name] + (isBesidePool ? ["pool", "path"] : ["events"]))
             }
         }
+        var units: [ISCSIAddress: [String]] = [:]
         for group in configuration.groups {
             for volume in group.volumes {
-                take(volume.mediumPath, ["groups", group.id.rawValue, "volumes", volume.name, "medium"])
+                let key = ["groups", group.id.rawValue, "volumes", volume.name, "medium"]
+                guard let unit = volume.iscsi else {
+                    take(volume.mediumPath, key)
+                    continue
+                }
+                if let other = units.updateValue(key, forKey: unit) {
+                    complain(key, "\(unit) is used by \(other.joined(separator: ".")) already")
+                }
             }
         }
     }

@@ -333,17 +333,36 @@ struct ConfigurationReader {
         return volumes
     }
 
+    /// A path, or the address of a logical unit.
+    private func readMedium(_ value: YAMLValue) throws(ConfigurationError) -> String {
+        let text = try value.text()
+        guard text.hasPrefix(ISCSIAddress.scheme) else { return text }
+        guard !text.contains("@") else {
+            throw value.error("a login (CHAP) for an iSCSI target is not supported by this version")
+        }
+        guard let address = ISCSIAddress(text) else {
+            throw value.error(
+                "'\(text)' is not iscsi://HOST[:PORT]/TARGET/LUN, as in iscsi://192.0.2.5/iqn.2026-11.com.example:disk/1"
+            )
+        }
+        return address.description
+    }
+
     private func readVolume(_ name: String, _ entry: YAMLSection) throws(ConfigurationError) -> ClusterConfiguration
         .Volume?
     {
         problems.allow(entry, ["medium", "size", "read-only", "mode", "group"])
-        let medium = problems.note(try entry.required("medium").text())
+        let medium = problems.note(try readMedium(entry.required("medium")))
         let size = problems.note(try entry.required("size").size(atLeast: 4096, multipleOf: 512))
         let readOnly = problems.note(try entry["read-only"]?.choice(["true", "false"]) ?? "false")
         let access = problems.note(try readAccess(entry))
         guard let medium, let size, let readOnly, let access else { return nil }
+        let isUnit = medium.hasPrefix(ISCSIAddress.scheme)
+        if isUnit, let key = entry["mode"] ?? entry["group"] {
+            problems.add(key.error("is of a file that a node makes, and \(medium) is none"))
+        }
         return ClusterConfiguration.Volume(
-            name: name, mediumPath: resolve(medium), mediumText: medium, sizeBytes: size,
+            name: name, mediumPath: isUnit ? medium : resolve(medium), mediumText: medium, sizeBytes: size,
             isReadOnly: readOnly == "true", access: access)
     }
 }

@@ -11,10 +11,13 @@ extension ConfigurationReader {
     }
 
     private func readFence(_ section: YAMLSection) throws(ConfigurationError) -> ClusterConfiguration.Fence {
-        switch try section.required("type").choice(["process", "command"], later: ["reservation"]) {
+        switch try section.required("type").choice(["process", "command", "reservation"]) {
         case "command":
             problems.allow(section, ["type", "run", "options", "timeout"])
             return .command(try readCommand(section))
+        case "reservation":
+            problems.allow(section, ["type"])
+            return .reservation
         default:
             problems.allow(section, ["type"])
             return .process

@@ -203,7 +203,7 @@ extension GroupMachine {
         resume(now, &out)
     }
 
-    private mutating func lostOwnership(_ reason: String, _ now: Nanos, _ out: inout [Directive]) {
+    mutating func lostOwnership(_ reason: String, _ now: Nanos, _ out: inout [Directive]) {
         out.append(.report(Report(.ownershipLost, reason)))
         out.append(.serving(.stop))
         out += onAllRails(.close)

@@ -144,7 +144,8 @@ extension GroupMachine {
         case .mediaReleased: mediaReleased(now, &out)
         case .evacuated: evacuated(now, &out)
         // Of a takeover that was over before; or the release failed, which ``GroupSettings/releaseLimit`` bounds.
-        case .fenced, .mediaLocked, .sealed, .recovered, .logOpened, .failed, .logCorrupt, .refused, .tailInDoubt:
+        case .fenced, .mediaLocked, .sealed, .recovered, .logOpened, .failed, .logCorrupt, .refused, .tailInDoubt,
+            .mediumTaken:
             break
         }
     }

@@ -24,6 +24,15 @@ extension GroupMachine {
         }
     }
 
+    /// Another node has the medium, so another claim was won, or the medium's host has forgotten this one (S18). Nothing is tried again: the
+    /// record says whose the group is, and if it is still this node's, a new claim takes the medium anew.
+    mutating func mediumTaken(_ reason: String, _ now: Nanos, _ out: inout [Directive]) {
+        switch role {
+        case .owner, .recovering, .handingOver: lostOwnership(reason, now, &out)
+        case .starting, .blocked, .standby, .stopped: break
+        }
+    }
+
     /// Time passes; the lease holds, and the mirrors' lives were looked at.
     mutating func judgeMedium(_ now: Nanos, _ out: inout [Directive]) {
         guard case .owner(var owner) = role, case .serving(let servesSince) = owner.service,

@@ -142,6 +142,7 @@ extension GroupMachine {
         case (.refused(let reason), _):
             out.append(.step(.releaseMedia))
             block(reason, &out)
+        case (.mediumTaken(let reason), _): mediumTaken(reason, now, &out)
         case (.failed(let reason), _): heldUp(reason, now, &out)
         // Of another step than the present one.
         case (.fenced, _), (.mediaLocked, _), (.sealed, _), (.recovered, _), (.tailInDoubt, _), (.logCorrupt, _),

@@ -123,6 +123,7 @@ public struct GroupMachine: Sendable {
         case .step(let answer): stepEnded(answer, now, &out)
         case .medium(.trouble(let trouble)): mediumTrouble(trouble, &out)
         case .medium(.takeoverProblem(let problem)): takeoverProblemIs(problem, &out)
+        case .medium(.taken(let reason)): mediumTaken(reason, now, &out)
         case .region(.epochNoted(let epoch)): epochNoted(epoch, &out)
         case .region(.memoryFailed(let reason)): logFailed(reason, now, &out)
         case .command(let command, let id): commanded(command, id, now, &out)

@@ -66,6 +66,9 @@ final class Destager {
             case .success(.written) where self.healer.stores != healings: self.writeAnew()
             case .success(.written): self.batchWritten()
             case .success(.damaged(let range)): self.healBatch(range)
+            case .success(.mediumFailed(let error)) where error.code == .fenced:
+                self.owned.destage.giveUp(until: self.owned.runtime.now + Self.retryPause)
+                if !self.owned.isRevoked { self.owned.listener.mediumTaken(error.message) }
             case .success(.mediumFailed(let error)):
                 self.mediumWatch.failed(error.message, isFull: error.isFull, now: self.owned.runtime.now)
                 self.retry(error.message)

@@ -23,14 +23,18 @@ package final class OwnedLog {
         var report: (Report) -> Void
         /// What the mirror lacks cannot be shipped to it.
         var cannotShip: (_ reason: String) -> Void
+        /// Another node has taken the medium (S18).
+        var mediumTaken: (_ reason: String) -> Void
 
         package init(
             progress: @escaping (Progress) -> Void = { _ in }, report: @escaping (Report) -> Void,
-            cannotShip: @escaping (_ reason: String) -> Void = { _ in }
+            cannotShip: @escaping (_ reason: String) -> Void = { _ in },
+            mediumTaken: @escaping (_ reason: String) -> Void = { _ in }
         ) {
             self.progress = progress
             self.report = report
             self.cannotShip = cannotShip
+            self.mediumTaken = mediumTaken
         }
     }
 

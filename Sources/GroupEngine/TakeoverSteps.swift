@@ -148,7 +148,9 @@ extension Group {
                 self.hold(held)
                 if !self.isReleasing { self.handle(.mediaLocked(held.identities)) }
             case .failure(let error):
-                if !self.isReleasing { self.handle(.failed("\(error)")) }
+                guard !self.isReleasing else { return }
+                let isTaken = (error as? MediumError)?.code == .fenced
+                self.handle(isTaken ? .mediumTaken("\(error)") : .failed("\(error)"))
             }
         }
     }
@@ -189,6 +191,7 @@ extension Group {
             } catch {
                 return switch error.code {
                 case .medium: .failed(error.message)
+                case .mediumTaken: .mediumTaken(error.message)
                 case .corrupt: .logCorrupt(error.message)
                 case .unknownVolume, .outOfRange: .refused(error.message)
                 }
@@ -210,6 +213,8 @@ extension Group {
             do {
                 for medium in media { try medium.flush() }
                 return .recovered(end: try MirrorRegion.archive(region, archives))
+            } catch let error as MediumError where error.code == .fenced {
+                return .mediumTaken(error.message)
             } catch {
                 return .failed("\(error)")
             }
@@ -248,7 +253,8 @@ extension Group {
             listener: OwnedLog.Listener(
                 progress: { [unowned self] in tell($0) },
                 report: { [unowned self] in report($0) },
-                cannotShip: { [unowned self] in handle(.attachRefused(.notReady, $0)) }))
+                cannotShip: { [unowned self] in handle(.attachRefused(.notReady, $0)) },
+                mediumTaken: { [unowned self] in handle(.medium(.taken($0))) }))
         return OwnerDataPath(owned, start: start)
     }
 

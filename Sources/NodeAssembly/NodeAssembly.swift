@@ -5,9 +5,12 @@ public import ClusterConfiguration
 internal import ConfiguredCoordinator
 internal import Coordination
 internal import FenceCommand
+internal import FenceReservation
 public import LogModel
 public import Logging
 public import NIOCore
+internal import SCSICommands
+internal import StorageMediumISCSI
 public import StorageNode
 internal import TransportSecurity
 
@@ -33,7 +36,10 @@ extension NodeParts {
         var parts = NodeParts(
             process: try ProcessIdentity.current(node: id), coordinator: configured.coordinator,
             readSecret: { () throws(SecretError) in try configured.readSecret() },
-            fence: configuration.fence, media: FileMediumGuard(), archives: PoolArchives(beside: pool.pool),
+            fence: configuration.fence(for: id),
+            media: ConfiguredMediumGuard(
+                id, files: FileMediumGuard(), units: UnitMediumGuard(id, of: configuration),
+                coordinator: configured.coordinator), archives: PoolArchives(beside: pool.pool),
             transport: TCPTransport(
                 eventLoop: eventLoop,
                 certified: security.rails.map { CertifiedRails($0, cluster: configuration.cluster) },
@@ -46,12 +52,12 @@ extension NodeParts {
 }
 
 extension ClusterConfiguration {
-    fileprivate var fence: any Coordination.Fence {
-        let fences = fences.map(fence)
+    fileprivate func fence(for id: NodeID) -> any Coordination.Fence {
+        let fences = fences.map { fence($0, for: id) }
         return fences.count == 1 ? fences[0] : FenceChain(fences)
     }
 
-    private func fence(_ described: Fence) -> any Coordination.Fence {
+    private func fence(_ described: Fence, for id: NodeID) -> any Coordination.Fence {
         switch described {
         case .process: KillingFence()
         case .command(let agent):
@@ -60,6 +66,22 @@ extension ClusterConfiguration {
                     run: agent.run, options: agent.options,
                     optionsOfNodes: Dictionary(uniqueKeysWithValues: nodes.map { ($0.id, $0.fenceOptions) }),
                     timeoutMillis: agent.timeoutMillis))
+        case .reservation:
+            ReservationFence(sharedMedia(of: id), by: id, of: nodes.map(\.id), cluster: cluster)
+        }
+    }
+
+    private func sharedMedia(of id: NodeID) -> [ReservationFence.SharedMedium] {
+        let opener = ISCSIMedium.Opener(id, of: nodes.map(\.id), cluster: cluster)
+        return groups(of: id).flatMap { group in
+            group.volumes.map { volume in
+                ReservationFence.SharedMedium(nodes: [group.home, group.mirror]) { () throws(SCSIError) in
+                    guard let unit = volume.iscsi else {
+                        throw SCSIError(.failed, "\(volume.mediumPath): is a file, which knows no reservations")
+                    }
+                    return try opener.connect(to: unit)
+                }
+            }
         }
     }
 }

@@ -10,6 +10,7 @@ internal import Glibc
 internal import LogModel
 internal import PersistentMemory
 internal import StorageMedium
+internal import StorageMediumISCSI
 internal import TransportSecurity
 
 public struct NodeCheck {
@@ -218,11 +219,15 @@ public struct NodeCheck {
             for (name, identity) in record.media { volumes[identity] = name }
         }
         let isNew = record?.isNew ?? true
+        let expected = MediumExpectation(
+            volume: volume.name, identity: record?.media[volume.name], volumes: known, isNew: isNew)
+        if let problem = UnitNeed.fenceProblem(of: volume, configuration) { return add("\(key).medium", problem) }
         do throws(MediumError) {
+            if let look = UnitNeed.look(at: volume, configuration, node) {
+                return try expected.check(look.check(sizeBytes: volume.sizeBytes), of: volume.mediumPath)
+            }
             let medium = try FileMedium.look(path: volume.mediumPath, sizeBytes: volume.sizeBytes)
-            try medium.check(
-                MediumExpectation(
-                    volume: volume.name, identity: record?.media[volume.name], volumes: known, isNew: isNew))
+            try medium.check(expected)
             if !medium.isFullyAllocated { add("\(key).medium", Folders.fullness(at: volume.mediumPath)) }
         } catch {
             switch error.code {

@@ -145,6 +145,8 @@ public struct ReplayError: Error, Hashable, Sendable, CustomStringConvertible {
         case unknownVolume, outOfRange
         /// The medium failed; replay can be tried again (S10).
         case medium
+        /// Another node has taken the medium (S18).
+        case mediumTaken
     }
     public var code: Code
     public var message: String

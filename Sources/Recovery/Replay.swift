@@ -103,7 +103,7 @@ public enum Replay {
         do throws(MediumError) {
             try body()
         } catch {
-            throw ReplayError(.medium, error.message)
+            throw ReplayError(error.code == .fenced ? .mediumTaken : .medium, error.message)
         }
     }
 }

@@ -15,6 +15,8 @@ public struct MediumError: Error, Hashable, Sendable, CustomStringConvertible {
         case otherMedium
         /// Another open file description holds the medium's exclusive lock (S18).
         case locked
+        /// The medium refuses what this node writes: another node has taken it (S18). Nothing is tried again; the group is given up.
+        case fenced
         case read, write, flush, discard
         case outOfRange
         /// Of another size than configured, from the start or since somebody cut it.

@@ -21,6 +21,18 @@ public struct MediumExpectation: Sendable {
         self.volumes = volumes
         self.isNew = isNew
     }
+
+    /// Throws `otherMedium` unless what is at `place`, with `identity`, may be the medium.
+    public func check(_ identity: UUID128, of place: String) throws(MediumError) {
+        guard identity != self.identity else { return }
+        let other = volumes[identity].flatMap { $0 == volume ? nil : $0 }
+        guard other != nil || self.identity != nil else { return }
+        let its = self.identity.map { " (id \($0))" } ?? ""
+        throw MediumError(
+            .otherMedium,
+            "\(place): is \(other.map { "\($0)'s" } ?? "another") medium (id \(identity)), not \(volume)'s\(its)"
+        )
+    }
 }
 
 extension FileMedium {
@@ -51,7 +63,7 @@ extension FileMedium {
     public func check(_ expected: MediumExpectation) throws(MediumError) -> MediumIdentity {
         let found = try readIdentity()
         switch found {
-        case .known(let identity): try check(identity, expected)
+        case .known(let identity): try expected.check(identity, of: path)
         case .none:
             guard let identity = expected.identity else { break }
             throw MediumError(
@@ -62,17 +74,6 @@ extension FileMedium {
             if expected.isNew { try Self.checkContents(of: descriptor, path: path) }
         }
         return found
-    }
-
-    private func check(_ identity: UUID128, _ expected: MediumExpectation) throws(MediumError) {
-        guard identity != expected.identity else { return }
-        let other = expected.volumes[identity].flatMap { $0 == expected.volume ? nil : $0 }
-        guard other != nil || expected.identity != nil else { return }
-        let its = expected.identity.map { " (id \($0))" } ?? ""
-        throw MediumError(
-            .otherMedium,
-            "\(path): is \(other.map { "\($0)'s" } ?? "another") medium (id \(identity)), not \(expected.volume)'s\(its)"
-        )
     }
 
     /// Under the lock: checks as ``check(_:)``, and gives a file that nobody knows yet an identity. Answers the medium's;

@@ -160,7 +160,8 @@ struct ReplayCommand: ParsableCommand {
         case .unknownVolume:
             Failure(.usage, "\(pool): \(error); name every volume of the group with --volume; nothing was written")
         case .outOfRange: Failure(.refused, "\(pool): \(error); is it the right medium? nothing was written")
-        case .medium: Failure(.refused, "\(error); repair the medium and run the replay again, it begins anew")
+        case .medium, .mediumTaken:
+            Failure(.refused, "\(error); repair the medium and run the replay again, it begins anew")
         }
     }
 }

@@ -17,6 +17,12 @@ struct VolumeArgument {
     ) throws(Failure) -> [VolumeArgument] {
         let configured = configuration?.group(group)?.volumes
         if arguments.isEmpty, let configured {
+            if let unit = configured.first(where: { $0.iscsi != nil }) {
+                throw Failure(
+                    .refused,
+                    "\(unit.mediumPath): this tool writes to files and block devices; log in to the target with open-iscsi, and give "
+                        + "--volume \(unit.name)=DEVICE; nothing was written")
+            }
             return configured.map { VolumeArgument(name: $0.name, path: $0.mediumPath, sizeBytes: $0.sizeBytes) }
         }
         guard !arguments.isEmpty else {

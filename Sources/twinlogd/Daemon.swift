@@ -67,6 +67,7 @@ struct Daemon {
         let signals = try SignalWatch(logger: logger) { signal in self.reload(signal, security) }
         if let problem = MemoryLimit.problem(configuration, bytes: MemoryLimit.bytes()) { logger.warning("\(problem)") }
         supervisor.status("\(node) of \(configuration.cluster) opens its pool and looks for the coordinator")
+        if let problem = UnitNeed.problems(configuration, node: entry).first { throw problem }
         let pool = try ServerNode.openPool(configuration: configuration, node: node, logger: logger)
         let group = MultiThreadedEventLoopGroup(numberOfThreads: 1)
         let eventLoop = group.next()

@@ -141,9 +141,36 @@ struct ClusterConfigurationTests {
         #expect(try refusal("size: 4096}", "size: 4096, read-only: maybe}").key == "groups.g0.volumes.vol1.read-only")
     }
 
+    @Test("A medium may be a logical unit of an iSCSI target; one that is named twice is refused")
+    func logicalUnits() throws {
+        let unit = "iscsi://192.0.2.5/iqn.2026-11.com.example:disk/1"
+        let text = example.replacingOccurrences(of: "run/vol0.img", with: unit)
+            .replacingOccurrences(of: "{type: process}", with: "[{type: process}, {type: reservation}]")
+        let read = try parse(text)
+        let volume = try #require(read.group(GroupID("g0"))?.volumes.first)
+        #expect(volume.iscsi?.portal == TCPAddress(host: "192.0.2.5", port: 3260))
+        #expect(volume.iscsi?.target == "iqn.2026-11.com.example:disk" && volume.iscsi?.lun == 1)
+        #expect(volume.mediumText == volume.mediumPath)
+        #expect(read.fences == [.process, .reservation])
+        let twice = try #require(throws: ConfigurationError.self) {
+            try parse(
+                text.replacingOccurrences(of: "/dev/shm/vol1.img", with: unit.replacing("5/iqn", with: "5:3260/iqn")))
+        }
+        #expect(
+            twice.key == "groups.g0.volumes.vol1.medium" && twice.reason.contains("is used by groups.g0.volumes.vol0"))
+        for (wrong, reason) in [
+            ("iscsi://user%secret@192.0.2.5/iqn.2026-11.com.example:disk/1", "a login (CHAP)"),
+            ("iscsi://192.0.2.5/disk/1", "is not iscsi://HOST"), ("iscsi://192.0.2.5/iqn.a:b/c", "is not iscsi://HOST"),
+            ("iscsi://192.0.2.5:0/iqn.a:b/1", "is not iscsi://HOST"), ("iscsi:///iqn.a:b/1", "is not iscsi://HOST"),
+            ("iscsi://192.0.2.5/iqn.a:b/99999", "is not iscsi://HOST"),
+        ] {
+            let error = try refusal("run/vol0.img", wrong)
+            #expect(error.key == "groups.g0.volumes.vol0.medium" && error.reason.contains(reason), "\(error)")
+            #expect(!error.reason.contains("secret"))
+        }
+    }
+
     static let later: [Refusal] = [
-        Refusal(
-            "{type: process}", "{type: reservation}", line: 5, key: "fence.type", "'reservation' is not supported"),
         Refusal("admin: run/alpha.sock", "http: 127.0.0.1:9101", line: 10, key: "nodes.alpha.http", "not supported"),
         Refusal("ack: mirrored", "ack: received", line: 22, key: "groups.g0.ack", "'received' is not supported"),
         Refusal("ack: mirrored", "ack: local", line: 22, key: "groups.g0.ack", "'local' is not supported"),

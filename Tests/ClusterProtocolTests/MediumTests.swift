@@ -236,4 +236,31 @@ struct MediumTests {
         let broken = watch.trouble(callText: nil, isLogFull: false, now: 50 * second)
         #expect(broken == MediumTrouble(since: 50 * second, reason: "broken", isLogFull: false))
     }
+
+    @Test(
+        "S18: an owner whose medium another node has taken stops and releases it at once; the record says whose the group is"
+    )
+    func taken() throws {
+        let rig = Rig.mirrored()
+        let record = try #require(rig.machine.record)
+        let out = rig.take(.taken("taken"))
+        #expect(out.contains(.serving(.stop)) && out.contains(.step(.releaseMedia)))
+        #expect(!rig.machine.isServing && !rig.machine.authority.isValid(rig.now))
+        // Whoever took it claimed before: this node's own claim is lost to that.
+        #expect(out.swap?.version == record.version + 1 && out.swap?.owner == Self.alpha)
+        var claimed = Rig.record(owner: Self.beta, epoch: record.epoch.rawValue + 1, version: record.version + 1)
+        claimed.phase = .claimed
+        #expect(rig.take(.swapped(.lost(claimed))).swap == nil)
+        #expect(!rig.machine.isOwner && rig.machine.record?.owner == Self.beta)
+    }
+
+    @Test("S18: a claim whose medium another node has taken begins anew, and does not go on with what it held")
+    func takenWhileRecovering() throws {
+        let owner = Rig.mirrored()
+        #expect(owner.take(.taken("taken")).swap != nil)
+        #expect(owner.take(.swapped(.won)).contains { if case .step(.fence) = $0 { true } else { false } })
+        owner.take(Rig.fenced)
+        let out = owner.take(.mediumTaken("taken again"))
+        #expect(out.contains(.step(.releaseMedia)) && out.swap?.phase == .claimed)
+    }
 }

@@ -149,12 +149,14 @@ func withHistory(
     return history
 }
 
-/// Every block through the owner, then from the medium after a drain.
-func verify(_ history: History, _ cluster: LocalCluster, group: String = "g0", volume: String = "vol0") async throws {
+/// Every block through the owner, then from the medium after a drain. `medium`: the file that it is, if that is none of the cluster's.
+func verify(
+    _ history: History, _ cluster: LocalCluster, group: String = "g0", volume: String = "vol0", medium: String? = nil
+) async throws {
     let owner = try cluster.roles(of: group).owner
     try await history.verify(through: cluster.nbdAddress(of: owner), export: volume, on: eventLoops)
     try cluster.drain(group)
-    try history.verify(medium: cluster.mediumPath(volume))
+    try history.verify(medium: medium ?? cluster.mediumPath(volume))
     #expect(history.violations == [])
     #expect(history.acknowledgedWrites > 0)
 }

@@ -70,6 +70,8 @@ public enum StepAnswer: Sendable {
     case refused(String)
     /// `recover(askingFirst: true)` has read the log and written nothing: what it held beyond its end it cannot know (S5).
     case tailInDoubt(String)
+    /// The medium refuses this node, since another has taken it (S18): what the claim was for is over.
+    case mediumTaken(String)
     /// Every record of the log is on the medium, and the head has moved past it.
     case drained
     case mediaReleased
@@ -82,6 +84,8 @@ public enum MediumEvent: Sendable {
     case trouble(MediumTrouble?)
     /// Standby: why this node could not take the group over now, `nil` if it could. Said when it is known, and when it changes.
     case takeoverProblem(String?)
+    /// Owner: the medium refuses this node's writes, since another has taken it (S18).
+    case taken(String)
 }
 
 /// From this node's own region of the group.

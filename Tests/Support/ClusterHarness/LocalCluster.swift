@@ -33,6 +33,8 @@ public struct LocalClusterOptions: Sendable {
     public var security: String?
     /// Of the rails of alpha and beta.
     public var mirrorHosts = ("127.0.0.1", "127.0.0.1")
+    /// By volume; otherwise files of the cluster's folder.
+    public var media: [String: String] = [:]
     /// A second group, whose home is beta.
     public var crossed = false
     public init() {}
@@ -93,6 +95,8 @@ public final class LocalCluster: Sendable {
         for (group, home, mirror) in options.crossed
             ? [("g0", "alpha", "beta"), ("g1", "beta", "alpha")] : [("g0", "alpha", "beta")]
         {
+            let volume = "vol\(group.dropFirst())"
+            let medium = options.media[volume] ?? "run/\(volume).img"
             text += """
                   \(group):
                     home: \(home)
@@ -100,7 +104,7 @@ public final class LocalCluster: Sendable {
                     log: \(options.logBytes)
                     on-mirror-loss: \(options.onMirrorLoss)
                     volumes:
-                      vol\(group.dropFirst()): {medium: run/vol\(group.dropFirst()).img, size: \(options.volumeBytes)}
+                      \(volume): {medium: "\(medium)", size: \(options.volumeBytes)}
 
                 """
         }

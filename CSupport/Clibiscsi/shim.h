@@ -1,0 +1,3 @@
+#pragma once
+#include <iscsi/iscsi.h>
+#include <iscsi/scsi-lowlevel.h>

@@ -1,0 +1,55 @@
+// What iSCSI media, and a fence by reservations, need of the media: looked at over a session, without changing anything there.
+
+public import ClusterConfiguration
+internal import LogModel
+internal import StorageMedium
+internal import StorageMediumISCSI
+
+public enum UnitNeed {
+    /// What no waiting mends, each with its key: media that can never be kept from a node. A target that does not answer now is none of
+    /// that. Blocks, a few seconds for each target that does not answer.
+    public static func problems(
+        _ configuration: ClusterConfiguration, node: ClusterConfiguration.Node
+    ) -> [ConfigurationError] {
+        var problems: [ConfigurationError] = []
+        for group in configuration.groups(of: node.id) {
+            for volume in group.volumes {
+                guard let reason = problem(of: volume, configuration, node) else { continue }
+                problems.append(
+                    configuration.source.problem("groups.\(group.id).volumes.\(volume.name).medium", reason))
+            }
+        }
+        return problems
+    }
+
+    private static func problem(
+        of volume: ClusterConfiguration.Volume, _ configuration: ClusterConfiguration,
+        _ node: ClusterConfiguration.Node
+    ) -> String? {
+        guard let look = look(at: volume, configuration, node) else { return fenceProblem(of: volume, configuration) }
+        do throws(MediumError) {
+            _ = try look.check(sizeBytes: volume.sizeBytes)
+            return nil
+        } catch {
+            return error.code == .notAMedium ? error.message : nil
+        }
+    }
+
+    /// Of a file or a block device where the fence is a reservation.
+    static func fenceProblem(of volume: ClusterConfiguration.Volume, _ configuration: ClusterConfiguration) -> String? {
+        guard configuration.fences.contains(.reservation), volume.iscsi == nil else { return nil }
+        return
+            "\(volume.mediumPath): has no reservations, which `fence: {type: reservation}` needs: only iscsi:// media have them"
+    }
+
+    /// `nil`: the medium is no logical unit.
+    static func look(
+        at volume: ClusterConfiguration.Volume, _ configuration: ClusterConfiguration, _ node: ClusterConfiguration.Node
+    ) -> ISCSIMedium.Look? {
+        volume.iscsi.map { address in
+            ISCSIMedium.Look(
+                address,
+                as: ISCSIMedium.Opener(node.id, of: configuration.nodes.map(\.id), cluster: configuration.cluster))
+        }
+    }
+}
