@@ -286,7 +286,7 @@ let package = Package(
                 "LogModel", "PersistentMemory", "RemoteMemory", "StorageMedium", "WriteLog", "Recovery", "CLogCore",
                 "ClusterProtocol", "GroupEngine", "StorageNode", "NodeAssembly", "ClusterConfiguration",
                 "ClusterHarness",
-                "Coordination", "ConfiguredCoordinator",
+                "Coordination", "ConfiguredCoordinator", "RecordSupport",
                 "RemoteMemoryTCP", "AdminProtocol", log,
                 .product(name: "NIOEmbedded", package: "swift-nio"),
             ] + nio),

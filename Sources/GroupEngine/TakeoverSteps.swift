@@ -326,6 +326,6 @@ private struct FenceAttempts: Sendable {
 
 extension GroupRecord.Fence {
     fileprivate var sentence: String {
-        "process \(target.pid) of \(target.node) has ended, confirmed by \(confirmed?.method ?? "nobody")"
+        "process \(target.pid) of \(target.node) writes no more, confirmed by \(confirmed?.method ?? "nobody")"
     }
 }

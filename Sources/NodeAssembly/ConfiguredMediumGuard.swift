@@ -58,7 +58,8 @@ package struct ConfiguredMediumGuard: MediumGuard {
         var (nextFile, nextUnit) = (files.media.makeIterator(), units.media.makeIterator())
         return HeldMedia(
             media: expected.compactMap { $0.volume.iscsi == nil ? nextFile.next() : nextUnit.next() },
-            identities: files.identities.merging(units.identities) { file, _ in file }
+            identities: files.identities.merging(units.identities) { file, _ in file },
+            growthProblems: files.growthProblems
         ) { () throws(MediumError) in
             try units.release()
             try files.release()

@@ -27,7 +27,7 @@ public struct ExclusiveHold: Sendable {
             try hold.removeOthers(of: cluster)
         } catch {
             // What was registered for nothing writes nothing: whoever takes the medium next removes it.
-            try? reservations.unregister(hold.key)
+            _ = Result { () throws(SCSIError) in try reservations.unregister(hold.key) }
             throw error
         }
         return hold

@@ -57,7 +57,7 @@ extension Cluster {
         }
 
         @Test(
-            "S16, S18: a hanging owner is shut out and taken over from; when it goes on, its writes are refused, and it mirrors"
+            "S16, S18: a hanging owner is shut out and taken over from; when it goes on, it changes nothing on the medium, and mirrors"
         )
         func shutOut() async throws {
             try await withPair { cluster, server in

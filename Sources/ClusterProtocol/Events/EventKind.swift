@@ -31,7 +31,7 @@ public enum EventKind: String, Hashable, Sendable, CaseIterable {
     case published
     /// The owner is silent on the rail and at the coordinator; this node claims the group (S16).
     case suspect
-    /// The record names another owner or epoch: this node serves no more (S15).
+    /// The record names another owner or epoch, or the medium refuses this node: it serves no more (S15, S18).
     case ownershipLost = "ownership-lost"
     /// The lease ran out before the coordinator answered: nothing is acknowledged (S17).
     case leaseLost = "lease-lost"
@@ -46,7 +46,7 @@ public enum EventKind: String, Hashable, Sendable, CaseIterable {
 
     /// A step of a takeover failed and is tried again, the fence above all (S16).
     case takeoverWaits = "takeover-waits"
-    /// A process that could still write is confirmed to have ended (S16, S18).
+    /// A process that could still write is confirmed to have ended, or to be shut out of the media (S16, S18).
     case fenced
     /// A fence did not confirm that a process has ended; the next one is tried, or the same one again (S18).
     case fenceFailed = "fence-failed"

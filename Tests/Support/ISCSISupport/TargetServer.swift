@@ -67,7 +67,6 @@ package final class TargetServer: Sendable {
         process.withLock { process in process.map { _ = kill($0.processIdentifier, number) } }
     }
 
-    /// Registrations end, as when an operator clears them or a target forgets.
     package func log() -> String {
         FileManager.default.contents(atPath: "\(folder)/tgtd.log").map { String(decoding: $0, as: UTF8.self) } ?? ""
     }
