@@ -50,11 +50,34 @@ private struct NamedMedium: Medium {
 
 struct ConfiguredMediumTests {
     private static let alpha = NodeID("alpha")
+    private static let text = """
+        cluster: test
+        coordinator: {type: file, path: c}
+        nodes:
+          alpha: {mirror: ["127.0.0.1:7101"], nbd: "unix:a.nbd", admin: a.sock, pool: {path: a.pool, size: 64MiB}}
+          beta: {mirror: ["127.0.0.1:7102"], nbd: "unix:b.nbd", admin: b.sock, pool: {path: b.pool, size: 64MiB}}
+        groups:
+          g0:
+            home: alpha
+            mirror: beta
+            log: 4MiB
+            volumes:
+              v0: {medium: "iscsi://192.0.2.5/iqn.a:b/1", size: 1MiB}
+              v1: {medium: v1.img, size: 1MiB}
+              v2: {medium: "iscsi://192.0.2.5/iqn.a:b/2", size: 1MiB}
+        """
     private let folder: Folder
     private let coordinator: FileCoordinator
     private let files = CountingGuard()
+    private let expected: [ExpectedMedium]
 
     init() throws {
+        let group = try #require(
+            ClusterConfiguration.parse(Self.text, file: "c.yaml", baseDirectory: "/base").group(GroupID("g0")))
+        expected = group.volumes.map { volume in
+            ExpectedMedium(
+                volume: volume, group: group.id, expectation: MediumExpectation(volume: volume.name, identity: nil))
+        }
         folder = try Folder()
         coordinator = try FileCoordinator(directory: folder.path + "/coordinator")
     }
@@ -64,16 +87,6 @@ struct ConfiguredMediumTests {
             version: 1, group: GroupID("g0"), logUUID: .zero, owner: owner, epoch: Epoch(1), phase: .claimed,
             holders: [owner], ownerProcess: nil, pools: ["alpha": .zero, "beta": UUID128(high: 0, low: 1)])
         #expect(try coordinator.swap(expecting: 0, to: record) == .won)
-    }
-
-    private let expected = [
-        ("v0", "iscsi://192.0.2.5/iqn.a:b/1"), ("v1", "/v1.img"), ("v2", "iscsi://192.0.2.5/iqn.a:b/2"),
-    ]
-    .map { name, medium in
-        ExpectedMedium(
-            volume: ClusterConfiguration.Volume(
-                name: name, mediumPath: medium, mediumText: medium, sizeBytes: 4096),
-            group: GroupID("g0"), expectation: MediumExpectation(volume: name, identity: nil))
     }
 
     private func guardOfAll(_ units: CountingGuard) -> ConfiguredMediumGuard {
