@@ -88,6 +88,47 @@ public struct GroupStatus: Codable, Hashable, Sendable {
             self.since = since
         }
     }
+    /// One of the owner's rails to the mirror.
+    public struct Rail: Codable, Hashable, Sendable {
+        /// Where the mirror listens.
+        public var address: String
+        /// `session`: the log crosses it; `standby`: it is up, and only heartbeats do; `connecting`, `down`.
+        public var state: String
+        public var since: String
+        /// Of the log, posted and not completed.
+        public var bytesInFlight: UInt64
+        /// Of its last heartbeat that was answered; `nil` before the first one.
+        public var roundTripSeconds: Double?
+        /// `nil` while it is not up.
+        public var tls: Bool?
+        /// Why it ended last, or could not be made.
+        public var lastError: String?
+
+        public init(
+            address: String, state: String, since: String, bytesInFlight: UInt64, roundTripSeconds: Double?,
+            tls: Bool?, lastError: String?
+        ) {
+            self.address = address
+            self.state = state
+            self.since = since
+            self.bytesInFlight = bytesInFlight
+            self.roundTripSeconds = roundTripSeconds
+            self.tls = tls
+            self.lastError = lastError
+        }
+
+        /// Every key is always there.
+        public func encode(to encoder: any Encoder) throws {
+            var container = encoder.container(keyedBy: CodingKeys.self)
+            try container.encode(address, forKey: .address)
+            try container.encode(state, forKey: .state)
+            try container.encode(since, forKey: .since)
+            try container.encode(bytesInFlight, forKey: .bytesInFlight)
+            try container.encode(roundTripSeconds, forKey: .roundTripSeconds)
+            try container.encode(tls, forKey: .tls)
+            try container.encode(lastError, forKey: .lastError)
+        }
+    }
     public struct Volume: Codable, Hashable, Sendable {
         public var name: String
         public var sizeBytes: UInt64
@@ -110,12 +151,14 @@ public struct GroupStatus: Codable, Hashable, Sendable {
     public var ifOwnerDiedNow: Loss
     /// As the node sees it that answers for the group; `nil` if nobody does, or an earlier release.
     public var coordinator: Coordinator?
+    /// As the owner sees them; `nil` if it does not answer, or is of an earlier release.
+    public var rails: [Rail]?
     public var volumes: [Volume]
 
     public init(
         name: String, owner: String?, home: String, mirror: String, epoch: UInt64?, state: String,
         takeoverPossible: Bool, reason: String?, log: Log, ifOwnerDiedNow: Loss,
-        coordinator: Coordinator? = nil, volumes: [Volume]
+        coordinator: Coordinator? = nil, rails: [Rail]? = nil, volumes: [Volume]
     ) {
         self.name = name
         self.owner = owner
@@ -128,15 +171,16 @@ public struct GroupStatus: Codable, Hashable, Sendable {
         self.log = log
         self.ifOwnerDiedNow = ifOwnerDiedNow
         self.coordinator = coordinator
+        self.rails = rails
         self.volumes = volumes
     }
 
     private enum CodingKeys: String, CodingKey {
         case name, owner, home, mirror, epoch, state, takeoverPossible, reason, log, ifOwnerDiedNow, coordinator,
-            volumes
+            rails, volumes
     }
 
-    /// `owner`, `epoch`, `reason` and `coordinator` are always there, `null` if there is none.
+    /// `owner`, `epoch`, `reason`, `coordinator` and `rails` are always there, `null` if there is none.
     public func encode(to encoder: any Encoder) throws {
         var container = encoder.container(keyedBy: CodingKeys.self)
         try container.encode(name, forKey: .name)
@@ -150,6 +194,7 @@ public struct GroupStatus: Codable, Hashable, Sendable {
         try container.encode(log, forKey: .log)
         try container.encode(ifOwnerDiedNow, forKey: .ifOwnerDiedNow)
         try container.encode(coordinator, forKey: .coordinator)
+        try container.encode(rails, forKey: .rails)
         try container.encode(volumes, forKey: .volumes)
     }
 }

@@ -100,6 +100,13 @@ extension GroupMachine {
         role = .owner(owner)
     }
 
+    mutating func mirrorSessionMoved(_ index: Int, _ now: Nanos, _ out: inout [Directive]) {
+        guard case .owner(var owner) = role else { return }
+        let around = surroundings(index, owner, now)
+        owner.mirrors[index].moved(&partners[index], owner.standing.epoch, around, &out)
+        role = .owner(owner)
+    }
+
     mutating func mirrorAttached(
         _ index: Int, _ durable: LSN, _ contents: MirrorContents, _ now: Nanos, _ out: inout [Directive]
     ) {

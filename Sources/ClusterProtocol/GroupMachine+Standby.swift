@@ -155,10 +155,10 @@ extension GroupMachine {
         return hasMirrored || now >= startedAt + settings.lease
     }
 
-    /// The owner says on its rail that it may not serve: it is alive, and of no use.
-    private var ownerIsSuspended: Bool { watched.isRailUp && watched.heartbeat.isSuspended }
+    /// The owner says on a rail that it may not serve: it is alive, and of no use.
+    private var ownerIsSuspended: Bool { watched.heartbeat.isSuspended }
 
-    /// Nothing was heard on the rail for the timeout; or the owner says itself that it is of no use; or the rail is down and the owner's
+    /// Nothing was heard on any rail for the timeout; or the owner says itself that it is of no use; or the rail is down and the owner's
     /// process is known to be gone.
     func railSilent(_ now: Nanos) -> Bool {
         if ownerIsSuspended { return true }

@@ -171,7 +171,9 @@ public struct GroupMachine: Sendable {
         case .down:
             partners[index].railDown()
             railDown(index, now, &out)
+        case .moved: sessionMoved(index, now, &out)
         case .heard: partners[index].lastHeard = now
+        case .heardBeside(let isSuspended): partners[index].heardBeside(isSuspended: isSuspended, now)
         case .said(let heartbeat):
             partners[index].said(heartbeat, now)
             if let asked = heartbeat.asks { grant(to: index, asked: asked, now, &out) }
@@ -189,6 +191,14 @@ public struct GroupMachine: Sendable {
         case .handingOver: abortHandover("the rail to \(partners.node(index)) was lost", now, &out)
         case .standby: watch(now, &out)
         case .starting, .blocked, .recovering, .stopped: break
+        }
+    }
+
+    private mutating func sessionMoved(_ index: Int, _ now: Nanos, _ out: inout [Directive]) {
+        switch role {
+        case .owner: mirrorSessionMoved(index, now, &out)
+        case .handingOver: abortHandover("the rail to \(partners.node(index)) was left for another one", now, &out)
+        case .standby, .starting, .blocked, .recovering, .stopped: out.append(.rail(partners.node(index), .close))
         }
     }
 

@@ -24,12 +24,17 @@ public enum PeerMessage: Hashable, Sendable {
     case mediumProof(volume: VolumeID, isProved: Bool)
     /// Sent after a handshake that found two digests.
     case configuration(ConfigurationEntries)
+    /// An owner's, on each of its rails; answered there.
+    case railHeartbeat(RailHeartbeat)
+    /// Answers the heartbeat that was sent on this rail at `sent`, on the sender's clock.
+    case railAnswer(sent: Nanos)
 
     public static let maximumTextBytes = 512
 
     private enum Kind: UInt8 {
         case attach = 1, attached = 2, refused = 3, heartbeat = 4, recordChanged = 5, repair = 6
         case mediumQuestion = 7, mediumAnswer = 8, mediumProof = 9, configuration = 10
+        case railHeartbeat = 11, railAnswer = 12
     }
 
     fileprivate enum Tag {
@@ -40,6 +45,7 @@ public enum PeerMessage: Hashable, Sendable {
         static let lowerBound: UInt8 = 19, upperBound: UInt8 = 20, id: UInt8 = 21, volume: UInt8 = 22
         static let offset: UInt8 = 23, lengthBytes: UInt8 = 24, checksum: UInt8 = 25, isProved: UInt8 = 26
         static let entry: UInt8 = 27, isWhole: UInt8 = 28, start: UInt8 = 29, asks: UInt8 = 30, grants: UInt8 = 31
+        static let sent: UInt8 = 32
     }
 }
 
@@ -101,6 +107,12 @@ extension PeerMessage {
             out.put(Tag.volume, volume.rawValue)
             out.put(Tag.isProved, isProved)
         case .configuration(let entries): entries.put(to: &out)
+        case .railHeartbeat(let heartbeat):
+            out.put(Tag.group, name: heartbeat.group.rawValue)
+            out.put(Tag.incarnation, heartbeat.incarnation.rawValue)
+            out.put(Tag.isSuspended, heartbeat.isSuspended)
+            out.put(Tag.sent, heartbeat.sent)
+        case .railAnswer(let sent): out.put(Tag.sent, sent)
         }
         return out.bytes
     }
@@ -117,6 +129,8 @@ extension PeerMessage {
         case .mediumAnswer: .mediumAnswer
         case .mediumProof: .mediumProof
         case .configuration: .configuration
+        case .railHeartbeat: .railHeartbeat
+        case .railAnswer: .railAnswer
         }
     }
 }
@@ -197,6 +211,12 @@ extension PeerMessage {
                 error: try fields.optionalReason())
         case .mediumProof: .mediumProof(volume: try fields.volume(), isProved: try fields.flag(Tag.isProved))
         case .configuration: .configuration(try ConfigurationEntries(fields))
+        case .railHeartbeat:
+            .railHeartbeat(
+                RailHeartbeat(
+                    group: try fields.group(), incarnation: Incarnation(try fields.number(Tag.incarnation)),
+                    isSuspended: try fields.flag(Tag.isSuspended), sent: try fields.number(Tag.sent)))
+        case .railAnswer: .railAnswer(sent: try fields.number(Tag.sent))
         }
     }
 }

@@ -1,5 +1,5 @@
 // The mirror's end of a rail: nobody's until its first message says which group it is for. What happens on the one that counts
-// is the mirror's; another is neither heard nor missed.
+// is the mirror's. One that stands by brings signs of its owner's life, and no more; another is neither heard nor missed.
 
 internal import ClusterConfiguration
 package import ClusterProtocol
@@ -21,7 +21,9 @@ package protocol MirrorSide: AnyObject {
     func counts(_ rail: AcceptedRail) -> Bool
     func attachRequested(_ request: AttachRequest, on rail: AcceptedRail)
     func refuse(_ rail: AcceptedRail?, _ refusal: AttachRefusal, _ reason: String)
-    /// The rail ended before it counted.
+    /// The rail of an owner that does not count, and stands by.
+    func heartbeatArrived(_ heartbeat: RailHeartbeat, beside rail: AcceptedRail)
+    /// The rail ended and did not count.
     func candidateEnded(_ rail: AcceptedRail)
     /// The rail that counted has ended.
     func railEnded()
@@ -40,11 +42,12 @@ package final class AcceptedRail: QueuePairDelegate {
     private weak var side: (any MirrorSide)?
     /// The peer, whose configuration is another, has sent it on this rail.
     private var hasToldConfiguration = false
-    /// One that is not a group's rail by then is closed: a dialer gives an attempt up after one heartbeat timeout.
-    private let mustCountBy: Nanos
+    /// One that is not the group's rail by then, and has not brought a heartbeat, is closed: a dialer gives an attempt up after one
+    /// heartbeat timeout.
+    private var isIdleFrom: Nanos
 
     package init(queuePair: any QueuePair, peer: RailPeer, host: any RailKeeper) {
-        mustCountBy = host.now + 3 * host.heartbeatTimeout
+        isIdleFrom = host.now + 3 * host.heartbeatTimeout
         self.queuePair = queuePair
         self.peer = peer
         self.host = host
@@ -57,7 +60,7 @@ package final class AcceptedRail: QueuePairDelegate {
     }
 
     package func closeIfIdle() {
-        guard host.now > mustCountBy, counted == nil else { return }
+        guard host.now > isIdleFrom, counted == nil else { return }
         let side = side
         close()
         side?.candidateEnded(self)
@@ -90,7 +93,8 @@ package final class AcceptedRail: QueuePairDelegate {
         case .mediumQuestion(let id, let volume, let offset, let length):
             counted?.answerQuestion(id, of: volume, offset: offset, lengthBytes: length, on: self)
         case .mediumProof(let volume, let isProved): counted?.mediumJudged(volume, isProved: isProved)
-        case .attached, .refused, .mediumAnswer: end()
+        case .railHeartbeat(let heartbeat): answer(heartbeat)
+        case .attached, .refused, .mediumAnswer, .railAnswer: end()
         }
     }
 
@@ -113,14 +117,28 @@ package final class AcceptedRail: QueuePairDelegate {
         hasToldConfiguration && host.agreement(on: group, with: peer.node) != .none
     }
 
-    /// For a peer whose digest differs, and for no other.
-    package func sendConfiguration(_ entries: ConfigurationEntries) {
+    private func answer(_ heartbeat: RailHeartbeat) {
+        guard let side = host.mirrorSide(of: heartbeat.group), side.peer == peer.node,
+            self.side == nil || self.side === side
+        else { return end() }
+        // Until the peer has told how its configuration differs, and that is little enough, it is told nothing (S27).
+        guard peer.hasSameConfiguration || isAgreed(on: heartbeat.group) else { return }
+        self.side = side
+        isIdleFrom = host.now + 3 * host.heartbeatTimeout
+        send(.railAnswer(sent: heartbeat.sent))
+        if !side.counts(self) { side.heartbeatArrived(heartbeat, beside: self) }
+    }
+
+    private func send(_ message: PeerMessage) {
         do throws(RemoteMemoryError) {
-            try queuePair.send(PeerMessage.configuration(entries).encoded)
+            try queuePair.send(message.encoded)
         } catch {
             // The queue pair has failed; its delegate hears of it in this turn of the loop.
         }
     }
+
+    /// For a peer whose digest differs, and for no other.
+    package func sendConfiguration(_ entries: ConfigurationEntries) { send(.configuration(entries)) }
 
     /// Closes the rail for what the peer did on it.
     private func end() {

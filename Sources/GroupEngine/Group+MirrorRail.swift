@@ -36,10 +36,26 @@ extension Group: MirrorSide {
             on: rail?.queuePair)
     }
 
-    /// A rail ended before it counted: the machine has not heard of it.
+    /// A rail ended that does not count: the machine does not know it.
     package func candidateEnded(_ rail: AcceptedRail) {
         if candidateRail === rail { candidateRail = nil }
+        standsByNoMore(rail)
     }
+
+    /// Of an owner; far above what a node has of networks.
+    private static let maximumStandbyRails = 8
+
+    package func heartbeatArrived(_ heartbeat: RailHeartbeat, beside rail: AcceptedRail) {
+        if !standbyRails.contains(where: { $0 === rail }) {
+            if standbyRails.count == Self.maximumStandbyRails { standbyRails.removeFirst().close() }
+            standbyRails.append(rail)
+        }
+        // Another claim's rail is no sign of the owner's life (S16).
+        guard mirrorTarget?.incarnation == heartbeat.incarnation else { return }
+        handle(.heardBeside(isSuspended: heartbeat.isSuspended))
+    }
+
+    private func standsByNoMore(_ rail: AcceptedRail) { standbyRails.removeAll { $0 === rail } }
 
     /// Seals what an earlier owner may still write, prepares the region, and opens it under a fresh key (S12).
     func acceptAttach(_ request: AttachRequest, generation: UInt64) {
@@ -53,8 +69,10 @@ extension Group: MirrorSide {
         }
         if let fault = region.memoryFault { return refuseAttach(request, .notReady, fault.description) }
         candidateRail = nil
+        // What still comes on the old rail is not carried out any more, under whatever key (S12).
         if let current = mirrorRail, current !== rail { current.close() }
         mirrorRail = rail
+        standsByNoMore(rail)
         // Only now is what arrives there a sign of the owner's life.
         handle(.up)
         isPreparingRegion = true

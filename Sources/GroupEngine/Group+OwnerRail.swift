@@ -1,4 +1,4 @@
-// A group's rail as owner: dialled to the mirror, and what the mirror says on it.
+// A group's session as owner: on one of the rails to the mirror, and what the mirror says there.
 
 internal import ClusterConfiguration
 internal import ClusterProtocol
@@ -9,30 +9,30 @@ internal import RemoteMemory
 internal import WriteLog
 
 extension Group: RailOwner {
-    /// Dials the peer's rails in turn.
+    /// The rail that the session is on.
+    var rail: (any QueuePair)? { rails.session?.queuePair }
+
     func dial() {
         guard owner?.catchUp.mayDialMirror != false else { return handle(.down) }
-        nextRail += 1
-        let attempt = nextRail
-        host.dial(peer, attempt: attempt) { [weak self] result in
-            guard let self else { return }
-            switch result {
-            case .failure(let error):
-                notDialed(error)
-                if attempt == nextRail, rail == nil { handle(.down) }
-            case .success(let (queuePair, peer)):
-                guard attempt == nextRail else { return queuePair.close() }
-                railProblem = nil
-                use(queuePair, peer)
-            }
-        }
+        rails.wantSession()
+    }
+
+    func closeRail() {
+        owner?.detachMirror()
+        rails.endSession()
+    }
+
+    /// Those that stand by, too.
+    package func closeRails() {
+        owner?.detachMirror()
+        rails.end()
     }
 
     /// What a stranger who listens in the peer's place can make this node report is bounded.
     private static let railReportInterval: Nanos = 10_000_000_000
 
     /// A peer that is not there is its silence, which the machine sees. One that refuses, or is none, is an event.
-    private func notDialed(_ error: RemoteMemoryError) {
+    func notDialed(_ rail: Int, _ error: RemoteMemoryError) {
         host.debug("rail of \(configuration.id): \(error)")
         guard error.code == .protocolViolation else { return }
         if let railProblem {
@@ -43,27 +43,38 @@ extension Group: RailOwner {
         report(Report(.railRefused, "no rail to \(peer): \(error)"))
     }
 
-    private func use(_ queuePair: any QueuePair, _ peer: RailPeer) {
-        closeRail()
-        let delegate = OwnerRail(owner: self, peer: peer)
-        rail = queuePair
-        railDelegate = delegate
-        queuePair.delegate = delegate
+    func railHeartbeat(at sent: Nanos) -> RailHeartbeat? {
+        guard let identity = region.identity else { return nil }
+        return RailHeartbeat(
+            group: configuration.id, incarnation: identity.incarnation,
+            isSuspended: machine.heartbeat(sent).isSuspended, sent: sent)
+    }
+
+    func sessionBegan(on rail: OwnerRail) {
+        railProblem = nil
         // Where the digests differ, the mirror says first what it has.
-        guard peer.hasSameConfiguration else { return }
-        host.configurationAgrees(with: peer.node)
+        guard rail.peer.hasSameConfiguration else { return }
+        host.configurationAgrees(with: peer)
         // The queue pair gets its place in the pipeline when this returns.
         runtime.execute {
-            if self.rail === queuePair { self.handle(.up) }
+            if self.rails.session === rail { self.handle(.up) }
         }
     }
 
-    package func closeRail() {
+    func sessionMoved(from old: Int, to new: Int, because reason: String) {
         owner?.detachMirror()
-        guard let rail else { return }
-        self.rail = nil
-        rail.delegate = nil
-        rail.close()
+        report(
+            Report(
+                .railMoved,
+                "the session with \(peer) moves from \(rails.place(old)) to \(rails.place(new)): \(reason)"))
+        handle(.moved)
+    }
+
+    func sessionLost(_ error: RemoteMemoryError?) {
+        owner?.detachMirror()
+        // An access error says that the key is revoked: the record has moved on (S12).
+        if error?.code == .access { handle(.recordChanged) }
+        handle(.down)
     }
 
     func sendAttach(_ epoch: Epoch, counts: Bool) {
@@ -78,23 +89,11 @@ extension Group: RailOwner {
                     pool: host.poolUUID, generation: region.standing.generation, counts: counts)), on: rail)
     }
 
-    func railReceived(_ bytes: [UInt8]) {
-        do throws(PeerMessageError) {
-            try received(PeerMessage(bytes))
-        } catch .unknownType(let type) {
-            host.debug("\(peer) sent a message of type \(type), which this version does not know")
-        } catch {
-            host.debug("the rail of \(configuration.id) to \(peer) is closed: \(error)")
-            rail?.close()
-        }
-    }
-
-    private func received(_ message: PeerMessage) {
+    func railReceived(_ message: PeerMessage) {
         switch message {
         case .attached(configuration.id, _, let key, let durable, let contents):
             guard let rail, let owner, durable.isPlaceOfRecord, durable <= owner.log.published else {
-                rail?.close()
-                return
+                return endRail("it says that it holds what was never logged")
             }
             owner.attach(rail, key: RegionKey(rawValue: key), durable: durable, isKept: contents.isKept)
             handle(.attached(durable: durable, contents))
@@ -102,9 +101,8 @@ extension Group: RailOwner {
         case .heartbeat(let heartbeat): handle(.said(heartbeat))
         case .recordChanged: handle(.recordChanged)
         case .configuration(let entries):
-            guard railDelegate?.peer.hasSameConfiguration == false else {
-                rail?.close()
-                return
+            guard rails.session?.peer.hasSameConfiguration == false else {
+                return endRail("it sends a configuration that is the same")
             }
             send(.configuration(host.configurationEntries), on: rail)
             host.configurationDiffers(from: peer, entries)
@@ -114,8 +112,13 @@ extension Group: RailOwner {
                 handle(.up)
             }
         case .mediumAnswer(let id, let checksum, _): owner?.destager.mediumProof.answered(id, checksum)
-        case .attach, .attached, .refused, .repair, .mediumQuestion, .mediumProof: rail?.close()
+        case .attach, .attached, .refused, .repair, .mediumQuestion, .mediumProof, .railHeartbeat, .railAnswer:
+            endRail("it sends what only an owner says")
         }
+    }
+
+    private func endRail(_ reason: String) {
+        if let session = rails.session { rails.end(session, "\(peer) broke the protocol: \(reason)") }
     }
 
     // MARK: What happens on the rail
@@ -125,13 +128,4 @@ extension Group: RailOwner {
     func railRead(_ id: WorkRequestID, _ bytes: [UInt8]) { owner?.mirrorRead(id, bytes) }
 
     func railHeard() { handle(.heard) }
-
-    func railFailed(_ error: RemoteMemoryError) {
-        rail = nil
-        owner?.detachMirror()
-        host.debug("rail of \(configuration.id) to \(peer) ended: \(error)")
-        // An access error says that the key is revoked: the record has moved on (S12).
-        if error.code == .access { handle(.recordChanged) }
-        handle(.down)
-    }
 }

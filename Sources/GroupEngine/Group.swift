@@ -18,14 +18,15 @@ package final class Group {
     package private(set) var machine: GroupMachine
     var owner: OwnerDataPath?
 
-    /// As owner: the rail to the mirror.
-    var rail: (any QueuePair)?
-    var railDelegate: OwnerRail?
-    var nextRail = 0
+    /// As owner: the rails to the mirror.
+    private(set) lazy var rails = OwnerRails(
+        of: self, to: peer, host: host, runtime: runtime, interval: machine.settings.heartbeatInterval)
     /// Why the last rail that was dialled did not come about, as it was reported, and when.
     var railProblem: (text: String, reportedAt: Nanos)?
     /// As mirror: the rail that the owner made, and the region that it writes.
     var mirrorRail: AcceptedRail?
+    /// As mirror: the owner's other rails, the oldest first.
+    var standbyRails: [AcceptedRail] = []
     /// The rail whose request to attach is not decided yet. One that is refused changes nothing for the one that counts.
     var candidateRail: AcceptedRail?
     var mirrorTarget: (target: MirrorTarget, key: RegionKey, incarnation: Incarnation)?
@@ -218,6 +219,7 @@ package final class Group {
         probeMedia()
         confirmPredecessors()
         proveMedia()
+        if machine.isOwner { rails.tick() } else { rails.end() }
         if let mirrorRail { send(.heartbeat(machine.heartbeat(runtime.now)), on: mirrorRail.queuePair) }
         owner?.tick()
         judgeDrain(runtime.now)

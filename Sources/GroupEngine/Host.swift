@@ -40,9 +40,12 @@ package protocol Host: AnyObject {
 
     // MARK: Peers
 
-    /// Makes a rail to `peer`, whose rails are tried in turn. Its delegate is to be set before `done` returns.
+    /// The places where `peer` listens for rails: one at least.
+    func rails(of peer: NodeID) -> [String]
+    /// Makes a rail to one of the places of `peer`. Its delegate is to be set before `done` returns, which is called once, within the
+    /// heartbeat timeout.
     func dial(
-        _ peer: NodeID, attempt: Int,
+        _ peer: NodeID, rail: Int,
         _ done: @escaping (Result<(any QueuePair, RailPeer), RemoteMemoryError>) -> Void)
     /// What this node's configuration has in common with those of its peers.
     var configurationEntries: ConfigurationEntries { get }

@@ -1,46 +1,55 @@
-// The owner's end of a rail. What happens on the one that counts is the owner's; another is neither heard nor missed.
+// One rail of an owner to its mirror, while it is up.
 
+internal import ClusterProtocol
 internal import RemoteMemory
 
-/// The owner's part of a group, as its rail sees it.
-protocol RailOwner: AnyObject {
-    /// The one that counts.
-    var rail: (any QueuePair)? { get }
-    func railHeard()
-    func railReceived(_ message: [UInt8])
-    func railCompleted(through id: WorkRequestID)
-    func railRead(_ id: WorkRequestID, _ bytes: [UInt8])
-    func railFailed(_ error: RemoteMemoryError)
+/// Who has the rails of an owner.
+protocol OwnerRailKeeper: AnyObject {
+    func heard(on rail: OwnerRail)
+    func received(_ message: [UInt8], on rail: OwnerRail)
+    func completed(through id: WorkRequestID, on rail: OwnerRail)
+    func read(_ id: WorkRequestID, _ bytes: [UInt8], on rail: OwnerRail)
+    func ended(_ rail: OwnerRail, _ error: RemoteMemoryError)
 }
 
 final class OwnerRail: QueuePairDelegate {
-    private unowned let owner: any RailOwner
+    private unowned let keeper: any OwnerRailKeeper
+    let index: Int
+    let queuePair: any QueuePair
     let peer: RailPeer
 
-    init(owner: any RailOwner, peer: RailPeer) {
-        self.owner = owner
+    init(_ index: Int, _ queuePair: any QueuePair, _ peer: RailPeer, of keeper: any OwnerRailKeeper) {
+        self.keeper = keeper
+        self.index = index
+        self.queuePair = queuePair
         self.peer = peer
+        queuePair.delegate = self
     }
 
-    private func counts(_ queuePair: any QueuePair) -> Bool { owner.rail === queuePair }
+    func close() {
+        queuePair.delegate = nil
+        queuePair.close()
+    }
+
+    func send(_ message: PeerMessage) {
+        do throws(RemoteMemoryError) {
+            try queuePair.send(message.encoded)
+        } catch {
+            // The queue pair has failed; its delegate hears of it in this turn of the loop.
+        }
+    }
 
     func queuePair(_ queuePair: any QueuePair, completedThrough id: WorkRequestID) {
-        if counts(queuePair) { owner.railCompleted(through: id) }
+        keeper.completed(through: id, on: self)
     }
 
     func queuePair(_ queuePair: any QueuePair, read id: WorkRequestID, returned bytes: [UInt8]) {
-        if counts(queuePair) { owner.railRead(id, bytes) }
+        keeper.read(id, bytes, on: self)
     }
 
-    func queuePair(_ queuePair: any QueuePair, received message: [UInt8]) {
-        if counts(queuePair) { owner.railReceived(message) }
-    }
+    func queuePair(_ queuePair: any QueuePair, received message: [UInt8]) { keeper.received(message, on: self) }
 
-    func queuePairHeard(_ queuePair: any QueuePair) {
-        if counts(queuePair) { owner.railHeard() }
-    }
+    func queuePairHeard(_ queuePair: any QueuePair) { keeper.heard(on: self) }
 
-    func queuePair(_ queuePair: any QueuePair, failed error: RemoteMemoryError) {
-        if counts(queuePair) { owner.railFailed(error) }
-    }
+    func queuePair(_ queuePair: any QueuePair, failed error: RemoteMemoryError) { keeper.ended(self, error) }
 }

@@ -1,6 +1,6 @@
 // What status, metrics and pages read of a group.
 
-internal import ClusterProtocol
+package import ClusterProtocol
 package import LogModel
 internal import PersistentMemory
 internal import RemoteMemory
@@ -19,7 +19,37 @@ package struct LogSnapshot: Hashable, Sendable {
     package var undestagedWrites: Int?
 }
 
+/// One of an owner's rails to its mirror.
+package struct RailSnapshot: Hashable, Sendable {
+    package enum State: String, Sendable { case session, standby, connecting, down }
+
+    package var address: String
+    package var state: State
+    package var since: Nanos
+    package var bytesInFlight: Int
+    package var roundTrip: Nanos?
+    /// `nil` while it is not up.
+    package var isEncrypted: Bool?
+    package var lastError: String?
+}
+
 extension Group {
+    package var railSnapshots: [RailSnapshot] {
+        rails.choice.rails.enumerated().map { index, rail in
+            let state: RailSnapshot.State =
+                switch rail.state {
+                case .session: .session
+                case .standby: .standby
+                case .dialing: .connecting
+                case .down: .down
+                }
+            return RailSnapshot(
+                address: rails.place(index), state: state, since: rail.since,
+                bytesInFlight: rails.bytesInFlight(on: index), roundTrip: rail.isUp ? rail.roundTrip : nil,
+                isEncrypted: rails.peer(on: index)?.isEncrypted, lastError: rail.lastError)
+        }
+    }
+
     /// Why the group is not whole, or could not be taken over, for a person: the machine's reason, what the two configurations differ in, and what
     /// keeps a mirror from getting the log. `nil` if all is well.
     package var reason: String? {

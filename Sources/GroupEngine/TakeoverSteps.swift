@@ -287,6 +287,8 @@ extension Group {
     func sealRegion(_ sealed: @escaping () -> Void) {
         mirrorRail?.close()
         mirrorRail = nil
+        for rail in standbyRails { rail.close() }
+        standbyRails = []
         guard !isPreparingRegion else {
             onRegionPrepared = sealed
             return

@@ -11,8 +11,13 @@ public struct RailPeer: Hashable, Sendable {
     public var features: UInt64
     /// The two configurations have one digest: the nodes may mirror each other (S27).
     public var hasSameConfiguration: Bool
+    /// What crosses the rail is encrypted.
+    public var isEncrypted: Bool
 
-    public init(node: NodeID, version: UInt16, features: UInt64, hasSameConfiguration: Bool) {
+    public init(
+        node: NodeID, version: UInt16, features: UInt64, hasSameConfiguration: Bool, isEncrypted: Bool = false
+    ) {
+        self.isEncrypted = isEncrypted
         self.node = node
         self.version = version
         self.features = features

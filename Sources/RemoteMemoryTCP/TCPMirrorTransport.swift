@@ -72,7 +72,9 @@ public final class TCPMirrorListener {
             channel.closeFuture.assumeIsolated().whenComplete { _ in self.connections -= 1 }
             let queuePair = TCPQueuePair(
                 eventLoop: channel.eventLoop, registry: registry, isPlain: security == nil)
-            onAccepted(queuePair, peer)
+            var proved = peer
+            proved.isEncrypted = security != nil
+            onAccepted(queuePair, proved)
             return queuePair
         } failed: { [self] _ in
             forget(handler)
@@ -114,8 +116,11 @@ public enum TCPMirrorDialer {
                 let (handshake, hello) = Handshake.dialing(peer, as: identity)
                 let handler = HandshakeHandler(handshake, dialing: (hello, peer), limit: timeout, over: security) {
                     peer throws(HandshakeFailure) in
-                    let queuePair = TCPQueuePair(eventLoop: eventLoop, registry: registry, isPlain: security == nil)
-                    finish(.success((queuePair, peer)))
+            let queuePair = TCPQueuePair(
+                eventLoop: channel.eventLoop, registry: registry, isPlain: security == nil)
+            var proved = peer
+            proved.isEncrypted = security != nil
+            onAccepted(queuePair, proved)
                     return queuePair
                 } failed: { failure in
                     finish(.failure(failure.error))

@@ -129,9 +129,24 @@ extension ServerNode {
             ifOwnerDiedNow: GroupStatus.Loss(lostAcknowledgedWrites: lost, estimatedTakeoverSeconds: takeover),
             coordinator: GroupStatus.Coordinator(
                 reachable: machine.coordinatorAnswers(now),
-                since: (Date() - Double(now - min(now, machine.coordinatorSince(now))) / 1e9).statusText),
+                since: Self.time(of: machine.coordinatorSince(now), now)),
+            rails: machine.isOwner ? rails(of: group, now) : nil,
             volumes: group.configuration.volumes.map {
                 GroupStatus.Volume(name: $0.name, sizeBytes: group.servedBytes(of: $0))
             })
+    }
+
+    private func rails(of group: Group, _ now: Nanos) -> [GroupStatus.Rail] {
+        group.railSnapshots.map { rail in
+            GroupStatus.Rail(
+                address: rail.address, state: rail.state.rawValue, since: Self.time(of: rail.since, now),
+                bytesInFlight: UInt64(rail.bytesInFlight), roundTripSeconds: rail.roundTrip.map { Double($0) / 1e9 },
+                tls: rail.isEncrypted, lastError: rail.lastError)
+        }
+    }
+
+    /// When the boot clock, which is at `now`, was at `instant`.
+    private static func time(of instant: Nanos, _ now: Nanos) -> String {
+        (Date() - Double(now - min(now, instant)) / 1e9).statusText
     }
 }

@@ -357,15 +357,19 @@ public final class ServerNode: VolumeService {
 
     package func forget(_ rail: AcceptedRail) { accepted[ObjectIdentifier(rail)] = nil }
 
-    package func dial(
-        _ peer: NodeID, attempt: Int,
-        _ done: @escaping (Result<(any QueuePair, RailPeer), RemoteMemoryError>) -> Void
-    ) {
+    package func rails(of peer: NodeID) -> [String] {
         guard let places = configuration.node(peer)?.mirror, !places.isEmpty else {
             preconditionFailure("the configuration gives \(peer) a rail")
         }
+        return places
+    }
+
+    package func dial(
+        _ peer: NodeID, rail: Int,
+        _ done: @escaping (Result<(any QueuePair, RailPeer), RemoteMemoryError>) -> Void
+    ) {
         parts.transport.dial(
-            places[(attempt - 1) % places.count], expecting: peer,
+            rails(of: peer)[rail], expecting: peer,
             timeout: .milliseconds(Int64(configuration.heartbeatTimeoutMillis)), done)
     }
 

@@ -58,8 +58,24 @@ struct StatusTable {
         ]
         let parts =
             [layout.sentence("cluster \(status.cluster)"), layout.table(nodes), layout.table(groups)]
+            + [rails(status.groups).map(layout.table) ?? []]
             + sentences.map { $0.flatMap(layout.sentence) }
         return parts.filter { !$0.isEmpty }.map { $0.joined(separator: "\n") }.joined(separator: "\n\n")
+    }
+
+    /// `nil` where nobody told of any.
+    private func rails(_ groups: [GroupStatus]) -> [[String]]? {
+        let rows = groups.flatMap { group in
+            (group.rails ?? []).map { rail in
+                [
+                    group.name, rail.address, rail.state, rail.since, Size.format(rail.bytesInFlight),
+                    rail.roundTripSeconds.map { String(format: "%.1f ms", $0 * 1000) } ?? "-",
+                    rail.tls.map { $0 ? "yes" : "no" } ?? "-", rail.lastError ?? "-",
+                ]
+            }
+        }
+        guard !rows.isEmpty else { return nil }
+        return [["GROUP", "RAIL", "STATE", "SINCE", "IN FLIGHT", "ROUND TRIP", "TLS", "LAST ERROR"]] + rows
     }
 
     /// A word where clients find no place.

@@ -15,6 +15,11 @@ func groupStatus(_ name: String, epoch: UInt64 = 3, owner: String? = "alpha", po
         takeoverPossible: possible, reason: possible ? nil : "why \"not\"\n", log: log,
         ifOwnerDiedNow: .init(lostAcknowledgedWrites: possible ? 0 : nil, estimatedTakeoverSeconds: 1.5),
         coordinator: .init(reachable: possible, since: "2026-11-28T03:00:00.000Z"),
+        rails: [
+            .init(
+                address: "10.0.0.12:7101", state: "down", since: "2026-11-28T03:00:00.000Z", bytesInFlight: 0,
+                roundTripSeconds: nil, tls: nil, lastError: "cut")
+        ],
         volumes: [.init(name: "vol0", sizeBytes: .max)])
 }
 
@@ -136,8 +141,14 @@ struct MessageTests {
         #expect(
             Set(group.keys) == [
                 "name", "owner", "home", "mirror", "epoch", "state", "takeoverPossible", "reason", "log",
-                "ifOwnerDiedNow", "coordinator", "volumes",
+                "ifOwnerDiedNow", "coordinator", "rails", "volumes",
             ])
+        let rail = try #require((group["rails"] as? [[String: Any]])?.first)
+        #expect(
+            Set(rail.keys) == [
+                "address", "state", "since", "bytesInFlight", "roundTripSeconds", "tls", "lastError",
+            ])
+        #expect(rail["tls"] is NSNull)
         #expect(group["owner"] is NSNull && group["reason"] is NSNull)
         let log = try #require(group["log"] as? [String: Any])
         #expect(

@@ -25,6 +25,8 @@ struct PeerMessageTests {
             .mediumQuestion(id: 3, volume: VolumeID(name: "vol0"), offset: 1 << 40, lengthBytes: 4096),
             .mediumAnswer(id: 3, checksum: 0xDEAD_BEEF, error: nil), .mediumAnswer(id: 4, checksum: nil, error: "EIO"),
             .mediumProof(volume: VolumeID(name: "vol0"), isProved: true),
+            .railHeartbeat(RailHeartbeat(group: group, incarnation: Incarnation(6), isSuspended: true, sent: .max)),
+            .railAnswer(sent: 7),
             .configuration(ConfigurationEntries([])),
             .configuration(ConfigurationEntries([.init(key: "lease", value: "1000ms"), .init(key: "z", value: "")])),
         ]

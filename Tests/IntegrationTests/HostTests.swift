@@ -77,6 +77,90 @@ extension Cluster {
             }
         }
 
+        @Test(
+            "S11, S16: one rail of two that is cut, loses a direction or is thin stops nothing, whichever it is: no takeover, and the mirror counts all the while",
+            arguments: RailFault.allCases)
+        func oneRail(fault: RailFault) async throws {
+            try await withTwoRails { hosts, roles, history in
+                for rail in hosts.network.networks {
+                    try await measure("rail \(rail) \(fault)", history) {
+                        try hosts.inflict(fault, on: rail, roles)
+                        try await sessionLeaves(rail, hosts, roles)
+                        try await written(500, history, hosts)
+                    }
+                    try hosts.heal()
+                    try await standingBy(hosts, roles)
+                }
+            }
+        }
+
+        @Test("S16: a rail that flaps is used less and less, and stops nothing")
+        func flapping() async throws {
+            try await withTwoRails { hosts, roles, history in
+                try await measure("rail 0 flaps", history) {
+                    for _ in 0..<6 {
+                        try hosts.inflict(.cut, on: 0, roles)
+                        try await sessionLeaves(0, hosts, roles)
+                        try await written(200, history, hosts)
+                        try hosts.heal()
+                        try await written(200, history, hosts)
+                    }
+                }
+                guard case .events(let events) = try hosts.cluster.ask(roles.owner, .events(after: 0, wait: false))
+                else {
+                    return #expect(Bool(false), "no events")
+                }
+                // Only from the rail that flaps, and not back to it: the other one holds.
+                #expect(events.count { $0.kind == "rail-moved" } <= 1)
+                try await standingBy(hosts, roles)
+            }
+        }
+
+        @Test("S13: both rails cut at once are a mirror that is gone, and the owner serves on")
+        func bothRails() async throws {
+            try await withHosts(leaseMillis: Self.patientLease, rails: 2) { hosts, roles, history in
+                try await measure("\(HostFault.railCut) of two", history) {
+                    try hosts.inflict(.railCut, roles)
+                    try await hosts.cluster.wait("degraded", seconds: 60) {
+                        hosts.cluster.group(at: roles.owner)?.status.state == "degraded"
+                    }
+                    try await written(500, history, hosts)
+                }
+                #expect(hosts.cluster.owner() == roles.owner)
+            }
+        }
+
+        /// A pair with two rails, of which one at a time fails in `body`: the same node owns the group in the same epoch afterwards, which each
+        /// change of the in-sync set would have raised.
+        private func withTwoRails(_ body: (HostCluster, Roles, History) async throws -> Void) async throws {
+            try await withHosts(leaseMillis: Self.patientLease, rails: 2) { hosts, roles, history in
+                try await standingBy(hosts, roles)
+                let epoch = hosts.cluster.group(at: roles.owner)?.status.epoch
+                try await body(hosts, roles, history)
+                #expect(hosts.cluster.owner() == roles.owner)
+                #expect(hosts.cluster.group(at: roles.owner)?.status.epoch == epoch)
+            }
+        }
+
+        private func rails(_ hosts: HostCluster, _ roles: Roles) -> [GroupStatus.Rail] {
+            hosts.cluster.group(at: roles.owner)?.status.rails ?? []
+        }
+
+        private func standingBy(_ hosts: HostCluster, _ roles: Roles) async throws {
+            try await hosts.cluster.wait("one rail with the session, the others standing by", seconds: 60) {
+                let rails = rails(hosts, roles)
+                return rails.map(\.state).sorted() == ["session", "standby"]
+                    && rails.allSatisfy { $0.roundTripSeconds != nil && $0.tls == true }
+            }
+        }
+
+        private func sessionLeaves(_ rail: Int, _ hosts: HostCluster, _ roles: Roles) async throws {
+            try await hosts.cluster.wait("the session is on another rail than \(rail)", seconds: 60) {
+                let rails = rails(hosts, roles)
+                return rails.count == 2 && rails[1 - rail].state == "session"
+            }
+        }
+
         @Test("S16: without a coordinator nobody takes over, and with it again the mirror does")
         func takeoverWaits() async throws {
             try await withHosts(leaseMillis: 1000) { hosts, roles, history in
@@ -97,9 +181,9 @@ extension Cluster {
 
         /// A mirrored pair with clients at work, which is mirrored again when `body` is over.
         private func withHosts(
-            leaseMillis: Int, _ body: (HostCluster, Roles, History) async throws -> Void
+            leaseMillis: Int, rails: Int = 1, _ body: (HostCluster, Roles, History) async throws -> Void
         ) async throws {
-            let hosts = try HostCluster(leaseMillis: leaseMillis)
+            let hosts = try HostCluster(leaseMillis: leaseMillis, rails: rails)
             do {
                 try await hosts.start()
                 let history = try await withHistory(hosts.cluster, seed: 14) { history in
@@ -122,9 +206,13 @@ extension Cluster {
         }
 
         private func measure(_ fault: HostFault, _ history: History, _ body: () async throws -> Void) async throws {
+            try await measure("\(fault)", history, body)
+        }
+
+        private func measure(_ what: String, _ history: History, _ body: () async throws -> Void) async throws {
             _ = history.takeLongestGap()
             try await body()
-            print("\(fault): \(history.takeLongestGap()) without an acknowledgement")
+            print("\(what): \(history.takeLongestGap()) without an acknowledgement")
         }
 
         /// Acknowledged writes a second, over as many as a few seconds take.

@@ -10,7 +10,8 @@ struct Coverage: Sendable {
         clockJumps = 0
     var mirrorsStuck = 0, backPressure = 0, destageFailures = 0, unknownOutcomes = 0, lateSwaps = 0, barriers = 0
     var tornWrites = 0, lossesOfMediaPower = 0, archives = 0, claimsGivenBack = 0, imagesCompared = 0
-    var linesRotten = 0, recordsDamaged = 0, recordsHealed = 0, logsHealed = 0, poolsLost = 0, poolsRolledBack = 0,
+    var linesRotten = 0, sessionsMoved = 0, recordsDamaged = 0, recordsHealed = 0, logsHealed = 0, poolsLost = 0,
+        poolsRolledBack = 0,
         amnesias = 0, memoriesFailed = 0
     var coordinatorsRolledBack = 0, coordinatorsForgotten = 0, forcedPublications = 0, forcedTakenBack = 0
 

@@ -39,7 +39,7 @@ final class Faults {
 
     private func inject() {
         let node = world.nodes[Int(world.random.between(0, 1))]
-        switch world.random.between(0, 159) {
+        switch world.random.between(0, 174) {
         case 0..<15: kill(node)
         case 15..<18: world.nodes.forEach(kill)
         case 18..<34: pause(node)
@@ -71,6 +71,7 @@ final class Faults {
         case 147..<149: force(node)
         case 149..<153: losePoolBesideHungLog()
         case 153..<157: drain(node)
+        case 160..<175: troubleNetwork(node)
         default: hangMemory(of: node)
         }
     }
@@ -123,6 +124,22 @@ final class Faults {
     private func mute(_ nodes: [SimNode]) {
         let world = world
         spell({ for node in nodes { world.setMute(node, true) } }, { for node in nodes { world.setMute(node, false) } })
+    }
+
+    /// One network fails in one way: its connections are lost, what one node or both send there does not arrive, or is late.
+    private func troubleNetwork(_ node: SimNode) {
+        let world = world
+        let network = Int(world.random.between(0, UInt64(world.networks.count - 1)))
+        let both = world.nodes
+        switch world.random.between(0, 3) {
+        case 0: world.cutConnections(over: network)
+        case 1:
+            spell(
+                { for node in both { world.setMute(node, over: network, true) } },
+                { for node in both { world.setMute(node, over: network, false) } })
+        case 2: spell({ world.setMute(node, over: network, true) }, { world.setMute(node, over: network, false) })
+        default: spell({ world.setSlow(network, true) }, { world.setSlow(network, false) })
+        }
     }
 
     private func troubleCoordinator(_ node: SimNode) {

@@ -2,6 +2,7 @@
 // fault ends some time, and with it the trouble that a machine did not get out of by itself.
 
 import ClusterProtocol
+import Coordination
 import GroupEngine
 import LogModel
 import SimulationSupport
@@ -23,6 +24,19 @@ extension World {
         case mirrorHangs
         /// What one says does not reach the other.
         case ownerUnheard, standbyUnheard
+        /// One network of two: nothing crosses it, or not what one of them sends, or everything is late.
+        case networkSilent, networkDeafToOwner, networkDeafToStandby, networkSlow
+
+        /// The mirror can be reached all the while: it counts, and nobody takes over.
+        var stopsNothing: Bool {
+            switch self {
+            case .networkSilent, .networkDeafToOwner, .networkDeafToStandby, .networkSlow: true
+            case .standbyWithoutMedium, .ownerWithoutCoordinator, .standbyWithoutCoordinator, .noCoordinator,
+                .ownerWithoutMedium, .ownersMediumHangs, .ownerStopped, .standbyStopped, .mirrorHangs, .ownerUnheard,
+                .standbyUnheard:
+                false
+            }
+        }
     }
 
     /// The longest way out: a doubt, a claim that is given back, and what the claimer does then.
@@ -35,6 +49,7 @@ extension World {
         else { return oracle.expect(false, "the group is not mirrored before anything fails") }
         run(until: now + random.between(0, 1000) * millisecond)
         note("--- \(fault) for ever")
+        let epoch = coordinator.record?.epoch
         apply(fault, owner: owner, standby: nodes[1 - owner.index])
         let end = now + Self.servedWithin
         run(until: end)
@@ -44,6 +59,10 @@ extension World {
             coverage.acknowledgedWrites > before,
             "nothing is acknowledged \(Self.servedWithin / second) s after \(fault): \(nodes.map(describe).joined(separator: "; "))"
         )
+        guard fault.stopsNothing else { return }
+        oracle.expect(
+            coordinator.record?.epoch == epoch && isMirrored(owner),
+            "\(fault) was not left for the other network: \(nodes.map(describe).joined(separator: "; "))")
     }
 
     private func apply(_ fault: LastingFault, owner: SimNode, standby: SimNode) {
@@ -62,8 +81,16 @@ extension World {
         case .ownerStopped: owner.server?.pause()
         case .standbyStopped: standby.server?.pause()
         case .mirrorHangs: standby.hungMemory.isOn = true
+        case .networkSilent:
+            let network = anyNetwork()
+            for node in nodes { setMute(node, over: network, true) }
+        case .networkDeafToOwner: setMute(owner, over: anyNetwork(), true)
+        case .networkDeafToStandby: setMute(standby, over: anyNetwork(), true)
+        case .networkSlow: setSlow(anyNetwork(), true)
         case .ownerUnheard: setMute(owner, true)
         case .standbyUnheard: setMute(standby, true)
         }
     }
+
+    private func anyNetwork() -> Int { Int(random.between(0, UInt64(networks.count - 1))) }
 }

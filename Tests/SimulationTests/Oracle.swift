@@ -466,6 +466,7 @@ final class Oracle {
         switch report.kind {
         case .leaseLost: world.coverage.leasesLost += 1
         case .mirrorLost where report.cause == .mirrorIsStuck: world.coverage.mirrorsStuck += 1
+        case .railMoved: world.coverage.sessionsMoved += 1
         case .takeoverWaits: world.coverage.takeoversWaiting += 1
         case .tailInDoubt: world.coverage.tailsInDoubt += 1
         case .leftToPartner: world.coverage.tailsLeftToPartner += 1

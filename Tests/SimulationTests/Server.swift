@@ -365,11 +365,13 @@ extension Server: RailKeeper {
         }
     }
 
+    func rails(of peer: NodeID) -> [String] { world.networks.indices.map { "\(peer):\($0)" } }
+
     func dial(
-        _ peer: NodeID, attempt: Int,
+        _ peer: NodeID, rail: Int,
         _ done: @escaping (Result<(any QueuePair, RailPeer), RemoteMemoryError>) -> Void
     ) {
-        world.connect(from: self, to: peer) { result in done(result.map { ($0, Self.railPeer(peer)) }) }
+        world.connect(from: self, to: peer, over: rail) { result in done(result.map { ($0, Self.railPeer(peer)) }) }
     }
 
     func mirrorSide(of id: GroupID) -> (any MirrorSide)? { id == group.id ? group : nil }

@@ -95,19 +95,23 @@ final class VirtualQueuePair: QueuePair {
 
     /// Some peers allow few requests at once.
     private let windowRequests: Int
+    let network: Int
 
-    private init(_ server: Server, windowRequests: Int) {
+    private init(_ server: Server, windowRequests: Int, over network: Int) {
         self.server = server
+        self.network = network
         self.windowRequests = windowRequests
     }
 
-    static func pair(_ dialer: Server, _ acceptor: Server) -> (dialer: VirtualQueuePair, acceptor: VirtualQueuePair) {
+    static func pair(
+        _ dialer: Server, _ acceptor: Server, over network: Int
+    ) -> (dialer: VirtualQueuePair, acceptor: VirtualQueuePair) {
         let world = dialer.world
         let windowRequests =
             world.random.chance(20) ? Int(world.random.between(1, 4)) : RemoteMemoryLimits.windowRequests
         let ends = (
-            VirtualQueuePair(dialer, windowRequests: windowRequests),
-            VirtualQueuePair(acceptor, windowRequests: windowRequests)
+            VirtualQueuePair(dialer, windowRequests: windowRequests, over: network),
+            VirtualQueuePair(acceptor, windowRequests: windowRequests, over: network)
         )
         ends.0.peer = ends.1
         ends.1.peer = ends.0
@@ -168,9 +172,11 @@ final class VirtualQueuePair: QueuePair {
 
     private func transmit(_ frame: Frame) {
         guard let peer else { return }
-        nextDelivery = max(nextDelivery, world.now + world.networkDelay())
+        nextDelivery = max(nextDelivery, world.now + world.networkDelay(over: network))
         world.after(nextDelivery - world.now) { [self] in
-            guard !world.isBlocked(from: server.node), heldBack.isEmpty else { return heldBack.append(frame) }
+            guard !world.isBlocked(from: server.node, over: network), heldBack.isEmpty else {
+                return heldBack.append(frame)
+            }
             peer.arrived(frame)
         }
     }

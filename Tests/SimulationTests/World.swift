@@ -53,6 +53,12 @@ final class SimNode {
     }
 }
 
+/// One of the networks between the two nodes. What a node sends there is held back, or late.
+struct VirtualNetwork {
+    var mute: Set<Int> = []
+    var isSlow = false
+}
+
 /// Compare-and-swap of one record, and presences by node.
 struct VirtualCoordinator {
     var record: GroupRecord?
@@ -80,6 +86,7 @@ final class World {
     var coordinator = VirtualCoordinator()
     let media: Media
     private(set) lazy var archives = CountedArchives(self)
+    private(set) var networks: [VirtualNetwork]
     private var rails: [VirtualQueuePair] = []
     private var idleThreads: [BlockingThread] = []
     private var allThreads: [BlockingThread] = []
@@ -123,6 +130,8 @@ final class World {
                 ClusterConfiguration.Volume(
                     name: $0, mediumPath: "/virtual/\($0)", mediumText: $0, sizeBytes: Self.volumeBytes)
             })
+        let hasTwoNetworks = random.chance(lasting ? 100 : 60)
+        networks = Array(repeating: VirtualNetwork(), count: hasTwoNetworks ? 2 : 1)
         seesDeath = random.chance(70)
         persistsLater = random.chance(30)
         losesPower = random.chance(25)
@@ -201,15 +210,22 @@ final class World {
 
     // MARK: The network
 
-    func isBlocked(from node: SimNode) -> Bool { node.isMute }
+    func isBlocked(from node: SimNode, over network: Int) -> Bool {
+        node.isMute || networks[network].mute.contains(node.index)
+    }
 
-    func networkDelay() -> UInt64 {
+    /// Over a slow network everything takes longer than heartbeats may.
+    func networkDelay(over network: Int) -> UInt64 {
+        networkDelay() + (networks[network].isSlow ? random.between(100, 300) * millisecond : 0)
+    }
+
+    private func networkDelay() -> UInt64 {
         random.chance(3) ? random.between(1, 80) * millisecond : random.between(30, 400) * microsecond
     }
 
     /// A dial is given up after the heartbeat timeout, whatever keeps it.
     func connect(
-        from dialer: Server, to peer: NodeID,
+        from dialer: Server, to peer: NodeID, over network: Int,
         _ done: @escaping (Result<VirtualQueuePair, RemoteMemoryError>) -> Void
     ) {
         var isDone = false
@@ -231,9 +247,9 @@ final class World {
                     finish(.failure(RemoteMemoryError(.disconnected, "nobody listens at \(peer)")))
                 }
             }
-            guard !nodes.contains(where: \.isMute) else { return }
+            guard !nodes.contains(where: { isBlocked(from: $0, over: network) }) else { return }
             acceptor.perform { [self] in
-                let ends = VirtualQueuePair.pair(dialer, acceptor)
+                let ends = VirtualQueuePair.pair(dialer, acceptor, over: network)
                 rails.removeAll(where: \.isDone)
                 rails += [ends.dialer, ends.acceptor]
                 acceptor.accept(ends.acceptor, from: dialer.node.name)
@@ -242,11 +258,12 @@ final class World {
         }
     }
 
-    /// Every connection is lost.
-    func cutConnections() {
-        note("every connection is cut")
-        for rail in rails { rail.cut() }
-        rails = []
+    /// Every connection is lost, or every one over a network.
+    func cutConnections(over network: Int? = nil) {
+        note(network.map { "every connection over network \($0) is cut" } ?? "every connection is cut")
+        let cut = rails.filter { network == nil || $0.network == network }
+        for rail in cut { rail.cut() }
+        rails.removeAll { network == nil || $0.network == network }
     }
 
     /// What a process sent that is gone may still arrive, before the end of the connection or instead of it.
@@ -258,8 +275,24 @@ final class World {
     func setMute(_ node: SimNode, _ isMute: Bool) {
         note(isMute ? "what \(node.name) sends does not arrive" : "what \(node.name) sent arrives")
         node.isMute = isMute
-        guard !isMute else { return }
-        for rail in rails where rail.server.node === node { rail.releaseHeldBack() }
+        release()
+    }
+
+    /// What `node` sends over one network does not arrive, or arrives again.
+    func setMute(_ node: SimNode, over network: Int, _ isMute: Bool) {
+        note("what \(node.name) sends over network \(network) \(isMute ? "does not arrive" : "arrives")")
+        if isMute { networks[network].mute.insert(node.index) } else { networks[network].mute.remove(node.index) }
+        release()
+    }
+
+    func setSlow(_ network: Int, _ isSlow: Bool) {
+        note("network \(network) is \(isSlow ? "slow" : "as fast as ever")")
+        networks[network].isSlow = isSlow
+    }
+
+    /// What is held back no more arrives.
+    private func release() {
+        for rail in rails where !isBlocked(from: rail.server.node, over: rail.network) { rail.releaseHeldBack() }
     }
 
     // MARK: Processes
@@ -346,6 +379,10 @@ final class World {
         coordinator.isDown = false
         coordinator.isSlow = false
         coordinator.failPercent = 0
+        for network in networks.indices {
+            setSlow(network, false)
+            for node in nodes { setMute(node, over: network, false) }
+        }
         for node in nodes {
             node.isCutFromCoordinator = false
             node.mediumFails = false

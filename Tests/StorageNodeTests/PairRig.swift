@@ -49,9 +49,10 @@ final class PairRig {
     }
 
     /// Starts both nodes with `groups`, runs `body`, stops them. `betaText` makes beta's configuration of the common one.
-    /// `timeout` is what a busy machine does not reach; a test of silence names a shorter one.
+    /// `timeout` is what a busy machine does not reach; a test of silence names a shorter one. `rails`: of each node.
     static func run(
-        groups: String, timeout: String = "5s", in parent: String = "/dev/shm", betaText: (String) -> String = { $0 },
+        groups: String, rails: Int = 1, timeout: String = "5s", in parent: String = "/dev/shm",
+        betaText: (String) -> String = { $0 },
         adjust: @escaping @Sendable (NodeID, inout NodeParts) -> Void = { _, _ in },
         _ body: (Runner) async throws -> Void
     ) async throws {
@@ -59,9 +60,10 @@ final class PairRig {
         try FileManager.default.createDirectory(atPath: folder, withIntermediateDirectories: false)
         defer { _ = Result { try FileManager.default.removeItem(atPath: folder) } }
         func node(_ name: String) throws -> String {
-            """
-              \(name): {mirror: [127.0.0.1:\(try LocalCluster.freePort())], nbd: unix:\(name).nbd, admin: \(name).sock, pool: {path: \(name).pool, size: 24MiB}}
-            """
+            let places = try (0..<rails).map { _ in "127.0.0.1:\(try LocalCluster.freePort())" }
+            return """
+                  \(name): {mirror: [\(places.joined(separator: ", "))], nbd: unix:\(name).nbd, admin: \(name).sock, pool: {path: \(name).pool, size: 24MiB}}
+                """
         }
         let text = """
             cluster: demo

@@ -228,6 +228,66 @@ struct RailsTests {
         }
     }
 
+    @Test("S16: a rail that stands by is a sign of life of the owner whose log is here, and of no other claim")
+    func standbyIsASignOfLife() async throws {
+        try await withIntruder { on, _ in
+            try await on { rig in
+                let mirror = try #require(rig.mirrorGroup)
+                let peer = RailPeer(node: rig.alpha.id, version: 2, features: 0, hasSameConfiguration: true)
+                let queuePair = TCPQueuePair(eventLoop: rig.eventLoop, registry: TCPRegionRegistry())
+                let rail = AcceptedRail(queuePair: queuePair, peer: peer, host: rig.beta)
+                let incarnation = try #require(mirror.mirrorTarget).incarnation
+                // In one turn of the loop nothing arrives from alpha itself.
+                func say(_ incarnation: Incarnation) -> Partner {
+                    let heartbeat = RailHeartbeat(
+                        group: GroupID("g0"), incarnation: incarnation, isSuspended: true, sent: 1)
+                    rail.queuePair(queuePair, received: PeerMessage.railHeartbeat(heartbeat).encoded)
+                    return mirror.machine.partners.first
+                }
+                let known = mirror.machine.partners.first
+                let stranger = say(Incarnation(incarnation.rawValue + 1))
+                #expect(stranger.lastHeard == known.lastHeard && !stranger.heartbeat.isSuspended)
+                let owner = say(incarnation)
+                #expect(owner.lastHeard > known.lastHeard && owner.heartbeat.isSuspended)
+                #expect(mirror.standbyRails.contains { $0 === rail } && mirror.mirrorRail !== rail)
+                rail.close()
+                mirror.candidateEnded(rail)
+                #expect(mirror.machine.partners.first.isRailUp)
+            }
+        }
+    }
+
+    @Test("S28: one owner has a bounded number of rails that stand by, and a silent one is closed")
+    func boundedStandbys() async throws {
+        try await withIntruder { on, intruder in
+            try await on { rig in
+                let incarnation = try #require(rig.mirrorGroup?.mirrorTarget).incarnation
+                let heartbeat = RailHeartbeat(group: GroupID("g0"), incarnation: incarnation, sent: 1)
+                for _ in 0..<20 { try intruder.value.intrude(.railHeartbeat(heartbeat)) }
+            }
+            try await on.eventually("all are answered, and the oldest gave way") { rig in
+                intruder.value.delegate.answers.count == 20 && intruder.value.delegate.ended.count >= 12
+            }
+            try await on.eventually("the rest is closed, too", { $0.mirrorGroup?.standbyRails.isEmpty == true })
+            try await on { #expect($0.isMirrored($0.alpha, "g0")) }
+        }
+    }
+
+    @Test("S21: a group that is not there, and an answer that nobody asked for, cost the rail")
+    func falseHeartbeats() async throws {
+        try await withIntruder { on, intruder in
+            let elsewhere = RailHeartbeat(group: GroupID("g9"), incarnation: .none, sent: 1)
+            try await on { _ in
+                try intruder.value.intrude(.railHeartbeat(elsewhere))
+                try intruder.value.intrude(.railAnswer(sent: 1))
+            }
+            try await on.eventually("both rails end") { _ in intruder.value.delegate.ended.count == 2 }
+            try await on { rig in
+                #expect(rig.mirrorGroup?.standbyRails.isEmpty == true && rig.isMirrored(rig.alpha, "g0"))
+            }
+        }
+    }
+
     @Test("S21: what a later version adds is passed over, and what cannot be costs the rail")
     func laterMessages() async throws {
         try await withIntruder { on, intruder in
@@ -268,9 +328,9 @@ struct RailsTests {
                     rig[keyPath: node].status().groups[0].status.reason?.contains(Self.difference) == true
                 }
             }
-            let dials = try await on { $0.alpha.groups[GroupID("g0")]?.nextRail ?? 0 }
+            let dials = try await on { $0.alpha.groups[GroupID("g0")]?.rails.choice.rails[0].dials ?? 0 }
             try await on.eventually("it is tried again and again") { rig in
-                (rig.alpha.groups[GroupID("g0")]?.nextRail ?? 0) > dials + 5
+                (rig.alpha.groups[GroupID("g0")]?.rails.choice.rails[0].dials ?? 0) > dials + 5
             }
             try await on { rig in
                 for node in [rig.alpha, rig.beta] {

@@ -104,3 +104,21 @@ public struct Heartbeat: Hashable, Sendable {
         self.grants = grants
     }
 }
+
+/// What an owner says on each of its rails, whether the session is there or not.
+public struct RailHeartbeat: Hashable, Sendable {
+    public var group: GroupID
+    /// Of the owner's log: a rail of an earlier owner, or of an earlier claim, is no sign of life.
+    public var incarnation: Incarnation
+    /// As ``Heartbeat/isSuspended``.
+    public var isSuspended: Bool
+    /// On the sender's clock.
+    public var sent: Nanos
+
+    public init(group: GroupID, incarnation: Incarnation, isSuspended: Bool = false, sent: Nanos) {
+        self.group = group
+        self.incarnation = incarnation
+        self.isSuspended = isSuspended
+        self.sent = sent
+    }
+}

@@ -38,8 +38,12 @@ public enum RailEvent: Sendable {
     /// the group's rail from now on.
     case up
     case down
-    /// Anything arrived.
+    /// Owner: the session goes on over another rail, which is up; nothing of the old one counts any more.
+    case moved
+    /// Anything arrived, on whichever rail.
     case heard
+    /// Mirror: its owner has sent a heartbeat on a rail that stands by.
+    case heardBeside(isSuspended: Bool)
     /// What the partner says of itself.
     case said(Heartbeat)
     /// The partner says that the record has changed.

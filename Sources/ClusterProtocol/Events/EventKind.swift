@@ -89,6 +89,8 @@ public enum EventKind: String, Hashable, Sendable, CaseIterable {
     case attachRefused = "attach-refused"
     /// The partner refuses rails, or whoever answers in its place is none (S27).
     case railRefused = "rail-refused"
+    /// The session left a rail that fails for another one, without a record lost or carried out twice (S11, S12).
+    case railMoved = "rail-moved"
     /// The owner sent other bytes for a good record: they are not stored (S5).
     case mirrorConflict = "mirror-conflict"
     /// A log that was set aside may hold acknowledged writes that are on no medium.

@@ -3,6 +3,7 @@
 //   inSync ─ silence, a lost rail,
 //            or nothing completed ─▶ lost ─ re-attached ─▶ requiring ─▶ inSync    (never counted out)
 //                                     └─ not in time ─▶ disqualifying ─ swap ─▶ absent   (S13; `stall` waits in `lost`)
+//   inSync ─ another rail ─▶ lost (moving), and on as above; called a loss only when the mirror is not attached there in time
 //
 // The swaps are the group's to make: `joining` and `disqualifying` ask for one, and wait for its outcome.
 
@@ -28,7 +29,11 @@ struct MemberMachine: Sendable {
         case disqualifying
     }
 
-    enum Redial: Sendable { case at(Nanos), dialing(since: Nanos), attaching(since: Nanos) }
+    enum Redial: Sendable {
+        case at(Nanos), dialing(since: Nanos), attaching(since: Nanos)
+        /// Attaching over another rail, which was up when the session left its own.
+        case moving(since: Nanos)
+    }
 
     /// What decides beside the mirror's own state.
     struct Surroundings {
@@ -104,6 +109,7 @@ struct MemberMachine: Sendable {
         case .catchingUp, .requiring, .joining, .inSync: judgeLife(&partner, around, &out)
         case .lost(let since, let redial):
             if now >= since + around.settings.heartbeatTimeout, around.settings.degradeOnMirrorLoss, around.isLogSound {
+                if case .moving = redial { reportLoss(around, &out) }
                 state = .disqualifying
                 return out.append(.rail(around.node, .close))
             }
@@ -133,8 +139,9 @@ struct MemberMachine: Sendable {
             guard around.now >= time else { return }
             state = .lost(since: since, redial: .dialing(since: around.now))
             out.append(.rail(around.node, .dial))
-        case .dialing(let began), .attaching(let began):
+        case .dialing(let began), .attaching(let began), .moving(let began):
             guard around.now >= began + around.settings.heartbeatTimeout else { return }
+            if case .moving = redial { reportLoss(around, &out) }
             out.append(.rail(around.node, .close))
             state = .lost(since: since, redial: .at(around.now + around.settings.heartbeatInterval))
         }
@@ -153,6 +160,25 @@ struct MemberMachine: Sendable {
         out.append(.rail(around.node, .sendAttach(epoch: epoch, counts: around.isCounted)))
     }
 
+    /// The session goes on over another rail, which is up. The mirror is attached there anew: it shuts the old rail out before it
+    /// answers, so nothing that is still on its way there is carried out beside what is posted again (S11, S12).
+    mutating func moved(
+        _ partner: inout Partner, _ epoch: Epoch, _ around: Surroundings, _ out: inout [Directive]
+    ) {
+        switch state {
+        case .inSync: state = .lost(since: around.now, redial: .moving(since: around.now))
+        case .requiring(_, _, let lostSince) where around.isCounted:
+            state = .lost(since: lostSince ?? around.now, redial: .moving(since: around.now))
+        case .lost(let since, .moving): state = .lost(since: since, redial: .moving(since: around.now))
+        case .lost(let since, _): state = .lost(since: since, redial: .attaching(since: around.now))
+        case .attaching, .catchingUp, .requiring: state = .attaching(since: around.now)
+        // Nothing is asked of the new rail before the swap's outcome.
+        case .absent, .dialing, .joining, .disqualifying: return gone(&partner, around, &out)
+        }
+        pending = nil
+        out.append(.rail(around.node, .sendAttach(epoch: epoch, counts: around.isCounted)))
+    }
+
     mutating func railDown(_ partner: inout Partner, _ around: Surroundings, _ out: inout [Directive]) {
         switch state {
         case .absent: break
@@ -168,6 +194,7 @@ struct MemberMachine: Sendable {
         pending = nil
         switch state {
         case .joining, .disqualifying: break  // the swap's outcome decides
+        case .lost(let since, .moving): lose(since: since, around, &out)
         case .lost(let since, _):
             state = .lost(since: since, redial: .at(around.now + around.settings.heartbeatInterval))
         // A mirror that comes and goes without ever catching up is counted out from its first loss.
@@ -182,6 +209,10 @@ struct MemberMachine: Sendable {
             return out.append(.serving(.acknowledge))
         }
         state = .lost(since: since, redial: .at(around.now))
+        reportLoss(around, &out)
+    }
+
+    private func reportLoss(_ around: Surroundings, _ out: inout [Directive]) {
         let cause: Report.Cause? = stuck == nil ? nil : .mirrorIsStuck
         out.append(.report(Report(.mirrorLost, cause: cause, lossReason(around.node))))
     }
@@ -195,7 +226,7 @@ struct MemberMachine: Sendable {
     ) {
         switch state {
         case .attaching: state = .catchingUp(contents, from: durable)
-        case .lost(let since, .attaching):
+        case .lost(let since, .attaching), .lost(let since, .moving):
             // A generation above the known one is counted: the mirror attaches only after that.
             guard contents.isKept, contents.pool == known?.pool, contents.generation >= known?.generation ?? 0 else {
                 return countOut(around, &out)
@@ -294,6 +325,7 @@ struct MemberMachine: Sendable {
         case .absent, .dialing, .attaching: absence(node, degrades: degrades)
         case .catchingUp, .requiring, .joining:
             "\(node) is catching up" + (stuck.map { "; before, \($0)" } ?? "")
+        case .lost(_, .moving): "the session with \(node) moves to another rail; acknowledgements wait"
         case .lost: lossReason(node)
         case .disqualifying: "\(node) is being counted out at the coordinator"
         }

@@ -45,6 +45,12 @@ struct Partner: Sendable {
         self.heartbeat = heartbeat
     }
 
+    /// What a rail brings that stands by is as good a sign of life as any, and of no use from an owner that may not serve.
+    mutating func heardBeside(isSuspended: Bool, _ now: Nanos) {
+        lastHeard = now
+        heartbeat.isSuspended = isSuspended
+    }
+
     mutating func seen(_ presence: Presence?, dead: ProcessIdentity?, askedAt: Nanos, _ now: Nanos) {
         presenceAskedAt = askedAt
         if presence != self.presence {

@@ -31,8 +31,8 @@ public struct LocalClusterOptions: Sendable {
     public var coordinator = "{type: file, path: run/coordinator}"
     public var fence = "{type: process}"
     public var security: String?
-    /// Of the rails of alpha and beta.
-    public var mirrorHosts = ("127.0.0.1", "127.0.0.1")
+    /// Of the rails of alpha and of beta.
+    public var mirrorHosts = [["127.0.0.1"], ["127.0.0.1"]]
     /// By volume; otherwise files of the cluster's folder.
     public var media: [String: String] = [:]
     /// A second group, whose home is beta.
@@ -80,11 +80,11 @@ public final class LocalCluster: Sendable {
             nodes:
 
             """
-        let hosts = [options.mirrorHosts.0, options.mirrorHosts.1]
         for (index, node) in nodes.enumerated() {
+            let rails = options.mirrorHosts[index].map { "\"\($0):\(mirrors[index])\"" }.joined(separator: ", ")
             text += """
                   \(node):
-                    mirror: ["\(hosts[index]):\(mirrors[index])"]
+                    mirror: [\(rails)]
                     nbd: \(nbd[index])
                     admin: run/\(node).sock
                     pool: {path: run/\(node).pool, size: \(options.logBytes * 2 + (16 << 20)), persistence: \(options.persistence)}

@@ -20,9 +20,10 @@ package final class HostCluster: Sendable {
     private let faults = Mutex(NetworkFaults())
 
     /// Starts etcd. The nodes are started by `start`, and wait for it.
-    package init(leaseMillis: Int, logBytes: UInt64 = 16 << 20) throws {
+    /// `rails`: each over a network of its own; etcd is on the first one.
+    package init(leaseMillis: Int, logBytes: UInt64 = 16 << 20, rails: Int = 1) throws {
         folder = try Folder()
-        let network = try HostNetwork(hosts: LocalCluster.nodes + Self.members)
+        let network = try HostNetwork(hosts: LocalCluster.nodes + Self.members, networks: rails)
         self.network = network
         servers = try EtcdServers(
             at: Self.members.map { .init(host: network.address(of: $0), launcher: network.launcher(of: $0)) },
@@ -30,7 +31,9 @@ package final class HostCluster: Sendable {
         var options = LocalClusterOptions()
         options.logBytes = logBytes
         options.leaseMillis = leaseMillis
-        options.mirrorHosts = (network.address(of: "alpha"), network.address(of: "beta"))
+        options.mirrorHosts = LocalCluster.nodes.map { node in
+            network.networks.map { network.address(of: node, at: $0) }
+        }
         options.security = "{psk-file: psk}"
         options.fence = "{type: command, run: [\(try Self.makeAgent(network, in: folder))], timeout: 20s}"
         let endpoints = servers.endpoints.map { "'\($0)'" }.joined(separator: ", ")

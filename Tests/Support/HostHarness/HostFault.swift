@@ -15,6 +15,13 @@ package enum HostFault: String, CaseIterable, Sendable {
     case etcdCutFromOwner, etcdCutFromMirror
 }
 
+/// What may happen to one rail of several.
+package enum RailFault: String, CaseIterable, Sendable {
+    case cut, cutToMirror, cutToOwner
+    /// What the mirror is sent arrives ever later.
+    case thin
+}
+
 /// Who was what when a fault began.
 package struct Roles: Sendable {
     package var owner: String
@@ -35,15 +42,27 @@ extension HostCluster {
         case .mirrorFrozen: cluster.signal(roles.mirror, SIGSTOP)
         case .ownerLinkDown: try network.setLink(of: roles.owner, isUp: false)
         case .mirrorLinkDown: try network.setLink(of: roles.mirror, isUp: false)
-        case .railCut: try drop(NetworkPath.both(roles.owner, roles.mirror))
-        case .railCutToMirror: try drop([NetworkPath(from: roles.owner, to: roles.mirror)])
-        case .railCutToOwner: try drop([NetworkPath(from: roles.mirror, to: roles.owner)])
-        case .railLossy: try lose(percent: 10, NetworkPath.both(roles.owner, roles.mirror))
+        case .railCut: for rail in network.networks { try inflict(.cut, on: rail, roles) }
+        case .railCutToMirror: for rail in network.networks { try inflict(.cutToMirror, on: rail, roles) }
+        case .railCutToOwner: for rail in network.networks { try inflict(.cutToOwner, on: rail, roles) }
+        case .railLossy:
+            for rail in network.networks {
+                try lose(percent: 10, NetworkPath.both(roles.owner, roles.mirror, over: rail))
+            }
         case .etcdMemberDown: servers.kill(0)
         case .etcdMemberFrozen: servers.signal(1, SIGSTOP)
         case .etcdAway: for index in Self.members.indices { servers.kill(index) }
         case .etcdCutFromOwner: try drop(Self.members.flatMap { NetworkPath.both(roles.owner, $0) })
         case .etcdCutFromMirror: try drop(Self.members.flatMap { NetworkPath.both(roles.mirror, $0) })
+        }
+    }
+
+    package func inflict(_ fault: RailFault, on rail: Int, _ roles: Roles) throws {
+        switch fault {
+        case .cut: try drop(NetworkPath.both(roles.owner, roles.mirror, over: rail))
+        case .cutToMirror: try drop([NetworkPath(from: roles.owner, to: roles.mirror, over: rail)])
+        case .cutToOwner: try drop([NetworkPath(from: roles.mirror, to: roles.owner, over: rail)])
+        case .thin: try network.limit(roles.mirror, at: rail, kilobitsPerSecond: 256)
         }
     }
 
@@ -60,6 +79,7 @@ extension HostCluster {
         try change { $0 = NetworkFaults() }
         for node in LocalCluster.nodes {
             try network.setLink(of: node, isUp: true)
+            for rail in network.networks { try network.limit(node, at: rail, kilobitsPerSecond: nil) }
             cluster.signal(node, SIGCONT)
         }
         for index in Self.members.indices {

@@ -1,6 +1,6 @@
-// Hosts that share nothing but a network and this machine's file systems: network namespaces whose links end at a bridge in a namespace of
-// its own, the switch. Faults of the network are made at the switch, so that nothing of a test runs on a host. Each host has a
-// machine-id and a boot of its own: to a node, the other one is a process that it can neither see nor kill (S18).
+// Hosts that share nothing but a network, or several, and this machine's file systems: network namespaces with a link to each network, which is a
+// bridge in a namespace of its own, the switch. Faults of the network are made at the switch, so that nothing of a test runs on a
+// host. Each host has a machine-id and a boot of its own: to a node, the other one is a process that it can neither see nor kill (S18).
 
 internal import ClusterHarness
 internal import Foundation
@@ -21,13 +21,15 @@ package final class HostNetwork: Sendable {
     }()
 
     package let hosts: [String]
+    package let networks: Range<Int>
     /// Of the namespaces' names.
     private let prefix = "twinlog-\(UInt32.random(in: .min ... .max))-"
     private let identities: Folder
 
-    package init(hosts: [String]) throws {
-        precondition(hosts.count < 250 && !hosts.contains("switch"))
+    package init(hosts: [String], networks: Int = 1) throws {
+        precondition(hosts.count < 250 && !hosts.contains("switch") && networks < 10)
         self.hosts = hosts
+        self.networks = 0..<networks
         identities = try Folder()
         try makeSwitch()
         for host in hosts { try make(host) }
@@ -49,22 +51,33 @@ package final class HostNetwork: Sendable {
     private func makeSwitch() throws {
         let own = namespace("switch")
         try succeed("ip", "netns", "add", own)
-        try succeed("ip", "-n", own, "link", "add", "bridge", "type", "bridge")
-        try succeed("ip", "-n", own, "link", "set", "bridge", "up")
+        for network in networks {
+            try succeed("ip", "-n", own, "link", "add", bridge(of: network), "type", "bridge")
+            try succeed("ip", "-n", own, "link", "set", bridge(of: network), "up")
+        }
     }
+
+    private func bridge(of network: Int) -> String { "bridge\(network)" }
 
     private func make(_ host: String) throws {
         let own = namespace(host)
-        let port = port(of: host)
         try succeed("ip", "netns", "add", own)
-        try succeed(
-            "ip", "-n", namespace("switch"), "link", "add", port, "type", "veth", "peer", "name", "eth0", "netns", own)
-        try succeed("ip", "-n", namespace("switch"), "link", "set", port, "master", "bridge", "up")
-        try succeed("ip", "-n", own, "addr", "add", "\(address(of: host))/24", "dev", "eth0")
-        for device in ["eth0", "lo"] { try succeed("ip", "-n", own, "link", "set", device, "up") }
+        try succeed("ip", "-n", own, "link", "set", "lo", "up")
+        for network in networks { try link(host, to: network) }
         // 32 hexadecimal digits, as in machine-id(5).
         let number = String(hosts.firstIndex(of: host)! + 1)
         try put(String(repeating: "0", count: 32 - number.count) + number + "\n", into: identities.file(host))
+    }
+
+    private func link(_ host: String, to network: Int) throws {
+        let own = namespace(host)
+        let device = "eth\(network)"
+        let port = port(of: host, at: network)
+        try succeed(
+            "ip", "-n", namespace("switch"), "link", "add", port, "type", "veth", "peer", "name", device, "netns", own)
+        try succeed("ip", "-n", namespace("switch"), "link", "set", port, "master", bridge(of: network), "up")
+        try succeed("ip", "-n", own, "addr", "add", "\(address(of: host, at: network))/24", "dev", device)
+        try succeed("ip", "-n", own, "link", "set", device, "up")
     }
 
     private func remove(_ host: String) throws {
@@ -75,8 +88,10 @@ package final class HostNetwork: Sendable {
 
     package func namespace(_ host: String) -> String { prefix + host }
     /// The host's port at the switch; a device's name has at most 15 bytes.
-    private func port(of host: String) -> String { "port\(hosts.firstIndex(of: host)!)" }
-    package func address(of host: String) -> String { "10.231.0.\(hosts.firstIndex(of: host)! + 1)" }
+    private func port(of host: String, at network: Int) -> String { "port\(hosts.firstIndex(of: host)!)at\(network)" }
+    package func address(of host: String, at network: Int = 0) -> String {
+        "10.231.\(network).\(hosts.firstIndex(of: host)! + 1)"
+    }
 
     /// What stands before a program's words to start it on the host. The program is the process that is started.
     package func launcher(of host: String) -> [String] {
@@ -104,8 +119,25 @@ package final class HostNetwork: Sendable {
 
     // MARK: Faults
 
+    /// Of the host's links to all networks.
     package func setLink(of host: String, isUp: Bool) throws {
-        try succeed("ip", "-n", namespace("switch"), "link", "set", port(of: host), isUp ? "up" : "down")
+        for network in networks {
+            let port = port(of: host, at: network)
+            try succeed("ip", "-n", namespace("switch"), "link", "set", port, isUp ? "up" : "down")
+        }
+    }
+
+    /// So much of what is sent to the host over one network arrives in a second; the rest waits at the switch. `nil`: everything.
+    package func limit(_ host: String, at network: Int, kilobitsPerSecond: Int?) throws {
+        let device = port(of: host, at: network)
+        if let kilobitsPerSecond {
+            try succeed(
+                "tc", "-n", namespace("switch"), "qdisc", "replace", "dev", device, "root", "handle", "1:", "tbf",
+                "rate",
+                "\(kilobitsPerSecond)kbit", "burst", "16kb", "limit", "8mb")
+        } else {
+            try succeed("tc", "-n", namespace("switch"), "qdisc", "replace", "dev", device, "root", "pfifo_fast")
+        }
     }
 
     /// In place of those before, in one step.
@@ -127,25 +159,29 @@ package final class HostNetwork: Sendable {
     }
 
     private func match(_ path: NetworkPath) -> String {
-        "ip saddr \(address(of: path.from)) ip daddr \(address(of: path.to))"
+        "ip saddr \(address(of: path.from, at: path.network)) ip daddr \(address(of: path.to, at: path.network))"
     }
 }
 
-/// One direction between two hosts.
+/// One direction between two hosts, over one network.
 package struct NetworkPath: Hashable, Comparable, Sendable {
     package var from: String
     package var to: String
+    package var network: Int
 
-    package init(from: String, to: String) {
+    package init(from: String, to: String, over network: Int = 0) {
         self.from = from
         self.to = to
+        self.network = network
     }
 
-    package static func both(_ one: String, _ other: String) -> [NetworkPath] {
-        [NetworkPath(from: one, to: other), NetworkPath(from: other, to: one)]
+    package static func both(_ one: String, _ other: String, over network: Int = 0) -> [NetworkPath] {
+        [NetworkPath(from: one, to: other, over: network), NetworkPath(from: other, to: one, over: network)]
     }
 
-    package static func < (one: Self, other: Self) -> Bool { (one.from, one.to) < (other.from, other.to) }
+    package static func < (one: Self, other: Self) -> Bool {
+        (one.from, one.to, one.network) < (other.from, other.to, other.network)
+    }
 }
 
 /// What the switch does to packets that it would forward.
