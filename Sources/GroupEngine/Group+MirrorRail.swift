@@ -69,8 +69,7 @@ extension Group: MirrorSide {
         }
         if let fault = region.memoryFault { return refuseAttach(request, .notReady, fault.description) }
         candidateRail = nil
-        // What still comes on the old rail is not carried out any more, under whatever key (S12).
-        if let current = mirrorRail, current !== rail { current.close() }
+        let old = mirrorRail === rail ? nil : mirrorRail
         mirrorRail = rail
         standsByNoMore(rail)
         // Only now is what arrives there a sign of the owner's life.
@@ -101,7 +100,14 @@ extension Group: MirrorSide {
                 }
             }
         }
-        if let earlier { host.regions.revoke(earlier.key, sealed: prepare) } else { prepare() }
+        shutOut(old, earlier?.key, then: prepare)
+    }
+
+    /// Nothing that still comes on an earlier rail is carried out any more, under whatever key; no copy under its own is in progress when
+    /// `done` is called (S12).
+    private func shutOut(_ rail: AcceptedRail?, _ key: RegionKey?, then done: @escaping () -> Void) {
+        rail?.close()
+        if let key { host.regions.revoke(key, sealed: done) } else { done() }
     }
 
     private func open(_ request: AttachRequest, _ rail: AcceptedRail, _ prepared: MirrorRegion.Prepared) {

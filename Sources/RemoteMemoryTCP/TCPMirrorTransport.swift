@@ -136,7 +136,15 @@ public enum TCPMirrorDialer {
             .connect(host: address.host, port: address.port)
             .assumeIsolated()
             .whenFailure { error in
-                finish(.failure(RemoteMemoryError(.disconnected, "\(address): cannot be reached: \(error)")))
+                finish(.failure(RemoteMemoryError(.disconnected, "\(address): cannot be reached: \(words(error))")))
             }
+    }
+
+    /// Of the addresses that the name has, the first that failed tells why.
+    private static func words(_ error: any Error) -> String {
+        guard let failure = error as? NIOConnectionError else { return "\(error)" }
+        if let first = failure.connectionErrors.first { return "\(first.error)" }
+        let unresolved = failure.dnsAError ?? failure.dnsAAAAError
+        return unresolved.map { "\(failure.host) does not resolve: \($0)" } ?? "\(failure)"
     }
 }

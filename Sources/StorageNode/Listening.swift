@@ -25,7 +25,7 @@ public enum Listening {
             listen(place).map { _ in true }.flatMapErrorThrowing { error in
                 let code = (error as? IOError)?.errnoCode
                 if places.count > 1, code == EADDRNOTAVAIL || code == EAFNOSUPPORT { return false }
-                throw ListenError(key: key, place: place, reason: code.map(ListenProblem.reason) ?? "\(error)")
+                throw ListenError(key: key, place: place, reason: code.map(ListenProblem.reason) ?? words(error))
             }
         }
         return EventLoopFuture.whenAllSucceed(attempts, on: eventLoop).flatMapThrowing { listens in
@@ -33,5 +33,9 @@ public enum Listening {
                 throw ListenError(key: key, place: address, reason: "this machine has no loopback interface")
             }
         }
+    }
+
+    private static func words(_ error: any Error) -> String {
+        if case .unknown(let host, _) = error as? SocketAddressError { "\(host) does not resolve" } else { "\(error)" }
     }
 }

@@ -4,6 +4,7 @@
 import Glibc
 import LogModel
 import NIOCore
+import NIOPosix
 import RemoteMemory
 import TestSupport
 import Testing
@@ -11,6 +12,25 @@ import Testing
 @testable import RemoteMemoryTCP
 
 struct HandshakeTests {
+    @Test("a name that does not resolve says so")
+    func unresolved() async throws {
+        let loop = MultiThreadedEventLoopGroup.singleton.next()
+        let dialed = loop.makePromise(of: String.self)
+        loop.execute {
+            TCPMirrorDialer.dial(
+                TCPAddress("no-such-host.invalid:7101")!, as: Rig.identity("alpha"), expecting: NodeID("beta"),
+                registry: TCPRegionRegistry(), timeout: .seconds(60), on: loop
+            ) { result in
+                switch result {
+                case .success: dialed.succeed("it does")
+                case .failure(let error): dialed.succeed(error.message)
+                }
+            }
+        }
+        let message = try await dialed.futureResult.get()
+        #expect(message.contains("no-such-host.invalid does not resolve"), "\(message)")
+    }
+
     // MARK: Refusals
 
     struct Refused: Sendable, CustomTestStringConvertible {

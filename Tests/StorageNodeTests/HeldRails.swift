@@ -102,11 +102,11 @@ final class HeldQueuePair: QueuePair, QueuePairDelegate {
 
     func close() { if !isHeld { inner.close() } }
 
-    /// What was held back arrives. Throws what the connection says of it.
-    func letGo() throws {
+    /// What was held back goes on its way, unless the connection has ended.
+    func letGo() {
         isHeld = false
-        defer { held = [] }
-        for body in held { try body() }
+        for body in held where !hasEnded { _ = Result { try body() } }
+        held = []
     }
 
     // MARK: From the mirror
