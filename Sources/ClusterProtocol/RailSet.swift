@@ -190,12 +190,15 @@ public struct RailSet: Sendable {
         return .dial(rail)
     }
 
-    /// A rail that held for longer than the longest pause begins with the shortest one again.
+    /// A rail that held for longer than the longest pause begins with the shortest one again, and so does one that fails beside no other that
+    /// is up: that may be the mirror's doing.
     private mutating func leave(_ rail: Int, _ error: String, _ now: Nanos) {
-        if rails[rail].isUp, now >= rails[rail].upSince + Self.longestPause { rails[rail].pause = timeout }
+        let held = rails[rail].isUp && now >= rails[rail].upSince + Self.longestPause
+        let isToBlame = rails.indices.contains { $0 != rail && rails[$0].isUp }
+        if held || !isToBlame { rails[rail].pause = timeout }
         rails[rail].lastError = error
         become(.down(until: now + rails[rail].pause), rail, now)
-        rails[rail].pause = min(2 * rails[rail].pause, max(Self.longestPause, timeout))
+        if isToBlame { rails[rail].pause = min(2 * rails[rail].pause, max(Self.longestPause, timeout)) }
     }
 
     private mutating func become(_ state: State, _ rail: Int, _ now: Nanos) {

@@ -185,6 +185,23 @@ struct RailSetTests {
         #expect(network.set.session == 1)
     }
 
+    @Test("a mirror that was away for long costs no rail a pause")
+    func mirrorAway() {
+        var network = Network.upOnFirst(2 * millis)
+        network.delays = [nil, nil]
+        for rail in [1, 0] { network.carryOut(network.set.failed(rail, "the connection ended", network.now)) }
+        for _ in 0..<100 {
+            network.want()
+            network.pass(Self.timeout)
+        }
+        network.delays = [millis, nil]
+        network.want()
+        network.pass(Self.timeout)
+        network.delays[1] = 2 * millis
+        network.pass(3 * Self.timeout)
+        #expect(network.set.rails.map(\.state) == [.session, .standby])
+    }
+
     @Test("S21: an answer to what was never sent, or was answered, counts for nothing")
     func falseAnswers() {
         var network = Network.upOnFirst(2 * millis)

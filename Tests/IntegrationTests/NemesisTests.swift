@@ -20,7 +20,7 @@ struct NemesisTests {
     )
     func nothingIsLost() async throws {
         print("nemesis: TWINLOG_SEED=\(seed) TWINLOG_NEMESIS_SECONDS=\(seconds) repeats these choices")
-        let hosts = try HostCluster(leaseMillis: 1000, logBytes: 4 << 20)
+        let hosts = try HostCluster(leaseMillis: 1000, logBytes: 4 << 20, rails: 2)
         try await hosts.start()
         var nemesis: Nemesis?
         do {

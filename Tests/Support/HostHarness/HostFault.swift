@@ -11,6 +11,8 @@ package enum HostFault: String, CaseIterable, Sendable {
     case ownerLinkDown, mirrorLinkDown
     case railCut, railCutToMirror, railCutToOwner
     case railLossy
+    /// Of several rails, the one that the session is on.
+    case sessionRailCut, sessionRailCutToMirror, sessionRailCutToOwner, sessionRailThin
     case etcdMemberDown, etcdMemberFrozen, etcdAway
     case etcdCutFromOwner, etcdCutFromMirror
 }
@@ -49,12 +51,21 @@ extension HostCluster {
             for rail in network.networks {
                 try lose(percent: 10, NetworkPath.both(roles.owner, roles.mirror, over: rail))
             }
+        case .sessionRailCut: try inflict(.cut, on: sessionRail(of: roles.owner), roles)
+        case .sessionRailCutToMirror: try inflict(.cutToMirror, on: sessionRail(of: roles.owner), roles)
+        case .sessionRailCutToOwner: try inflict(.cutToOwner, on: sessionRail(of: roles.owner), roles)
+        case .sessionRailThin: try inflict(.thin, on: sessionRail(of: roles.owner), roles)
         case .etcdMemberDown: servers.kill(0)
         case .etcdMemberFrozen: servers.signal(1, SIGSTOP)
         case .etcdAway: for index in Self.members.indices { servers.kill(index) }
         case .etcdCutFromOwner: try drop(Self.members.flatMap { NetworkPath.both(roles.owner, $0) })
         case .etcdCutFromMirror: try drop(Self.members.flatMap { NetworkPath.both(roles.mirror, $0) })
         }
+    }
+
+    /// The first one while there is no session.
+    private func sessionRail(of owner: String) -> Int {
+        cluster.group(at: owner)?.status.rails?.firstIndex { $0.state == "session" } ?? 0
     }
 
     package func inflict(_ fault: RailFault, on rail: Int, _ roles: Roles) throws {
