@@ -62,7 +62,8 @@ final class Healer {
             return
         }
         reportDamage(damaged)
-        let end = min(damaged.to, damaged.from + Self.maximumBytes)
+        let lap = owned.endOfLap(from: damaged.from)
+        let end = min(damaged.to, damaged.from + Self.maximumBytes, lap)
         guard let mirror = shipper.mirror, mirror.isKept || mirror.session.durable >= end else {
             // One that counts holds it, and is on its way back.
             let isComing = shipper.mirror == nil && owned.authority.rule.needsMirror
@@ -71,7 +72,7 @@ final class Healer {
         }
         do throws(RemoteMemoryError) {
             current = Healing(
-                range: DamagedRange(from: damaged.from, to: end), endsInRecord: end < damaged.to,
+                range: DamagedRange(from: damaged.from, to: end), endsInRecord: end < min(damaged.to, lap),
                 reads: try shipper.postReads(of: damaged.from..<end, from: mirror), done: [done])
         } catch {
             // What was asked for already is answered, and belongs to nothing then.

@@ -103,6 +103,9 @@ package final class OwnedLog {
 
     var acknowledged: LSN { acknowledgement.acknowledged }
 
+    /// Where the ring ends behind `lsn`. No record crosses it, and what lies before it is one READ of the mirror: a peer may take one at a time.
+    func endOfLap(from lsn: LSN) -> LSN { lsn + (log.ringBytes - lsn.rawValue % log.ringBytes) }
+
     /// Requests may be carried out and answered now.
     var mayServe: Bool { isServing && authority.isValid(runtime.now) }
 

@@ -60,7 +60,8 @@ final class Scrubber {
         else { return }
         let from = max(position, owned.destage.head)
         guard owned.acknowledgedWriteEnd <= mirror.session.durable else { return }
-        guard let part = nextPart(from: from, limit: owned.acknowledgedWriteEnd) else {
+        let limit = min(owned.acknowledgedWriteEnd, owned.endOfLap(from: from))
+        guard let part = nextPart(from: from, limit: limit) else {
             position = .zero
             nextPass = owned.runtime.now + Self.pause
             return
