@@ -23,7 +23,7 @@ struct SessionMoveTests {
         let hold: @Sendable (NodeID, inout NodeParts) -> Void = { node, parts in
             if node == NodeID("alpha") { parts.transport = HeldTransport(parts.transport) }
         }
-        try await PairRig.run(groups: Self.group, rails: 2, timeout: "2s", adjust: hold) { on in
+        try await PairRig.run(groups: Self.group, rails: 2, adjust: hold) { on in
             try await on.eventually("mirrored, with a rail that stands by") { rig in
                 rig.isMirrored(rig.alpha, "g0") && rig.railStates.sorted() == ["session", "standby"]
                     && rig.ownerGroup?.railSnapshots.allSatisfy { $0.roundTrip != nil } == true
