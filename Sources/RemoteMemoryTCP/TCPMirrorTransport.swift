@@ -116,11 +116,10 @@ public enum TCPMirrorDialer {
                 let (handshake, hello) = Handshake.dialing(peer, as: identity)
                 let handler = HandshakeHandler(handshake, dialing: (hello, peer), limit: timeout, over: security) {
                     peer throws(HandshakeFailure) in
-            let queuePair = TCPQueuePair(
-                eventLoop: channel.eventLoop, registry: registry, isPlain: security == nil)
-            var proved = peer
-            proved.isEncrypted = security != nil
-            onAccepted(queuePair, proved)
+                    let queuePair = TCPQueuePair(eventLoop: eventLoop, registry: registry, isPlain: security == nil)
+                    var proved = peer
+                    proved.isEncrypted = security != nil
+                    finish(.success((queuePair, proved)))
                     return queuePair
                 } failed: { failure in
                     finish(.failure(failure.error))

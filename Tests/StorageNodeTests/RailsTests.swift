@@ -234,7 +234,7 @@ struct RailsTests {
             try await on { rig in
                 let mirror = try #require(rig.mirrorGroup)
                 let peer = RailPeer(node: rig.alpha.id, version: 2, features: 0, hasSameConfiguration: true)
-                let queuePair = TCPQueuePair(eventLoop: rig.eventLoop, registry: TCPRegionRegistry())
+                let queuePair = TCPQueuePair(eventLoop: rig.eventLoop, registry: TCPRegionRegistry(), isPlain: true)
                 let rail = AcceptedRail(queuePair: queuePair, peer: peer, host: rig.beta)
                 let incarnation = try #require(mirror.mirrorTarget).incarnation
                 // In one turn of the loop nothing arrives from alpha itself.
