@@ -27,6 +27,8 @@ final class PairRig {
     var done: [String: String] = [:]
 
     private static let names = ["alpha", "beta"]
+    /// So many pairs at once leave each of them enough of a small machine that its time-outs mean silence.
+    private static let places = Places(16)
 
     private init(
         _ configurations: [ClusterConfiguration], _ pools: [OpenedPool], _ eventLoop: any EventLoop,
@@ -56,6 +58,8 @@ final class PairRig {
         adjust: @escaping @Sendable (NodeID, inout NodeParts) -> Void = { _, _ in },
         _ body: (Runner) async throws -> Void
     ) async throws {
+        await places.take()
+        defer { places.give() }
         let folder = "\(parent)/twinlog-pair-\(UUID128.random())"
         try FileManager.default.createDirectory(atPath: folder, withIntermediateDirectories: false)
         defer { _ = Result { try FileManager.default.removeItem(atPath: folder) } }
@@ -127,7 +131,7 @@ final class PairRig {
         }
 
         func eventually(_ what: String, _ holds: @escaping @Sendable (PairRig) throws -> Bool) async throws {
-            for _ in 0..<2000 {
+            for _ in 0..<6000 {
                 if try await self(holds) { return }
                 try await Task.sleep(for: .milliseconds(10))
             }

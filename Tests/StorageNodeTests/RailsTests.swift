@@ -46,7 +46,7 @@ struct RailsTests {
                 configurationDigest: configuration.sharedDigest)
             if let digest { identity.configurationDigest = digest }
             TCPMirrorDialer.dial(
-                address, as: identity, expecting: rig.beta.id, registry: registry, timeout: .seconds(5),
+                address, as: identity, expecting: rig.beta.id, registry: registry, timeout: .seconds(60),
                 on: rig.eventLoop
             ) { [self] result in
                 guard case .success(let (queuePair, _)) = result else {
