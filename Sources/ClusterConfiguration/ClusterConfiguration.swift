@@ -87,6 +87,9 @@ public struct ClusterConfiguration: Sendable {
     }
 
     public struct Node: Sendable {
+        /// More networks than a node has.
+        public static let maximumRails = 8
+
         public var id: NodeID
         /// HOST:PORT of each rail.
         public var mirror: [String]

@@ -268,6 +268,9 @@ struct ConfigurationReader {
         var rails: [String] = []
         for rail in try value.list() { rails.append(try address(rail)) }
         guard !rails.isEmpty else { throw value.error("needs at least one HOST:PORT") }
+        guard rails.count <= ClusterConfiguration.Node.maximumRails else {
+            throw value.error("\(rails.count) addresses are more than \(ClusterConfiguration.Node.maximumRails)")
+        }
         return rails
     }
 

@@ -103,6 +103,7 @@ extension GroupMachine {
     mutating func mirrorSessionMoved(_ index: Int, _ now: Nanos, _ out: inout [Directive]) {
         guard case .owner(var owner) = role else { return }
         let around = surroundings(index, owner, now)
+        partners[index].railMoved()
         owner.mirrors[index].moved(&partners[index], owner.standing.epoch, around, &out)
         role = .owner(owner)
     }

@@ -74,6 +74,7 @@ extension GroupMachine {
                         Incarnation(recovering.epoch), logUUID: record.logUUID, start: end.alignedUp,
                         generation: generation)))
         case .publishing:
+            if now < othersServeUntil(record, recovering) { break }
             if !swap(to: published(record, recovering), .publish, now, &out) { recovering.work = .due(at: now) }
         case .releasing: out.append(.step(.releaseMedia))
         case .givingAway(let leaving):
@@ -82,6 +83,28 @@ extension GroupMachine {
             if !swap(to: given, .giveAway, now, &out) { recovering.work = .due(at: now) }
         }
         role = .recovering(recovering)
+    }
+
+    // MARK: Owners that live on
+
+    /// Who is kept from the medium and lives ends to serve with the last grant, which this node gave, and with its lease. One that was alone
+    /// in sync needs neither, and serves without end (S17).
+    private func isEnough(_ fence: GroupRecord.Fence) -> Bool {
+        guard fence.confirmed?.mayLive == true, let record else { return true }
+        return !record.setsAsideLog && record.replayed == nil
+    }
+
+    private func aloneAndAlive(_ fence: GroupRecord.Fence) -> String {
+        "\(fence.target.node) cannot write to the medium any more, but may live and serve what it holds, alone as it was: once it is off, "
+            + "run `twinlog confirm-dead \(fence.target.node)`"
+    }
+
+    /// Until then an earlier owner that lives may answer its clients.
+    private func othersServeUntil(_ record: GroupRecord, _ recovering: Recovering) -> Nanos {
+        let fences = record.fences + recovering.confirmed
+        guard fences.contains(where: { $0.confirmed?.mayLive == true }) else { return 0 }
+        let lease = max(settings.lease, (record.leaseMillis ?? 0) * 1_000_000)
+        return recovering.since + lease
     }
 
     private func published(_ record: GroupRecord, _ recovering: Recovering) -> GroupRecord {
@@ -117,9 +140,10 @@ extension GroupMachine {
         guard recovering.isUnderWay else { return }
         switch (answer, recovering.step) {
         case (.fenced(let dead, let problem), .fencing):
-            recovering.confirmed += dead
+            let enough = dead.filter(isEnough)
+            recovering.confirmed += enough
             role = .recovering(recovering)
-            if let problem {
+            if let problem = problem ?? dead.first(where: { !isEnough($0) }).map(aloneAndAlive) {
                 heldUp(problem, now, &out)
                 return saveConfirmations(now, &out)
             }

@@ -247,7 +247,7 @@ extension GroupMachine {
         next.members[me, default: GroupRecord.Member(role: .out, pool: settings.pool)].generation = generation
         next.setHolders(holders)
         if let old = record.ownerProcess, old != settings.process { next.fence(old) }
-        // We are alive, so nobody fenced us: drop ourselves.
+        // This process claims: it is nobody's to fence.
         next.fences.removeAll { $0.target == settings.process }
         guard next.fences.count <= GroupRecord.maximumFences else {
             return block(

@@ -45,7 +45,7 @@ public enum PeerMessage: Hashable, Sendable {
         static let lowerBound: UInt8 = 19, upperBound: UInt8 = 20, id: UInt8 = 21, volume: UInt8 = 22
         static let offset: UInt8 = 23, lengthBytes: UInt8 = 24, checksum: UInt8 = 25, isProved: UInt8 = 26
         static let entry: UInt8 = 27, isWhole: UInt8 = 28, start: UInt8 = 29, asks: UInt8 = 30, grants: UInt8 = 31
-        static let sent: UInt8 = 32
+        static let sent: UInt8 = 32, attempt: UInt8 = 33
     }
 }
 
@@ -154,6 +154,7 @@ extension AttachRequest {
         out.put(Tag.pool, pool)
         out.put(Tag.generation, generation)
         out.put(Tag.end, end.rawValue)
+        out.put(Tag.attempt, attempt)
         out.put(Tag.counts, counts)
     }
 }
@@ -267,7 +268,8 @@ extension AttachRequest {
             head: LSN(try fields.number(Tag.head)), acknowledged: try fields.lsn(Tag.acknowledged),
             ringBytes: try fields.number(Tag.ringBytes), start: try fields.lsn(Tag.start),
             end: try fields.lsn(Tag.end), pool: try fields.uuid(Tag.pool),
-            generation: try fields.number(Tag.generation), counts: try fields.flag(Tag.counts))
+            generation: try fields.number(Tag.generation), counts: try fields.flag(Tag.counts),
+            attempt: try fields.optionalNumber(Tag.attempt) ?? 0)
     }
 }
 

@@ -21,6 +21,8 @@ public struct RailSet: Sendable {
         /// When the newest heartbeat was sent on it, and the newest that was answered.
         fileprivate var sent: Nanos?
         fileprivate var answered: Nanos?
+        /// When the session last completed something on it.
+        fileprivate var progressedAt: Nanos?
         /// When the last answer came; before the first one, since when it is up.
         fileprivate var heardAt: Nanos = 0
         public fileprivate(set) var roundTrip: Nanos?
@@ -129,6 +131,11 @@ public struct RailSet: Sendable {
         return [.lost]
     }
 
+    /// The mirror has completed what the session asked for.
+    public mutating func progressed(_ now: Nanos) {
+        if let session { rails[session].progressedAt = now }
+    }
+
     /// The mirror answers the heartbeat that was sent on `rail` at `sent`.
     public mutating func answered(_ rail: Int, sent: Nanos, _ now: Nanos) {
         guard rails[rail].isUp, sent <= min(now, rails[rail].sent ?? 0),
@@ -164,6 +171,8 @@ public struct RailSet: Sendable {
         guard let session, let other = best(), let heard = rails[other].answered,
             heard >= (rails[session].answered ?? rails[session].since) + patience
         else { return [] }
+        // Its heartbeats wait behind what it carries, those of the other one behind nothing.
+        if let progressedAt = rails[session].progressedAt, now < progressedAt + patience { return [] }
         let late = (heard - (rails[session].answered ?? rails[session].since)) / 1_000_000
         leave(session, "its heartbeats are answered \(late) ms later than those of another rail", now)
         become(.session, other, now)
@@ -203,6 +212,7 @@ public struct RailSet: Sendable {
 
     private mutating func become(_ state: State, _ rail: Int, _ now: Nanos) {
         if !rails[rail].isUp { rails[rail].upSince = now }
+        rails[rail].progressedAt = nil
         rails[rail].state = state
         rails[rail].since = now
     }

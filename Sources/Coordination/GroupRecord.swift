@@ -52,6 +52,10 @@ public struct GroupRecord: Hashable, Sendable {
             public var by: String
             /// RFC 3339, on the clock of whoever confirmed it; for people.
             public var at: String
+            /// The medium's own reservation keeps the process from it.
+            public static let reservation = "reservation"
+            /// The process may live: it cannot write to the medium, and can still acknowledge and read for as long as it has the right to.
+            public var mayLive: Bool { method == Self.reservation }
             public init(method: String, by: String, at: String) {
                 self.method = method
                 self.by = by

@@ -42,7 +42,7 @@ public struct ReservationFence: Fence {
         }
         for medium in shared { try shutOut(process.node, from: medium) }
         return GroupRecord.Fence.Confirmation(
-            method: "reservation", by: node.rawValue, at: Date.now.formatted(.iso8601))
+            method: GroupRecord.Fence.Confirmation.reservation, by: node.rawValue, at: Date.now.formatted(.iso8601))
     }
 
     private func shutOut(_ node: NodeID, from medium: SharedMedium) throws(FenceError) {

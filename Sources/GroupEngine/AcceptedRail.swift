@@ -84,7 +84,8 @@ package final class AcceptedRail: QueuePairDelegate {
         switch message {
         case .attach(let request): attach(request)
         case .heartbeat(let heartbeat): counted?.railSaid(.said(heartbeat))
-        case .recordChanged: counted?.railSaid(.recordChanged)
+        // It only makes the mirror look, so any of the owner's rails may say it.
+        case .recordChanged: side?.railSaid(.recordChanged)
         case .repair(let range): counted?.expectRepair(of: range)
         case .configuration(let entries):
             guard !peer.hasSameConfiguration else { return end() }

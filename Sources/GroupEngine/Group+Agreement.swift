@@ -14,6 +14,11 @@ extension Group {
         }
     }
 
+    /// Up to where a file may be made longer: a partner that has not said what it knows may know less, and could not take it over then.
+    func growthBytes(of volume: ClusterConfiguration.Volume) -> UInt64 {
+        host.knowsConfiguration(of: peer) ? commonBytes(of: volume) : 0
+    }
+
     /// What a client that comes now is offered, by an owner; a medium that was not made longer yet has less.
     package func servedBytes(of volume: ClusterConfiguration.Volume) -> UInt64 {
         min(commonBytes(of: volume), mediaByVolume[volume.id]?.sizeBytes ?? .max)

@@ -17,7 +17,7 @@ extension Group {
                 volume: volume, group: configuration.id,
                 expectation: MediumExpectation(
                     volume: volume.name, identity: identities[volume.name], volumes: volumes, isNew: isNew),
-                growthBytes: commonBytes(of: volume), isRefuted: refutedMedia.contains(volume.id))
+                growthBytes: growthBytes(of: volume), isRefuted: refutedMedia.contains(volume.id))
         }
     }
 

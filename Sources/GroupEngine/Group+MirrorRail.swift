@@ -18,7 +18,14 @@ extension Group: MirrorSide {
         handle(.down)
     }
 
+    /// What was sent earlier and comes late, on a rail that the owner has left, takes nothing from the one that it is on (S12).
     package func attachRequested(_ request: AttachRequest, on rail: AcceptedRail) {
+        if let newestAttach, newestAttach.incarnation == request.incarnation, request.attempt > 0,
+            request.attempt <= newestAttach.attempt
+        {
+            return refuse(rail, .notReady, "a later request to attach has come on another rail")
+        }
+        newestAttach = (request.incarnation, request.attempt)
         candidateRail = rail
         handle(.attachRequested(request))
     }

@@ -79,6 +79,7 @@ extension Group: RailOwner {
 
     func sendAttach(_ epoch: Epoch, counts: Bool) {
         guard let owner, let identity = region.identity else { return }
+        attachAttempts += 1
         send(
             .attach(
                 AttachRequest(
@@ -86,13 +87,15 @@ extension Group: RailOwner {
                     incarnation: identity.incarnation, head: owner.owned.destage.head,
                     acknowledged: owner.owned.acknowledged,
                     ringBytes: region.ringBytes, start: identity.startLSN, end: owner.log.durable,
-                    pool: host.poolUUID, generation: region.standing.generation, counts: counts)), on: rail)
+                    pool: host.poolUUID, generation: region.standing.generation, counts: counts,
+                    attempt: attachAttempts)), on: rail)
     }
 
     func railReceived(_ message: PeerMessage) {
         switch message {
         case .attached(configuration.id, _, let key, let durable, let contents):
-            guard let rail, let owner, durable.isPlaceOfRecord, durable <= owner.log.published else {
+            guard let rail, let owner else { return endRail("it answers for a log that is closed") }
+            guard durable.isPlaceOfRecord, durable <= owner.log.published else {
                 return endRail("it says that it holds what was never logged")
             }
             owner.attach(rail, key: RegionKey(rawValue: key), durable: durable, isKept: contents.isKept)
@@ -112,7 +115,8 @@ extension Group: RailOwner {
                 handle(.up)
             }
         case .mediumAnswer(let id, let checksum, _): owner?.destager.mediumProof.answered(id, checksum)
-        case .attach, .attached, .refused, .repair, .mediumQuestion, .mediumProof, .railHeartbeat, .railAnswer:
+        case .attached, .refused: endRail("it answers for another group")
+        case .attach, .repair, .mediumQuestion, .mediumProof, .railHeartbeat, .railAnswer:
             endRail("it sends what only an owner says")
         }
     }

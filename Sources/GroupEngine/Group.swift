@@ -25,6 +25,10 @@ package final class Group {
     var railProblem: (text: String, reportedAt: Nanos)?
     /// As mirror: the rail that the owner made, and the region that it writes.
     var mirrorRail: AcceptedRail?
+    /// As owner: requests to attach that were made.
+    var attachAttempts: UInt64 = 0
+    /// As mirror: the newest request to attach that came.
+    var newestAttach: (incarnation: Incarnation, attempt: UInt64)?
     /// As mirror: the owner's other rails, the oldest first.
     var standbyRails: [AcceptedRail] = []
     /// The rail whose request to attach is not decided yet. One that is refused changes nothing for the one that counts.

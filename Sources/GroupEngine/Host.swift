@@ -42,8 +42,8 @@ package protocol Host: AnyObject {
 
     /// The places where `peer` listens for rails: one at least.
     func rails(of peer: NodeID) -> [String]
-    /// Makes a rail to one of the places of `peer`. Its delegate is to be set before `done` returns, which is called once, within the
-    /// heartbeat timeout.
+    /// Makes a rail to one of the places of `peer`. Its delegate is to be set before `done` returns, which is called once, within two
+    /// heartbeat timeouts.
     func dial(
         _ peer: NodeID, rail: Int,
         _ done: @escaping (Result<(any QueuePair, RailPeer), RemoteMemoryError>) -> Void)
@@ -53,6 +53,8 @@ package protocol Host: AnyObject {
     func configurationAgrees(with peer: NodeID)
     /// How the configurations differ, in words, as far as the peer has said; `nil` if they do not.
     func knownDifference(from peer: NodeID) -> String?
+    /// The peer has said, since this node started, what its configuration is.
+    func knowsConfiguration(of peer: NodeID) -> Bool
     /// What they have in common of `group`, as far as the peer has said.
     func agreement(on group: GroupID, with peer: NodeID) -> GroupAgreement
 

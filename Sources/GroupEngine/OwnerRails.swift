@@ -95,7 +95,9 @@ final class OwnerRails: OwnerRailKeeper {
     func heard(on rail: OwnerRail) { owner.railHeard() }
 
     func completed(through id: WorkRequestID, on rail: OwnerRail) {
-        if session === rail { owner.railCompleted(through: id) }
+        guard session === rail else { return }
+        choice.progressed(runtime.now)
+        owner.railCompleted(through: id)
     }
 
     func read(_ id: WorkRequestID, _ bytes: [UInt8], on rail: OwnerRail) {
@@ -130,7 +132,7 @@ final class OwnerRails: OwnerRailKeeper {
         host.debug("the rail to \(mirror) at \(place(rail.index)) ended: \(error)")
         let wasSession = session === rail
         open[rail.index] = nil
-        if wasSession, error.code != .disconnected {
+        if wasSession, error.code == .access || error.code == .remoteOperation {
             // The mirror refused what was asked of it, which another rail does not change.
             perform(choice.endSession(runtime.now))
             owner.sessionLost(error)

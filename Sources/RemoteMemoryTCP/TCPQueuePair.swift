@@ -147,6 +147,8 @@ public final class TCPQueuePair: QueuePair, ChannelInboundHandler {
     // MARK: The channel
 
     public func handlerAdded(context: ChannelHandlerContext) {
+        // Closed by whoever it was made for, before it got its place.
+        guard failure == nil else { return context.close(promise: nil) }
         channel = context.channel
         output = RailOutput(context.channel, isPlain: isPlain)
     }

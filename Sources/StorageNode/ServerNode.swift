@@ -49,6 +49,8 @@ public final class ServerNode: VolumeService {
 
     package let configurationEntries: ConfigurationEntries
     private var differences: [NodeID: Difference] = [:]
+    /// Whose configuration was compared with this node's.
+    private var compared: Set<NodeID> = []
 
     /// How a partner's configuration differs from this node's.
     private struct Difference {
@@ -378,11 +380,14 @@ public final class ServerNode: VolumeService {
     /// How the configuration of `peer` differs, in words, as far as it has said; `nil` if it does not.
     package func knownDifference(from peer: NodeID) -> String? { differences[peer]?.text }
 
+    package func knowsConfiguration(of peer: NodeID) -> Bool { compared.contains(peer) }
+
     package func agreement(on group: GroupID, with peer: NodeID) -> GroupAgreement {
         differences[peer].map { $0.agreements[group] ?? .none } ?? .whole
     }
 
     package func configurationDiffers(from peer: NodeID, _ theirs: ConfigurationEntries) {
+        compared.insert(peer)
         func shared(_ entries: [ConfigurationEntries.Entry]) -> [ClusterConfiguration.SharedEntry] {
             entries.map { ClusterConfiguration.SharedEntry(key: $0.key, value: $0.value) }
         }
@@ -408,6 +413,7 @@ public final class ServerNode: VolumeService {
     }
 
     package func configurationAgrees(with peer: NodeID) {
+        compared.insert(peer)
         guard differences.removeValue(forKey: peer) != nil else { return }
         report(Report(.configurationAgrees, "\(peer) has the configuration of \(id) now"), group: nil)
     }

@@ -17,6 +17,8 @@ struct RailSetTests {
         private(set) var moves: [(from: Int, to: Int, at: Nanos)] = []
         private(set) var losses = 0
         private(set) var dials: [(rail: Int, at: Nanos)] = []
+        /// The session completes something every millisecond.
+        var isBusy = false
         private var answers: [(rail: Int, sent: Nanos, at: Nanos)] = []
         private var attempts: [(rail: Int, at: Nanos)] = []
 
@@ -51,6 +53,7 @@ struct RailSetTests {
             let end = now + time
             while now < end {
                 now += millis
+                if isBusy { set.progressed(now) }
                 for attempt in attempts.filter({ $0.at <= now }) {
                     carryOut(
                         delays[attempt.rail] == nil
@@ -127,6 +130,18 @@ struct RailSetTests {
         network.delays = [450 * millis, 450 * millis]
         network.pass(30_000 * millis)
         #expect(network.moves.isEmpty)
+    }
+
+    @Test("a rail whose heartbeats wait behind what the session carries is not left for an idle one")
+    func busy() {
+        var network = Network.upOnFirst(2 * millis)
+        network.delays[0] = 450 * millis
+        network.isBusy = true
+        network.pass(10_000 * millis)
+        #expect(network.moves.isEmpty && network.set.session == 0)
+        network.isBusy = false
+        network.pass(Self.timeout)
+        #expect(network.moves.count == 1)
     }
 
     @Test("a rail that stands by and is silent is closed, and missed by nobody")

@@ -91,6 +91,44 @@ struct TakeoverTests {
         #expect(rig.take(.tick, after: Rig.heartbeat) == [.step(.fence([Self.dead]))])
     }
 
+    private static let shutOut: StepAnswer = {
+        let reserved = GroupRecord.Fence.Confirmation(
+            method: GroupRecord.Fence.Confirmation.reservation, by: "test", at: "now")
+        return .fenced([GroupRecord.Fence(target: Self.dead, confirmed: reserved)], problem: nil)
+    }()
+
+    @Test("S17, S18: of an owner that was kept from the medium, and may live, a claim is published a lease later")
+    func shutOutAndAlive() {
+        let rig = Rig.standby()
+        rig.take(.presence(of: rig.peer, nil, deadProcess: Self.dead, askedAt: rig.now))
+        rig.take(.swapped(.won))
+        let won = rig.now
+        for answer in [Self.shutOut, .mediaLocked([:]), .sealed, .recovered(end: LSN(100))] { rig.take(answer) }
+        rig.take(.renewed(startedAt: rig.now, record: rig.machine.record))
+        #expect(rig.take(.logOpened).swap == nil)
+        while rig.now + Rig.heartbeat < won + Rig.lease {
+            #expect(rig.take(.tick, after: Rig.heartbeat).swap == nil)
+            rig.take(.renewed(startedAt: rig.now, record: rig.machine.record))
+        }
+        rig.take(.renewed(startedAt: rig.now, record: rig.machine.record), after: Rig.heartbeat)
+        #expect(rig.take(.tick).swap?.phase == .published)
+    }
+
+    @Test("S17, S18: of an owner that was alone in sync a reservation confirms nothing: it must be seen dead")
+    func shutOutAndAlone() throws {
+        let rig = Rig(Self.beta)
+        rig.start(local: nil, Rig.record(holders: [Self.alpha]))
+        rig.now += Rig.lease
+        let forced = try #require(rig.command(.takeOver(force: true)).swap)
+        #expect(forced.setsAsideLog)
+        rig.take(.swapped(.won))
+        rig.take(Self.shutOut)
+        #expect(rig.machine.state(rig.now) == .fencing)
+        #expect(rig.machine.reason(rig.now)?.contains("run `twinlog confirm-dead alpha`") == true)
+        rig.take(.tick, after: Rig.heartbeat)
+        #expect(rig.take(Rig.fenced) == [.step(.lockMedia(expected: [:]))])
+    }
+
     @Test("S20: a group that was published is not new to whoever claims it: a medium that is missing is not made anew")
     func publishedIsNotNew() throws {
         let rig = Rig.standby()

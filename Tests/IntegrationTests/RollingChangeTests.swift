@@ -40,7 +40,7 @@ extension Cluster {
                 let history = try await withHistory(cluster, seed: 27) { history in
                     try succeed("truncate", "--size=1M", cluster.mediumPath("vol7"))
                     try change(
-                        cluster, "{medium: run/vol0.img, size: \(64 * Self.mebibyte)}",
+                        cluster, "{medium: \"run/vol0.img\", size: \(64 * Self.mebibyte)}",
                         """
                         {medium: run/vol0.img, size: 96MiB}
                               vol7: {medium: run/vol7.img, size: 1MiB}

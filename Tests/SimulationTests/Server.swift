@@ -387,6 +387,7 @@ extension Server: RailKeeper {
     func configurationAgrees(with peer: NodeID) {}
 
     func knownDifference(from peer: NodeID) -> String? { nil }
+    func knowsConfiguration(of peer: NodeID) -> Bool { true }
     func agreement(on group: GroupID, with peer: NodeID) -> GroupAgreement { .whole }
 
     func difference(from peer: NodeID) -> String { "nothing" }

@@ -115,7 +115,7 @@ struct RailsTests {
 
     /// What alpha itself would say now, with another head or incarnation.
     private static func request(
-        _ rig: PairRig, head: UInt64? = nil, incarnation: Incarnation? = nil
+        _ rig: PairRig, head: UInt64? = nil, incarnation: Incarnation? = nil, attempt: UInt64 = 0
     ) throws -> PeerMessage {
         let alpha = try #require(rig.alpha.groups[GroupID("g0")])
         let identity = try #require(alpha.region.identity)
@@ -123,7 +123,8 @@ struct RailsTests {
             AttachRequest(
                 group: GroupID("g0"), from: rig.alpha.id, epoch: try #require(alpha.machine.record).epoch,
                 logUUID: identity.logUUID, incarnation: incarnation ?? identity.incarnation,
-                head: LSN(head ?? alpha.region.head.rawValue), acknowledged: .zero, ringBytes: 4 << 20))
+                head: LSN(head ?? alpha.region.head.rawValue), acknowledged: .zero, ringBytes: 4 << 20,
+                attempt: attempt))
     }
 
     /// Says each of `messages` on a connection of its own: all are refused, and the mirror goes on as it was.
@@ -254,6 +255,26 @@ struct RailsTests {
                 mirror.candidateEnded(rail)
                 #expect(mirror.machine.partners.first.isRailUp)
             }
+        }
+    }
+
+    @Test("S12: a request to attach that comes late, on a rail that the owner has left, takes nothing from the session")
+    func lateAttach() async throws {
+        try await withIntruder { on, _ in
+            try await on { rig in
+                let mirror = try #require(rig.mirrorGroup)
+                let (incarnation, newest) = try #require(mirror.newestAttach)
+                #expect(newest > 0)
+                let session = try #require(mirror.mirrorRail)
+                let peer = RailPeer(node: rig.alpha.id, version: 2, features: 0, hasSameConfiguration: true)
+                let queuePair = TCPQueuePair(eventLoop: rig.eventLoop, registry: TCPRegionRegistry(), isPlain: true)
+                let rail = AcceptedRail(queuePair: queuePair, peer: peer, host: rig.beta)
+                let request = try Self.request(rig, incarnation: incarnation, attempt: newest)
+                rail.queuePair(queuePair, received: request.encoded)
+                #expect(mirror.mirrorRail === session && mirror.candidateRail == nil)
+                rail.close()
+            }
+            try await on { #expect($0.isMirrored($0.alpha, "g0")) }
         }
     }
 

@@ -21,11 +21,13 @@ public struct AttachRequest: Hashable, Sendable {
     public var generation: UInt64
     /// The record counts the asked node as in sync.
     public var counts: Bool
+    /// Counts this process' requests, from 1: one that comes late on another rail is told from the newest. 0: of an earlier release.
+    public var attempt: UInt64
 
     public init(
         group: GroupID, from: NodeID, epoch: Epoch, logUUID: UUID128, incarnation: Incarnation, head: LSN,
         acknowledged: LSN, ringBytes: UInt64, start: LSN = .zero, end: LSN = .zero, pool: UUID128 = .zero,
-        generation: UInt64 = 0, counts: Bool = false
+        generation: UInt64 = 0, counts: Bool = false, attempt: UInt64 = 0
     ) {
         self.start = start
         self.end = end
@@ -44,6 +46,7 @@ public struct AttachRequest: Hashable, Sendable {
         self.generation = generation
         self.end = end
         self.counts = counts
+        self.attempt = attempt
     }
 }
 

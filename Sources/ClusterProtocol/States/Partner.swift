@@ -32,6 +32,9 @@ struct Partner: Sendable {
         heartbeat = Heartbeat()
     }
 
+    /// The session goes on over another rail, which is up.
+    mutating func railMoved() { isRailUp = true }
+
     mutating func railDown() {
         isRailUp = false
         heartbeat = Heartbeat()
