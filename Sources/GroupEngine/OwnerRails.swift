@@ -66,12 +66,16 @@ final class OwnerRails: OwnerRailKeeper {
     // MARK: What becomes of the rails
 
     private func dial(_ index: Int) {
+        let attempt = choice.rails[index].dials
         host.dial(mirror, rail: index) { [weak self] result in
+            guard let self, choice.rails[index].dials == attempt else {
+                // Given up meanwhile, and perhaps dialled anew.
+                if case .success(let (queuePair, _)) = result { queuePair.close() }
+                return
+            }
             switch result {
-            case .failure(let error): self?.notDialed(index, error)
-            case .success(let (queuePair, peer)):
-                guard let self else { return queuePair.close() }
-                connected(index, queuePair, peer)
+            case .failure(let error): notDialed(index, error)
+            case .success(let (queuePair, peer)): connected(index, queuePair, peer)
             }
         }
     }
