@@ -58,6 +58,10 @@ int tl_host_set_attribute(int fd, const char *name, const void *value, size_t le
 
 int tl_host_pidfd_open(pid_t pid) { return result((int)syscall(SYS_pidfd_open, pid, 0)); }
 
+int tl_host_close_from(posix_spawn_file_actions_t *actions, int first) {
+    return -posix_spawn_file_actions_addclosefrom_np(actions, first);
+}
+
 int tl_host_pidfd_kill(int pidfd) { return result((int)syscall(SYS_pidfd_send_signal, pidfd, SIGKILL, NULL, 0)); }
 
 int tl_host_pidfd_wait(int pidfd, int timeout_millis) {

@@ -67,6 +67,9 @@ struct AgentProgram {
         for descriptor in [STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO] {
             posix_spawn_file_actions_adddup2(&actions, socket, descriptor)
         }
+        // Whatever a library left open: an agent that outlives this process must not hold a medium's session or a client's connection.
+        let closing = tl_host_close_from(&actions, STDERR_FILENO + 1)
+        guard closing == 0 else { throw AgentError("the agent would inherit descriptors", -closing) }
         var attributes = posix_spawnattr_t()
         posix_spawnattr_init(&attributes)
         defer { posix_spawnattr_destroy(&attributes) }

@@ -66,6 +66,15 @@ struct CommandFenceTests {
         #expect(try told == ["action=off"] + options + ["action=status"] + options)
     }
 
+    @Test("An agent inherits no descriptor of this process, which it may outlive")
+    func inheritsNothing() throws {
+        let open = fcntl(STDERR_FILENO, F_DUPFD, 200)
+        try #require(open >= 200)
+        defer { close(open) }
+        try makeAgent(off: "test ! -e /proc/self/fd/\(open)", status: "exit 2")
+        #expect(try fence().confirmDead(victim, by: me).method == "fence_test")
+    }
+
     static let denials: [(off: String, status: String, reason: String)] = [
         ("exit 1", "exit 2", "off for beta ended with 1"),
         ("exit 2", "exit 2", "off for beta ended with 2"),

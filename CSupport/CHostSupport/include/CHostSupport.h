@@ -1,6 +1,7 @@
 // System calls that Swift's Glibc overlay does not reach. Every function answers 0 (or a value >= 0) or a negative errno.
 // All are thread-safe.
 #pragma once
+#include <spawn.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -30,6 +31,9 @@ int tl_host_pidfd_open(pid_t pid);
 int tl_host_pidfd_kill(int pidfd);
 /// 1 if the process has ended, 0 if it has not within the time.
 int tl_host_pidfd_wait(int pidfd, int timeout_millis);
+
+/// A process that is spawned with `actions` has no descriptor from `first` on.
+int tl_host_close_from(posix_spawn_file_actions_t *actions, int first);
 
 /// Nanoseconds since boot, counting suspension.
 uint64_t tl_host_boot_nanos(void);
