@@ -6,14 +6,17 @@ internal import LogModel
 
 public struct DescriptorNeed: Sendable {
     let node: ClusterConfiguration.Node
-    /// One each, of all groups that the node may own.
+    /// Of all groups that the node may own.
     let media: Int
     let groups: Int
+    /// Of a group: the owner's rail and the mirror's to each address, an older one of each that ends, and a standby's look at a medium.
+    let ofGroup: Int
     let connections: Int
     let rails: Int
 
-    /// Of a group: the owner's rail and the mirror's, an older one of each that ends, and a standby's look at a medium.
-    static let ofGroup = 5
+    /// Of a logical unit: sessions of its writer, of each of the four threads that read (`GroupThreads`), of a look at it, and of a
+    /// fence. A file is one.
+    static let ofUnit = 7
     /// Standard input, output and error, the pool, events, signals, the supervisor's socket, loops, what the coordinator's thread opens: 24.
     /// Operators, 64 (`AdminServer.maximumConnections`); peers that have not proved themselves, and clients that are told that there is no
     /// place, 32 of each; archives, directories and `/proc` for moments, 8.
@@ -23,7 +26,10 @@ public struct DescriptorNeed: Sendable {
         self.node = node
         let groups = configuration.groups(of: node.id)
         self.groups = groups.count
-        media = groups.reduce(0) { $0 + $1.volumes.count }
+        media = groups.reduce(0) { count, group in
+            group.volumes.reduce(count) { $0 + ($1.iscsi == nil ? 1 : Self.ofUnit) }
+        }
+        ofGroup = 4 * (configuration.nodes.map(\.mirror.count).max() ?? 0) + 1
         connections = configuration.limits.connections
         rails = node.mirror.count
     }
@@ -31,7 +37,7 @@ public struct DescriptorNeed: Sendable {
     /// Two listeners for each address that may be two, the sockets for NBD and operators.
     var listeners: Int { 2 * rails + 3 }
 
-    public var count: UInt64 { UInt64(media + Self.ofGroup * groups + connections + listeners + Self.ofNode) }
+    public var count: UInt64 { UInt64(media + ofGroup * groups + connections + listeners + Self.ofNode) }
 
     /// `nil` if `limit` is enough.
     public func problem(limit: UInt64) -> String? {
