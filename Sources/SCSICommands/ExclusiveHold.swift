@@ -1,6 +1,9 @@
 // A medium that one node alone may write, by a persistent reservation *write exclusive, registrants only* with one registrant: what the
-// exclusive lock is for a file. Who takes it takes every other registration away, the old owner's too, and ends the commands that it left at
-// the unit. Only what is read back afterwards counts (S18).
+// exclusive lock is for a file. Who takes it takes every other registration away, the old owner's too. Only what is read back afterwards
+// counts (S18).
+//
+// Commands of the old owner that had passed the reservation's check may still be at the unit. Every taking ends them by a reset: a PREEMPT
+// AND ABORT of an earlier try, whose answer was lost, proves nothing about them.
 //
 // A registration is made only here, after a claim was won. Whoever lost it finds out by RESERVATION CONFLICT, and does not come back but by
 // another claim.
@@ -25,6 +28,7 @@ public struct ExclusiveHold: Sendable {
         try reservations.register(hold.key)
         do throws(SCSIError) {
             try hold.removeOthers(of: cluster)
+            try endCommands(device)
         } catch {
             // What was registered for nothing writes nothing: whoever takes the medium next removes it.
             _ = Result { () throws(SCSIError) in try reservations.unregister(hold.key) }
@@ -40,7 +44,7 @@ public struct ExclusiveHold: Sendable {
         } catch {
             guard error.code == .illegalRequest else { throw error }
             throw SCSIError(
-                .illegalRequest,
+                .noReservations,
                 "\(reservations.device.name): has no persistent reservations, so nothing keeps a node from it that was taken over from"
             )
         }
@@ -59,6 +63,12 @@ public struct ExclusiveHold: Sendable {
             .failed,
             "\(device.name): is in use by the reservation key \(stranger), which is no node's of this cluster; if nobody uses it any more, "
                 + "clear it there")
+    }
+
+    /// Of every initiator. Reservations stay; a unit that refuses is not taken.
+    private static func endCommands(_ device: any SCSIDevice) throws(SCSIError) {
+        try device.resetUnit()
+        try device.clearAttentions()
     }
 
     /// Until what is read back is this key alone, with the reservation.
@@ -98,7 +108,8 @@ public struct ExclusiveHold: Sendable {
         }
     }
 
-    /// As a fence: nobody but `holder` can write to the medium when this returns. One that `holder` has alone already is left as it is.
+    /// As a fence: nobody but `holder` can write to the medium when this returns, and nothing that others wrote is on its way. A hold that
+    /// `holder` has alone already stays: its own groups may be writing under it.
     public static func shutOthers(
         outOf device: any SCSIDevice, by holder: KeyHolder, of cluster: [KeyHolder]
     ) throws(SCSIError) {
@@ -108,7 +119,7 @@ public struct ExclusiveHold: Sendable {
             reservation.type == Reservation.writeExclusiveRegistrantsOnly, holder.has(reservation.holder),
             keys.contains(reservation.holder), keys.allSatisfy(holder.has)
         {
-            return
+            return try endCommands(device)
         }
         _ = try take(device, as: holder, of: cluster)
     }

@@ -112,15 +112,14 @@ public struct PersistentReservations: Sendable {
 
     public func reserve(_ key: ReservationKey) throws(SCSIError) { try change(.reserve, key: key, other: nil) }
 
-    /// Takes every registration under `victim` away, and the reservation if that is its holder's; the victim's commands end. A unit that
-    /// cannot abort by itself is reset, which ends everybody's.
+    /// Takes every registration under `victim` away, and the reservation if that is its holder's; the victim's commands end if the
+    /// unit can abort them.
     public func preempt(_ victim: ReservationKey, by key: ReservationKey) throws(SCSIError) {
         do throws(SCSIError) {
             try change(.preemptAndAbort, key: key, other: victim)
         } catch {
             guard error.code == .illegalRequest else { throw error }
             try change(.preempt, key: key, other: victim)
-            try device.resetUnit()
         }
     }
 

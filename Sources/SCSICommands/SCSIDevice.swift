@@ -30,6 +30,10 @@ public struct SCSIError: Error, Hashable, Sendable, CustomStringConvertible {
         case unitAttention(UnitAttention)
         /// The unit does not know the command, or one of its fields.
         case illegalRequest
+        /// There is no such unit behind the target, or it refuses to say that it is ready. It may come yet.
+        case noUnit
+        /// The unit has no persistent reservations.
+        case noReservations
         /// No answer came in time, or the way to the unit is gone: the command may have been carried out, or still be.
         case lost
         /// The answer is none that the standard allows (S21).
@@ -72,6 +76,8 @@ public struct SCSIStatus: Hashable, Sendable {
     private static let checkCondition: UInt8 = 2
     private static let conflict: UInt8 = 0x18
     private static let (illegalRequest, unitAttention): (UInt8, UInt8) = (5, 6)
+    /// LOGICAL UNIT NOT SUPPORTED (SPC-4, additional sense codes).
+    private static let noUnit: UInt8 = 0x25
 
     public var status: UInt8
     public var senseKey: UInt8
@@ -95,6 +101,8 @@ public struct SCSIStatus: Hashable, Sendable {
         case (Self.checkCondition, Self.unitAttention):
             let attention = UnitAttention(additionalSense: additionalSense, qualifier: qualifier)
             return SCSIError(.unitAttention(attention), "\(what) met a unit attention \(sense)")
+        case (Self.checkCondition, Self.illegalRequest) where additionalSense == Self.noUnit:
+            return SCSIError(.noUnit, "\(device): the unit is not there (\(sense))")
         case (Self.checkCondition, Self.illegalRequest):
             return SCSIError(.illegalRequest, "\(what) is not supported (\(sense))")
         case (Self.checkCondition, _): return SCSIError(.failed, "\(what) failed (sense \(hex(senseKey)), \(sense))")
@@ -141,7 +149,12 @@ extension SCSIDevice {
                 _ = try execute([UInt8](repeating: 0, count: 6), .none)
                 return
             } catch {
-                guard case .unitAttention = error.code else { throw error }
+                switch error.code {
+                case .unitAttention: continue
+                // TEST UNIT READY is known to every unit that is there.
+                case .illegalRequest: throw SCSIError(.noUnit, "\(name): the unit is not there: \(error)")
+                default: throw error
+                }
             }
         }
         throw SCSIError(.failed, "\(name): reports unit attentions without end")

@@ -25,8 +25,8 @@ public final class ISCSIMedium: Medium {
         let device: ISCSIDevice
         /// `nil` once it is released.
         var hold: ExclusiveHold?
-        /// The session that the hold was verified for.
-        var session: UInt64
+        /// The session that the hold was verified for; `nil` if it has to be verified again.
+        var session: UInt64?
         var hasUnflushed = false
     }
 
@@ -196,26 +196,34 @@ public final class ISCSIMedium: Medium {
         writer.session = session
     }
 
-    /// Returns if what failed so may be tried once more: the unit did not carry it out, or the session was idle and is gone, with nothing
-    /// unflushed. The bytes are the same.
+    /// Returns if what failed so may be tried once more: nothing is unflushed (S8), and the unit did not carry it out, or the session was
+    /// idle and is gone. The bytes are the same.
     private static func heed(
         _ error: SCSIError, isClean: Bool, _ writer: inout Writer, _ hold: ExclusiveHold
     ) throws(SCSIError) {
         switch error.code {
-        case .unitAttention(.reset):
+        case .unitAttention:
+            try verifyAgain(&writer, hold)
             guard isClean else { throw error }
-            try writer.device.clearAttentions()
-            try hold.verify()
-        case .unitAttention(.reservationsChanged): try hold.verify()
-        case .unitAttention(.other): break
         case .lost:
             guard isClean else { throw error }
             try resume(&writer, hold)
-        case .reservationConflict, .illegalRequest, .malformed, .failed: throw error
+        case .reservationConflict, .illegalRequest, .noUnit, .noReservations, .malformed, .failed: throw error
         }
     }
 
-    /// A conflict says that another node took the medium; a unit that lacks a command is none; everything else is a medium that fails.
+    /// Whatever a unit attention tells, the registration may have gone with it: by a reset, by another node, or because another unit has
+    /// taken the place of this one (S18). Until it is verified nothing is written.
+    private static func verifyAgain(_ writer: inout Writer, _ hold: ExclusiveHold) throws(SCSIError) {
+        let session = writer.session
+        writer.session = nil
+        try writer.device.clearAttentions()
+        try hold.verify()
+        writer.session = session
+    }
+
+    /// A conflict says that another node took the medium; a unit without reservations is none; everything else is a medium that fails, and
+    /// may be there later.
     static func onUnit<Answer>(
         _ code: MediumError.Code, _ body: () throws(SCSIError) -> Answer
     ) throws(MediumError) -> Answer {
@@ -224,8 +232,9 @@ public final class ISCSIMedium: Medium {
         } catch {
             switch error.code {
             case .reservationConflict: throw MediumError(.fenced, error.message)
-            case .illegalRequest: throw MediumError(.notAMedium, error.message)
-            case .unitAttention, .lost, .malformed, .failed: throw MediumError(code, error.message)
+            case .noReservations: throw MediumError(.notAMedium, error.message)
+            case .illegalRequest, .noUnit, .unitAttention, .lost, .malformed, .failed:
+                throw MediumError(code, error.message)
             }
         }
     }

@@ -80,16 +80,66 @@ struct ExclusiveHoldTests {
     func unsupported() throws {
         unit.lie { _, command, _ in command[0] == 0x5E ? .status(FakeInitiator.illegal) : nil }
         let refusal = try error { _ = try take(Self.alpha, on: "a") }
-        #expect(refusal.code == .illegalRequest && refusal.message.contains("has no persistent reservations"))
+        #expect(refusal.code == .noReservations && refusal.message.contains("has no persistent reservations"))
     }
 
-    @Test("A unit that cannot abort is reset when a key was preempted: the old owner's commands end")
+    @Test("S18: a unit that cannot abort is reset when a key was preempted: the old owner's commands end")
     func withoutAbort() throws {
         _ = try take(Self.alpha, on: "a")
+        unit.state.withLock { $0.inProgress = ["a"] }
         unit.lie { _, command, _ in command[0...1] == [0x5F, 5] ? .status(FakeInitiator.illegal) : nil }
         let hold = try take(Self.beta, on: "b")
         #expect(unit.keys == [hold.key.rawValue])
-        #expect(unit.state.withLock { $0.resets } >= 1)
+        #expect(unit.state.withLock { $0.inProgress } == [])
+    }
+
+    @Test(
+        "S18: after a taking whose answer was lost, the next one ends the old owner's commands",
+        arguments: [4, 5] as [UInt8])
+    func answerLost(action: UInt8) throws {
+        _ = try take(Self.alpha, on: "a")
+        unit.state.withLock { $0.inProgress = ["a"] }
+        unit.lie { _, command, _ in
+            guard command[0] == 0x5F else { return nil }
+            if command[1] == action { return .doneAndLost }
+            return action == 4 && command[1] == 5 ? .status(FakeInitiator.illegal) : nil
+        }
+        #expect(try error { _ = try take(Self.beta, on: "b") }.code == .lost)
+        #expect(!unit.keys.contains { Self.alpha.has($0) } && unit.state.withLock { $0.inProgress } == ["a"])
+        unit.state.withLock { $0.lie = nil }
+        let hold = try take(Self.beta, on: "b")
+        #expect(unit.keys == [hold.key.rawValue] && unit.state.withLock { $0.inProgress } == [])
+    }
+
+    @Test("S18: a medium whose unit is not reset is not taken, and no fence is confirmed", arguments: [false, true])
+    func resetFails(again: Bool) throws {
+        _ = try take(Self.alpha, on: "a")
+        if again { try fence() }
+        unit.state.withLock { $0.resetError = SCSIError(.failed, "unit: does not reset") }
+        #expect(try error { try fence(on: "b2") }.message == "unit: does not reset")
+        #expect(try error { _ = try take(Self.beta, on: "b3") }.message == "unit: does not reset")
+        #expect(again || unit.keys == [], "nor does this node stay registered")
+        unit.state.withLock { $0.resetError = nil }
+        try fence()
+    }
+
+    @Test("A hold of this node's own stays when it fences by it, and the others' commands end")
+    func ownHold() throws {
+        let mine = try take(Self.beta, on: "b")
+        unit.state.withLock { $0.inProgress = ["a"] }
+        try fence(on: "b2")
+        #expect(unit.keys == [mine.key.rawValue] && unit.state.withLock { $0.inProgress } == [])
+        try mine.verify()
+    }
+
+    @Test("A unit that is not there is said not to be, and not to lack reservations")
+    func absent() throws {
+        let notSupported = SCSIStatus(status: 2, senseKey: 5, additionalSense: 0x25)
+        unit.lie { _, _, _ in .status(notSupported) }
+        let refusal = try error { _ = try take(Self.alpha, on: "a") }
+        #expect(refusal.code == .noUnit && refusal.message.contains("the unit is not there"))
+        unit.lie { _, command, _ in command[0] == 0 ? .status(FakeInitiator.illegal) : nil }
+        #expect(try error { try unit.initiator("a").clearAttentions() }.code == .noUnit)
     }
 
     @Test("A unit attention is no answer: each command is made once more, and a second one is an error")

@@ -12,6 +12,10 @@ final class FakeUnit: Sendable {
         var attentions: [String: [SCSIStatus]] = [:]
         var bytes = [UInt8](repeating: 0, count: 64 * 512)
         var resets = 0
+        /// A reset fails with it, and nothing is reset.
+        var resetError: SCSIError?
+        /// Commands that had passed the reservation's check, and are not carried out yet; by initiator.
+        var inProgress: Set<String> = []
         /// Command code and service action of each, by initiator.
         var commands: [String] = []
         /// What is answered in place of the truth.
@@ -24,6 +28,8 @@ final class FakeUnit: Sendable {
         case lost
         /// Good, and nothing done.
         case nothing
+        /// Carried out; the answer is lost.
+        case doneAndLost
     }
 
     let state = Mutex(State())
@@ -50,10 +56,14 @@ struct FakeInitiator: SCSIDevice {
     }
 
     func resetUnit() throws(SCSIError) {
-        unit.state.withLock { state in
+        let result: Result<Void, SCSIError> = unit.state.withLock { state in
+            if let error = state.resetError { return .failure(error) }
             state.resets += 1
+            state.inProgress = []
             for other in state.registrations.keys { state.attentions[other, default: []].append(Self.attention(0x29)) }
+            return .success(())
         }
+        try result.get()
     }
 
     func execute(_ command: [UInt8], _ transfer: SCSITransfer) throws(SCSIError) -> Int {
@@ -76,27 +86,33 @@ struct FakeInitiator: SCSIDevice {
                 state.attentions[initiator] = waiting
                 return .success((first, []))
             }
-            switch state.lie?(initiator, command, &state) {
+            let lie = state.lie?(initiator, command, &state)
+            switch lie {
             case .status(let status)?: return .success((status, []))
             case .answer(let bytes)?: return .success((good, bytes))
             case .lost?: return .failure(SCSIError(.lost, "unit: gone"))
             case .nothing?: return .success((good, []))
-            case nil: break
+            case .doneAndLost?, nil: break
             }
-            switch command[0] {
-            case 0x5E: return .success((good, report(command[1], state)))
-            case 0x5F: return .success((change(command[1], command[2] & 0xF, parameters, &state), []))
-            case 0x8A: return .success((write(command, parameters, &state), []))
-            case 0x88:
-                let range = blocks(command)
-                return .success((good, Array(state.bytes[range])))
-            case 0x9E:
-                return .success((good, (63 as UInt64).bytes + (512 as UInt32).bytes + [UInt8](repeating: 0, count: 20)))
-            case 0x12: return .success(command[2] == 0x83 ? (good, Self.identification) : (Self.illegal, []))
-            default: return .success((good, []))
-            }
+            let answer = answer(command, parameters, &state)
+            return lie == nil ? .success(answer) : .failure(SCSIError(.lost, "unit: gone"))
         }
         return try result.get()
+    }
+
+    private func answer(
+        _ command: [UInt8], _ parameters: [UInt8], _ state: inout FakeUnit.State
+    ) -> (SCSIStatus, [UInt8]) {
+        let good = SCSIStatus(status: SCSIStatus.good)
+        switch command[0] {
+        case 0x5E: return (good, report(command[1], state))
+        case 0x5F: return (change(command[1], command[2] & 0xF, parameters, &state), [])
+        case 0x8A: return (write(command, parameters, &state), [])
+        case 0x88: return (good, Array(state.bytes[blocks(command)]))
+        case 0x9E: return (good, (63 as UInt64).bytes + (512 as UInt32).bytes + [UInt8](repeating: 0, count: 20))
+        case 0x12: return command[2] == 0x83 ? (good, Self.identification) : (Self.illegal, [])
+        default: return (good, [])
+        }
     }
 
     static let identification: [UInt8] = [0, 0x83, 0, 12, 1, 3, 0, 8, 1, 2, 3, 4, 5, 6, 7, 8]
