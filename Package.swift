@@ -242,7 +242,10 @@ let package = Package(
         tests("SCSITests", ["TestSupport", "LogModel", "SCSICommands", "Coordination", "FenceReservation"]),
         tests(
             "StorageMediumISCSITests",
-            ["TestSupport", "ISCSISupport", "LogModel", "StorageMedium", "SCSICommands", "StorageMediumISCSI"]),
+            [
+                "TestSupport", "ClusterHarness", "ISCSISupport", "LogModel", "StorageMedium", "SCSICommands",
+                "StorageMediumISCSI",
+            ]),
         tests("FenceCommandTests", ["TestSupport", "LogModel", "Coordination", "FenceCommand"]),
         tests("ClusterConfigurationTests", ["TestSupport", "LogModel", "ClusterConfiguration"]),
         tests(

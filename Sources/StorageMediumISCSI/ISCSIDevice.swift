@@ -1,5 +1,6 @@
 // A logical unit behind a target. Sessions come and go; each has a number, so that who relies on what an earlier one did sees that there is
-// a new one.
+// a new one. All of them have one initiator port: a registration belongs to the port, so it outlives the session that made it, on a target
+// that keeps to the standard.
 
 internal import Clibiscsi
 public import LogModel
@@ -9,6 +10,8 @@ internal import Synchronization
 public final class ISCSIDevice: SCSIDevice {
     public let address: ISCSIAddress
     private let initiator: String
+    /// Of this opening: two sessions of one name and one port would end each other.
+    private let port = UInt32.random(in: 0...0xFF_FFFF)
     private let state = Mutex(State())
 
     private struct State {
@@ -38,7 +41,7 @@ public final class ISCSIDevice: SCSIDevice {
 
     private func connect(_ state: inout State) throws(SCSIError) -> UInt64 {
         guard state.session == nil else { return state.number }
-        state.session = Held(session: try ISCSISession(address, name: initiator, port: .random(in: 0...0xFF_FFFF)))
+        state.session = Held(session: try ISCSISession(address, name: initiator, port: port))
         state.number += 1
         return state.number
     }

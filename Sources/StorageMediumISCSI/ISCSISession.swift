@@ -20,7 +20,8 @@ final class ISCSISession {
     /// libiscsi tells the end of the connection to whoever asked for it, so it lives as long as the context.
     private let connection = Pending()
 
-    /// Connects and logs in as initiator `name`; a target takes two sessions of one `name` and one `qualifier` for the same initiator port.
+    /// Connects and logs in as initiator `name`; a target takes two sessions of one `name` and one `port` for the same initiator port, and
+    /// ends the older one.
     init(_ address: ISCSIAddress, name: String, port: UInt32) throws(SCSIError) {
         guard let context = iscsi_create_context(name) else { throw SCSIError(.failed, "\(address): no memory") }
         self.address = address
@@ -32,6 +33,8 @@ final class ISCSISession {
         guard iscsi_set_targetname(context, address.target) == 0 else { throw failure("cannot be named") }
         let deadline = Self.deadline(after: Self.loginMillis)
         try begin("be connected to") { iscsi_connect_async(context, address.portal.description, Self.done, $0) }
+        // A fence agent must not keep the session alive.
+        guard fcntl(iscsi_get_fd(context), F_SETFD, FD_CLOEXEC) == 0 else { throw failure("has no socket") }
         try wait(for: connection, until: deadline, "a connection")
         guard connection.status == Self.good else { throw failure("cannot be connected to") }
         let login = Pending()
@@ -110,7 +113,10 @@ final class ISCSISession {
 
     private func wait(for pending: Pending, until deadline: UInt64, _ what: String) throws(SCSIError) {
         while !pending.hasEnded {
-            guard !isLost else { throw lost("lost the session") }
+            guard !isLost else {
+                abandon(pending)
+                throw lost("lost the session")
+            }
             let now = tl_host_boot_nanos()
             guard now < deadline else {
                 abandon(pending)

@@ -1,6 +1,7 @@
 // A logical unit of a real target (tgtd) as a medium: its bytes, its exclusive hold, and what becomes of both when sessions or targets go.
 
 import Foundation
+import Glibc
 import ISCSISupport
 import LogModel
 import SCSICommands
@@ -123,6 +124,69 @@ struct ISCSIMediumTests {
         #expect(throws: MediumError.self) { try medium.flush() }
     }
 
+    @Test("S18: another unit in the place of the one that was taken is not written to")
+    func unitReplaced() throws {
+        let medium = try take("alpha")
+        try [UInt8](repeating: 1, count: 512).withUnsafeBytes { try medium.write([$0], at: 0) }
+        try medium.flush()
+        try server.replaceUnit(1)
+        // tgtd tells what changed at a target to the units that were there before: REPORTED LUNS DATA HAS CHANGED.
+        try server.replaceUnit(2)
+        #expect(
+            try code { try [UInt8](repeating: 2, count: 512).withUnsafeBytes { try medium.write([$0], at: 0) } }
+                == .fenced)
+        #expect(try onDisk()[0] == 1)
+    }
+
+    @Test("S8: after a reset of the unit a flush fails: what was written before it is written anew; the hold stays")
+    func resetBeforeFlush() throws {
+        let medium = try take("alpha")
+        try [UInt8](repeating: 1, count: 512).withUnsafeBytes { try medium.write([$0], at: 0) }
+        try opener("beta").connect(to: server.address()).resetUnit()
+        #expect(try code { try medium.flush() } == .flush)
+        try [UInt8](repeating: 2, count: 512).withUnsafeBytes { try medium.write([$0], at: 0) }
+        try medium.flush()
+        try opener("beta").connect(to: server.address()).resetUnit()
+        try medium.flush()
+        #expect(try onDisk()[0] == 2)
+    }
+
+    @Test("S18: every session of one opening logs in from one initiator port, another opening from another")
+    func initiatorPort() throws {
+        let listener = try LoginListener()
+        defer { listener.stop() }
+        let address = ISCSIAddress(
+            portal: TCPAddress(host: "127.0.0.1", port: Int(listener.port)), target: TargetServer.target, lun: 1)
+        let (device, other) = (
+            ISCSIDevice(address, initiator: opener("alpha").initiator),
+            ISCSIDevice(address, initiator: opener("alpha").initiator)
+        )
+        let ports = try [device, device, other].map { device in
+            #expect(throws: SCSIError.self, "the listener ends it") { try device.connect() }
+            return try listener.takePort()
+        }
+        #expect(ports[0] == ports[1])
+        #expect(ports[0] != ports[2])
+    }
+
+    @Test("The sessions' sockets end with this process: no program that it starts inherits them")
+    func closeOnExec() throws {
+        let medium = try take("alpha")
+        _ = try medium.bytes(at: 0, count: 1)
+        let sessions = (0..<CInt(1024)).filter { isConnected($0, to: server.port) }
+        #expect(sessions.count >= 2)
+        for socket in sessions { #expect(fcntl(socket, F_GETFD) & FD_CLOEXEC != 0) }
+    }
+
+    private func isConnected(_ socket: CInt, to port: UInt16) -> Bool {
+        var name = sockaddr_in()
+        var size = socklen_t(MemoryLayout<sockaddr_in>.size)
+        let result = withUnsafeMutableBytes(of: &name) { bytes in
+            getpeername(socket, bytes.assumingMemoryBound(to: sockaddr.self).baseAddress!, &size)
+        }
+        return result == 0 && name.sin_family == sa_family_t(AF_INET) && UInt16(bigEndian: name.sin_port) == port
+    }
+
     @Test("A target that is not there, or does not answer, is an error in time, by its address")
     func unreachable() throws {
         let medium = try take("alpha")
@@ -141,7 +205,8 @@ struct ISCSIMediumTests {
     func refused() throws {
         #expect(try code { _ = try take("alpha", sizeBytes: Self.sizeBytes * 2) } == .wrongSize)
         #expect(try code { _ = try take("alpha", sizeBytes: 1000) } == .wrongSize)
-        #expect(throws: MediumError.self) { try take("alpha", lun: 9) }
+        let missing = try #require(throws: MediumError.self) { try take("alpha", lun: 9) }
+        #expect(missing.code == .open && missing.message.contains("the unit is not there"), "it may come yet")
         #expect(try keys() == [])
     }
 

@@ -13,7 +13,7 @@ package final class TargetServer: Sendable {
     package static let target = "iqn.2026-11.org.twinlog.test:disk"
 
     private let folder: String
-    private let port: UInt16
+    package let port: UInt16
     private let unitBytes: [UInt64]
     private let process = Mutex<Process?>(nil)
 
@@ -61,6 +61,12 @@ package final class TargetServer: Sendable {
         process.waitUntilExit()
         unlink("\(socketPath).\(port)")
         unlink("\(socketPath).\(port).lock")
+    }
+
+    /// Another unit takes the place of `lun`: over the same file, and with none of its registrations.
+    package func replaceUnit(_ lun: Int) throws {
+        try define("--op", "delete", "--mode", "logicalunit", "--tid", "1", "--lun", "\(lun)")
+        try define("--op", "new", "--mode", "logicalunit", "--tid", "1", "--lun", "\(lun)", "-b", backing(lun))
     }
 
     package func signal(_ number: Int32) {
