@@ -275,6 +275,19 @@ public struct NodeCheck {
         }
     }
 
+    /// The groups that both files have can be mirrored all the while.
+    private func isTakenNodeByNode(
+        _ theirs: [ClusterConfiguration.SharedEntry], with other: ClusterConfiguration.Node
+    ) -> Bool {
+        let shared = configuration.groups(of: node.id).filter { group in
+            group.includes(other.id) && theirs.contains { $0.key.hasPrefix("groups.\(group.id).") }
+        }
+        return !shared.isEmpty
+            && shared.allSatisfy {
+                ClusterConfiguration.agreement(on: $0.id, configuration.sharedEntries, theirs) != .none
+            }
+    }
+
     private mutating func compare(with other: ClusterConfiguration.Node) {
         do throws(AdminClientError) {
             let answer = try AdminClient.ask(
@@ -287,8 +300,13 @@ public struct NodeCheck {
                 let difference = ClusterConfiguration.difference(
                     configuration.sharedEntries, of: "disk", theirs, of: other.id.rawValue)
             else { return }
+            let what = "runs with another configuration: \(difference)"
+            guard !isTakenNodeByNode(theirs, with: other) else {
+                return remarks.append(
+                    "\(other.id) \(what); until it is restarted, each group goes on with what both know")
+            }
             let advice = other.id == node.id ? "restart it" : "the two would not mirror each other"
-            add("nodes.\(other.id)", "runs with another configuration: \(difference); \(advice)")
+            add("nodes.\(other.id)", "\(what); \(advice)")
         } catch {
             remarks.append("\(other.id) could not be asked: \(error)")
         }

@@ -126,7 +126,7 @@ final class HandshakeHandler: ChannelInboundHandler, RemovableChannelHandler {
     func errorCaught(context: ChannelHandlerContext, error: any Error) {
         // Whose words are its own has seen something that an operator should know.
         if let words = security?.words(for: error) { return fail(HandshakeFailure(.wrongProof, words)) }
-        fail(HandshakeFailure(ended: "the connection failed: \(error)"))
+        fail(HandshakeFailure(ended: "the connection failed: \(error.systemWords)"))
     }
 
     private func send(_ frame: HandshakeFrame) {

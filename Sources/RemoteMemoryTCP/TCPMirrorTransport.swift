@@ -142,7 +142,7 @@ public enum TCPMirrorDialer {
     /// Of the addresses that the name has, the first that failed tells why.
     private static func words(_ error: any Error) -> String {
         guard let failure = error as? NIOConnectionError else { return "\(error)" }
-        if let first = failure.connectionErrors.first { return "\(first.error)" }
+        if let first = failure.connectionErrors.first { return first.error.systemWords }
         let unresolved = failure.dnsAError ?? failure.dnsAAAAError
         return unresolved.map { "\(failure.host) does not resolve: \($0)" } ?? "\(failure)"
     }

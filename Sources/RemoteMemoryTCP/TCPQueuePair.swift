@@ -159,7 +159,7 @@ public final class TCPQueuePair: QueuePair, ChannelInboundHandler {
     }
 
     public func errorCaught(context: ChannelHandlerContext, error: any Error) {
-        fail(RemoteMemoryError(.disconnected, "the connection failed: \(error)"))
+        fail(RemoteMemoryError(.disconnected, "the connection failed: \(error.systemWords)"))
     }
 
     public func channelRead(context: ChannelHandlerContext, data: NIOAny) {

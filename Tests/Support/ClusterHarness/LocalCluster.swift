@@ -96,7 +96,7 @@ public final class LocalCluster: Sendable {
             ? [("g0", "alpha", "beta"), ("g1", "beta", "alpha")] : [("g0", "alpha", "beta")]
         {
             let volume = "vol\(group.dropFirst())"
-            let medium = options.media[volume] ?? "run/\(volume).img"
+            let medium = options.media[volume].map { "\"\($0)\"" } ?? "run/\(volume).img"
             text += """
                   \(group):
                     home: \(home)
@@ -104,7 +104,7 @@ public final class LocalCluster: Sendable {
                     log: \(options.logBytes)
                     on-mirror-loss: \(options.onMirrorLoss)
                     volumes:
-                      \(volume): {medium: "\(medium)", size: \(options.volumeBytes)}
+                      \(volume): {medium: \(medium), size: \(options.volumeBytes)}
 
                 """
         }
