@@ -36,11 +36,14 @@ static int watch(int fd) {
     if (flags < 0 || fcntl(fd, F_SETFL, flags | O_NONBLOCK) < 0) return -errno;
     int poller = epoll_create1(EPOLL_CLOEXEC);
     struct epoll_event event = {.events = EPOLLIN};
-    if (poller < 0 || epoll_ctl(poller, EPOLL_CTL_ADD, fd, &event) < 0) return -errno;
-    return poller;
+    if (poller < 0) return -errno;
+    if (epoll_ctl(poller, EPOLL_CTL_ADD, fd, &event) == 0) return poller;
+    int error = errno;
+    close(poller);
+    return -error;
 }
 
-static int wait_readable(int poller) {
+static int wait_ready(int poller) {
     struct epoll_event event;
     while (epoll_wait(poller, &event, 1, -1) < 0) {
         if (errno != EINTR) return -errno;
@@ -56,7 +59,7 @@ static int send_all(int fd, struct iovec *parts, int count) {
         if (sent < 0 && errno == EAGAIN) {
             int poller = epoll_create1(EPOLL_CLOEXEC);
             struct epoll_event event = {.events = EPOLLOUT};
-            int result = poller < 0 || epoll_ctl(poller, EPOLL_CTL_ADD, fd, &event) < 0 ? -errno : wait_readable(poller);
+            int result = poller < 0 || epoll_ctl(poller, EPOLL_CTL_ADD, fd, &event) < 0 ? -errno : wait_ready(poller);
             if (poller >= 0) close(poller);
             if (result < 0) return result;
             continue;
@@ -102,7 +105,7 @@ int sf_serve(int fd, sf_ring ring) {
     if (buffer == NULL) result = -ENOMEM;
     if (poller < 0) result = poller;
     while (result == 0) {
-        result = wait_readable(poller);
+        result = wait_ready(poller);
         ssize_t count = result < 0 ? 0 : recv(fd, buffer + held, READ_BYTES, 0);
         if (count < 0 && (errno == EAGAIN || errno == EINTR)) continue;
         if (count < 0) result = -errno;
@@ -186,7 +189,7 @@ int64_t sf_run(int fd, sf_ring ring, uint32_t size, uint32_t depth, uint64_t nan
         bool over = now_nanos() - begin >= nanos;
         if (over && s.answered == s.sent) break;
         if (!over) result = send_more(&s, fd);
-        if (result == 0) result = wait_readable(poller);
+        if (result == 0) result = wait_ready(poller);
         ssize_t count = result < 0 ? 0 : recv(fd, answer + held, sizeof answer - held, 0);
         if (count < 0 && (errno == EAGAIN || errno == EINTR)) continue;
         if (count <= 0 && result == 0) result = count < 0 ? -errno : -ECONNRESET;

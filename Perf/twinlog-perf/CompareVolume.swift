@@ -8,8 +8,6 @@ import Foundation
 import HostProcess
 import LogModel
 import NBDClient
-import NIOCore
-import NIOPosix
 
 func compareVolume(_ options: CommonOptions) throws -> Results {
     let folder = options.pool ?? "/dev/shm/twinlog-perf-\(getpid())"
@@ -80,7 +78,8 @@ struct VolumeComparison {
         let drivers = try contenders.map { contender in
             try (0..<connections).map { index in
                 try VolumeDriver(
-                    client: connect(to: contender), size: size, depth: depth, reads: reads, sequential: false,
+                    client: VolumeDriver.connect(to: contender.address, export: contender.export), size: size,
+                    depth: depth, reads: reads, sequential: false,
                     seed: UInt64(index + 1))
             }
         }
@@ -103,36 +102,10 @@ struct VolumeComparison {
     }
 
     private func run(_ drivers: [VolumeDriver], _ contender: VolumeContender) throws -> (Repeat, LatencyHistogram) {
-        let before = contender.processes.mapValues { ProcessorTime.nanos(of: $0) }
-        let begin = monotonicNanos()
-        let runs = drivers.map { $0.run(nanos: UInt64(options.secondsPerRepeat * 1e9)) }
-        var histogram = makeHistogram()
-        var operations: UInt64 = 0
-        for run in runs {
-            let (count, latencies) = try run.wait()
-            operations += count
-            histogram.merge(latencies)
-        }
-        let seconds = Double(monotonicNanos() - begin) / 1e9
-        let used = contender.processes.mapValues { ProcessorTime.nanos(of: $0) }.merging(before) { $0 - min($0, $1) }
-        return (
-            Repeat(
-                operations: operations, seconds: seconds, p50: histogram.p50, processorNanos: used),
-            histogram
-        )
-    }
-
-    private func connect(to contender: VolumeContender) throws -> NBDClient {
-        let group = MultiThreadedEventLoopGroup(numberOfThreads: 1)
-        let promise = group.next().makePromise(of: NBDClient.self)
-        promise.completeWithTask {
-            try await NBDClient.connect(to: contender.address, export: contender.export, on: group)
-        }
-        do {
-            return try promise.futureResult.wait()
-        } catch {
-            throw PerfError("\(contender.name): \(error)")
-        }
+        let before = try ProcessorTime.nanos(of: contender.processes)
+        var (measured, histogram) = try VolumeDriver.run(drivers, seconds: options.secondsPerRepeat)
+        measured.processorNanos = ProcessorTime.used(before, try ProcessorTime.nanos(of: contender.processes))
+        return (measured, histogram)
     }
 }
 

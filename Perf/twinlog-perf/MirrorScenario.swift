@@ -72,9 +72,9 @@ struct MirrorBench {
         for turn in 0..<options.repeats {
             for step in contenders.indices {
                 let which = (step + turn) % contenders.count
-                let before = processorNanos()
+                let before = try ProcessorTime.nanos(of: processes)
                 var (measured, histogram) = try run(contenders[which], size, depth)
-                measured.processorNanos = processorNanos().merging(before) { $0 - min($0, $1) }
+                measured.processorNanos = ProcessorTime.used(before, try ProcessorTime.nanos(of: processes))
                 repeats[which].append(measured)
                 histograms[which].merge(histogram)
             }
@@ -87,10 +87,8 @@ struct MirrorBench {
         }
     }
 
-    /// The owner's includes its client's.
-    private func processorNanos() -> [String: UInt64] {
-        ["owner": ProcessorTime.nanos(of: getpid()), "mirror": ProcessorTime.nanos(of: partner.processID)]
-    }
+    /// The owner's is its client's, too.
+    private var processes: [String: Int32] { ["owner": getpid(), "mirror": partner.processID] }
 
     private func run(_ contender: Contender, _ size: Int, _ depth: Int) throws -> (Repeat, LatencyHistogram) {
         let seconds = options.secondsPerRepeat

@@ -71,15 +71,9 @@ struct VolumeCommand: ParsableCommand {
         var floorHistogram = makeHistogram()
         for _ in 0..<options.repeats {
             let seconds = options.secondsPerRepeat
-            let begin = monotonicNanos()
-            let runs = drivers.map { $0.run(nanos: UInt64(seconds * 1e9)) }
-            var operations: UInt64 = 0
-            for run in runs {
-                let (count, latencies) = try run.wait()
-                operations += count
-                histogram.merge(latencies)
-            }
-            repeats.append(Repeat(operations: operations, seconds: Double(monotonicNanos() - begin) / 1e9))
+            let (measured, latencies) = try VolumeDriver.run(drivers, seconds: seconds)
+            repeats.append(measured)
+            histogram.merge(latencies)
             let tcp = try TCPFloor.measure(
                 port: floor.port, size: size, depth: options.depth * connections, seconds: seconds)
             floorRepeats.append(tcp.0)
@@ -106,15 +100,7 @@ struct VolumeCommand: ParsableCommand {
 
     private func makeClient() throws -> NBDClient {
         guard let address = Endpoint(connect) else { throw PerfError("--connect: '\(connect)' is no address") }
-        let group = MultiThreadedEventLoopGroup(numberOfThreads: 1)
-        let promise = group.next().makePromise(of: NBDClient.self)
-        let export = export
-        promise.completeWithTask { try await NBDClient.connect(to: address, export: export, on: group) }
-        do {
-            return try promise.futureResult.wait()
-        } catch let error as NBDClientError {
-            throw PerfError("\(connect), export \(export): \(error)")
-        }
+        return try VolumeDriver.connect(to: address, export: export)
     }
 }
 
@@ -174,6 +160,33 @@ struct VolumeDriver: Sendable {
                 State(client, size: size, depth: depth, reads: reads, sequential: sequential, seed: seed),
                 eventLoop: client.eventLoop)
         }.wait()
+    }
+
+    /// A connection with an event loop of its own.
+    static func connect(to address: Endpoint, export: String) throws -> NBDClient {
+        let group = MultiThreadedEventLoopGroup(numberOfThreads: 1)
+        let promise = group.next().makePromise(of: NBDClient.self)
+        promise.completeWithTask { try await NBDClient.connect(to: address, export: export, on: group) }
+        do {
+            return try promise.futureResult.wait()
+        } catch let error as NBDClientError {
+            throw PerfError("\(address), export '\(export)': \(error)")
+        }
+    }
+
+    /// All of them at once, until the time is over and the last request is answered.
+    static func run(_ drivers: [VolumeDriver], seconds: Double) throws -> (Repeat, LatencyHistogram) {
+        let begin = monotonicNanos()
+        let runs = drivers.map { $0.run(nanos: UInt64(seconds * 1e9)) }
+        var histogram = makeHistogram()
+        var operations: UInt64 = 0
+        for run in runs {
+            let (count, latencies) = try run.wait()
+            operations += count
+            histogram.merge(latencies)
+        }
+        let elapsed = Double(monotonicNanos() - begin) / 1e9
+        return (Repeat(operations: operations, seconds: elapsed, p50: histogram.p50), histogram)
     }
 
     /// Until the time is over and the last request is answered.
