@@ -141,7 +141,7 @@ let package = Package(
             "GroupEngine",
             [
                 "LogModel", "PersistentMemory", "WriteLog", "StorageMedium", "RemoteMemory", "CLogCore", "Coordination",
-                "ClusterProtocol", "ClusterConfiguration", "Recovery", nioCore,
+                "ClusterProtocol", "ClusterConfiguration", "Recovery", nioCore, deque,
             ]),
         library(
             "StorageNode",

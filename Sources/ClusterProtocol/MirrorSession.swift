@@ -2,7 +2,8 @@
 // `next` says and reports completions.
 //
 // Shipping is self-clocked: the first record leaves at once; while a WRITE is out, what is published meanwhile leaves as
-// one next WRITE. A second WRITE leaves early only if it is a full one, which keeps the pipe full during a catch-up.
+// one next WRITE. A second one leaves early if it is large, so that the mirror stores the one while the other is on its way; a
+// third only if it is a full one, which keeps the pipe full during a catch-up.
 
 public import LogModel
 
@@ -11,6 +12,8 @@ public struct MirrorSession: Sendable {
     public static let maximumShipBytes: UInt64 = 1 << 20
     /// Full WRITEs on the way at once.
     public static let maximumFullWrites = 3
+    /// A WRITE of so much does not wait for the only one that is on the way.
+    public static let earlyBytes: UInt64 = 64 << 10
 
     struct Posted: Sendable {
         var id: UInt64
@@ -43,6 +46,9 @@ public struct MirrorSession: Sendable {
         firstShipped = head
     }
 
+    /// Whether so much waits that it need not wait for more.
+    public func hasMuch(published: LSN) -> Bool { shipped + Self.earlyBytes <= published }
+
     /// The range to post now, or `nil`: as one WRITE, or as two where it spans the end of the ring. `published` is the end of what
     /// may be shipped. A trim that is due goes first.
     public func next(published: LSN, creditBytes: UInt64) -> Range<LSN>? {
@@ -50,8 +56,8 @@ public struct MirrorSession: Sendable {
         let waiting = published - shipped
         let length = min(waiting, Self.maximumShipBytes)
         guard length <= creditBytes else { return nil }
-        if writesOut == 0 { return shipped..<(shipped + length) }
-        guard waiting >= Self.maximumShipBytes, writesOut < Self.maximumFullWrites else { return nil }
+        let mostOut = waiting >= Self.maximumShipBytes ? Self.maximumFullWrites : hasMuch(published: published) ? 2 : 1
+        guard writesOut < mostOut else { return nil }
         return shipped..<(shipped + length)
     }
 

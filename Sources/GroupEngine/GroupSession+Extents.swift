@@ -13,10 +13,7 @@ extension GroupSession {
     ) {
         let range = ByteRange(offset: offset, length: length)
         guard !isClosed, !owned.isRevoked else { return }
-        let again = { [weak self] in
-            guard let self else { return }
-            self.extents(offset: offset, length: length, completion: completion)
-        }
+        let again = { self.extents(offset: offset, length: length, completion: completion) }
         guard owned.mayServe else { return requests.hold(self, again) }
         let id = owned.destage.beginRead()
         let medium = medium
@@ -50,13 +47,13 @@ extension GroupSession {
     /// A medium that cannot read ahead is no failure of the request.
     func prefetch(_ range: ByteRange, _ completion: @escaping VolumeCompletion) {
         guard owned.mayServe else {
-            return requests.hold(self) { [weak self] in self?.prefetch(range, completion) }
+            return requests.hold(self) { self.prefetch(range, completion) }
         }
         let medium = medium
         owned.runtime.run(.reads) {
             try medium.prefetch(range)
-        } _: { [weak self] result in
-            guard let self, !self.isClosed, !self.owned.isRevoked else { return }
+        } _: { [self] result in
+            guard !isClosed, !owned.isRevoked else { return }
             completion(result.map { nil }.mapError { .readFailed("\($0)") })
         }
     }

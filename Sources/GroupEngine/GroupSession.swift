@@ -72,11 +72,8 @@ final class GroupSession: VolumeSession, WaitingSession {
     ) {
         guard length > 0 else { return completion(.success(nil)) }
         requests.enqueue(
-            WaitingRequest(session: self, volume: volume, offset: offset, lengthBytes: length, kind: kind) {
-                [weak self] in
-                guard let self, !self.isClosed else { return }
-                completion(.success(nil))
-            })
+            WaitingRequest(
+                session: self, volume: volume, offset: offset, lengthBytes: length, kind: kind, completion: completion))
         owned.schedulePump()
     }
 
@@ -84,7 +81,7 @@ final class GroupSession: VolumeSession, WaitingSession {
     /// but the right to answer (S25).
     private func flush(_ completion: @escaping VolumeCompletion) {
         guard owned.mayServe else {
-            return requests.hold(self) { [weak self] in self?.flush(completion) }
+            return requests.hold(self) { self.flush(completion) }
         }
         completion(.success(nil))
     }
@@ -93,7 +90,7 @@ final class GroupSession: VolumeSession, WaitingSession {
 
     private func read(_ range: ByteRange, _ completion: @escaping VolumeCompletion) {
         guard owned.mayServe else {
-            return requests.hold(self) { [weak self] in self?.read(range, completion) }
+            return requests.hold(self) { self.read(range, completion) }
         }
         guard range.length > 0 else { return completion(.success(ByteBuffer())) }
         guard isSound(range, completion) else { return }
@@ -109,19 +106,15 @@ final class GroupSession: VolumeSession, WaitingSession {
     /// Whether what the log has of `range` passes its checks (S26). If not, or if more is to be checked than one turn of the loop
     /// bears, the read begins anew when that has changed, or fails.
     private func isSound(_ range: ByteRange, _ completion: @escaping VolumeCompletion) -> Bool {
-        let again = { [weak self] in
-            guard let self, !self.isClosed, !self.owned.isRevoked else { return }
-            self.read(range, completion)
-        }
         switch owned.checkOverlay(volume, range) {
         case .sound: return true
-        case .unfinished: owned.runtime.executeNextTurn(again)
+        case .unfinished: owned.runtime.executeNextTurn { self.readAnew(range, completion) }
         case .damaged(let damaged):
-            healer.heal(damaged) { [weak self] outcome in
-                guard let self, !self.isClosed, !self.owned.isRevoked else { return }
+            healer.heal(damaged) { [self] outcome in
+                guard !isClosed, !owned.isRevoked else { return }
                 switch outcome {
-                case .healed: again()
-                case .interrupted: self.requests.hold(self, again)
+                case .healed: readAnew(range, completion)
+                case .interrupted: requests.hold(self) { self.readAnew(range, completion) }
                 case .lost(let reason): completion(.failure(.readFailed(reason)))
                 }
             }
@@ -129,12 +122,17 @@ final class GroupSession: VolumeSession, WaitingSession {
         return false
     }
 
+    private func readAnew(_ range: ByteRange, _ completion: @escaping VolumeCompletion) {
+        guard !isClosed, !owned.isRevoked else { return }
+        read(range, completion)
+    }
+
     /// Memory that failed reads as zeros, which nobody is told (S26). The partner has the bytes and will have the group;
     /// without one they are lost.
     private func answer(_ range: ByteRange, _ buffer: ByteBuffer, _ completion: @escaping VolumeCompletion) {
         guard let fault = owned.log.region.memoryFault else { return completion(.success(buffer)) }
         guard shipper.mirror == nil else {
-            return requests.hold(self) { [weak self] in self?.read(range, completion) }
+            return requests.hold(self) { self.read(range, completion) }
         }
         completion(.failure(.readFailed(fault.description)))
     }
@@ -183,7 +181,7 @@ final class GroupSession: VolumeSession, WaitingSession {
     ) {
         guard owned.mayServe else {
             // The lease ran out meanwhile: what was read may be another owner's past (S17).
-            return requests.hold(self) { [weak self] in self?.read(range, completion) }
+            return requests.hold(self) { self.read(range, completion) }
         }
         switch read {
         case .success(var buffer):

@@ -7,6 +7,7 @@
 // The parts share ``OwnedLog``, and none of them knows this file: Shipper ← Healer ← CatchUpChecker, Scrubber, Destager.
 
 internal import ClusterProtocol
+internal import DequeModule
 package import LogModel
 internal import NIOCore
 internal import PersistentMemory
@@ -16,10 +17,17 @@ internal import WriteLog
 
 package final class OwnerDataPath {
     private struct Issued {
-        var entries: [OverlaidRange]
-        var end: LSN
+        let end: LSN
+        /// `nil` for a watermark.
+        let write: IssuedWrite?
         /// Set on the last write of a request.
-        var completion: (() -> Void)?
+        let answer: WriteAnswer?
+    }
+
+    private struct IssuedWrite {
+        let volume: VolumeID
+        let isData: Bool
+        let place: WriteLog.Appended
     }
 
     private struct Drain {
@@ -36,7 +44,7 @@ package final class OwnerDataPath {
     let scrubber: Scrubber
     let catchUp: CatchUpChecker
     let destager: Destager
-    private var issued = CircularBuffer<Issued>()
+    private var issued: Deque<Issued> = []
     private var isPersisting = false
     private var drains: [Drain] = []
     /// A second: an append takes milliseconds at most, and a thread that merely waits for a processor gets one sooner.
@@ -179,14 +187,25 @@ package final class OwnerDataPath {
         rule.allowed = rule.allowed && owned.authority.isValid(owned.runtime.now) && isSound
         let moved = owned.acknowledgement.update(local: durable, by: rule) { _ in shipper.durable }
         guard moved else { return }
-        while let first = issued.first, first.end <= owned.acknowledged {
-            issued.removeFirst()
-            owned.acknowledgedWriteEnd = first.end
-            if !first.entries.isEmpty { owned.destage.acknowledged(writeTo: first.end) }
-            for entry in first.entries { owned.overlay.insert(entry) }
-            first.completion?()
+        while let end = issued.first?.end, end <= owned.acknowledged {
+            let first = issued.removeFirst()
+            owned.acknowledgedWriteEnd = end
+            if let write = first.write {
+                owned.destage.acknowledged(writeTo: end)
+                overlay(write)
+            }
+            first.answer?.give()
         }
         requests.sessionsMayOpen(owned.acknowledged)
+    }
+
+    private func overlay(_ write: IssuedWrite) {
+        for record in write.place.records {
+            owned.overlay.insert(
+                OverlaidRange(
+                    volume: write.volume, range: ByteRange(offset: record.volumeOffset, length: record.length),
+                    source: LogSource(record: record.lsn, payload: write.isData ? record.payloadLSN : nil)))
+        }
     }
 
     private func finishDrains() {
@@ -201,7 +220,7 @@ package final class OwnerDataPath {
     private func issueWaiting() {
         shipper.reclaim()
         var turnBytes = WaitingRequest.turnBytes
-        while turnBytes > 0, owned.mayServe, requests.issueNext({ issue(&$0, &turnBytes) }) {}
+        while turnBytes > 0, owned.mayServe, requests.issueNext({ issue(&$0, &turnBytes) }) { shipper.shipEarly() }
         if turnBytes == 0 { owned.pumpNextTurn() }
     }
 
@@ -219,13 +238,8 @@ package final class OwnerDataPath {
             if request.isData { turnBytes -= min(turnBytes, length) }
             lastData = appended.end
             let isLast = request.issuedBytes == request.lengthBytes
-            let entries = appended.records.map { record in
-                OverlaidRange(
-                    volume: request.volume, range: ByteRange(offset: record.volumeOffset, length: record.length),
-                    source: LogSource(record: record.lsn, payload: request.isData ? record.payloadLSN : nil))
-            }
-            issued.append(
-                Issued(entries: entries, end: appended.end, completion: isLast ? request.completion : nil))
+            let write = IssuedWrite(volume: request.volume, isData: request.isData, place: appended)
+            issued.append(Issued(end: appended.end, write: write, answer: isLast ? request.answer : nil))
         }
         return true
     }
@@ -253,7 +267,7 @@ package final class OwnerDataPath {
             owned.destage.head < log.tail, log.appendWatermark(acknowledged: owned.acknowledged)
         else { return }
         lastWatermark = log.tail
-        issued.append(Issued(entries: [], end: log.tail, completion: nil))
+        issued.append(Issued(end: log.tail, write: nil, answer: nil))
         owned.schedulePump()
     }
 }

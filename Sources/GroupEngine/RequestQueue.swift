@@ -1,6 +1,7 @@
 // Requests of a group that are not carried out yet: writes that wait for space in the log (S6), and anything that waits
 // because the group is not served at the moment. What a connection has not got issued when it ends is dropped (S24).
 
+internal import DequeModule
 internal import LogModel
 internal import NIOCore
 internal import WriteLog
@@ -13,8 +14,20 @@ protocol WaitingSession: AnyObject {
     var onUnparked: (() -> Void)? { get }
     /// Its client sends nothing more.
     var isInputEnded: Bool { get }
+    /// Nothing is answered any more.
+    var isClosed: Bool { get }
     /// Ownership is gone.
     func revoked()
+}
+
+/// Whom to tell that a write is acknowledged.
+struct WriteAnswer {
+    let session: any WaitingSession
+    let completion: VolumeCompletion
+
+    func give() {
+        if !session.isClosed { completion(.success(nil)) }
+    }
 }
 
 /// One write, discard or write-zeroes on its way into the log.
@@ -25,8 +38,10 @@ struct WaitingRequest {
     let offset: UInt64
     let lengthBytes: UInt64
     let kind: Kind
-    let completion: () -> Void
+    let completion: VolumeCompletion
     var issuedBytes: UInt64 = 0
+
+    var answer: WriteAnswer { WriteAnswer(session: session, completion: completion) }
 
     var isData: Bool { if case .data = kind { true } else { false } }
     var payloadBytes: Int { if case .data(let buffer) = kind { buffer.readableBytes } else { 0 } }
@@ -56,7 +71,7 @@ struct WaitingRequest {
 }
 
 final class RequestQueue {
-    private var waiting = CircularBuffer<WaitingRequest>()
+    private var waiting: Deque<WaitingRequest> = []
     /// Reads and flushes that came while nothing may be answered.
     private var held: [(session: any WaitingSession, start: () -> Void)] = []
     private var opening: [Opening] = []
@@ -85,12 +100,8 @@ final class RequestQueue {
 
     /// Lets `issue` append the oldest request; answers whether it went in whole and there may be a next one.
     func issueNext(_ issue: (inout WaitingRequest) -> Bool) -> Bool {
-        guard var first = waiting.first else { return false }
-        guard issue(&first) else {
-            waiting[waiting.startIndex] = first
-            return false
-        }
-        waiting.removeFirst()
+        guard !waiting.isEmpty, issue(&waiting[0]) else { return false }
+        let first = waiting.removeFirst()
         first.session.parkedBytes -= first.payloadBytes
         first.session.onUnparked?()
         return true

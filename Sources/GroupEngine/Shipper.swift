@@ -85,6 +85,11 @@ final class Shipper {
         reclaim()
     }
 
+    /// Posts a large part of a turn's writes before the rest of them is appended, so that the mirror works meanwhile.
+    func shipEarly() {
+        if mirror?.session.hasMuch(published: log.published) == true { ship() }
+    }
+
     /// Space below every durable head that counts may be used again (S6).
     func reclaim() {
         let mirrorCounts = mirror != nil || owned.authority.rule.needsMirror

@@ -84,8 +84,8 @@ extension NBDConnection {
         transmission = NBDTransmission(
             export: Self.info(volume), isStructured: handshake.isStructured,
             reportsAllocation: handshake.reportsAllocation)
-        session.onRevoked = { [weak self] in self?.fail("the volume is not served here any more") }
-        session.onUnparked = { [weak self] in self?.resume() }
+        session.onRevoked = { self.fail("the volume is not served here any more") }
+        session.onUnparked = { self.resume() }
         if isInputEnded { session.endInput() }
     }
 

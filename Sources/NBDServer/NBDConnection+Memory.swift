@@ -23,6 +23,7 @@ extension NBDConnection {
     /// The data of a READ. What is borrowed for it is held until the client has taken it.
     func send(_ data: ByteBuffer) {
         let bytes = data.readableBytes
+        handOverReplies()
         guard account.borrowedBytes > 0 else {
             channel.write(data, promise: nil)
             return account.giveBack(bytes)

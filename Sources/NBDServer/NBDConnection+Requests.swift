@@ -76,7 +76,7 @@ extension NBDConnection {
         }
         requestsInFlight += 1
         if request.command == .read { readBytesInFlight += Int(request.length) }
-        session?.submit(volumeRequest) { [weak self] result in self?.completed(request, result) }
+        session?.submit(volumeRequest) { result in self.completed(request, result) }
     }
 
     private func completed(_ request: NBDRequest, _ result: Result<ByteBuffer?, VolumeError>) {
@@ -108,17 +108,17 @@ extension NBDConnection {
 
     private func reportExtents(_ request: NBDRequest) {
         requestsInFlight += 1
-        session?.extents(offset: request.offset, length: UInt64(request.length)) { [weak self] result in
-            guard let self, !self.isClosed else { return }
-            self.requestsInFlight -= 1
+        session?.extents(offset: request.offset, length: UInt64(request.length)) { [self] result in
+            guard !isClosed else { return }
+            requestsInFlight -= 1
             switch result {
             case .success(let extents):
                 let told = extents.prefix(request.flags.contains(.reqOne) ? 1 : extents.count).map(NBDExtent.init)
-                self.reply { NBDReply.blockStatus(request.cookie, told, into: &$0) }
-            case .failure(let error): self.failed(request, error)
+                reply { NBDReply.blockStatus(request.cookie, told, into: &$0) }
+            case .failure(let error): failed(request, error)
             }
-            self.resume()
-            self.leaveIfDone()
+            resume()
+            leaveIfDone()
         }
     }
 
@@ -142,17 +142,24 @@ extension NBDConnection {
         }
     }
 
-    /// Replies of one turn of the loop leave with one flush.
+    /// Replies of one turn of the loop leave together.
     private func reply(_ build: (inout ByteBuffer) -> Void) {
-        var buffer = channel.allocator.buffer(capacity: 32)
-        build(&buffer)
-        channel.write(buffer, promise: nil)
+        build(&replies)
         guard !isFlushScheduled else { return }
         isFlushScheduled = true
         channel.eventLoop.assumeIsolated().execute {
             self.isFlushScheduled = false
-            if !self.isClosed { self.channel.flush() }
+            guard !self.isClosed else { return }
+            self.handOverReplies()
+            self.channel.flush()
         }
+    }
+
+    /// To the channel, whose buffers they are from then on.
+    func handOverReplies() {
+        guard replies.readableBytes > 0 else { return }
+        channel.write(replies, promise: nil)
+        replies = ByteBuffer()
     }
 }
 

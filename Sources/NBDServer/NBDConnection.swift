@@ -55,6 +55,8 @@ final class NBDConnection: ChannelInboundHandler {
     var isClosed = false
     /// The client closed its half.
     var isInputEnded = false
+    /// Of this turn of the loop, without the data of READs.
+    var replies = ByteBuffer()
     var isFlushScheduled = false
     var timer: Scheduled<Void>?
     /// When the handshake came to its present step.
@@ -194,6 +196,7 @@ final class NBDConnection: ChannelInboundHandler {
         ending = .sending
         session?.close()
         session = nil
+        handOverReplies()
         channel.writeAndFlush(ByteBuffer()).assumeIsolated().whenComplete { _ in self.close() }
     }
 }

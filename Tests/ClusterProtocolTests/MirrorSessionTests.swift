@@ -48,6 +48,16 @@ struct MirrorSessionTests {
         #expect(session.next(published: published, creditBytes: Self.much) != nil)
     }
 
+    @Test func muchDoesNotWaitForTheOnlyWriteBeforeIt() {
+        let session = session()
+        session.didPost(LSN(0)..<LSN(64), id: 1)
+        let much = LSN(64 + MirrorSession.earlyBytes)
+        #expect(session.next(published: LSN(much.rawValue - 64), creditBytes: Self.much) == nil)
+        #expect(session.next(published: much, creditBytes: Self.much) == LSN(64)..<much)
+        session.didPost(LSN(64)..<much, id: 2)
+        #expect(session.next(published: much + MirrorSession.earlyBytes, creditBytes: Self.much) == nil)
+    }
+
     @Test func nothingLeavesWithoutCredit() {
         #expect(session().next(published: LSN(128), creditBytes: 127) == nil)
         #expect(session().next(published: LSN(128), creditBytes: 128) != nil)
