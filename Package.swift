@@ -116,7 +116,10 @@ let package = Package(
         library(
             "StorageMediumISCSI", ["LogModel", "StorageMedium", "SCSICommands", "CHostSupport", "Clibiscsi"]),
 
-        library("RemoteMemoryTCP", ["LogModel", "RemoteMemory", "CLogCore", crypto] + nio),
+        // What an event loop does before it sleeps
+        library("LoopPolling", ["LogModel", "CHostSupport", nioCore]),
+
+        library("RemoteMemoryTCP", ["LogModel", "RemoteMemory", "LoopPolling", "CLogCore", crypto] + nio),
         library("TransportSecurity", ["LogModel", "RemoteMemoryTCP", crypto, nioCore, ssl]),
         library("CoordinationEtcd", ["LogModel", "Coordination", nioHTTP, ssl] + nio),
         library("FenceReservation", ["LogModel", "Coordination", "SCSICommands"]),
@@ -156,7 +159,7 @@ let package = Package(
                 "LogModel", "PersistentMemory", "StorageMedium", "RemoteMemory", "RemoteMemoryTCP", "Coordination",
                 "ConfiguredCoordinator", "FenceCommand", "FenceReservation", "SCSICommands", "StorageMediumISCSI",
                 "ClusterConfiguration", "GroupEngine", "StorageNode",
-                "TransportSecurity", log, nioCore,
+                "TransportSecurity", "LoopPolling", log, nioCore,
             ]),
         library(
             "TwinLog",
@@ -167,13 +170,16 @@ let package = Package(
             ] + nio),
         library(
             "NBDServer",
-            ["LogModel", "CHostSupport", "NBDProtocol", "AdminProtocol", "GroupEngine", "StorageNode", log] + nio),
+            [
+                "LogModel", "CHostSupport", "NBDProtocol", "AdminProtocol", "GroupEngine", "StorageNode", "LoopPolling",
+                log,
+            ] + nio),
 
         executable(
             "twinlogd",
             [
                 "LogModel", "HostProcess", "NodeLog", "ClusterConfiguration", "StorageNode", "NodeAssembly",
-                "NBDServer", "TransportSecurity",
+                "NBDServer", "TransportSecurity", "LoopPolling",
                 "AdminProtocol", "NodeNeeds", arguments, log,
             ] + nio),
         executable(
@@ -199,7 +205,7 @@ let package = Package(
                 "LogModel", "HostProcess", "PersistentMemory", "WriteLog", "CLogCore", "RemoteMemory",
                 "RemoteMemoryTCP",
                 "ClusterProtocol", "GroupEngine", "StorageNode", "StorageMedium", "NBDClient", "ClusterHarness",
-                "AdminProtocol", "CStreamFloor", arguments, histogram,
+                "AdminProtocol", "LoopPolling", "CStreamFloor", arguments, histogram,
             ] + nio,
             path: "Perf/twinlog-perf"),
 
@@ -215,6 +221,7 @@ let package = Package(
         support("RecordSupport", ["LogModel", "Coordination"]),
         support("SimulationSupport", ["TestSupport"]),
         tests("LogModelTests", ["TestSupport", "LogModel"]),
+        tests("LoopPollingTests", ["LogModel", "LoopPolling"] + nio),
         tests("NodeLogTests", ["NodeLog", log]),
         tests("HostProcessTests", ["HostProcess"]),
         tests("PersistentMemoryTests", ["TestSupport", "LogModel", "PersistentMemory"]),

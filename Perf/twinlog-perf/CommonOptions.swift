@@ -51,3 +51,17 @@ struct CommonOptions: ParsableArguments {
 
     var secondsPerRepeat: Double { seconds / Double(repeats) }
 }
+
+/// How the event loops of both ends wait.
+struct PollingOption: ParsableArguments {
+    @Option(help: "mirror: off, auto or a time such as 50us: look for so long before an event loop sleeps.") var poll =
+        "off"
+
+    var mode: PollMode { PollMode.parse(poll) ?? .off }
+
+    func validate() throws {
+        guard PollMode.parse(poll) != nil else {
+            throw ValidationError("--poll: off, auto, or a time from 1us to \(PollMode.maximumMicros)us")
+        }
+    }
+}

@@ -16,6 +16,7 @@ struct CompareCommand: ParsableCommand {
 
     @Argument(help: "append, mirror, volume or recover.") var scenario: Scenario
     @OptionGroup var options: CommonOptions
+    @OptionGroup var polling: PollingOption
     @Option(help: "append: a file on a disk, for the msync rows; it must not exist, and is removed.")
     var disk = "/var/tmp/twinlog-perf-\(getpid()).pool"
 
@@ -36,7 +37,7 @@ struct CompareCommand: ParsableCommand {
             throw ValidationError("--threads: a group lives on one event loop; use --depth")
         }
         var results = Results(scenario: "mirror")
-        let bench = try MirrorBench(options)
+        let bench = try MirrorBench(options, polling)
         defer { bench.stop() }
         for depth in options.depths(default: [1, 32, 256]) {
             for size in try options.sizes(default: "64,256,4KiB,64KiB") {

@@ -8,6 +8,7 @@ import Glibc
 import GroupEngine
 import HostProcess
 import LogModel
+import LoopPolling
 import NIOCore
 import NIOPosix
 import PersistentMemory
@@ -42,6 +43,7 @@ struct MirrorPartnerCommand: ParsableCommand {
         commandName: "mirror-partner", abstract: "The second process of mirror.", shouldDisplay: false)
     @Option var pool: String?
     @Option var ring: UInt64 = perfRingBytes
+    @OptionGroup var polling: PollingOption
 
     func run() throws {
         let pool = try PerfPool(path: pool, purpose: "mirror-partner", groups: ["mirror", "floor"], ringBytes: ring)
@@ -71,7 +73,7 @@ struct MirrorPartnerCommand: ParsableCommand {
             let silent = SilentDelegate()
             let listener = TCPMirrorListener(
                 identity: PerfRail.identity(of: PerfRail.partner, secret: secret), registry: registry,
-                eventLoop: eventLoop
+                eventLoop: eventLoop, poller: LoopPoller(polling.mode, eventLoop: eventLoop)
             ) { rail, _ in
                 rail.delegate = silent
             }

@@ -5,6 +5,7 @@
 import ArgumentParser
 import Foundation
 import LogModel
+import LoopPolling
 import NIOCore
 import NIOPosix
 
@@ -13,6 +14,7 @@ struct MirrorCommand: ParsableCommand {
         commandName: "mirror",
         abstract: "Appends that are acknowledged when a second process' mirror log holds them too.")
     @OptionGroup var options: CommonOptions
+    @OptionGroup var polling: PollingOption
 
     func validate() throws {
         guard try options.threadCounts() == [1] else {
@@ -22,7 +24,7 @@ struct MirrorCommand: ParsableCommand {
 
     func run() throws {
         try options.checkOutputs()
-        let bench = try MirrorBench(options)
+        let bench = try MirrorBench(options, polling)
         defer { bench.stop() }
         var results = Results(scenario: "mirror")
         for size in try options.sizes() {
@@ -50,16 +52,17 @@ struct MirrorBench {
     private let eventLoop: any EventLoop
     private let owner: NIOLoopBound<MirroredOwner>
 
-    init(_ options: CommonOptions) throws {
+    init(_ options: CommonOptions, _ polling: PollingOption) throws {
         self.options = options
         pool = try PerfPool(path: options.pool, purpose: "mirror", groups: ["log", "floor"])
-        partner = try Partner.start(pool: options.pool.map { $0 + ".partner" })
+        partner = try Partner.start(pool: options.pool.map { $0 + ".partner" }, polling)
         let eventLoop = MultiThreadedEventLoopGroup(numberOfThreads: 1).next()
         self.eventLoop = eventLoop
         let log = try PerfPool.openLog(pool.regions[0])
         let announcement = partner.announcement
         owner = try eventLoop.flatSubmit {
-            MirroredOwner.dial(announcement, log: log, eventLoop: eventLoop)
+            MirroredOwner.dial(
+                announcement, log: log, eventLoop: eventLoop, poller: LoopPoller(polling.mode, eventLoop: eventLoop))
         }.wait()
     }
 
@@ -115,10 +118,10 @@ struct Partner {
     private let input: Pipe
     var processID: Int32 { process.processIdentifier }
 
-    static func start(pool: String?) throws -> Partner {
+    static func start(pool: String?, _ polling: PollingOption) throws -> Partner {
         let process = Process()
         process.executableURL = URL(fileURLWithPath: "/proc/self/exe").resolvingSymlinksInPath()
-        process.arguments = ["mirror-partner"] + (pool.map { ["--pool", $0] } ?? [])
+        process.arguments = ["mirror-partner", "--poll", polling.poll] + (pool.map { ["--pool", $0] } ?? [])
         let input = Pipe()
         let output = Pipe()
         process.standardInput = input

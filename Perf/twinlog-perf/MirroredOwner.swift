@@ -4,6 +4,7 @@
 import ClusterProtocol
 import GroupEngine
 import LogModel
+import LoopPolling
 import NIOCore
 import RemoteMemory
 import RemoteMemoryTCP
@@ -87,7 +88,7 @@ final class MirroredOwner: QueuePairDelegate {
     }
 
     static func dial(
-        _ announcement: PartnerAnnouncement, log: WriteLog, eventLoop: any EventLoop
+        _ announcement: PartnerAnnouncement, log: WriteLog, eventLoop: any EventLoop, poller: LoopPoller?
     ) -> EventLoopFuture<NIOLoopBound<MirroredOwner>> {
         let promise = eventLoop.makePromise(of: NIOLoopBound<MirroredOwner>.self)
         guard let secret = ClusterSecret(hexadecimal: announcement.secret) else {
@@ -96,7 +97,7 @@ final class MirroredOwner: QueuePairDelegate {
         TCPMirrorDialer.dial(
             TCPAddress("127.0.0.1:\(announcement.railPort)")!,
             as: PerfRail.identity(of: PerfRail.owner, secret: secret), expecting: PerfRail.partner,
-            registry: TCPRegionRegistry(), timeout: .seconds(5), on: eventLoop
+            registry: TCPRegionRegistry(), poller: poller, timeout: .seconds(5), on: eventLoop
         ) { result in
             switch result {
             case .failure(let error): promise.fail(PerfError("the rail: \(error)"))

@@ -105,6 +105,7 @@ public struct ClusterConfiguration: Sendable {
         public var fenceOptions: [String: String] = [:]
         /// The file of its events.
         public var eventsPath: String
+        public var polling = PollMode.off
         public var pool: Pool
     }
 

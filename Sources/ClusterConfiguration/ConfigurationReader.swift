@@ -206,19 +206,29 @@ struct ConfigurationReader {
 
     private func readNode(_ name: String, _ entry: YAMLSection) throws(ConfigurationError) -> ClusterConfiguration.Node?
     {
-        problems.allow(entry, ["mirror", "nbd", "admin", "events", "fence", "pool"], later: ["http"])
+        problems.allow(entry, ["mirror", "nbd", "admin", "events", "fence", "poll", "pool"], later: ["http"])
         let rails = problems.note(try readRails(entry.required("mirror")))
         let nbd = problems.note(try readNBD(entry.required("nbd")))
         let admin = problems.note(try readAdmin(entry.required("admin")))
         let pool = problems.note(try readPool(entry.required("pool").section()))
         let events = problems.note(try entry["events"]?.text() ?? "")
         let fence = problems.note(try readNodeFence(entry["fence"]))
-        guard let rails, let nbd, let admin, let pool, let events, let fence else { return nil }
+        let polling = problems.note(try readPolling(entry["poll"]))
+        guard let rails, let nbd, let admin, let pool, let events, let fence, let polling else { return nil }
         return ClusterConfiguration.Node(
             id: NodeID(name), mirror: rails, nbd: nbd.address, nbdAccess: nbd.access, nbdSecurity: nbd.security,
             adminPath: admin.path,
             adminAccess: admin.access, fenceOptions: fence,
-            eventsPath: events.isEmpty ? pool.path + ".events" : resolve(events), pool: pool)
+            eventsPath: events.isEmpty ? pool.path + ".events" : resolve(events), polling: polling, pool: pool)
+    }
+
+    private func readPolling(_ value: YAMLValue?) throws(ConfigurationError) -> PollMode {
+        guard let value else { return .off }
+        let text = try value.text()
+        guard let mode = PollMode.parse(text) else {
+            throw value.error("'\(text)' is not off, auto, or a time from 1us to \(PollMode.maximumMicros)us")
+        }
+        return mode
     }
 
     /// An address, or a section with one.

@@ -1,6 +1,7 @@
 // The handshake: which volumes there are, and the opening of one.
 
 internal import GroupEngine
+internal import LoopPolling
 internal import NBDProtocol
 internal import NIOCore
 
@@ -80,6 +81,7 @@ extension NBDConnection {
     private func begin(_ session: any VolumeSession, _ volume: VolumeInfo) {
         timer?.cancel()
         self.session = session
+        server.poller?.watch(channel)
         export = volume.name
         transmission = NBDTransmission(
             export: Self.info(volume), isStructured: handshake.isStructured,

@@ -7,6 +7,7 @@
 internal import Foundation
 internal import GroupEngine
 internal import Logging
+internal import LoopPolling
 internal import NBDProtocol
 internal import NIOCore
 
@@ -16,6 +17,7 @@ protocol NBDConnectionOwner: AnyObject {
     var limits: NBDServerLimits { get }
     var security: NBDServerSecurity? { get }
     var logger: Logger { get }
+    var poller: LoopPoller? { get }
     var memory: ClientMemory { get }
     /// Ends connections that the client of `newer` has given up.
     func endOlder(than newer: NBDConnection)
@@ -103,6 +105,7 @@ final class NBDConnection: ChannelInboundHandler {
 
     func channelRead(context: ChannelHandlerContext, data: NIOAny) {
         guard !isClosed, case .open = ending else { return }
+        if session != nil { server.poller?.heard() }
         var buffer = unwrapInboundIn(data)
         if input.readableBytes == 0 { input = buffer } else { input.writeBuffer(&buffer) }
         process()

@@ -5,6 +5,7 @@ internal import Glibc
 public import GroupEngine
 public import Logging
 public import LogModel
+public import LoopPolling
 internal import NBDProtocol
 public import NIOCore
 internal import NIOPosix
@@ -15,6 +16,7 @@ public final class NBDServer: NBDConnectionOwner {
     let limits: NBDServerLimits
     let security: NBDServerSecurity?
     let logger: Logger
+    let poller: LoopPoller?
     private var listeners: [any Channel] = []
     private static let backlog: CInt = 128
     let memory: ClientMemory
@@ -28,11 +30,12 @@ public final class NBDServer: NBDConnectionOwner {
     private var socketPath: String?
     private var socketFile = tl_socket_file()
 
-    /// Everything is called on `eventLoop`, where `service` lives too.
+    /// Everything is called on `eventLoop`, where `service` and `poller` live too.
     public init(
         service: any VolumeService, eventLoop: any EventLoop, limits: NBDServerLimits = NBDServerLimits(),
-        security: NBDServerSecurity? = nil, logger: Logger
+        security: NBDServerSecurity? = nil, poller: LoopPoller? = nil, logger: Logger
     ) {
+        self.poller = poller
         self.service = service
         self.eventLoop = eventLoop
         self.limits = limits

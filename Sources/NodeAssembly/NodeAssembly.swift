@@ -8,6 +8,7 @@ internal import FenceCommand
 internal import FenceReservation
 public import LogModel
 public import Logging
+public import LoopPolling
 public import NIOCore
 internal import SCSICommands
 internal import StorageMediumISCSI
@@ -15,22 +16,22 @@ public import StorageNode
 internal import TransportSecurity
 
 extension ServerNode {
-    /// A node as the configuration describes it, with the certificates of `security`. On the event loop. Throws ``NodeError`` and errors
+    /// A node as the configuration describes it, with the certificates of `security`. On the event loop, as `poller` is. Throws ``NodeError`` and errors
     /// of the coordinator.
     public convenience init(
         configuration: ClusterConfiguration, node id: NodeID, pool: OpenedPool, security: WireSecurity,
-        eventLoop: any EventLoop, logger: Logger
+        eventLoop: any EventLoop, poller: LoopPoller? = nil, logger: Logger
     ) throws {
         try self.init(
             configuration: configuration, node: id, pool: pool, eventLoop: eventLoop, logger: logger,
-            parts: NodeParts.described(by: configuration, id, pool, security, eventLoop))
+            parts: NodeParts.described(by: configuration, id, pool, security, eventLoop, poller))
     }
 }
 
 extension NodeParts {
     package static func described(
         by configuration: ClusterConfiguration, _ id: NodeID, _ pool: OpenedPool, _ security: WireSecurity,
-        _ eventLoop: any EventLoop
+        _ eventLoop: any EventLoop, _ poller: LoopPoller? = nil
     ) throws -> NodeParts {
         let configured = try ConfiguredCoordinator(forNodeOf: configuration)
         var parts = NodeParts(
@@ -45,7 +46,7 @@ extension NodeParts {
                 certified: security.rails.map { CertifiedRails($0, cluster: configuration.cluster) },
                 encryptsNetwork: configuration.secretPath != nil,
                 // Peers dial for no longer than that.
-                greetingLimit: .milliseconds(Int64(max(1000, configuration.heartbeatTimeoutMillis)))))
+                greetingLimit: .milliseconds(Int64(max(1000, configuration.heartbeatTimeoutMillis))), poller: poller))
         parts.wireProblem = { security.problem() }
         return parts
     }

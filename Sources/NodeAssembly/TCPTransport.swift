@@ -2,6 +2,7 @@
 
 internal import ClusterConfiguration
 internal import LogModel
+internal import LoopPolling
 internal import NIOCore
 internal import RemoteMemory
 internal import RemoteMemoryTCP
@@ -14,11 +15,16 @@ final class TCPTransport: Transport {
     private let certified: CertifiedRails?
     private let encryptsNetwork: Bool
     private let greetingLimit: TimeAmount
+    private let poller: LoopPoller?
     private var begun: (identity: RailIdentity, listener: TCPMirrorListener)?
 
     /// `encryptsNetwork`: without certificates, rails that leave this machine are encrypted with a key of the cluster's secret.
     /// `greetingLimit`: how long whoever connects may take to prove itself.
-    init(eventLoop: any EventLoop, certified: CertifiedRails?, encryptsNetwork: Bool, greetingLimit: TimeAmount) {
+    init(
+        eventLoop: any EventLoop, certified: CertifiedRails?, encryptsNetwork: Bool, greetingLimit: TimeAmount,
+        poller: LoopPoller?
+    ) {
+        self.poller = poller
         self.eventLoop = eventLoop
         self.certified = certified
         self.encryptsNetwork = encryptsNetwork
@@ -29,7 +35,8 @@ final class TCPTransport: Transport {
 
     func begin(as identity: RailIdentity, accepted: @escaping (any QueuePair, RailPeer) -> Void) {
         let listener = TCPMirrorListener(
-            identity: identity, registry: registry, eventLoop: eventLoop, greetingLimit: greetingLimit
+            identity: identity, registry: registry, eventLoop: eventLoop, greetingLimit: greetingLimit,
+            poller: poller
         ) {
             accepted($0, $1)
         }
@@ -72,8 +79,8 @@ final class TCPTransport: Transport {
             return done(.failure(RemoteMemoryError(.protocolViolation, error.description)))
         }
         TCPMirrorDialer.dial(
-            address, as: begun.identity, expecting: peer, over: security, registry: registry, timeout: timeout,
-            on: eventLoop
+            address, as: begun.identity, expecting: peer, over: security, registry: registry, poller: poller,
+            timeout: timeout, on: eventLoop
         ) { result in
             done(result.map { ($0.0, $0.1) })
         }

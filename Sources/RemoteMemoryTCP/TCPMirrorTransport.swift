@@ -2,6 +2,7 @@
 // (Handshake.swift, S27); whoever does not, or says nothing in time, loses the connection and costs nothing else.
 
 public import LogModel
+public import LoopPolling
 public import NIOCore
 internal import NIOPosix
 public import RemoteMemory
@@ -19,21 +20,25 @@ public final class TCPMirrorListener {
     private let identity: RailIdentity
     private let registry: TCPRegionRegistry
     private let greetingLimit: TimeAmount
+    private let poller: LoopPoller?
     private let onAccepted: (TCPQueuePair, RailPeer) -> Void
     private var servers: [any Channel] = []
     /// The oldest first.
     private var unproved: [HandshakeHandler] = []
     private var connections = 0
 
-    /// `onAccepted` is called on the loop with each rail whose peer has proved itself; it sets the delegate before returning.
+    /// `onAccepted` is called on the loop with each rail whose peer has proved itself; it sets the delegate before returning. `poller` is
+    /// the loop's.
     public init(
         identity: RailIdentity, registry: TCPRegionRegistry, eventLoop: any EventLoop,
-        greetingLimit: TimeAmount = .seconds(5), onAccepted: @escaping (TCPQueuePair, RailPeer) -> Void
+        greetingLimit: TimeAmount = .seconds(5), poller: LoopPoller? = nil,
+        onAccepted: @escaping (TCPQueuePair, RailPeer) -> Void
     ) {
         self.identity = identity
         self.registry = registry
         self.eventLoop = eventLoop
         self.greetingLimit = greetingLimit
+        self.poller = poller
         self.onAccepted = onAccepted
     }
 
@@ -71,7 +76,7 @@ public final class TCPMirrorListener {
             connections += 1
             channel.closeFuture.assumeIsolated().whenComplete { _ in self.connections -= 1 }
             let queuePair = TCPQueuePair(
-                eventLoop: channel.eventLoop, registry: registry, isPlain: security == nil)
+                eventLoop: channel.eventLoop, registry: registry, isPlain: security == nil, poller: poller)
             var proved = peer
             proved.isEncrypted = security != nil
             onAccepted(queuePair, proved)
@@ -101,7 +106,7 @@ public enum TCPMirrorDialer {
     public static func dial(
         _ address: TCPAddress, as identity: RailIdentity, expecting peer: NodeID,
         over security: (any RailSecurity)? = nil,
-        registry: TCPRegionRegistry, timeout: TimeAmount, on eventLoop: any EventLoop,
+        registry: TCPRegionRegistry, poller: LoopPoller? = nil, timeout: TimeAmount, on eventLoop: any EventLoop,
         done: @escaping (Result<(TCPQueuePair, RailPeer), RemoteMemoryError>) -> Void
     ) {
         var isDone = false
@@ -116,7 +121,8 @@ public enum TCPMirrorDialer {
                 let (handshake, hello) = Handshake.dialing(peer, as: identity)
                 let handler = HandshakeHandler(handshake, dialing: (hello, peer), limit: timeout, over: security) {
                     peer throws(HandshakeFailure) in
-                    let queuePair = TCPQueuePair(eventLoop: eventLoop, registry: registry, isPlain: security == nil)
+                    let queuePair = TCPQueuePair(
+                        eventLoop: eventLoop, registry: registry, isPlain: security == nil, poller: poller)
                     var proved = peer
                     proved.isEncrypted = security != nil
                     finish(.success((queuePair, proved)))

@@ -5,6 +5,7 @@
 // persisted once and one cumulative completion answers them all (S11). While a persist is under way the next frames are
 // stored already and share the next persist. If too much waits for persists, the socket is not read.
 
+internal import LoopPolling
 public import NIOCore
 public import RemoteMemory
 
@@ -30,6 +31,7 @@ public final class TCPQueuePair: QueuePair, ChannelInboundHandler {
     public let eventLoop: any EventLoop
     private let registry: TCPRegionRegistry
     private let isPlain: Bool
+    private let poller: LoopPoller?
     private var channel: (any Channel)?
     private var output: RailOutput?
     private var input = ByteBuffer()
@@ -52,7 +54,8 @@ public final class TCPQueuePair: QueuePair, ChannelInboundHandler {
     private var isReadPaused = false
 
     /// `isPlain`: no TLS beneath it.
-    init(eventLoop: any EventLoop, registry: TCPRegionRegistry, isPlain: Bool) {
+    init(eventLoop: any EventLoop, registry: TCPRegionRegistry, isPlain: Bool, poller: LoopPoller? = nil) {
+        self.poller = poller
         self.eventLoop = eventLoop
         self.registry = registry
         self.isPlain = isPlain
@@ -151,6 +154,7 @@ public final class TCPQueuePair: QueuePair, ChannelInboundHandler {
         guard failure == nil else { return context.close(promise: nil) }
         channel = context.channel
         output = RailOutput(context.channel, isPlain: isPlain)
+        poller?.watch(context.channel)
     }
 
     public func channelInactive(context: ChannelHandlerContext) {
@@ -165,6 +169,7 @@ public final class TCPQueuePair: QueuePair, ChannelInboundHandler {
     public func channelRead(context: ChannelHandlerContext, data: NIOAny) {
         // After a request that was refused nothing is executed any more, so nothing is kept either.
         guard failure == nil, errorAfterPersist == nil else { return }
+        poller?.heard()
         var buffer = unwrapInboundIn(data)
         if input.readableBytes == 0 { input = buffer } else { input.writeBuffer(&buffer) }
         isReading = true

@@ -8,6 +8,7 @@ import Glibc
 import HostProcess
 import LogModel
 import Logging
+import LoopPolling
 import NBDServer
 import NIOCore
 import NIOPosix
@@ -75,14 +76,15 @@ struct Daemon {
         let id = node
         let logger = logger
         let parts = try eventLoop.submit {
+            let poller = LoopPoller(entry.polling, eventLoop: eventLoop)
             let node = try ServerNode(
                 configuration: configuration, node: id, pool: pool, security: security, eventLoop: eventLoop,
-                logger: logger)
+                poller: poller, logger: logger)
             let nbd = NBDServer(
                 service: node, eventLoop: eventLoop, limits: NBDServerLimits(configuration.limits),
                 security: security.nbd.map { contexts in
                     NBDServerSecurity(isRequired: entry.nbdSecurity?.isRequired == true) { contexts.serverHandler() }
-                }, logger: logger)
+                }, poller: poller, logger: logger)
             node.frontEnd = nbd
             let admin = AdminServer(path: entry.adminPath, access: entry.adminAccess, eventLoop: eventLoop) {
                 node.administer($0, $1)

@@ -76,6 +76,16 @@ struct Refusal: Sendable, CustomTestStringConvertible {
 }
 
 struct ClusterConfigurationTests {
+    @Test(arguments: [("auto", PollMode.auto), ("50us", .always(micros: 50)), ("off", .off)])
+    func polling(_ text: String, _ mode: PollMode) throws {
+        let read = try parse(
+            example.replacing("admin: /tmp/beta.sock", with: "admin: /tmp/beta.sock\n    poll: \(text)"))
+        #expect(read.node(NodeID("beta"))?.polling == mode)
+        let error = try refusal("admin: /tmp/beta.sock", "admin: /tmp/beta.sock\n    poll: 50ms")
+        #expect(error.line == 16 && error.key == "nodes.beta.poll")
+        #expect("\(error)".contains("'50ms' is not off, auto, or a time from 1us to 1000us"))
+    }
+
     @Test func theExampleIsReadAsItIsMeant() throws {
         let read = try parse(example)
         #expect(read.cluster == "demo")
@@ -93,6 +103,7 @@ struct ClusterConfigurationTests {
         #expect(alpha.pool.sizeBytes == 512 << 20)
         #expect(alpha.pool.persistence == "volatile" && !alpha.pool.isPrefaulted)
         let beta = try #require(read.node(NodeID("beta")))
+        #expect(beta.polling == .off)
         #expect(beta.nbd == "unix:/base/run/beta.nbd")
         #expect(beta.adminPath == "/tmp/beta.sock")
         #expect(beta.pool.persistence == "auto" && beta.pool.isPrefaulted)

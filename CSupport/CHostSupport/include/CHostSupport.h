@@ -37,6 +37,8 @@ int tl_host_close_from(posix_spawn_file_actions_t *actions, int first);
 
 /// Nanoseconds since boot, counting suspension.
 uint64_t tl_host_boot_nanos(void);
+/// How often the calling thread lost its processor to another thread.
+long tl_host_involuntary_switches(void);
 
 /// The size of an open block device.
 int tl_host_block_size(int fd, uint64_t *bytes);
