@@ -52,9 +52,12 @@ struct CommonOptions: ParsableArguments {
     var secondsPerRepeat: Double { seconds / Double(repeats) }
 }
 
-/// How the event loops of both ends wait.
+/// How the event loops of owner and mirror wait.
 struct PollingOption: ParsableArguments {
-    @Option(help: "mirror: off, auto or a time such as 50us: look for so long before an event loop sleeps.") var poll =
+    @Option(
+        help:
+            "Of owner and mirror: off, auto or a time such as 50us, for which an event loop looks for the next arrival before it sleeps."
+    ) var poll =
         "off"
 
     var mode: PollMode { PollMode.parse(poll) ?? .off }

@@ -25,7 +25,7 @@ struct CompareCommand: ParsableCommand {
         switch scenario {
         case .append: try compareAppend().report(options)
         case .mirror: try compareMirror().report(options)
-        case .volume: try compareVolume(options).report(options)
+        case .volume: try compareVolume(options, polling).report(options)
         case .recover: try RecoverScenario(options).measure().report(options)
         }
     }

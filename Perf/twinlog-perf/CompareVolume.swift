@@ -9,13 +9,14 @@ import HostProcess
 import LogModel
 import NBDClient
 
-func compareVolume(_ options: CommonOptions) throws -> Results {
+func compareVolume(_ options: CommonOptions, _ polling: PollingOption) throws -> Results {
     let folder = options.pool ?? "/dev/shm/twinlog-perf-\(getpid())"
     guard !FileManager.default.fileExists(atPath: folder) else { throw PerfError("\(folder) exists already") }
     do {
         var cluster = LocalClusterOptions()
         cluster.logBytes = 128 << 20
         cluster.volumeBytes = VolumeComparison.volumeBytes
+        cluster.poll = polling.mode
         let nodes = try LocalCluster(folder: folder, binaries: builtBinaries(), options: cluster)
         defer { nodes.remove() }
         for node in LocalCluster.nodes { try nodes.start(node) }

@@ -1,6 +1,6 @@
 // Whether an event loop looks for the next arrival before it sleeps.
 
-public enum PollMode: Hashable, Sendable {
+public enum PollMode: Hashable, Sendable, CustomStringConvertible {
     case off
     /// While that pays, and nobody else wants the processor.
     case auto
@@ -19,6 +19,14 @@ public enum PollMode: Hashable, Sendable {
                 (1...maximumMicros).contains(micros)
             else { return nil }
             return .always(micros: micros)
+        }
+    }
+
+    public var description: String {
+        switch self {
+        case .off: "off"
+        case .auto: "auto"
+        case .always(let micros): "\(micros)us"
         }
     }
 }

@@ -26,11 +26,12 @@ extension Cluster {
             try await many(options, in: "/dev/shm", rounds: rounds)
         }
 
-        /// Pools in ordinary files: every persist is an `msync`.
+        /// Pools in ordinary files: every persist is an `msync`. And loops that look before they sleep.
         @Test func nothingAcknowledgedIsLostWithPoolsOnADisk() async throws {
             print("history: TWINLOG_SEED=\(seed) repeats this")
             var options = LocalClusterOptions()
             options.logBytes = 4 << 20
+            options.poll = .always(micros: 100)
             try await many(options, in: NSTemporaryDirectory(), rounds: max(2, rounds / 6))
         }
 

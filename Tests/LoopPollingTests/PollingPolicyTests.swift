@@ -68,7 +68,10 @@ struct PollingPolicyTests {
     @Test(arguments: [
         ("off", PollMode.off), ("auto", .auto), ("1us", .always(micros: 1)), ("1000us", .always(micros: 1000)),
     ])
-    func modes(_ text: String, _ mode: PollMode) { #expect(PollMode.parse(text) == mode) }
+    func modes(_ text: String, _ mode: PollMode) {
+        #expect(PollMode.parse(text) == mode)
+        #expect("\(mode)" == text)
+    }
 
     @Test(arguments: ["", "on", "us", "0us", "1001us", "+1us", "-1us", "50", "50ms", "1.5us", "Auto"])
     func whatIsNoMode(_ text: String) { #expect(PollMode.parse(text) == nil) }

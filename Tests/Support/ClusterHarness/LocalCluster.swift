@@ -31,6 +31,8 @@ public struct LocalClusterOptions: Sendable {
     public var coordinator = "{type: file, path: run/coordinator}"
     public var fence = "{type: process}"
     public var security: String?
+    /// What the loops of the nodes do before they sleep.
+    public var poll = PollMode.off
     /// Of the rails of alpha and of beta.
     public var mirrorHosts = [["127.0.0.1"], ["127.0.0.1"]]
     /// By volume; otherwise files of the cluster's folder.
@@ -87,6 +89,7 @@ public final class LocalCluster: Sendable {
                     mirror: [\(rails)]
                     nbd: \(nbd[index])
                     admin: run/\(node).sock
+                    poll: \(options.poll)
                     pool: {path: run/\(node).pool, size: \(options.logBytes * 2 + (16 << 20)), persistence: \(options.persistence)}
 
                 """
