@@ -73,6 +73,8 @@ let package = Package(
         .executable(name: "twinlog", targets: ["twinlog"]),
         .executable(name: "twinlog-recover", targets: ["twinlog-recover"]),
         .executable(name: "twinlog-perf", targets: ["twinlog-perf"]),
+        // Of the tests: it is loaded into the nodes that they start.
+        .library(name: "MediumRecorder", type: .dynamic, targets: ["CMediumRecorder"]),
     ],
     dependencies: [
         .package(url: "https://github.com/apple/swift-nio", from: "2.101.2"),
@@ -214,6 +216,13 @@ let package = Package(
             "ClusterHarness",
             ["TestSupport", "LogModel", "ClusterConfiguration", "AdminProtocol", "NBDClient", nioCore]),
         support("EtcdSupport", ["LogModel", "CoordinationEtcd", "ClusterHarness"] + nio),
+        .target(
+            name: "CMediumRecording", path: "Tests/Support/CMediumRecording", cSettings: strictC),
+        .target(
+            name: "CMediumRecorder", dependencies: ["CMediumRecording"], path: "Tests/Support/CMediumRecorder",
+            cSettings: strictC, linkerSettings: [.linkedLibrary("dl")]),
+        support("MediumRecording", ["TestSupport", "ClusterHarness", "CMediumRecording"]),
+        tests("MediumRecordingTests", ["TestSupport", "ClusterHarness", "MediumRecording"]),
         support(
             "HostHarness",
             ["TestSupport", "LogModel", "Coordination", "AdminProtocol", "ClusterHarness", "EtcdSupport"]),
