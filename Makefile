@@ -8,7 +8,7 @@ FLAGS := --explicit-target-dependency-import-check error
 FORMATTED := Package.swift Sources Tests Perf
 
 BUILD_PACKAGES := libpmem-dev libiscsi-dev pkg-config
-TEST_PACKAGES := $(BUILD_PACKAGES) python3 qemu-utils libnbd-bin python3-libnbd nbd-client etcd-server fuse3 fio e2fsprogs mount strace procps \
+TEST_PACKAGES := $(BUILD_PACKAGES) python3 qemu-utils libnbd-bin python3-libnbd nbd-client etcd-server etcd-client fuse3 fio e2fsprogs mount strace procps \
   iproute2 nftables hostname python3-seccomp openssl tgt
 
 # In steps, so that tests that wait for a peer do not compete with those that only compute. Tests of whole clusters wait half of their
@@ -59,11 +59,13 @@ check: test-packages ## One suite or test: TEST=OwnerTests
 	$(SWIFT) test --skip-build --no-parallel --filter '$(or $(TEST),$(error TEST=which suite or test?))' 2>&1 | tee /dev/stderr \
 	  | grep 'Test run with [1-9]' >/dev/null || { echo "check: a test failed, or none is called $(TEST)" >&2; exit 1; }
 
-# Faults of hosts at random, from a seed, with clients that check all that they read: MINUTES=10 SEED=1 make nemesis
+# Faults of hosts at random, from a seed, with clients that check all that they read, until so many minutes or faults have passed:
+# MINUTES=10 SEED=1 make nemesis, FAULTS=1000 MINUTES=90 make nemesis
 MINUTES ?= 10
+FAULTS ?= 1000000
 nemesis: test-packages ## Random faults of hosts and their network: MINUTES=10 SEED=1
 	$(SWIFT) build --build-tests $(FLAGS)
-	TWINLOG_SEED=$(SEED) TWINLOG_NEMESIS_SECONDS=$$(($(MINUTES) * 60)) $(SWIFT) test --skip-build --no-parallel --filter NemesisTests
+	TWINLOG_SEED=$(SEED) TWINLOG_NEMESIS_FAULTS=$(FAULTS) TWINLOG_NEMESIS_SECONDS=$$(($(MINUTES) * 60)) $(SWIFT) test --skip-build --no-parallel --filter NemesisTests
 
 # Beside the previous release's programs, built out of the repository's history: a rolling upgrade and the way back.
 test-previous: test-packages ## This release beside the previous one

@@ -223,9 +223,14 @@ let package = Package(
             cSettings: strictC, linkerSettings: [.linkedLibrary("dl")]),
         support("MediumRecording", ["TestSupport", "ClusterHarness", "CMediumRecording"]),
         tests("MediumRecordingTests", ["TestSupport", "ClusterHarness", "MediumRecording"]),
+        .target(name: "CHostHarness", path: "Tests/Support/CHostHarness", cSettings: strictC),
         support(
             "HostHarness",
-            ["TestSupport", "LogModel", "Coordination", "AdminProtocol", "ClusterHarness", "EtcdSupport"]),
+            [
+                "CHostHarness", "TestSupport", "LogModel", "Coordination", "AdminProtocol", "ClusterHarness",
+                "EtcdSupport",
+                "MediumRecording", "NBDClient", nioCore,
+            ]),
         support("ISCSISupport", ["LogModel", "ClusterHarness"]),
         support("RecordSupport", ["LogModel", "Coordination"]),
         support("SimulationSupport", ["TestSupport"]),

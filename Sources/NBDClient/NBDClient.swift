@@ -28,11 +28,33 @@ public final class NBDClient: Sendable {
         to address: Endpoint, export: String, on group: any EventLoopGroup, timeout: TimeAmount = .seconds(5),
         structuredReplies: Bool = true
     ) async throws -> NBDClient {
-        let eventLoop = group.next()
+        try await open(
+            "\(address)", export, on: group.next(), timeout, structuredReplies
+        ) { bootstrap in
+            switch address {
+            case .tcp(let address):
+                bootstrap.channelOption(.tcpOption(.tcp_nodelay), value: 1)
+                    .connect(host: address.host, port: address.port)
+            case .unix(let path): bootstrap.connect(unixDomainSocketPath: path)
+            }
+        }
+    }
+
+    /// Opens `export` over a connected stream socket, which is the client's from now on.
+    public static func open(
+        socket: NIOBSDSocket.Handle, export: String, on group: any EventLoopGroup, timeout: TimeAmount = .seconds(5)
+    ) async throws -> NBDClient {
+        try await open("the socket", export, on: group.next(), timeout, true) { $0.withConnectedSocket(socket) }
+    }
+
+    private static func open(
+        _ place: String, _ export: String, on eventLoop: any EventLoop, _ timeout: TimeAmount, _ structured: Bool,
+        _ connect: @escaping @Sendable (ClientBootstrap) -> EventLoopFuture<any Channel>
+    ) async throws -> NBDClient {
         let opened = eventLoop.makePromise(of: NBDExportInfo.self)
         do {
             let (channel, handler) = try await eventLoop.flatSubmit {
-                let handler = NBDClientHandler(export: export, structured: structuredReplies, opened: opened)
+                let handler = NBDClientHandler(export: export, structured: structured, opened: opened)
                 let bound = NIOLoopBound(handler, eventLoop: eventLoop)
                 let bootstrap = ClientBootstrap(group: eventLoop)
                     .connectTimeout(timeout)
@@ -44,19 +66,12 @@ public final class NBDClient: Sendable {
                         try channel.pipeline.syncOperations.addHandler(bound.value)
                     }
                 }
-                let connected =
-                    switch address {
-                    case .tcp(let address):
-                        ready.channelOption(.tcpOption(.tcp_nodelay), value: 1)
-                            .connect(host: address.host, port: address.port)
-                    case .unix(let path): ready.connect(unixDomainSocketPath: path)
-                    }
-                return connected.map { ($0, bound) }
+                return connect(ready).map { ($0, bound) }
             }.get()
             let timer = eventLoop.scheduleTask(in: timeout) {
                 opened.fail(
                     NBDClientError(
-                        .unreachable, "\(address): no handshake within \(timeout.nanoseconds / 1_000_000) ms"))
+                        .unreachable, "\(place): no handshake within \(timeout.nanoseconds / 1_000_000) ms"))
             }
             do {
                 let info = try await opened.futureResult.get()
@@ -71,7 +86,7 @@ public final class NBDClient: Sendable {
             throw error
         } catch {
             opened.fail(error)
-            throw NBDClientError(.unreachable, "\(address): cannot be reached: \(error)")
+            throw NBDClientError(.unreachable, "\(place): cannot be reached: \(error)")
         }
     }
 

@@ -179,14 +179,28 @@ extension Cluster {
             }
         }
 
+        @Test("S18: the recorder of the medium tells a write by a process that is not the owner")
+        func strangerAtTheMedium() async throws {
+            try await withHosts(leaseMillis: Self.patientLease) { hosts, _, history in
+                try await written(500, history, hosts)
+            } finally: { hosts in
+                let path = hosts.cluster.mediumPath()
+                let program = "import os; os.pwrite(os.open('\(path)', os.O_RDWR), bytes(4096), 32 << 20)"
+                let ended = try run(hosts.recordedLauncher + ["/usr/bin/python3", "-c", program])
+                #expect(ended.code == 0, "\(ended.output)")
+                #expect(throws: HarnessError.self) { try hosts.auditMedium() }
+            }
+        }
+
         /// A mirrored pair with clients at work, which is mirrored again when `body` is over.
         private func withHosts(
-            leaseMillis: Int, rails: Int = 1, _ body: (HostCluster, Roles, History) async throws -> Void
+            leaseMillis: Int, rails: Int = 1, _ body: (HostCluster, Roles, History) async throws -> Void,
+            finally: (HostCluster) throws -> Void = { _ in }
         ) async throws {
             let hosts = try HostCluster(leaseMillis: leaseMillis, rails: rails)
             do {
                 try await hosts.start()
-                let history = try await withHistory(hosts.cluster, seed: 14) { history in
+                let history = try await withHistory(hosts, seed: 14) { history in
                     let (owner, mirror) = try hosts.cluster.roles()
                     try await written(200, history, hosts)
                     try await body(hosts, Roles(owner: owner, mirror: mirror), history)
@@ -194,7 +208,8 @@ extension Cluster {
                     try await hosts.recover()
                     try await written(100, history, hosts)
                 }
-                try await verify(history, hosts.cluster)
+                try await verify(history, hosts)
+                try finally(hosts)
             } catch {
                 Issue.record("\(error)\n\(hosts.logs())")
             }

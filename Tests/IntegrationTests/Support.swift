@@ -4,6 +4,7 @@ import AdminProtocol
 import ClusterHarness
 import Coordination
 import Foundation
+import HostHarness
 import LogModel
 import NBDClient
 import NIOCore
@@ -138,15 +139,54 @@ func withHistory(
             addresses: LocalCluster.nodes.map { cluster.nbdAddress(of: $0) }, export: volume, on: eventLoops,
             depth: depth, seed: seed)
     }
+    try await run(writers) { try await body(history) }
+    return history
+}
+
+/// The same over TCP: two connections from the host of clients, and one from each node's own host, which no fault of the network cuts off from that
+/// node. Each has a name, and gives up what is not answered (S24).
+func withHistory(
+    _ hosts: HostCluster, seed: UInt64, _ body: (History) async throws -> Void
+) async throws -> History {
+    let history = History(blockCount: 2048)
+    let places = [HostCluster.clients, HostCluster.clients] + LocalCluster.nodes
+    let writers = places.enumerated().map { index, place in
+        HistoryWriter(
+            history: history, index: index, of: places.count,
+            addresses: LocalCluster.nodes.map { hosts.cluster.nbdAddress(of: $0) }, depth: 8, seed: seed,
+            patience: .milliseconds(1500)
+        ) { address in
+            try await hosts.open("vol0@writer\(index)", at: address, from: place, on: eventLoops)
+        }
+    }
+    try await run(writers) { try await body(history) }
+    return history
+}
+
+private func run(_ writers: [HistoryWriter], during body: () async throws -> Void) async throws {
     try await withThrowingTaskGroup(of: Void.self) { tasks in
         for writer in writers { tasks.addTask { await writer.run() } }
         let result: Result<Void, any Error>
-        do { result = .success(try await body(history)) } catch { result = .failure(error) }
+        do { result = .success(try await body()) } catch { result = .failure(error) }
         for writer in writers { writer.stop() }
         try await tasks.waitForAll()
         try result.get()
     }
-    return history
+}
+
+/// Every block through the owner, from the medium after a drain, and what its recorder has seen.
+func verify(_ history: History, _ hosts: HostCluster) async throws {
+    let owner = try hosts.cluster.roles().owner
+    let address = hosts.cluster.nbdAddress(of: owner)
+    let client = try await hosts.open("vol0", at: address, from: HostCluster.clients, on: eventLoops)
+    try await history.verify(through: client, of: address)
+    await client.disconnect()
+    try hosts.cluster.drain()
+    try history.verify(medium: hosts.cluster.mediumPath())
+    #expect(history.violations == [])
+    #expect(history.acknowledgedWrites > 0)
+    let audit = try hosts.auditMedium()
+    print("\(audit.writes) writes of the medium by \(audit.turns) owners, one after the other")
 }
 
 /// Every block through the owner, then from the medium after a drain. `medium`: the file that it is, if that is none of the cluster's.

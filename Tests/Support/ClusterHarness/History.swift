@@ -4,7 +4,7 @@
 
 public import Foundation
 public import LogModel
-internal import NBDClient
+package import NBDClient
 public import NIOCore
 import Synchronization
 internal import TestSupport
@@ -126,23 +126,38 @@ public final class HistoryWriter: Sendable {
     private let history: History
     private let blocks: [Int]
     private let addresses: [Endpoint]
-    private let export: String
-    private let group: any EventLoopGroup
+    private let connect: Connect
+    private let patience: TimeAmount?
     private let depth: Int
     private let seed: UInt64
     private let stopping = Atomic<Bool>(false)
 
+    /// Opens the export at an address.
+    package typealias Connect = @Sendable (Endpoint) async throws -> NBDClient
+
     /// Writer `index` of `count` has every `count`-th block.
-    public init(
+    public convenience init(
         history: History, index: Int, of count: Int, addresses: [Endpoint], export: String,
         on group: any EventLoopGroup,
         depth: Int, seed: UInt64
     ) {
+        self.init(history: history, index: index, of: count, addresses: addresses, depth: depth, seed: seed) {
+            address in
+            try await NBDClient.connect(to: address, export: export, on: group, timeout: .seconds(1))
+        }
+    }
+
+    /// `patience`: without an answer for so long it gives its connection up; what was outstanding there may have been carried out or
+    /// not. `connect` must then end that connection before it opens another one (S24).
+    package init(
+        history: History, index: Int, of count: Int, addresses: [Endpoint], depth: Int, seed: UInt64,
+        patience: TimeAmount? = nil, connect: @escaping Connect
+    ) {
         self.history = history
         blocks = Array(stride(from: index, to: history.blockCount, by: count))
         self.addresses = addresses
-        self.export = export
-        self.group = group
+        self.connect = connect
+        self.patience = patience
         self.depth = depth
         self.seed = seed &+ UInt64(index) &* 0x9e37_79b9
     }
@@ -156,7 +171,7 @@ public final class HistoryWriter: Sendable {
             let address = addresses[attempt % addresses.count]
             attempt += 1
             do {
-                let client = try await NBDClient.connect(to: address, export: export, on: group, timeout: .seconds(1))
+                let client = try await connect(address)
                 attempt -= 1
                 await use(client, &random)
                 attempt += 1
@@ -170,6 +185,8 @@ public final class HistoryWriter: Sendable {
     /// Rounds of writes and reads until the connection fails.
     private func use(_ client: NBDClient, _ random: inout SplitMix64) async {
         while !stopping.load(ordering: .relaxed) {
+            let alarm = patience.map { client.eventLoop.scheduleTask(in: $0) { client.drop() } }
+            defer { alarm?.cancel() }
             var chosen = Set<Int>()
             while chosen.count < min(depth, blocks.count) {
                 chosen.insert(blocks[Int(random.next() % UInt64(blocks.count))])
@@ -208,6 +225,11 @@ extension History {
     /// Reads every block through the node at `address`.
     public func verify(through address: Endpoint, export: String, on group: any EventLoopGroup) async throws {
         let client = try await NBDClient.connect(to: address, export: export, on: group)
+        try await verify(through: client, of: address)
+        await client.disconnect()
+    }
+
+    package func verify(through client: NBDClient, of address: Endpoint) async throws {
         let run = 256
         for start in stride(from: 0, to: blockCount, by: run) {
             let count = min(run, blockCount - start)
@@ -222,7 +244,6 @@ extension History {
                 check(start + index, slice.readableBytesView, floor: floors[index], from: address.description)
             }
         }
-        await client.disconnect()
     }
 
     /// Reads every block from the medium itself. Everything must have been destaged.

@@ -25,6 +25,8 @@ public struct LocalClusterOptions: Sendable {
     public var persistence = "auto"
     /// TCP ports of alpha and beta for NBD; `nil`: Unix sockets.
     public var nbdPorts: (UInt16, UInt16)?
+    /// The hosts of `nbdPorts`.
+    public var nbdHosts = ("127.0.0.1", "127.0.0.1")
     /// TCP ports of alpha and beta for the rails; `nil`: free ones.
     public var mirrorPorts: (UInt16, UInt16)?
     /// The sections of the coordinator and the fence.
@@ -44,6 +46,7 @@ public struct LocalClusterOptions: Sendable {
 
 public final class LocalCluster: Sendable {
     public static let nodes = ["alpha", "beta"]
+    public static let name = "local"
 
     public let folder: String
     public let configurationPath: String
@@ -60,19 +63,19 @@ public final class LocalCluster: Sendable {
         let mirrors = try options.mirrorPorts.map { [$0.0, $0.1] } ?? [Self.freePort(), Self.freePort()]
         var nbd = Self.nodes.map { "unix:run/\($0).nbd" }
         addresses = [
-            "alpha": options.nbdPorts.map { .tcp(TCPAddress(host: "127.0.0.1", port: Int($0.0))) }
+            "alpha": options.nbdPorts.map { .tcp(TCPAddress(host: options.nbdHosts.0, port: Int($0.0))) }
                 ?? .unix(path: folder + "/run/alpha.nbd"),
-            "beta": options.nbdPorts.map { .tcp(TCPAddress(host: "127.0.0.1", port: Int($0.1))) }
+            "beta": options.nbdPorts.map { .tcp(TCPAddress(host: options.nbdHosts.1, port: Int($0.1))) }
                 ?? .unix(path: folder + "/run/beta.nbd"),
         ]
-        if let ports = options.nbdPorts { nbd = ["127.0.0.1:\(ports.0)", "127.0.0.1:\(ports.1)"] }
+        if options.nbdPorts != nil { nbd = Self.nodes.compactMap { addresses[$0]?.description } }
         let text = Self.configuration(options, mirrors: mirrors, nbd: nbd)
         try text.write(toFile: configurationPath, atomically: true, encoding: .utf8)
     }
 
     private static func configuration(_ options: LocalClusterOptions, mirrors: [UInt16], nbd: [String]) -> String {
         var text = """
-            cluster: local
+            cluster: \(name)
             coordinator: \(options.coordinator)
             heartbeat: {interval: 100ms, timeout: \(options.silenceMillis)ms}
             lease: \(options.leaseMillis)ms

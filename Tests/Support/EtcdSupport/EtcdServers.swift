@@ -140,6 +140,41 @@ package final class EtcdServers: Sendable {
         try FileManager.default.removeItem(atPath: dataFolder(of: members[index]))
     }
 
+    /// Every value that the key has had, the oldest first. One of the members must answer, and nothing may have been compacted.
+    package func history(of key: String) throws -> [[UInt8]] {
+        var values: [[UInt8]] = []
+        var revision: Int64 = 0
+        while let found = try value(of: key, at: revision) {
+            values.append(found.value)
+            revision = found.revision - 1
+            guard revision > 0 else { break }
+        }
+        return values.reversed()
+    }
+
+    /// The value that the key had at a revision, and since which one; 0: has now. `nil`: it did not exist.
+    private func value(of key: String, at revision: Int64) throws -> (value: [UInt8], revision: Int64)? {
+        struct Answer: Decodable {
+            struct Pair: Decodable {
+                var value: Data
+                var modRevision: Int64
+            }
+            var kvs: [Pair]?
+        }
+        let words = [
+            "/usr/bin/env", "ETCDCTL_API=3", "etcdctl", "--endpoints", endpoints.map { "\($0)" }.joined(separator: ","),
+            "get",
+            "--rev", "\(revision)", "--write-out", "json", key,
+        ]
+        let answer = try ClusterHarness.run(members[0].place.launcher + words)
+        guard answer.code == 0 else { throw HarnessError("etcdctl: \(answer.output)") }
+        let decoder = JSONDecoder()
+        decoder.keyDecodingStrategy = .convertFromSnakeCase
+        decoder.dataDecodingStrategy = .base64
+        let pair = try decoder.decode(Answer.self, from: Data(answer.output.utf8)).kvs?.first
+        return pair.map { (Array($0.value), $0.modRevision) }
+    }
+
     /// The last lines that the members logged.
     package func logs() -> String {
         members.map { member in

@@ -1,4 +1,4 @@
-// Random faults of hosts, from a seed: one or two at a time, ended after seconds, again and again while clients write. The same
+// Random faults of hosts, from a seed: one or two at a time, ended after 0.2 to 3 seconds, again and again while clients write. The same
 // seed makes the same choices; what the cluster does about them also depends on the machine's timing.
 
 package import ClusterHarness
@@ -35,9 +35,19 @@ package final class Nemesis: Sendable {
             "\(faults) faults, \(history.acknowledgedWrites) acknowledged writes, at most \(gap) without one (\(longest))"
     }
 
-    /// Rounds of faults until `time` is over; throws when the cluster does not come back, or a read was wrong.
-    package func run(for time: Duration) async throws {
-        while ContinuousClock.now - began < time { try await round() }
+    /// Rounds of faults until `time` is over or there were so many; throws when the cluster does not come back, or a read was wrong.
+    package func run(for time: Duration, faults limit: Int = .max) async throws {
+        var rounds = 0
+        while ContinuousClock.now - began < time, faults < limit {
+            try await round()
+            rounds += 1
+            if rounds % 8 == 0 {
+                try hosts.checkWithForeignClient(history)
+                note("read by nbdcopy")
+            }
+            if rounds % 50 == 0 { print("nemesis: \(ContinuousClock.now - began): \(summary)") }
+            guard history.violations.isEmpty else { throw HarnessError("\(history.violations)") }
+        }
     }
 
     private func round() async throws {
@@ -45,8 +55,8 @@ package final class Nemesis: Sendable {
         let roles = try roles()
         for (index, fault) in chosen.faults.enumerated() {
             if index > 0 { try await Task.sleep(for: chosen.between) }
-            note("\(fault) (owner \(roles.owner))")
-            try hosts.inflict(fault, roles)
+            note("\(fault) (owner \(roles.owner), \(chosen.severity))")
+            try hosts.inflict(fault, roles, chosen.severity)
         }
         try await Task.sleep(for: chosen.lasting)
         note("healed")
@@ -62,11 +72,11 @@ package final class Nemesis: Sendable {
             state.longestFaults = chosen.faults
         }
         note("mirrored and written; \(gap) without an acknowledgement")
-        guard history.violations.isEmpty else { throw HarnessError("\(history.violations)") }
     }
 
     private struct Choice {
         var faults: [HostFault]
+        var severity: Severity
         var between: Duration
         var lasting: Duration
     }
@@ -74,10 +84,14 @@ package final class Nemesis: Sendable {
     private func choose() -> Choice {
         state.withLock { state in
             let count = state.random.below(3) == 0 ? 2 : 1
+            let faults = Array(HostFault.allCases.shuffled(using: &state.random).prefix(count))
+            var severity = Severity()
+            severity.lossPercent = 1 + Int(state.random.below(30))
+            severity.kilobitsPerSecond = 128 << Int(state.random.below(8))
             return Choice(
-                faults: Array(HostFault.allCases.shuffled(using: &state.random).prefix(count)),
-                between: .milliseconds(Int64(state.random.below(1500))),
-                lasting: .milliseconds(Int64(200 + state.random.below(4800))))
+                faults: faults, severity: severity,
+                between: .milliseconds(Int64(state.random.below(1000))),
+                lasting: .milliseconds(Int64(200 + state.random.below(2800))))
         }
     }
 
