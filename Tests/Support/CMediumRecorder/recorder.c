@@ -1,5 +1,6 @@
 /// Stands between a process and the kernel (LD_PRELOAD) and records each call that changes the file MEDIUM_RECORDED or takes its lock, in
 /// MEDIUM_RECORDING, which all processes of a cluster map. Nothing of the recorded program takes part: it cannot tell that it is recorded.
+/// With MEDIUM_HOST, a number, it also makes the medium's lock one that only processes with the same number see.
 /// A change that goes another way, by a mapping or a system call of the program's own, shows in the checksums, which then are not the medium's.
 
 #include <CMediumRecording.h>
@@ -20,6 +21,8 @@
 static struct recording *recording;
 static uint64_t *checksums;
 static const char *medium;
+/// 0: the machine's own locks.
+static int host;
 
 static void fail(const char *what) {
     perror(what);
@@ -29,6 +32,8 @@ static void fail(const char *what) {
 __attribute__((constructor)) static void start(void) {
     const char *path = getenv("MEDIUM_RECORDING");
     medium = getenv("MEDIUM_RECORDED");
+    const char *number = getenv("MEDIUM_HOST");
+    host = number ? atoi(number) : 0;
     if (!path || !medium) fail("MEDIUM_RECORDING and MEDIUM_RECORDED");
     int fd = open(path, O_RDWR | O_CLOEXEC);
     struct stat about;
@@ -178,16 +183,37 @@ int ftruncate64(int fd, off64_t length) { return truncate_to(fd, length); }
 
 // MARK: The lock
 
+/// Of machines that share nothing but a disk, each has locks of its own: those of the whole medium are taken at a byte of the host's,
+/// far beyond its end, where they meet no other host's.
+static struct flock of_host(const struct flock *lock) {
+    struct flock own = *lock;
+    if (host && own.l_whence == SEEK_SET && own.l_start == 0 && own.l_len == 0) {
+        own.l_start = ((off_t)1 << 62) + host;
+        own.l_len = 1;
+    }
+    return own;
+}
+
 /// A lock counts from when it is had, and until it is given back.
 static int set_lock(int fd, const struct flock *lock) {
+    struct flock own = of_host(lock);
     if (lock->l_type == F_UNLCK) end(begin(RECORDED_UNLOCK, (uint64_t)fd, 0));
-    int result = (int)syscall(SYS_fcntl, fd, (long)F_OFD_SETLK, lock);
+    int result = (int)syscall(SYS_fcntl, fd, (long)F_OFD_SETLK, &own);
     if (result == 0 && lock->l_type == F_WRLCK) end(begin(RECORDED_LOCK, (uint64_t)fd, 0));
+    return result;
+}
+
+static int get_lock(int fd, struct flock *lock) {
+    struct flock own = of_host(lock);
+    int result = (int)syscall(SYS_fcntl, fd, (long)F_OFD_GETLK, &own);
+    lock->l_type = own.l_type;
+    lock->l_pid = own.l_pid;
     return result;
 }
 
 static int control(const char *name, int fd, int command, void *argument) {
     if (command == F_OFD_SETLK && is_medium(fd)) return set_lock(fd, argument);
+    if (command == F_OFD_GETLK && is_medium(fd)) return get_lock(fd, argument);
     int (*next)(int, int, ...) = (int (*)(int, int, ...))dlsym(RTLD_NEXT, name);
     return next(fd, command, argument);
 }

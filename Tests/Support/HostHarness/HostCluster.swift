@@ -1,5 +1,5 @@
 // Two nodes and three members of etcd, each on a host of its own, and a host of clients. The rails have a key; the medium is a file that both nodes
-// reach, under a recorder; the fence is an agent that ends all that runs on a host, as a switch of its power would. Clients reach the nodes over
+// reach, under a recorder and without a lock that reaches from one host to the other; the fence is an agent that ends all that runs on a host, as a switch of its power would. Clients reach the nodes over
 // TCP, from their own host and from the nodes': also an owner that is cut off from everybody else has clients, and must not serve them (S17).
 
 package import ClusterHarness
@@ -61,13 +61,14 @@ package final class HostCluster: Sendable {
     }
 
     package func start(_ node: String) throws {
-        try cluster.start(node, through: network.launcher(of: node) + recording.launcher)
+        let number = LocalCluster.nodes.firstIndex(of: node)! + 1
+        try cluster.start(node, through: network.launcher(of: node) + recording.launcher(host: number))
         guard let process = cluster.processID(of: node) else { return }
         try freezers[node]?.add(process)
     }
 
     /// What stands before a program's words so that the medium's recorder sees what it does.
-    package var recordedLauncher: [String] { recording.launcher }
+    package var recordedLauncher: [String] { recording.launcher() }
 
     /// Both nodes, until they mirror.
     package func start() async throws {

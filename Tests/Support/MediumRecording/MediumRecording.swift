@@ -37,12 +37,13 @@ package final class MediumRecording: Sendable {
     private static let calls = MemoryLayout<recording>.size
     private static let checksums = calls + capacity * MemoryLayout<recorded_call>.stride
 
-    /// What stands before a program's words to record it.
-    package var launcher: [String] {
+    /// What stands before a program's words to record it. `host`: only programs with the same number see its locks of the medium, as if each
+    /// host were a machine of its own.
+    package func launcher(host: Int? = nil) -> [String] {
         [
             "/usr/bin/env", "LD_PRELOAD=\(builtBinaries())/libMediumRecorder.so", "MEDIUM_RECORDING=\(path)",
             "MEDIUM_RECORDED=\(medium)",
-        ]
+        ] + (host.map { ["MEDIUM_HOST=\($0)"] } ?? [])
     }
 
     /// So far, in no order.
