@@ -35,8 +35,8 @@ struct NemesisTests {
             }
             try await verify(history, hosts)
         } catch {
-            let kept = try keep(hosts, nemesis)
-            Issue.record("seed \(seed): \(error)\nlogs in \(kept)\n\(nemesis?.timeline ?? "")\n\(hosts.logs())")
+            Issue.record("seed \(seed): \(error)\n\(nemesis?.timeline ?? "")\n\(hosts.logs())")
+            print("nemesis: whole logs are in \(try keep(hosts, nemesis))")
         }
     }
 

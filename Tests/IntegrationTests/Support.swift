@@ -183,8 +183,9 @@ func verify(_ history: History, _ hosts: HostCluster) async throws {
     await client.disconnect()
     try hosts.cluster.drain()
     try history.verify(medium: hosts.cluster.mediumPath())
-    #expect(history.violations == [])
-    #expect(history.acknowledgedWrites > 0)
+    guard history.violations.isEmpty, history.acknowledgedWrites > 0 else {
+        throw HarnessError("of \(history.acknowledgedWrites) acknowledged writes: \(history.violations)")
+    }
     let audit = try hosts.auditMedium()
     print("\(audit.writes) writes of the medium by \(audit.turns) owners, one after the other")
 }

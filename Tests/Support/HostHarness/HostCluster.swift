@@ -1,6 +1,7 @@
-// Two nodes and three members of etcd, each on a host of its own, and a host of clients. The rails have a key; the medium is a file that both nodes
-// reach, under a recorder and without a lock that reaches from one host to the other; the fence is an agent that ends all that runs on a host, as a switch of its power would. Clients reach the nodes over
-// TCP, from their own host and from the nodes': also an owner that is cut off from everybody else has clients, and must not serve them (S17).
+// Two nodes and three members of etcd, each on a host of its own, and a host of clients. The rails have a key. The medium is a file that both
+// nodes reach, under a recorder and with no lock that reaches from one host to the other; the fence is an agent that ends all that runs on
+// a host, as a switch of its power would. Clients reach the nodes over TCP, from their own host and from the nodes': also an owner that is
+// cut off from everybody else has clients, and must not serve them (S17).
 
 package import ClusterHarness
 package import EtcdSupport
