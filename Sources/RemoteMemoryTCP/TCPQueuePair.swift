@@ -72,7 +72,7 @@ public final class TCPQueuePair: QueuePair, ChannelInboundHandler {
     public func postWrite(
         _ bytes: UnsafeRawBufferPointer, key: RegionKey, offset: UInt64
     ) throws(RemoteMemoryError) -> WorkRequestID {
-        precondition(bytes.count <= RemoteMemoryLimits.maximumTransferBytes, "a WRITE carries at most 1 MiB")
+        try checkLength(bytes.count)
         return try post(.write, payload: bytes, key: key, offset: offset)
     }
 
@@ -80,7 +80,9 @@ public final class TCPQueuePair: QueuePair, ChannelInboundHandler {
     public func postAtomicWrite(
         _ value: UInt64, key: RegionKey, offset: UInt64
     ) throws(RemoteMemoryError) -> WorkRequestID {
-        precondition(offset % 8 == 0, "an ATOMIC WRITE is aligned")
+        guard offset % 8 == 0 else {
+            throw RemoteMemoryError(.invalidRequest, "an ATOMIC WRITE at \(offset) is not aligned")
+        }
         let result = withUnsafeBytes(of: value.littleEndian) { bytes in
             Result { () throws(RemoteMemoryError) in try post(.atomicWrite, payload: bytes, key: key, offset: offset) }
         }
@@ -89,7 +91,7 @@ public final class TCPQueuePair: QueuePair, ChannelInboundHandler {
 
     @discardableResult
     public func postRead(key: RegionKey, offset: UInt64, length: Int) throws(RemoteMemoryError) -> WorkRequestID {
-        precondition(length <= RemoteMemoryLimits.maximumTransferBytes, "a READ brings at most 1 MiB")
+        try checkLength(length)
         return try post(.read, payload: .empty, key: key, offset: offset, readBytes: UInt32(length))
     }
 
@@ -99,7 +101,7 @@ public final class TCPQueuePair: QueuePair, ChannelInboundHandler {
     }
 
     public func send(_ message: [UInt8]) throws(RemoteMemoryError) {
-        precondition(message.count <= RemoteMemoryLimits.maximumTransferBytes, "a message carries at most 1 MiB")
+        try checkLength(message.count)
         if let failure { throw failure }
         let result = message.withUnsafeBytes { bytes in
             Result { () throws(RemoteMemoryError) in try answer(FrameHeader(.message, payload: bytes), bytes) }
@@ -107,6 +109,12 @@ public final class TCPQueuePair: QueuePair, ChannelInboundHandler {
         if case .failure(let error) = result {
             fail(error)
             throw error
+        }
+    }
+
+    private func checkLength(_ count: Int) throws(RemoteMemoryError) {
+        guard 0...RemoteMemoryLimits.maximumTransferBytes ~= count else {
+            throw RemoteMemoryError(.invalidRequest, "\(count) bytes are not what one request carries")
         }
     }
 
@@ -242,8 +250,8 @@ public final class TCPQueuePair: QueuePair, ChannelInboundHandler {
     }
 
     private func completed(through id: WorkRequestID) throws(RemoteMemoryError) {
-        guard id <= lastPosted else {
-            throw RemoteMemoryError(.protocolViolation, "request \(id) is completed, but was never posted")
+        guard let oldest = outstanding.first, oldest.id <= id, id <= lastPosted else {
+            throw RemoteMemoryError(.protocolViolation, "request \(id) is completed, but is not outstanding")
         }
         if let read = reads.first, read.id <= id {
             throw RemoteMemoryError(.protocolViolation, "READ \(read.id) is completed, but was not answered")
