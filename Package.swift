@@ -234,6 +234,7 @@ let package = Package(
         support("ISCSISupport", ["LogModel", "ClusterHarness"]),
         support("RecordSupport", ["LogModel", "Coordination"]),
         support("SimulationSupport", ["TestSupport"]),
+        support("RemoteMemorySupport", ["RemoteMemory"]),
         tests("LogModelTests", ["TestSupport", "LogModel"]),
         tests("LoopPollingTests", ["LogModel", "LoopPolling"] + nio),
         tests("NodeLogTests", ["NodeLog", log]),
@@ -271,7 +272,10 @@ let package = Package(
         tests("ClusterConfigurationTests", ["TestSupport", "LogModel", "ClusterConfiguration"]),
         tests(
             "RemoteMemoryTCPTests",
-            ["TestSupport", "LogModel", "RemoteMemory", "RemoteMemoryTCP", "TransportSecurity", crypto] + nio),
+            [
+                "TestSupport", "RemoteMemorySupport", "LogModel", "RemoteMemory", "RemoteMemoryTCP",
+                "TransportSecurity", crypto,
+            ] + nio),
         tests(
             "NBDTests",
             [
@@ -292,7 +296,7 @@ let package = Package(
             "SimulationTests",
             [
                 "TestSupport",
-                "SimulationSupport",
+                "SimulationSupport", "RemoteMemorySupport",
                 "LogModel", "PersistentMemory", "StorageMedium", "RemoteMemory", "Coordination", "ClusterConfiguration",
                 "ClusterProtocol", "WriteLog", "Recovery", "GroupEngine", "CLogCore", nioCore,
             ], exclude: ["README.md"]),

@@ -4,6 +4,7 @@ import Foundation
 import LogModel
 import NIOCore
 import RemoteMemory
+import RemoteMemorySupport
 import RemoteMemoryTCP
 import TestSupport
 import Testing

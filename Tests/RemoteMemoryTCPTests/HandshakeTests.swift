@@ -6,6 +6,7 @@ import LogModel
 import NIOCore
 import NIOPosix
 import RemoteMemory
+import RemoteMemorySupport
 import TestSupport
 import Testing
 

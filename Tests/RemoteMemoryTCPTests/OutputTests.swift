@@ -1,6 +1,7 @@
 // What a queue pair sends reaches the wire in order and unchanged, whether the socket takes it at once or the channel keeps it.
 
 import RemoteMemory
+import RemoteMemorySupport
 import RemoteMemoryTCP
 import TestSupport
 import Testing

@@ -7,80 +7,17 @@ import LogModel
 import NIOCore
 import NIOPosix
 import RemoteMemory
+import RemoteMemorySupport
 import RemoteMemoryTCP
 import Testing
 
 /// A limit that no test waits for: one that is not given the processor for a minute shall not fail by it.
 let patience = TimeAmount.minutes(10)
 
-/// Memory that tells stored from durable. On the event loop only.
-final class FakeRegion: RegionTarget {
-    var bytes: [UInt8]
-    private(set) var durable: [UInt8]
-    private(set) var readCount = 0
-    var holdsPersists = false
-    var persistError: RemoteMemoryError?
-    private(set) var held: [() -> Void] = []
-
-    init(_ count: Int) {
-        bytes = [UInt8](repeating: 0, count: count)
-        durable = bytes
-    }
-
-    func write(_ source: UnsafeRawBufferPointer, at offset: UInt64) throws(RemoteMemoryError) {
-        bytes.replaceSubrange(Int(offset)..<Int(offset) + source.count, with: source)
-    }
-
-    func atomicWrite(_ value: UInt64, at offset: UInt64) throws(RemoteMemoryError) {
-        for index in 0..<8 { bytes[Int(offset) + index] = UInt8(truncatingIfNeeded: value >> (8 * UInt64(index))) }
-    }
-
-    func read(into buffer: UnsafeMutableRawBufferPointer, at offset: UInt64) throws(RemoteMemoryError) {
-        readCount += 1
-        buffer.copyBytes(from: bytes[Int(offset)..<Int(offset) + buffer.count])
-    }
-
-    /// What is durable afterwards is what was stored when it began.
-    func persist(_ done: @escaping (RemoteMemoryError?) -> Void) {
-        let image = bytes
-        let finish = { [self] in
-            if persistError == nil { durable = image }
-            done(persistError)
-        }
-        if holdsPersists { held.append(finish) } else { finish() }
-    }
-
-    func finishPersists() {
-        holdsPersists = false
-        let finishing = held
-        held = []
-        for finish in finishing { finish() }
-    }
-}
-
-final class Recorder: QueuePairDelegate {
-    var completed: WorkRequestID = 0
-    var reads: [(id: WorkRequestID, bytes: [UInt8])] = []
-    var messages: [[UInt8]] = []
-    var hasHeard = false
-    var failure: RemoteMemoryError?
-
-    func queuePair(_ queuePair: any QueuePair, completedThrough id: WorkRequestID) { completed = id }
-    func queuePair(_ queuePair: any QueuePair, read id: WorkRequestID, returned bytes: [UInt8]) {
-        reads.append((id, bytes))
-    }
-    func queuePair(_ queuePair: any QueuePair, received message: [UInt8]) { messages.append(message) }
-    func queuePairHeard(_ queuePair: any QueuePair) { hasHeard = true }
-    func queuePair(_ queuePair: any QueuePair, failed error: RemoteMemoryError) {
-        #expect(failure == nil)
-        failure = error
-    }
-}
-
 /// Everything in it lives on its event loop.
 final class Rig {
     let loop: any EventLoop
-    let registry = TCPRegionRegistry()
+    let registry = TCPRegionRegistry(), dialerRegistry = TCPRegionRegistry()
     let region = FakeRegion(1 << 20)
     private(set) var key = RegionKey(rawValue: 0)
     private var listener: TCPMirrorListener?
@@ -133,7 +70,7 @@ final class Rig {
         isDialing = true
         TCPMirrorDialer.dial(
             TCPAddress("127.0.0.1:\(port ?? self.port)")!, as: identity, expecting: NodeID(peer),
-            over: security, registry: TCPRegionRegistry(), timeout: patience, on: loop
+            over: security, registry: dialerRegistry, timeout: patience, on: loop
         ) { [self] result in
             isDialing = false
             switch result {

@@ -4,6 +4,7 @@ import Glibc
 import LogModel
 import NIOCore
 import RemoteMemory
+import RemoteMemorySupport
 import RemoteMemoryTCP
 import Testing
 

@@ -89,6 +89,7 @@ final class VirtualQueuePair: QueuePair {
 
     // The target's side
     private var lastExecuted: WorkRequestID = 0
+    private var lastCompleted: WorkRequestID = 0
     private var touched: [VirtualRegistry.Entry] = []
     private var isPersisting = false
     private var refusal: RemoteMemoryError?
@@ -103,12 +104,14 @@ final class VirtualQueuePair: QueuePair {
         self.windowRequests = windowRequests
     }
 
+    /// `windowRequests`: as many as the seed says.
     static func pair(
-        _ dialer: Server, _ acceptor: Server, over network: Int
+        _ dialer: Server, _ acceptor: Server, over network: Int, windowRequests: Int? = nil
     ) -> (dialer: VirtualQueuePair, acceptor: VirtualQueuePair) {
         let world = dialer.world
-        let windowRequests =
+        let drawn =
             world.random.chance(20) ? Int(world.random.between(1, 4)) : RemoteMemoryLimits.windowRequests
+        let windowRequests = windowRequests ?? drawn
         let ends = (
             VirtualQueuePair(dialer, windowRequests: windowRequests, over: network),
             VirtualQueuePair(acceptor, windowRequests: windowRequests, over: network)
@@ -135,7 +138,8 @@ final class VirtualQueuePair: QueuePair {
     }
 
     func postAtomicWrite(_ value: UInt64, key: RegionKey, offset: UInt64) throws(RemoteMemoryError) -> WorkRequestID {
-        try post(.atomicWrite(value), key, offset)
+        guard offset % 8 == 0 else { throw RemoteMemoryError(.invalidRequest, "a word at \(offset) is not aligned") }
+        return try post(.atomicWrite(value), key, offset)
     }
 
     func postRead(key: RegionKey, offset: UInt64, length: Int) throws(RemoteMemoryError) -> WorkRequestID {
@@ -147,7 +151,7 @@ final class VirtualQueuePair: QueuePair {
     private func post(
         _ operation: Frame.Operation, _ key: RegionKey, _ offset: UInt64
     ) throws(RemoteMemoryError) -> WorkRequestID {
-        if let failure { throw failure }
+        try check(operation.windowBytes)
         guard operation.windowBytes <= creditBytes, outstanding.count < windowRequests else {
             throw RemoteMemoryError(.noCredit, "the window is full")
         }
@@ -158,8 +162,15 @@ final class VirtualQueuePair: QueuePair {
     }
 
     func send(_ message: [UInt8]) throws(RemoteMemoryError) {
-        if let failure { throw failure }
+        try check(message.count)
         transmit(.message(message))
+    }
+
+    private func check(_ byteCount: Int) throws(RemoteMemoryError) {
+        if let failure { throw failure }
+        guard 0...RemoteMemoryLimits.maximumTransferBytes ~= byteCount else {
+            throw RemoteMemoryError(.invalidRequest, "\(byteCount) bytes are not what one request carries")
+        }
     }
 
     func close() {
@@ -317,7 +328,10 @@ final class VirtualQueuePair: QueuePair {
         isPersisting = false
         guard failure == nil else { return }
         refusal = refusal ?? failed
-        if failed == nil { transmit(.completed(through)) }
+        if failed == nil, through > lastCompleted {
+            lastCompleted = through
+            transmit(.completed(through))
+        }
         if !touched.isEmpty { return schedulePersist() }
         guard let refusal else { return }
         transmit(.refused(refusal))
