@@ -29,6 +29,8 @@ public struct MirrorSession: Sendable {
     public private(set) var mirrorHead: LSN
     /// The oldest request that is not completed.
     public var pending: UInt64? { posted.first?.id }
+    /// The newest of those.
+    public var newest: UInt64? { posted.last?.id }
     private var headPosted: LSN
     /// The owner's head when it attached: what is below is not shipped, and must be trimmed at the mirror first. A mirror
     /// whose log began below would have a hole in front of everything that it acknowledges.

@@ -54,10 +54,12 @@ final class Destager {
         let media = owned.media
         let healings = healer.stores
         mediumProof.batchBegan()
+        let began = owned.runtime.now
         owned.runtime.run(.destage) { () -> DestageOutcome in
             DestageBatch.run(log: log, from: batch.lowerBound, to: batch.upperBound, media: media)
         } _: { result in
             if case .success(.written(let traces)) = result {
+                self.owned.stages.record(.destage, from: began, to: self.owned.runtime.now)
                 self.mediumProof.batchEnded(traces)
             } else {
                 self.mediumProof.batchFailed()

@@ -37,7 +37,7 @@ final class GroupSession: VolumeSession, WaitingSession {
         guard !isClosed, !owned.isRevoked else { return }
         switch request {
         case .read(let offset, let length):
-            read(ByteRange(offset: offset, length: UInt64(length)), completion)
+            read(ByteRange(offset: offset, length: UInt64(length)), timed(completion))
         case .write(let offset, let payload):
             enqueue(offset, UInt64(payload.readableBytes), .data(payload), completion)
         case .discard(let offset, let length): enqueue(offset, length, .discard, completion)
@@ -73,7 +73,8 @@ final class GroupSession: VolumeSession, WaitingSession {
         guard length > 0 else { return completion(.success(nil)) }
         requests.enqueue(
             WaitingRequest(
-                session: self, volume: volume, offset: offset, lengthBytes: length, kind: kind, completion: completion))
+                session: self, volume: volume, offset: offset, lengthBytes: length, kind: kind, arrived: owned.arrival,
+                completion: completion))
         owned.schedulePump()
     }
 
@@ -87,6 +88,14 @@ final class GroupSession: VolumeSession, WaitingSession {
     }
 
     // MARK: Reads
+
+    private func timed(_ completion: @escaping VolumeCompletion) -> VolumeCompletion {
+        let owned = owned, start = owned.runtime.now
+        return { result in
+            owned.stages.record(.read, from: start, to: owned.runtime.now)
+            completion(result)
+        }
+    }
 
     private func read(_ range: ByteRange, _ completion: @escaping VolumeCompletion) {
         guard owned.mayServe else {

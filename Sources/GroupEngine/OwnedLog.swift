@@ -63,6 +63,10 @@ package final class OwnedLog {
     /// Of reads of the media that are made on the loop.
     var readBudget = ReadBudget()
 
+    let stages: StageTimes
+    /// When the first of the requests came that wait for the next scheduled pump.
+    private var firstArrival: Nanos?
+
     /// Requests are carried out; otherwise they wait.
     var isServing = false
     /// Ownership is gone: nothing is answered any more.
@@ -96,6 +100,7 @@ package final class OwnedLog {
         self.runtime = runtime
         self.authority = authority
         self.listener = listener
+        stages = StageTimes(now: runtime.now)
         acknowledgement = Acknowledgement(start)
         acknowledgedWriteEnd = start
         destage = DestageMachine(start: start)
@@ -122,6 +127,14 @@ package final class OwnedLog {
 
     // MARK: The pump
 
+    /// When a request that schedules the pump has come: the clock is read once for all that one turn of the loop brings.
+    var arrival: Nanos {
+        if let firstArrival { return firstArrival }
+        let now = runtime.now
+        firstArrival = now
+        return now
+    }
+
     /// Runs the pump once at the end of this turn, so that a burst of requests ships as one WRITE.
     func schedulePump() {
         guard !isPumpScheduled, !isRevoked else { return }
@@ -138,6 +151,7 @@ package final class OwnedLog {
 
     private func pumpNow() {
         isPumpScheduled = false
+        firstArrival = nil
         onPump()
     }
 

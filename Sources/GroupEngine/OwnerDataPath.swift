@@ -18,6 +18,8 @@ internal import WriteLog
 package final class OwnerDataPath {
     private struct Issued {
         let end: LSN
+        /// When its turn began to append.
+        let at: Nanos
         /// `nil` for a watermark.
         let write: IssuedWrite?
         /// Set on the last write of a request.
@@ -180,22 +182,29 @@ package final class OwnerDataPath {
     }
 
     private func acknowledge(_ durable: LSN) {
+        let now = owned.runtime.now
         var rule = owned.authority.rule
         if !rule.needsMirror { shipper.notCounted() }
         // A persist that was on its way when another failed may have been told nothing of it (S8).
         let isSound = log.region.memoryFault == nil && owned.persistFailure == nil
-        rule.allowed = rule.allowed && owned.authority.isValid(owned.runtime.now) && isSound
+        rule.allowed = rule.allowed && owned.authority.isValid(now) && isSound
         let moved = owned.acknowledgement.update(local: durable, by: rule) { _ in shipper.durable }
         guard moved else { return }
+        var isAnswered = false
         while let end = issued.first?.end, end <= owned.acknowledged {
             let first = issued.removeFirst()
             owned.acknowledgedWriteEnd = end
             if let write = first.write {
                 owned.destage.acknowledged(writeTo: end)
                 overlay(write)
+                owned.stages.record(.complete, from: first.at, to: now)
             }
-            first.answer?.give()
+            if let answer = first.answer {
+                answer.give()
+                isAnswered = true
+            }
         }
+        if isAnswered { owned.stages.record(.reply, from: now, to: owned.runtime.now) }
         requests.sessionsMayOpen(owned.acknowledged)
     }
 
@@ -219,13 +228,18 @@ package final class OwnerDataPath {
 
     private func issueWaiting() {
         shipper.reclaim()
+        guard !requests.isEmpty else { return }
+        let now = owned.runtime.now, end = lastData
         var turnBytes = WaitingRequest.turnBytes
-        while turnBytes > 0, owned.mayServe, requests.issueNext({ issue(&$0, &turnBytes) }) { shipper.shipEarly() }
+        while turnBytes > 0, owned.mayServe, requests.issueNext({ issue(&$0, at: now, &turnBytes) }) {
+            shipper.shipEarly()
+        }
+        if lastData > end { owned.stages.record(.append, from: now, to: owned.runtime.now) }
         if turnBytes == 0 { owned.pumpNextTurn() }
     }
 
-    /// Appends as much of `request` as there is room for and this turn of the loop bears; answers whether all of it is issued.
-    private func issue(_ request: inout WaitingRequest, _ turnBytes: inout UInt64) -> Bool {
+    /// Appends as much of `request` as there is room for and this turn of the loop, which began `now`, bears; answers whether all of it is issued.
+    private func issue(_ request: inout WaitingRequest, at now: Nanos, _ turnBytes: inout UInt64) -> Bool {
         while request.issuedBytes < request.lengthBytes {
             guard turnBytes > 0 else { return false }
             let length = min(request.lengthBytes - request.issuedBytes, request.maximumPieceBytes(of: log))
@@ -237,14 +251,18 @@ package final class OwnerDataPath {
             request.issuedBytes += length
             if request.isData { turnBytes -= min(turnBytes, length) }
             lastData = appended.end
+            shipper.didAppend(at: now)
             let isLast = request.issuedBytes == request.lengthBytes
             let write = IssuedWrite(volume: request.volume, isData: request.isData, place: appended)
-            issued.append(Issued(end: appended.end, write: write, answer: isLast ? request.answer : nil))
+            issued.append(
+                Issued(end: appended.end, at: now, write: write, answer: isLast ? request.answer : nil))
         }
+        owned.stages.record(.receive, from: request.arrived, to: now)
         return true
     }
 
     func tick() {
+        owned.stages.tick(owned.runtime.now)
         writeWatermarkIfIdle()
         scrubber.tick()
         reportStall()
@@ -267,7 +285,7 @@ package final class OwnerDataPath {
             owned.destage.head < log.tail, log.appendWatermark(acknowledged: owned.acknowledged)
         else { return }
         lastWatermark = log.tail
-        issued.append(Issued(end: log.tail, write: nil, answer: nil))
+        issued.append(Issued(end: log.tail, at: owned.runtime.now, write: nil, answer: nil))
         owned.schedulePump()
     }
 }

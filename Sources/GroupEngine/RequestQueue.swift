@@ -1,6 +1,7 @@
 // Requests of a group that are not carried out yet: writes that wait for space in the log (S6), and anything that waits
 // because the group is not served at the moment. What a connection has not got issued when it ends is dropped (S24).
 
+internal import ClusterProtocol
 internal import DequeModule
 internal import LogModel
 internal import NIOCore
@@ -38,6 +39,7 @@ struct WaitingRequest {
     let offset: UInt64
     let lengthBytes: UInt64
     let kind: Kind
+    let arrived: Nanos
     let completion: VolumeCompletion
     var issuedBytes: UInt64 = 0
 

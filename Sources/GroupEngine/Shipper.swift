@@ -62,6 +62,7 @@ final class Shipper {
     func revoke() {
         mirror = nil
         others = []
+        owned.stages.mirrorLeft()
     }
 
     /// The record does not count the mirror.
@@ -71,18 +72,28 @@ final class Shipper {
     func completed(through id: WorkRequestID) -> Bool {
         let before = others.count
         others.removeAll { $0 <= id }
-        return mirror?.session.completed(through: id) == true || others.count < before
+        guard mirror?.session.completed(through: id) == true else { return others.count < before }
+        owned.stages.didComplete(through: id, at: owned.runtime.now)
+        return true
     }
 
     /// Posts what may be posted now: the head, then the log.
     func ship() {
-        guard mirror != nil else { return }
+        guard let shipped = mirror?.session.shipped else { return }
         do throws(RemoteMemoryError) {
             try mirror?.post(log, head: owned.destage.head)
         } catch {
             // No credit: the next completion pumps again. Anything else: the queue pair tells its delegate.
         }
+        if let session = mirror?.session, session.shipped > shipped, let newest = session.newest {
+            owned.stages.didPost(
+                through: newest, isAll: session.shipped == log.published, at: owned.runtime.now)
+        }
         reclaim()
+    }
+
+    func didAppend(at now: Nanos) {
+        if mirror != nil { owned.stages.didAppend(at: now) }
     }
 
     /// Posts a large part of a turn's writes before the rest of them is appended, so that the mirror works meanwhile.

@@ -60,6 +60,9 @@ extension Group {
         return reasons.isEmpty ? nil : reasons.joined(separator: "; ")
     }
 
+    /// `nil` if this node does not own the log.
+    package var stageSnapshots: [StageSnapshot]? { owner?.owned.stages.snapshot() }
+
     package var snapshot: LogSnapshot {
         guard let owner else {
             let head = region.head

@@ -131,6 +131,7 @@ extension ServerNode {
                 reachable: machine.coordinatorAnswers(now),
                 since: Self.time(of: machine.coordinatorSince(now), now)),
             rails: machine.isOwner ? rails(of: group, now) : nil,
+            stages: group.stageSnapshots?.map(GroupStatus.Stage.init),
             volumes: group.configuration.volumes.map {
                 GroupStatus.Volume(name: $0.name, sizeBytes: group.servedBytes(of: $0))
             })
@@ -148,5 +149,19 @@ extension ServerNode {
     /// When the boot clock, which is at `now`, was at `instant`.
     private static func time(of instant: Nanos, _ now: Nanos) -> String {
         (Date() - Double(now - min(now, instant)) / 1e9).statusText
+    }
+}
+
+extension GroupStatus.Stage {
+    fileprivate init(_ stage: StageSnapshot) {
+        self.init(
+            name: stage.stage.rawValue, lastMinute: Times(stage.lastMinute), sinceStart: Times(stage.sinceStart))
+    }
+}
+
+extension GroupStatus.Stage.Times {
+    fileprivate init(_ times: StageSnapshot.Times) {
+        self.init(
+            count: times.count, p50Nanos: times.p50, p99Nanos: times.p99, p999Nanos: times.p999, maxNanos: times.max)
     }
 }

@@ -20,6 +20,12 @@ func groupStatus(_ name: String, epoch: UInt64 = 3, owner: String? = "alpha", po
                 address: "10.0.0.12:7101", state: "down", since: "2026-11-28T03:00:00.000Z", bytesInFlight: 0,
                 roundTripSeconds: nil, tls: nil, lastError: "cut")
         ],
+        stages: [
+            .init(
+                name: "receive",
+                lastMinute: .init(count: 1, p50Nanos: 2, p99Nanos: 3, p999Nanos: 4, maxNanos: 5),
+                sinceStart: .init(count: .max, p50Nanos: 0, p99Nanos: 0, p999Nanos: 0, maxNanos: .max))
+        ],
         volumes: [.init(name: "vol0", sizeBytes: .max)])
 }
 
@@ -91,6 +97,9 @@ struct MessageTests {
         try expectEveryField(of: group.log)
         try expectEveryField(of: GroupStatus.Loss(lostAcknowledgedWrites: 1, estimatedTakeoverSeconds: 2))
         try expectEveryField(of: GroupStatus.Volume(name: "v", sizeBytes: 1))
+        let times = GroupStatus.Stage.Times(count: 1, p50Nanos: 2, p99Nanos: 3, p999Nanos: 4, maxNanos: 5)
+        try expectEveryField(of: times)
+        try expectEveryField(of: GroupStatus.Stage(name: "receive", lastMinute: times, sinceStart: times))
         try expectEveryField(of: NodeStatus.Group(isOwner: true, status: group))
         try expectEveryField(of: NodeStatus(name: "n", persistence: "p", groups: [], clients: totals, problem: "why"))
         try expectEveryField(of: ConfigurationKey(key: "k", value: "v"))
@@ -141,7 +150,13 @@ struct MessageTests {
         #expect(
             Set(group.keys) == [
                 "name", "owner", "home", "mirror", "epoch", "state", "takeoverPossible", "reason", "log",
-                "ifOwnerDiedNow", "coordinator", "rails", "volumes",
+                "ifOwnerDiedNow", "coordinator", "rails", "stages", "volumes",
+            ])
+        let stage = try #require((group["stages"] as? [[String: Any]])?.first)
+        #expect(Set(stage.keys) == ["name", "lastMinute", "sinceStart"])
+        #expect(
+            Set(try #require(stage["lastMinute"] as? [String: Any]).keys) == [
+                "count", "p50Nanos", "p99Nanos", "p999Nanos", "maxNanos",
             ])
         let rail = try #require((group["rails"] as? [[String: Any]])?.first)
         #expect(
