@@ -232,9 +232,12 @@ package final class OwnerDataPath {
         let now = owned.runtime.now, end = lastData
         var turnBytes = WaitingRequest.turnBytes
         while turnBytes > 0, owned.mayServe, requests.issueNext({ issue(&$0, at: now, &turnBytes) }) {
-            shipper.shipEarly()
+            shipper.shipEarly(appendedAt: now)
         }
-        if lastData > end { owned.stages.record(.append, from: now, to: owned.runtime.now) }
+        if lastData > end {
+            shipper.didAppend(at: now)
+            owned.stages.record(.append, from: now, to: owned.runtime.now)
+        }
         if turnBytes == 0 { owned.pumpNextTurn() }
     }
 
@@ -251,7 +254,6 @@ package final class OwnerDataPath {
             request.issuedBytes += length
             if request.isData { turnBytes -= min(turnBytes, length) }
             lastData = appended.end
-            shipper.didAppend(at: now)
             let isLast = request.issuedBytes == request.lengthBytes
             let write = IssuedWrite(volume: request.volume, isData: request.isData, place: appended)
             issued.append(

@@ -92,13 +92,17 @@ final class Shipper {
         reclaim()
     }
 
+    /// What a turn appended that began `now`, and what is not shipped of it yet.
     func didAppend(at now: Nanos) {
-        if mirror != nil { owned.stages.didAppend(at: now) }
+        guard let mirror, mirror.session.shipped < log.published else { return }
+        owned.stages.didAppend(at: now)
     }
 
     /// Posts a large part of a turn's writes before the rest of them is appended, so that the mirror works meanwhile.
-    func shipEarly() {
-        if mirror?.session.hasMuch(published: log.published) == true { ship() }
+    func shipEarly(appendedAt now: Nanos) {
+        guard mirror?.session.hasMuch(published: log.published) == true else { return }
+        didAppend(at: now)
+        ship()
     }
 
     /// Space below every durable head that counts may be used again (S6).

@@ -31,23 +31,18 @@ package final class StageTimes {
     private static let slicesPerMinute = 6
 
     /// A stage as it was at the end of a slice of time.
-    fileprivate struct Mark {
+    private struct Mark {
         var histogram: LatencyHistogram
         /// Within the slice that ended.
         var greatest: Nanos
     }
 
-    fileprivate struct Times {
-        var all = LatencyHistogram()
-        var greatest: Nanos = 0
-        /// Since the last mark.
-        var greatestOfSlice: Nanos = 0
-        /// The oldest first; one more than a minute has.
-        var marks = [Mark(histogram: LatencyHistogram(), greatest: 0)]
-    }
-
-    /// In the order of ``Stage/allCases``.
-    private var times = Stage.allCases.map { _ in Times() }
+    /// By the place of a stage in ``Stage/allCases``.
+    private let counters = LatencyCounters(kinds: Stage.allCases.count)
+    /// Of each stage, the oldest first; one more than a minute has.
+    private var marks = Stage.allCases.map { _ in [Mark(histogram: LatencyHistogram(), greatest: 0)] }
+    /// Of each stage, before the present slice.
+    private var greatest = Stage.allCases.map { _ in Nanos(0) }
     private var sliceEnds: Nanos
     /// When the oldest byte was appended that is not posted to the mirror.
     private var unshippedSince: Nanos?
@@ -56,14 +51,9 @@ package final class StageTimes {
 
     package init(now: Nanos) { sliceEnds = now + Self.sliceNanos }
 
-    package func record(_ stage: Stage, _ duration: Nanos) {
-        times[stage.index].all.record(duration)
-        if duration > times[stage.index].greatestOfSlice { times[stage.index].greatestOfSlice = duration }
-    }
-
     /// A clock that went back has measured nothing.
     package func record(_ stage: Stage, from start: Nanos, to end: Nanos) {
-        record(stage, end > start ? end - start : 0)
+        counters.record(stage.index, end > start ? end - start : 0)
     }
 
     // MARK: WRITEs to the mirror
@@ -101,30 +91,28 @@ package final class StageTimes {
         // After a pause of more than a minute nothing of before is in the last one.
         let ended = min(Int((now - sliceEnds) / Self.sliceNanos), Self.slicesPerMinute) + 1
         sliceEnds = now + Self.sliceNanos
-        for index in times.indices { for _ in 0..<ended { times[index].endSlice(atMost: Self.slicesPerMinute) } }
+        for _ in 0..<ended { endSlice() }
     }
 
-    package func snapshot() -> [StageSnapshot] {
-        zip(Stage.allCases, times).map { stage, times in
-            StageSnapshot(
-                stage: stage, lastMinute: times.lastMinute,
-                sinceStart: .init(times.all, max: max(times.greatest, times.greatestOfSlice)))
+    private func endSlice() {
+        for stage in Stage.allCases.indices {
+            let mark = Mark(histogram: counters.histogram(stage), greatest: counters.takeGreatest(stage))
+            marks[stage].append(mark)
+            if marks[stage].count > Self.slicesPerMinute + 1 { marks[stage].removeFirst() }
+            greatest[stage] = max(greatest[stage], mark.greatest)
         }
     }
-}
 
-extension StageTimes.Times {
-    fileprivate mutating func endSlice(atMost slices: Int) {
-        marks.append(StageTimes.Mark(histogram: all, greatest: greatestOfSlice))
-        if marks.count > slices + 1 { marks.removeFirst() }
-        greatest = max(greatest, greatestOfSlice)
-        greatestOfSlice = 0
-    }
+    package func snapshot() -> [StageSnapshot] { Stage.allCases.map(snapshot) }
 
-    fileprivate var lastMinute: StageSnapshot.Times {
+    private func snapshot(of stage: Stage) -> StageSnapshot {
+        let histogram = counters.histogram(stage.index), marks = marks[stage.index]
+        let greatestNow = counters.greatest(stage.index)
         // The first mark's own slice lies before the minute.
-        let greatest = marks.dropFirst().reduce(greatestOfSlice) { max($0, $1.greatest) }
-        return StageSnapshot.Times(all.since(marks[0].histogram), max: greatest)
+        let greatestOfMinute = marks.dropFirst().reduce(greatestNow) { max($0, $1.greatest) }
+        return StageSnapshot(
+            stage: stage, lastMinute: .init(histogram.since(marks[0].histogram), max: greatestOfMinute),
+            sinceStart: .init(histogram, max: max(greatest[stage.index], greatestNow)))
     }
 }
 

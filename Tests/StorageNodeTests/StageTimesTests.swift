@@ -20,15 +20,17 @@ struct StageTimesTests {
         "a percentile is not below the truth and at most a sixteenth above it", arguments: 1...4 as ClosedRange<UInt64>)
     func percentiles(seed: UInt64) {
         var random = SplitMix64(seed: seed)
-        var histogram = LatencyHistogram()
+        let counters = LatencyCounters(kinds: 2)
         var durations: [Nanos] = []
         for _ in 0..<5000 {
             let duration = Nanos.random(in: 0...1 << Nanos.random(in: 1...39, using: &random), using: &random)
             durations.append(duration)
-            histogram.record(duration)
+            counters.record(1, duration)
         }
         durations.sort()
-        #expect(histogram.count == 5000)
+        let histogram = counters.histogram(1)
+        #expect(histogram.count == 5000 && counters.histogram(0).count == 0)
+        #expect(counters.takeGreatest(1) == durations.last && counters.greatest(1) == 0)
         for perMille in [1, 500, 990, 999, 1000] as [UInt64] {
             let truth = durations[(5000 * Int(perMille) + 999) / 1000 - 1]
             let told = histogram.percentile(perMille: perMille)
@@ -38,12 +40,12 @@ struct StageTimesTests {
 
     @Test("what takes longer than 18 minutes counts as that, and nothing recorded has no percentile")
     func ends() {
-        var histogram = LatencyHistogram()
-        #expect(histogram.percentile(perMille: 500) == 0)
-        histogram.record(.max)
-        #expect(histogram.percentile(perMille: 500) == (1 << 40) - 1)
-        histogram.record(0)
-        #expect(histogram.percentile(perMille: 500) == 0 && histogram.count == 2)
+        let counters = LatencyCounters(kinds: 1)
+        #expect(counters.histogram(0).percentile(perMille: 500) == 0)
+        counters.record(0, .max)
+        #expect(counters.histogram(0).percentile(perMille: 500) == (1 << 40) - 1)
+        counters.record(0, 0)
+        #expect(counters.histogram(0).percentile(perMille: 500) == 0 && counters.histogram(0).count == 2)
     }
 
     // MARK: The last minute
@@ -55,14 +57,14 @@ struct StageTimesTests {
     @Test("the last minute forgets after 60 to 70 s, and the beginning never")
     func lastMinute() throws {
         let stages = StageTimes(now: 0)
-        stages.record(.read, 7 * milli)
+        stages.record(.read, from: 0, to: 7 * milli)
         for tenth in 1...700 as ClosedRange<Nanos> {
             stages.tick(tenth * second / 10)
             let told = try times(stages, of: .read)
             if tenth < 600 { #expect(told.lastMinute.count == 1 && told.lastMinute.max == 7 * milli) }
             #expect(told.sinceStart.count == 1 && told.sinceStart.max == 7 * milli)
         }
-        stages.record(.read, 3 * milli)
+        stages.record(.read, from: 0, to: 3 * milli)
         let told = try times(stages, of: .read)
         #expect(told.lastMinute.count == 1 && told.lastMinute.max == 3 * milli && told.lastMinute.p999 == 3 * milli)
         #expect(told.sinceStart.count == 2 && told.sinceStart.max == 7 * milli)
@@ -71,7 +73,7 @@ struct StageTimesTests {
     @Test("after a pause nothing of before is in the last minute")
     func pause() throws {
         let stages = StageTimes(now: 0)
-        stages.record(.destage, milli)
+        stages.record(.destage, from: 0, to: milli)
         stages.tick(3600 * second)
         #expect(try times(stages, of: .destage).lastMinute.count == 0)
         #expect(try times(stages, of: .destage).sinceStart.count == 1)
