@@ -63,9 +63,9 @@ extension ServerNode {
     /// Calls `answer` on some thread when one that works on a medium is free. A group whose threads all hang is not asked again before
     /// they answer; the others answer for it, as long as there are any.
     public func askMediumThread(_ answer: @escaping @Sendable () -> Void) {
-        guard !groups.isEmpty else { return answer() }
+        guard !groups.all.isEmpty else { return answer() }
         let bound = NIOLoopBound(self, eventLoop: eventLoop)
-        for id in groups.keys where groupsAsked.insert(id).inserted {
+        for id in groups.ids where groupsAsked.insert(id).inserted {
             threads[id]?.steps.runIfActive(eventLoop: eventLoop) { answer() }.whenComplete { _ in
                 bound.value.groupsAsked.remove(id)
             }
@@ -94,7 +94,7 @@ extension ServerNode {
     public func status() -> NodeStatus {
         NodeStatus(
             name: id.rawValue, persistence: pool.persistence.rawValue,
-            groups: groups.values.sorted { $0.configuration.id < $1.configuration.id }.map { group in
+            groups: groups.all.sorted { $0.configuration.id < $1.configuration.id }.map { group in
                 NodeStatus.Group(isOwner: group.machine.isOwner, status: status(of: group))
             }, clients: frontEnd?.clientTotals, problem: nodeProblem)
     }

@@ -14,7 +14,7 @@ extension ServerNode {
         endTurns()
         // Before the pool: no peer's WRITE meets one that is closed.
         for rail in accepted.values { rail.close() }
-        for group in groups.values { group.closeRails() }
+        for group in groups.all { group.closeRails() }
         parts.transport.close()
         journal.stopWaiting()
         let pool = pool

@@ -16,7 +16,8 @@ extension ServerNode {
 
     /// Groups whose partner could serve them without loss go there.
     private func leavePool() {
-        for (id, group) in groups where group.machine.isServing && !poolWatch.left.contains(id) {
+        for group in groups.all where group.machine.isServing && !poolWatch.left.contains(group.id) {
+            let id = group.id
             guard group.machine.takeoverPossible(BootClock.now) else { continue }
             poolWatch.left.insert(id)
             group.command(.handOver) { [unowned self] refusal in

@@ -26,7 +26,7 @@ public final class ServerNode: VolumeService {
     let memoryThreads: NIOThreadPool
     /// One thread, so that calls to the coordinator happen in the order in which they were made.
     let coordinatorThread: NIOThreadPool
-    private(set) var groups: [GroupID: Group] = [:]
+    let groups = NodeGroups()
     /// Of each group.
     private(set) var threads: [GroupID: GroupThreads] = [:]
     let journal: EventJournal
@@ -81,12 +81,12 @@ public final class ServerNode: VolumeService {
         isPoolNew = pool.isNew
         configurationEntries = ConfigurationEntries(
             configuration.sharedEntries.map { ConfigurationEntries.Entry(key: $0.key, value: $0.value) })
-        let groups = configuration.groups(of: id)
-        memoryThreads = NIOThreadPool(numberOfThreads: GroupThreads.memoryThreadCount(groups: groups.count))
+        let ownGroups = configuration.groups(of: id)
+        memoryThreads = NIOThreadPool(numberOfThreads: GroupThreads.memoryThreadCount(groups: ownGroups.count))
         coordinatorThread = NIOThreadPool(numberOfThreads: 1)
         journal = EventJournal(pool.events, eventLoop: eventLoop)
         poolWatch = PoolWatch(pool.pool, eventLoop: eventLoop)
-        for group in groups { try addGroup(group) }
+        for group in ownGroups { try addGroup(group) }
         if let problem = pool.events.problem { journalProblem(problem) }
         journal.onProblem = { [unowned self] problem in journalProblem(problem) }
     }
@@ -109,10 +109,11 @@ public final class ServerNode: VolumeService {
         parts.settings(&settings)
         let threads = GroupThreads(memory: memoryThreads)
         self.threads[group.id] = threads
-        groups[group.id] = Group(
-            host: self, runtime: LoopRuntime(eventLoop: eventLoop, threads: threads), configuration: group,
-            region: region,
-            machine: GroupMachine(settings: settings, freshLogUUID: .random(), now: BootClock.now))
+        groups.add(
+            Group(
+                host: self, runtime: LoopRuntime(eventLoop: eventLoop, threads: threads), configuration: group,
+                region: region,
+                machine: GroupMachine(settings: settings, freshLogUUID: .random(), now: BootClock.now)))
     }
 
     /// Listens for rails and begins to take part. Succeeds once the sockets listen and the coordinator has answered.
@@ -159,18 +160,7 @@ public final class ServerNode: VolumeService {
     private func begin() -> EventLoopFuture<Void> {
         let answered = eventLoop.makePromise(of: Void.self)
         whenCoordinatorAnswers = answered
-        for group in groups.values {
-            let identity = group.region.identity
-            let local = identity.flatMap {
-                $0.role == .empty ? nil : LocalLog(logUUID: $0.logUUID, incarnation: $0.incarnation)
-            }
-            let standing = group.region.standing
-            group.handle(
-                .started(
-                    local: local,
-                    LocalStanding(
-                        generation: standing.generation, counted: standing.counted, epoch: standing.epoch)))
-        }
+        groups.begin()
         let interval = TimeAmount.milliseconds(Int64(configuration.heartbeatIntervalMillis))
         let bound = NIOLoopBound(self, eventLoop: eventLoop)
         ticking = eventLoop.scheduleRepeatedTask(initialDelay: .zero, delay: interval) { _ in bound.value.tick() }
@@ -187,14 +177,7 @@ public final class ServerNode: VolumeService {
         }
         isStopping = true
         report(Report(.stopping, "process \(process.pid) hands over, destages and ends"), group: nil)
-        var waiting = groups.count
-        for group in groups.values {
-            group.stop {
-                waiting -= 1
-                if waiting == 0 { done.succeed() }
-            }
-        }
-        if groups.isEmpty { done.succeed() }
+        groups.stop { done.succeed() }
         let bound = NIOLoopBound(self, eventLoop: eventLoop)
         return done.futureResult.flatMap { bound.value.journal.flush() }
     }
@@ -206,21 +189,13 @@ public final class ServerNode: VolumeService {
     }
 
     package func evacuate(for group: GroupID, _ done: @escaping () -> Void) {
-        let others = groups.values.filter { $0.id != group && $0.machine.isOwner }
-        guard !others.isEmpty else { return done() }
-        var waiting = others.count
-        for other in others {
-            other.command(.handOver) { _ in
-                waiting -= 1
-                if waiting == 0 { done() }
-            }
-        }
+        groups.evacuate(for: group, done)
     }
 
     // MARK: Time
 
     private func tick() {
-        for group in groups.values { group.tick() }
+        groups.tick()
         for rail in accepted.values { rail.closeIfIdle() }
         announceIfDue()
         watchPeers()
@@ -233,14 +208,10 @@ public final class ServerNode: VolumeService {
         isAnnouncing = true
         nextAnnouncement = .now() + .milliseconds(Int64(configuration.leaseMillis / 3))
         presenceCounter += 1
-        let problems = groups.values.compactMap { group in
-            group.machine.problemToAnnounce.map { (group.configuration.id.rawValue, String($0.prefix(200))) }
-        }
         let presence = Presence(
-            process: process, counter: presenceCounter, pool: pool.identity.uuid,
-            problems: problems.isEmpty ? nil : Dictionary(uniqueKeysWithValues: problems))
+            process: process, counter: presenceCounter, pool: pool.identity.uuid, problems: groups.problemsToAnnounce)
         let coordinator = parts.coordinator
-        let ids = Array(groups.keys)
+        let ids = groups.ids
         coordinatorThread.runIfActive(eventLoop: eventLoop) {
             let startedAt = BootClock.now
             return (startedAt, try coordinator.renew(presence, reading: ids))
@@ -251,9 +222,7 @@ public final class ServerNode: VolumeService {
                 var problems: [String] = []
                 for (id, read) in records {
                     switch read {
-                    case .success(let record):
-                        self.groups[id]?.handle(
-                            .coordinator(.renewed(startedAt: startedAt, record: record)))
+                    case .success(let record): self.groups.renewed(id, startedAt: startedAt, record: record)
                     case .failure(let error): problems.append("the lease of \(id) could not be renewed: \(error)")
                     }
                 }
@@ -271,33 +240,27 @@ public final class ServerNode: VolumeService {
 
     private func watchPeers() {
         guard !isWatching else { return }
-        var watched: [(GroupID, NodeID, ProcessIdentity?)] = []
-        for group in groups.values where !group.machine.isOwner {
-            let process = group.machine.record?.ownerProcess
-            watched.append((group.configuration.id, group.peer, process?.node == id ? nil : process))
-        }
+        let watched = groups.watchedPeers
         guard !watched.isEmpty else { return }
         isWatching = true
         let coordinator = parts.coordinator
-        let queries = watched
         let fence = fence
         coordinatorThread.runIfActive(eventLoop: eventLoop) {
             let askedAt = BootClock.now
             let presences = Result { () throws(CoordinationError) in
-                try coordinator.presences(of: Set(queries.map { $0.1 }))
+                try coordinator.presences(of: Set(watched.map(\.peer)))
             }
-            return queries.map { group, peer, process in
-                (group, peer, presences.flatMap { Self.look(for: process, $0[peer], fence) }, askedAt)
+            return watched.map { one in
+                (one, presences.flatMap { Self.look(for: one.process, $0[one.peer], fence) }, askedAt)
             }
         }.assumeIsolated().whenComplete { result in
             self.isWatching = false
             guard case .success(let seen) = result else { return }
             var problem: String?
-            for (group, peer, look, askedAt) in seen {
+            for (watched, look, askedAt) in seen {
                 switch look {
                 case .success(let (presence, dead, unseen)):
-                    self.groups[group]?.handle(
-                        .coordinator(.presence(of: peer, presence, deadProcess: dead, askedAt: askedAt)))
+                    self.groups.seen(watched, presence, dead: dead, askedAt: askedAt)
                     problem = unseen ?? problem
                 case .failure(let error): problem = "\(error)"
                 }
@@ -402,12 +365,15 @@ public final class ServerNode: VolumeService {
                 sides[0].1, of: sides[0].0.rawValue, sides[1].1, of: sides[1].0.rawValue)
             ?? "the configurations of \(sides[0].0) and \(sides[1].0) differ beyond what they can tell each other"
         let isWhole = configurationEntries.isWhole && theirs.isWhole
-        let agreements = groups.mapValues { group in
-            isWhole
+        let agreements = groups.ids.map { group in
+            let agreement =
+                isWhole
                 ? ClusterConfiguration.agreement(
-                    on: group.id, shared(configurationEntries.entries), shared(theirs.entries)) : .none
+                    on: group, shared(configurationEntries.entries), shared(theirs.entries)) : .none
+            return (group, agreement)
         }
-        let known = differences.updateValue(Difference(text: difference, agreements: agreements), forKey: peer)
+        let known = differences.updateValue(
+            Difference(text: difference, agreements: Dictionary(uniqueKeysWithValues: agreements)), forKey: peer)
         guard known?.text != difference else { return }
         report(Report(.configurationDiffers, difference), group: nil)
     }
@@ -479,11 +445,7 @@ extension ServerNode: RailKeeper {
     package var regions: any RegionRegistry { parts.transport.regions }
     package var heartbeatTimeout: Nanos { configuration.heartbeatTimeoutMillis * 1_000_000 }
 
-    package var knownMedia: [UUID128: String] {
-        groups.values.reduce(into: [:]) { known, group in
-            for (name, identity) in group.machine.record?.media ?? [:] { known[identity] = name }
-        }
-    }
+    package var knownMedia: [UUID128: String] { groups.knownMedia }
 
     package func mirrorSide(of group: GroupID) -> (any MirrorSide)? { groups[group] }
 }
