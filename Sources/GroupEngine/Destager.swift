@@ -85,7 +85,7 @@ final class Destager {
         guard let head = owned.destage.written(isValid: owned.mayDestage) else { return }
         let log = owned.log
         let acknowledged = owned.acknowledgedWriteEnd
-        owned.runtime.run(.memory) {
+        owned.runOnMemory {
             try log.setHead(head, acknowledged: acknowledged)
         } _: { result in
             if case .failure(let error) = result { return self.failed("\(error)") }

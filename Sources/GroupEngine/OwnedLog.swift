@@ -74,6 +74,10 @@ package final class OwnedLog {
     /// Nothing stored from now on may be called durable: an `msync` failed.
     var persistFailure: String?
 
+    /// Since when each call runs that makes this log or its head durable, the oldest first.
+    private var memoryCalls: [(number: UInt64, since: Nanos)] = []
+    private var memoryCallsMade: UInt64 = 0
+
     /// Moves everything that can move.
     var onPump: () -> Void = {}
     private var isPumpScheduled = false
@@ -116,6 +120,28 @@ package final class OwnedLog {
 
     /// What is acknowledged may be destaged and trimmed now.
     var mayDestage: Bool { !isRevoked && authority.isValid(runtime.now) }
+
+    // MARK: Memory
+
+    /// Runs `body`, which makes this log or its head durable, where it may block, and then `done`.
+    func runOnMemory(_ body: @escaping @Sendable () throws -> Void, _ done: @escaping (Result<Void, any Error>) -> Void)
+    {
+        memoryCallsMade += 1
+        let number = memoryCallsMade
+        memoryCalls.append((number, runtime.now))
+        runtime.run(.memory, body) { [self] result in
+            memoryCalls.removeAll { $0.number == number }
+            done(result)
+        }
+    }
+
+    /// A disk under the pool that does not answer stops the group as one under its medium does: nothing is acknowledged, or no space is
+    /// given back. `isLogFull`: writers wait for space.
+    func memoryTrouble(isLogFull: Bool, _ now: Nanos) -> MediumTrouble? {
+        guard let since = memoryCalls.first?.since, now >= since + MediumWatch.usualCallLimit else { return nil }
+        return MediumTrouble(
+            since: since, reason: "the pool: making the log durable does not return", isLogFull: isLogFull)
+    }
 
     func report(_ kind: EventKind, _ message: String) { listener.report(Report(kind, message)) }
 

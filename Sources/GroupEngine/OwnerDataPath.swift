@@ -137,9 +137,10 @@ package final class OwnerDataPath {
         if !scrubber.scrubbed(by: id, with: bytes) { healer.healed(by: id, with: bytes) }
     }
 
-    /// What keeps batches from the medium at `now`, `nil` if nothing does. Asked on every tick.
+    /// What keeps batches from the medium, or writes from their acknowledgement, at `now`; `nil` if nothing does. Asked on every tick.
     func mediumTrouble(_ now: Nanos) -> MediumTrouble? {
-        destager.mediumTrouble(isLogFull: owned.isServing && !requests.isEmpty, now)
+        let isLogFull = owned.isServing && !requests.isEmpty
+        return destager.mediumTrouble(isLogFull: isLogFull, now) ?? owned.memoryTrouble(isLogFull: isLogFull, now)
     }
 
     // MARK: The pump
@@ -168,7 +169,7 @@ package final class OwnerDataPath {
         guard !isPersisting, owned.persistFailure == nil, log.durable < log.published else { return }
         isPersisting = true
         let log = log
-        owned.runtime.run(.memory) {
+        owned.runOnMemory {
             try log.persist()
         } _: { result in
             self.isPersisting = false

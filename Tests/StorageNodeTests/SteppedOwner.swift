@@ -17,6 +17,9 @@ final class SteppedRuntime: Runtime {
     private(set) var now: Nanos = 1
     /// What ran where it may block, in order.
     private(set) var performed: [BlockingWork] = []
+    /// What does not return when it begins now.
+    var hangs: Set<BlockingWork> = []
+    private var hung: [() -> Void] = []
     private var turns: [() -> Void] = []
     private var timers: [(due: Nanos, body: () -> Void)] = []
 
@@ -27,11 +30,20 @@ final class SteppedRuntime: Runtime {
     func perform(
         _ work: BlockingWork, _ body: @escaping @Sendable () -> Void, _ done: @escaping ((any Error)?) -> Void
     ) {
-        turns.append { [unowned self] in
+        let run = { [unowned self] in
             performed.append(work)
             body()
             done(nil)
         }
+        if hangs.contains(work) { hung.append(run) } else { turns.append(run) }
+    }
+
+    /// What hangs returns.
+    func release() {
+        hangs = []
+        turns += hung
+        hung = []
+        settle()
     }
 
     /// Runs all that is due now.
