@@ -235,6 +235,7 @@ let package = Package(
         support("RecordSupport", ["LogModel", "Coordination"]),
         support("SimulationSupport", ["TestSupport"]),
         support("RemoteMemorySupport", ["RemoteMemory"]),
+        .target(name: "CFibers", path: "Tests/Support/CFibers", cSettings: strictC),
         tests("LogModelTests", ["TestSupport", "LogModel"]),
         tests("LoopPollingTests", ["LogModel", "LoopPolling"] + nio),
         tests("NodeLogTests", ["NodeLog", log]),
@@ -296,7 +297,7 @@ let package = Package(
             "SimulationTests",
             [
                 "TestSupport",
-                "SimulationSupport", "RemoteMemorySupport",
+                "SimulationSupport", "RemoteMemorySupport", "CFibers",
                 "LogModel", "PersistentMemory", "StorageMedium", "RemoteMemory", "Coordination", "ClusterConfiguration",
                 "ClusterProtocol", "WriteLog", "Recovery", "GroupEngine", "CLogCore", nioCore,
             ], exclude: ["README.md"]),

@@ -44,6 +44,8 @@ public struct GroupSettings: Sendable {
     /// How long a log whose end is in doubt waits for a partner that may hold more, before it decides alone: longer than a server
     /// takes to boot, where that is to be waited for.
     public var doubtLimit: Nanos = 30_000_000_000
+    /// The most of the log that one WRITE carries to a mirror.
+    public var shipBytes = MirrorSession.maximumShipBytes
 
     public init(
         group: GroupID, node: NodeID, partners: [NodeID], home: NodeID, process: ProcessIdentity, pool: UUID128,

@@ -8,15 +8,19 @@ public import LogModel
 
 public struct MirrorKnowledge: Sendable {
     private let start: LSN
+    private let shipBytes: UInt64
     private var detached: (durable: LSN, head: LSN)?
 
-    /// Of a log that begins at `start`.
-    public init(start: LSN) { self.start = start }
+    /// Of a log that begins at `start`, and of which a WRITE carries `shipBytes` at most.
+    public init(start: LSN, shipBytes: UInt64 = MirrorSession.maximumShipBytes) {
+        self.start = start
+        self.shipBytes = shipBytes
+    }
 
     /// The mirror says that it holds everything below `durable`. Of its head nothing is known before it is told one: whatever an
     /// earlier session knew was true of another region.
     public func session(durable: LSN, head: LSN) -> MirrorSession {
-        MirrorSession(durable: durable, mirrorHead: start, head: head)
+        MirrorSession(durable: durable, mirrorHead: start, head: head, shipBytes: shipBytes)
     }
 
     public mutating func ended(_ session: MirrorSession) {

@@ -35,17 +35,20 @@ public struct MirrorSession: Sendable {
     /// The owner's head when it attached: what is below is not shipped, and must be trimmed at the mirror first. A mirror
     /// whose log began below would have a hole in front of everything that it acknowledges.
     private let firstShipped: LSN
+    private let shipBytes: UInt64
     private var posted: [Posted] = []
     private var writesOut = 0
 
     /// The mirror said that it holds everything below `durable`. Its head is at `mirrorHead` or above, the owner's is at
-    /// `head`.
-    public init(durable: LSN, mirrorHead: LSN, head: LSN) {
+    /// `head`. One WRITE carries `shipBytes` at most.
+    public init(durable: LSN, mirrorHead: LSN, head: LSN, shipBytes: UInt64 = Self.maximumShipBytes) {
+        precondition(shipBytes <= Self.maximumShipBytes, "one WRITE carries \(Self.maximumShipBytes) bytes at most")
         shipped = durable
         self.durable = durable
         self.mirrorHead = mirrorHead
         headPosted = mirrorHead
         firstShipped = head
+        self.shipBytes = shipBytes
     }
 
     /// Whether so much waits that it need not wait for more.
@@ -56,9 +59,9 @@ public struct MirrorSession: Sendable {
     public func next(published: LSN, creditBytes: UInt64) -> Range<LSN>? {
         guard shipped < published, shipped >= firstShipped else { return nil }
         let waiting = published - shipped
-        let length = min(waiting, Self.maximumShipBytes)
+        let length = min(waiting, shipBytes)
         guard length <= creditBytes else { return nil }
-        let mostOut = waiting >= Self.maximumShipBytes ? Self.maximumFullWrites : hasMuch(published: published) ? 2 : 1
+        let mostOut = waiting >= shipBytes ? Self.maximumFullWrites : hasMuch(published: published) ? 2 : 1
         guard writesOut < mostOut else { return nil }
         return shipped..<(shipped + length)
     }

@@ -56,11 +56,11 @@ package final class OwnerDataPath {
     private var lastData = LSN.zero
     private var lastWatermark = LSN.zero
 
-    /// `owned` begins at `start`.
-    package init(_ owned: OwnedLog, start: LSN) {
+    /// `owned` begins at `start`, and one WRITE carries `shipBytes` of it at most.
+    package init(_ owned: OwnedLog, start: LSN, shipBytes: UInt64 = MirrorSession.maximumShipBytes) {
         self.owned = owned
         log = owned.log
-        shipper = Shipper(owned, start: start)
+        shipper = Shipper(owned, start: start, shipBytes: shipBytes)
         healer = Healer(owned, shipper)
         scrubber = Scrubber(owned, shipper, healer)
         catchUp = CatchUpChecker(owned, shipper, healer)

@@ -31,10 +31,10 @@ final class Shipper {
     /// Tells the answers of one attachment from those of the next.
     private(set) var attachments: UInt64 = 0
 
-    init(_ owned: OwnedLog, start: LSN) {
+    init(_ owned: OwnedLog, start: LSN, shipBytes: UInt64) {
         self.owned = owned
         log = owned.log
-        knowledge = MirrorKnowledge(start: start)
+        knowledge = MirrorKnowledge(start: start, shipBytes: shipBytes)
     }
 
     /// Everything below is durable at the mirror that counts; `nil` while nothing is known of it.

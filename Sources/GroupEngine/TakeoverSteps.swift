@@ -255,7 +255,7 @@ extension Group {
                 report: { [unowned self] in report($0) },
                 cannotShip: { [unowned self] in handle(.attachRefused(.notReady, $0)) },
                 mediumTaken: { [unowned self] in handle(.medium(.taken($0))) }))
-        return OwnerDataPath(owned, start: start)
+        return OwnerDataPath(owned, start: start, shipBytes: machine.settings.shipBytes)
     }
 
     /// After this nothing of this node writes to the medium.

@@ -48,6 +48,17 @@ struct MirrorSessionTests {
         #expect(session.next(published: published, creditBytes: Self.much) != nil)
     }
 
+    @Test("a WRITE carries no more than its owner was made with, and one is full with that")
+    func smallWrites() {
+        let session = Session(MirrorSession(durable: .zero, mirrorHead: .zero, head: .zero, shipBytes: 128))
+        for id in UInt64(1)...3 {
+            let range = LSN((id - 1) * 128)..<LSN(id * 128)
+            #expect(session.next(published: LSN(1024), creditBytes: Self.much) == range)
+            session.didPost(range, id: id)
+        }
+        #expect(session.next(published: LSN(1024), creditBytes: Self.much) == nil)
+    }
+
     @Test func muchDoesNotWaitForTheOnlyWriteBeforeIt() {
         let session = session()
         session.didPost(LSN(0)..<LSN(64), id: 1)

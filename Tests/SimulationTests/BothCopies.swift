@@ -7,10 +7,17 @@ import LogModel
 import SimulationSupport
 
 extension World {
-    func liveWithoutAGoodCopy() {
-        for node in nodes { start(node) }
-        after(0) { self.clients.begin() }
-        guard run(until: 10 * second, or: { self.nodes.allSatisfy(self.isMirrored) }), let owner = servingServer else {
+    /// Precondition: there is one group.
+    func liveWithoutAGoodCopy() { groups[0].liveWithoutAGoodCopy() }
+}
+
+extension SimGroup {
+    fileprivate func liveWithoutAGoodCopy() {
+        for node in world.nodes { world.start(node) }
+        world.after(0) { self.clients.begin() }
+        guard world.run(until: 10 * second, or: { self.world.nodes.allSatisfy(self.isMirrored) }),
+            let owner = servingServer
+        else {
             return oracle.expect(false, "the group is not mirrored before anything fails")
         }
         guard rotBothCopies(owner: owner) else {
@@ -18,9 +25,9 @@ extension World {
         }
         let healings = oracle.healings
         meetDamage(owner: owner)
-        after(random.between(0, 100) * millisecond) { self.media.fails = false }
-        after(second) { self.keepUp() }
-        run(until: now + 10 * second)
+        world.after(world.random.between(0, 100) * millisecond) { self.media.fails = false }
+        world.after(second) { self.world.keepUp() }
+        world.run(until: world.now + 10 * second)
         // The blocks may have been written anew, and the record that took the place reached the medium. Or the scrub had read the mirror's
         // record before that rotted.
         oracle.expect(
@@ -32,23 +39,24 @@ extension World {
     private func rotBothCopies(owner: Server) -> Bool {
         for _ in 0..<50 {
             media.fails = true
-            if run(until: now + 150 * millisecond, or: { self.rotsInBoth(owner) }) { return true }
+            if world.run(until: world.now + 150 * millisecond, or: { self.rotsInBoth(owner) }) { return true }
             media.fails = false
-            run(until: now + 500 * millisecond)
+            world.run(until: world.now + 500 * millisecond)
         }
         return false
     }
 
     private func rotsInBoth(_ owner: Server) -> Bool {
         // What a batch has written already is whole on the medium, though the head has not moved yet.
-        guard let end = owner.group.snapshot.mirrored, let acknowledged = owner.group.snapshot.acknowledged,
-            owner.group.owner?.owned.destage.isBusy == false
+        let engine = owner.engine(of: self)
+        guard let end = engine.snapshot.mirrored, let acknowledged = engine.snapshot.acknowledged,
+            engine.owner?.owned.destage.isBusy == false
         else { return false }
-        let mirror = nodes[1 - owner.node.index]
+        let mirror = world.nodes[1 - owner.node.index]
         guard rot(owner.node, below: min(end, acknowledged)), let line = rottenLines.last else { return false }
         guard rot(line.lsn, of: mirror) else {
             // Else the next line would count as damage beside this one, though no check covers it.
-            owner.group.region.overwriteLine(at: line.lsn, with: line.good)
+            engine.region.overwriteLine(at: line.lsn, with: line.good)
             rottenLines.removeLast()
             return false
         }
@@ -58,8 +66,8 @@ extension World {
 
     /// A catch-up, a takeover, both, or the destage alone.
     private func meetDamage(owner: Server) {
-        let mirror = nodes[1 - owner.node.index].server
-        if random.chance(50), let mirror { kill(mirror) }
-        if random.chance(50) { kill(owner) }
+        let mirror = world.nodes[1 - owner.node.index].server
+        if world.random.chance(50), let mirror { world.kill(mirror) }
+        if world.random.chance(50) { world.kill(owner) }
     }
 }

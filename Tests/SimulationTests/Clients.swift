@@ -31,7 +31,7 @@ final class Connection {
 }
 
 final class Client {
-    private let world: World
+    private let group: SimGroup
     private var random: SplitMix64
     private var connection: Connection?
     private var requestsOut = 0
@@ -40,14 +40,17 @@ final class Client {
     private let depth: Int
     private let thinkMicros: UInt64
 
-    init(_ world: World, number: Int) {
-        self.world = world
+    init(_ group: SimGroup, number: Int) {
+        self.group = group
+        let world = group.world
         random = SplitMix64(seed: world.random.next())
-        nextNode = number % 2
+        nextNode = (number + group.index) % 2
         depth = Int(random.between(1, 4))
         let think = random.chance(40) ? random.between(100, 5000) : random.between(5000, 100_000)
-        thinkMicros = world.isLasting ? 500_000 : think
+        thinkMicros = world.lastingFault == nil ? think : 500_000
     }
+
+    private var world: World { group.world }
 
     private func later(_ delay: UInt64, _ body: @escaping () -> Void) { world.after(delay, body) }
 
@@ -56,7 +59,7 @@ final class Client {
     // MARK: Connecting
 
     func connect() {
-        guard !world.clients.areDone, connection == nil, !isConnecting else { return }
+        guard !group.clients.areDone, connection == nil, !isConnecting else { return }
         isConnecting = true
         let node = world.nodes[nextNode]
         nextNode = 1 - nextNode
@@ -78,12 +81,12 @@ final class Client {
             refused()
         }
         server.perform { [self] in
-            giveUp = server.group.open(world.configuration.volumes[volume]) { [self] result in
+            giveUp = server.engine(of: group).open(group.volumes[volume]) { [self] result in
                 guard !isAnswered else { return }
                 isAnswered = true
                 guard case .success(let session) = result else { return later(delay()) { self.refused() } }
                 isConnecting = false
-                opened(Connection(server, volume: volume, session, ConnectionLife(openedAt: world.oracle.count())))
+                opened(Connection(server, volume: volume, session, ConnectionLife(openedAt: group.oracle.count())))
             }
         }
     }
@@ -104,7 +107,7 @@ final class Client {
     }
 
     private func lost(_ connection: Connection) {
-        connection.end(at: world.oracle.count())
+        connection.end(at: group.oracle.count())
         guard connection === self.connection else { return }
         self.connection = nil
         later(random.between(1, 30) * millisecond) { self.connect() }
@@ -120,7 +123,7 @@ final class Client {
         self.connection = nil
         connection.server.perform { [self] in
             connection.session.close()
-            connection.end(at: world.oracle.count())
+            connection.end(at: group.oracle.count())
         }
         later(random.between(1, 30) * millisecond) { self.connect() }
     }
@@ -129,7 +132,7 @@ final class Client {
 
     /// Keeps `depth` requests out.
     private func submit() {
-        while !world.clients.areDone, let connection, requestsOut < depth {
+        while !group.clients.areDone, let connection, requestsOut < depth {
             requestsOut += 1
             let request = nextRequest()
             later(delay()) { [self] in
@@ -169,38 +172,38 @@ final class Client {
                 answered(connection)
             }
         case .write:
-            let write = world.oracle.willWrite(request.blocks, connection, isZero: false)
+            let write = group.oracle.willWrite(request.blocks, connection, isZero: false)
             let payload = ByteBuffer(bytes: Blocks.filled(write.stamp, count: request.blocks.count))
             submit(.write(offset: offset, payload: payload), write, connection)
         case .discard:
             submit(
                 .discard(offset: offset, length: length),
-                world.oracle.willWrite(request.blocks, connection, isZero: true), connection)
+                group.oracle.willWrite(request.blocks, connection, isZero: true), connection)
         case .writeZeroes:
             submit(
                 .writeZeroes(offset: offset, length: length, mayRelease: random.chance(50)),
-                world.oracle.willWrite(request.blocks, connection, isZero: true), connection)
+                group.oracle.willWrite(request.blocks, connection, isZero: true), connection)
         }
     }
 
     private func submit(_ request: VolumeRequest, _ write: Write, _ connection: Connection) {
         connection.session.submit(request) { [self] result in
             guard case .success = result else {
-                return world.oracle.expect(false, "write \(write.number) fails: \(result)")
+                return group.oracle.expect(false, "write \(write.number) fails: \(result)")
             }
-            world.oracle.acknowledged(write, by: connection.server)
+            group.oracle.acknowledged(write, by: connection.server)
             answered(connection)
         }
     }
 
     private func read(_ blocks: Range<Int>, _ connection: Connection) {
-        let askedAt = world.oracle.count()
+        let askedAt = group.oracle.count()
         connection.session.submit(
             .read(offset: UInt64(blocks.lowerBound * Blocks.bytes), length: blocks.count * Blocks.bytes)
         ) { [self] result in
             switch result {
             case .success(let bytes):
-                world.oracle.readAnswered(
+                group.oracle.readAnswered(
                     blocks, of: connection.volume, bytes.map { Array($0.readableBytesView) } ?? [], askedAt: askedAt,
                     by: connection.server)
             case .failure: world.coverage.readsRefused += 1
@@ -224,7 +227,10 @@ final class Clients {
     /// Nothing new is asked.
     var areDone = false
 
-    init(_ world: World) { all = (0..<3).map { Client(world, number: $0) } }
+    /// All groups together have about as many as one group alone.
+    init(_ group: SimGroup) {
+        all = (0..<max(1, 4 - group.world.groups.count)).map { Client(group, number: $0) }
+    }
 
     func begin() { for client in all { client.connect() } }
 

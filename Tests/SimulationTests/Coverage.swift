@@ -13,6 +13,8 @@ struct Coverage: Sendable {
     var linesRotten = 0, sessionsMoved = 0, recordsDamaged = 0, recordsHealed = 0, logsHealed = 0, poolsLost = 0,
         poolsRolledBack = 0,
         amnesias = 0, memoriesFailed = 0
+    var severalGroups = 0, writesWithOwnersApart = 0, writesBesideClaims = 0, writesBesideMediumTrouble = 0,
+        claimsAtOnce = 0, evacuations = 0, framesOfSeveralGroups = 0
     var coordinatorsRolledBack = 0, coordinatorsForgotten = 0, forcedPublications = 0, forcedTakenBack = 0
 
     /// Every counter with its name.

@@ -12,10 +12,9 @@ final class Faults {
     /// Before they begin, too: runs under one lasting fault have no others.
     private(set) var isOver = true
     private var nextJoinIsLate = false
-    var diesWhenItJoins: SimNode?
+    var diesWhenItJoins: (node: SimNode, group: SimGroup)?
     /// Faults that come one after another need the time to be seen through.
     var restsUntil: UInt64 = 0
-    var imageOfRecord: GroupRecord?
     /// An operator has stopped both nodes, or is about to.
     var isBeingHealed = false
 
@@ -39,7 +38,8 @@ final class Faults {
 
     private func inject() {
         let node = world.nodes[Int(world.random.between(0, 1))]
-        switch world.random.between(0, 174) {
+        let group = world.anyGroup()
+        switch world.random.between(0, 184) {
         case 0..<15: kill(node)
         case 15..<18: world.nodes.forEach(kill)
         case 18..<34: pause(node)
@@ -48,31 +48,30 @@ final class Faults {
         case 48..<58: mute([node])
         case 58..<61: mute(world.nodes)
         case 61..<73: troubleCoordinator(node)
-        case 73..<75: spell(longest: 5000, { self.world.media.fails = true }, { self.world.media.fails = false })
-        case 75..<78: failMedium(of: node)
-        case 78..<82: spell(longest: 5000, { node.hungMedium.isOn = true }, { node.hungMedium.isOn = false })
-        case 82..<84: spell({ self.world.media.isFull = true }, { self.world.media.isFull = false })
-        case 84..<86: losePowerOfMedia()
-        case 86..<88: spell({ self.world.fenceFails = true }, { self.world.fenceFails = false })
-        case 88..<92: hangMemory(of: node)
-        case 92..<96: jump(node)
-        case 96..<98: nextJoinIsLate = true
-        case 98..<103: command(.handOver, to: node)
-        case 103..<108: command(.takeOver(force: false), to: node)
-        case 108..<114: stop(node)
-        case 114..<117: losePool(of: node)
-        case 117..<120: copyPool(of: node)
-        case 120..<123: rollBack(node)
-        case 123..<132: rot(node)
-        case 132..<135: copyRecord()
-        case 135..<140: rollBackCoordinator()
-        case 140..<144: losePower(of: node)
-        case 144..<147: failMemory(of: node)
-        case 147..<149: force(node)
-        case 149..<153: losePoolBesideHungLog()
-        case 153..<157: drain(node)
-        case 160..<175: troubleNetwork(node)
-        default: hangMemory(of: node)
+        case 73..<76: spell(longest: 5000, { group.media.fails = true }, { group.media.fails = false })
+        case 76..<81: failMedium(of: node)
+        case 81..<85: hangMedium(of: node)
+        case 85..<87: spell({ group.media.isFull = true }, { group.media.isFull = false })
+        case 87..<89: losePowerOfMedia()
+        case 89..<91: spell({ self.world.fenceFails = true }, { self.world.fenceFails = false })
+        case 91..<98: hangMemory(of: node)
+        case 98..<102: jump(node)
+        case 102..<104: nextJoinIsLate = true
+        case 104..<110: command(.handOver, of: group, to: node)
+        case 110..<115: command(.takeOver(force: false), of: group, to: node)
+        case 115..<121: stop(node)
+        case 121..<125: losePool(of: node)
+        case 125..<128: copyPool(of: node)
+        case 128..<131: rollBack(node)
+        case 131..<140: rot(node, in: group)
+        case 140..<143: copyRecord(of: group)
+        case 143..<149: rollBackCoordinator(of: group)
+        case 149..<153: losePower(of: node)
+        case 153..<156: failMemory(of: node, under: group)
+        case 156..<158: force(node, group)
+        case 158..<163: losePoolBesideHungLog(of: group)
+        case 163..<168: drain(node, group)
+        default: troubleNetwork(node)
         }
     }
 
@@ -111,14 +110,10 @@ final class Faults {
         }
     }
 
-    /// Its boot clock goes on while the machine sleeps, its timers do not. Two processes on one host sleep together.
+    /// Two processes on one host sleep together.
     private func jump(_ node: SimNode) {
         world.coverage.clockJumps += 1
-        let length = world.random.between(100, 5000) * millisecond
-        for sleeper in world.seesDeath ? world.nodes : [node] {
-            world.note("\(sleeper.name) has slept for \(length / millisecond) ms")
-            sleeper.slept += length
-        }
+        world.sleep(world.seesDeath ? world.nodes : [node], world.random.between(100, 5000) * millisecond)
     }
 
     private func mute(_ nodes: [SimNode]) {
@@ -159,19 +154,30 @@ final class Faults {
         spell(longest: 3000, { node.hungMemory.isOn = true }, { node.hungMemory.isOn = false })
     }
 
-    /// It fails one node, and then its partner.
+    /// Those whose media are on one array: one, or all.
+    private func someGroups() -> [SimGroup] { world.random.chance(30) ? world.groups : [world.anyGroup()] }
+
+    /// Media fail one node, and then its partner.
     private func failMedium(of node: SimNode) {
+        let groups = someGroups()
+        func set(_ node: SimNode, _ fails: Bool) { for group in groups { group.path(of: node).fails = fails } }
         let other = world.nodes[1 - node.index]
-        spell(longest: 4000, { node.mediumFails = true }) { [self] in
-            node.mediumFails = false
-            spell(longest: 5000, { other.mediumFails = true }, { other.mediumFails = false })
+        spell(longest: 4000, { set(node, true) }) { [self] in
+            set(node, false)
+            spell(longest: 5000, { set(other, true) }, { set(other, false) })
         }
+    }
+
+    private func hangMedium(of node: SimNode) {
+        let groups = someGroups()
+        func set(_ hangs: Bool) { for group in groups { group.path(of: node).hang.isOn = hangs } }
+        spell(longest: 5000, { set(true) }, { set(false) })
     }
 
     private func losePowerOfMedia() {
         world.note("the media lose power")
         world.coverage.lossesOfMediaPower += 1
-        world.media.losePower(&world.random)
+        for group in world.groups { group.media.losePower(&world.random) }
     }
 
     private func losePower(of node: SimNode) {
@@ -181,34 +187,34 @@ final class Faults {
     }
 
     /// By mistake: soon after, the operator tells the other node to take the group back.
-    private func force(_ node: SimNode) {
-        command(.takeOver(force: true), to: node)
+    private func force(_ node: SimNode, _ group: SimGroup) {
+        command(.takeOver(force: true), of: group, to: node)
         let other = world.nodes[1 - node.index]
         if other.server == nil, !isBeingHealed { world.start(other) }
         world.after(world.random.between(1, 1500) * millisecond) { [self] in
-            if !isOver, world.now >= restsUntil { command(.takeOver(force: false), to: other) }
+            if !isOver, world.now >= restsUntil { command(.takeOver(force: false), of: group, to: other) }
         }
     }
 
-    func command(_ command: Command, to node: SimNode) {
+    func command(_ command: Command, of group: SimGroup, to node: SimNode) {
         guard let server = node.server else { return }
-        world.note("command \(command) to \(server.name)")
-        if case .takeOver(let force) = command { world.oracle.willTakeOver(server, byForce: force) }
-        server.perform { [world] in
-            server.group.command(command) { refusal in
-                world.note("\(server.name) \(command) \(refusal.map { "refused: \($0)" } ?? "done")")
-                world.oracle.commandDone(command, refusal)
+        group.note("command \(command) to \(server.name)")
+        if case .takeOver(let force) = command { group.oracle.willTakeOver(server, byForce: force) }
+        server.perform {
+            server.engine(of: group).command(command) { refusal in
+                group.note("\(server.name) \(command) \(refusal.map { "refused: \($0)" } ?? "done")")
+                group.oracle.commandDone(command, refusal)
             }
         }
     }
 
-    private func drain(_ node: SimNode) {
-        guard let server = node.server, server.isServing, !server.isDying else { return }
-        world.note("\(server.name) is to drain its log")
-        let askedAt = world.oracle.count()
-        server.perform { [world] in
-            server.group.drain { refusal in
-                if refusal == nil { world.oracle.drained(server, askedAt: askedAt) }
+    private func drain(_ node: SimNode, _ group: SimGroup) {
+        guard let server = node.server, server.isServing(group), !server.isDying else { return }
+        group.note("\(server.name) is to drain its log")
+        let askedAt = group.oracle.count()
+        server.perform {
+            server.engine(of: group).drain { refusal in
+                if refusal == nil { group.oracle.drained(server, askedAt: askedAt) }
             }
         }
     }
@@ -216,14 +222,14 @@ final class Faults {
     private func stop(_ node: SimNode) {
         guard let server = node.server else { return }
         world.note("\(server.name) is to stop")
-        server.perform { [world] in server.group.stop { world.exit(server) } }
+        server.perform { [world] in server.groups.stop { world.exit(server) } }
         restart(node)
     }
 
     /// The swap that puts a mirror in sync is not answered and comes into effect later, and meanwhile the mirror is away.
-    func takesLate(_ wanted: GroupRecord) -> Bool {
+    func takesLate(_ wanted: GroupRecord, of group: SimGroup) -> Bool {
         guard nextJoinIsLate, !isOver, wanted.phase == .published,
-            wanted.holders.count > world.coordinator.record?.holders.count ?? 2
+            wanted.holders.count > group.record?.holders.count ?? 2
         else { return false }
         nextJoinIsLate = false
         mute(world.nodes)
@@ -231,29 +237,28 @@ final class Faults {
         return true
     }
 
-    func swapped(from old: GroupRecord?, to new: GroupRecord, by server: Server) {
-        if let old, new.phase == .published, new.inSync.count > old.inSync.count { joined(new.holders) }
-        gaveAway(to: new.owner, by: server)
-        claimed(from: old, to: new, by: server)
+    func swapped(_ group: SimGroup, from old: GroupRecord?, to new: GroupRecord, by server: Server) {
+        if let old, new.phase == .published, new.inSync.count > old.inSync.count { joined(group, new.holders) }
+        gaveAway(group, to: new.owner, by: server)
+        claimed(group, from: old, to: new, by: server)
     }
 
     /// Now and then an operator takes the group back by force from a partner that has not published it, for a node that gave it away
     /// because of its log.
-    private func gaveAway(to owner: NodeID, by server: Server) {
-        guard !isOver, owner != server.node.name, world.coordinator.record?.isHolder(server.node.name) == false,
-            world.random.chance(15)
+    private func gaveAway(_ group: SimGroup, to owner: NodeID, by server: Server) {
+        guard !isOver, owner != server.node.name, !group.isHolder(server.node), world.random.chance(15)
         else { return }
         let node = server.node
-        world.after(world.random.between(0, 100) * millisecond) { [self] in if !isOver { force(node) } }
+        world.after(world.random.between(0, 100) * millisecond) { [self] in if !isOver { force(node, group) } }
     }
 
     /// A claim was won: now and then its process dies before it publishes.
-    private func claimed(from old: GroupRecord?, to new: GroupRecord, by server: Server) {
+    private func claimed(_ group: SimGroup, from old: GroupRecord?, to new: GroupRecord, by server: Server) {
         guard !isOver, new.phase == .claimed, new.ownerProcess == server.identity, old?.epoch != new.epoch,
             world.random.chance(20)
         else { return }
         world.after(world.random.between(0, 40) * millisecond) { [self] in
-            guard !isOver, let record = world.coordinator.record, record.phase == .claimed,
+            guard !isOver, let record = group.record, record.phase == .claimed,
                 record.ownerProcess == server.identity
             else { return }
             world.coverage.killsOfClaimers += 1

@@ -1,4 +1,4 @@
-// The media of the group in memory, as both nodes reach them: a cache in front of sectors, an exclusive lock for each process, and the
+// The media of a group in memory, as both nodes reach them: a cache in front of sectors, an exclusive lock for each process, and the
 // faults of real ones. The fault model is that of `FaultInjectingMedium`, shared by two nodes.
 
 import ClusterConfiguration
@@ -79,7 +79,7 @@ final class StoredVolume {
     }
 }
 
-/// All volumes of the group.
+/// All volumes of one group.
 final class Media {
     let volumes: [String: StoredVolume]
     /// The process that holds the lock.
@@ -113,29 +113,33 @@ final class Media {
 final class OpenedMedium: Medium, @unchecked Sendable {
     // Sendable: whoever calls it holds the world's baton.
     private unowned let server: Server
+    private unowned let group: SimGroup
     private let name: String
     private let stored: StoredVolume
     let sizeBytes: UInt64
     /// The losses of power when the oldest write was made that is not flushed.
     private var unflushedSince: Int?
 
-    init(_ server: Server, _ volume: ClusterConfiguration.Volume) {
+    init(_ server: Server, _ group: SimGroup, _ volume: ClusterConfiguration.Volume) {
         self.server = server
+        self.group = group
         name = volume.name
-        stored = server.world.media.stored(volume)
+        stored = group.media.stored(volume)
         sizeBytes = volume.sizeBytes
     }
 
     private var world: World { server.world }
+    private var media: Media { group.media }
+    private var path: MediumPath { group.path(of: server.node) }
 
     private func failure(_ code: MediumError.Code, errno: Int32 = 5) -> MediumError {
         MediumError(code, "\(name): \(code) failed (errno \(errno))", errno: errno)
     }
 
-    private var isFailing: Bool { world.media.fails || server.node.mediumFails }
+    private var isFailing: Bool { media.fails || path.fails }
 
     func read(into buffer: UnsafeMutableRawBufferPointer, at offset: UInt64) throws(MediumError) {
-        guard server.spend(world.mediumCallTime(), hang: server.node.hungMedium), !isFailing else {
+        guard server.spend(world.mediumCallTime(), hang: path.hang), !isFailing else {
             throw failure(.read)
         }
         buffer.copyBytes(from: stored.cached[Int(offset)..<Int(offset) + buffer.count])
@@ -143,7 +147,7 @@ final class OpenedMedium: Medium, @unchecked Sendable {
 
     /// A cache has it or not.
     func readNow(into buffer: UnsafeMutableRawBufferPointer, at offset: UInt64) throws(MediumError) -> Bool {
-        guard !server.node.hungMedium.isOn, world.random.chance(50) else { return false }
+        guard !path.hang.isOn, world.random.chance(50) else { return false }
         guard !isFailing else { throw failure(.read) }
         buffer.copyBytes(from: stored.cached[Int(offset)..<Int(offset) + buffer.count])
         world.coverage.readsAtOnce += 1
@@ -151,7 +155,7 @@ final class OpenedMedium: Medium, @unchecked Sendable {
     }
 
     func write(_ buffers: [UnsafeRawBufferPointer], at offset: UInt64) throws(MediumError) {
-        world.faults.willWrite(server)
+        world.faults.willWrite(server, group)
         try change(buffers.flatMap(Array.init), at: offset, .write)
     }
 
@@ -161,24 +165,24 @@ final class OpenedMedium: Medium, @unchecked Sendable {
 
     /// A process that dies in the call, or a medium that fails, leaves any of its sectors.
     private func change(_ bytes: [UInt8], at offset: UInt64, _ code: MediumError.Code) throws(MediumError) {
-        let returned = server.spend(world.mediumCallTime(), hang: server.node.hungMedium)
+        let returned = server.spend(world.mediumCallTime(), hang: path.hang)
         guard server.mayTouchMedia else { throw failure(code) }
-        if world.media.isFull, returned { throw failure(code, errno: 28) }
-        unflushedSince = unflushedSince ?? world.media.powerCuts
-        world.oracle.willWrite(server, name)
+        if media.isFull, returned { throw failure(code, errno: 28) }
+        unflushedSince = unflushedSince ?? media.powerCuts
+        group.oracle.willWrite(server, name)
         guard returned, !isFailing else {
             world.coverage.tornWrites += 1
             stored.tear(bytes, at: Int(offset), &world.random)
             throw failure(code)
         }
-        world.note("  \(server.name) writes \(name) [\(offset), \(offset + UInt64(bytes.count)))")
+        group.note("  \(server.name) writes \(name) [\(offset), \(offset + UInt64(bytes.count)))")
         stored.write(bytes, at: Int(offset))
     }
 
     func flush() throws(MediumError) {
-        let returned = server.spend(4 * world.mediumCallTime(), hang: server.node.hungMedium)
+        let returned = server.spend(4 * world.mediumCallTime(), hang: path.hang)
         guard !server.isDead else { throw failure(.flush) }
-        guard returned, !isFailing, (unflushedSince ?? world.media.powerCuts) == world.media.powerCuts else {
+        guard returned, !isFailing, (unflushedSince ?? media.powerCuts) == media.powerCuts else {
             unflushedSince = nil
             stored.failFlush(&world.random)
             throw failure(.flush)
@@ -195,13 +199,26 @@ final class ProcessMediumGuard: MediumGuard, @unchecked Sendable {
 
     init(_ server: Server) { self.server = server }
 
-    private func problem() -> MediumError? {
-        guard server.world.media.fails || server.node.mediumFails else { return nil }
+    /// Whose media these are: all of one group, or the engine mixes them up.
+    private func group(of expected: [ExpectedMedium]) throws(MediumError) -> SimGroup {
+        guard let group = expected.first.flatMap({ server.world.group($0.group) }),
+            expected.allSatisfy({ $0.group == group.id && group.has($0.volume) })
+        else {
+            for group in server.world.groups {
+                group.oracle.expect(false, "\(server.name) takes media of several groups: \(expected)")
+            }
+            throw MediumError(.open, "no group has these media")
+        }
+        return group
+    }
+
+    private func problem(of group: SimGroup) -> MediumError? {
+        guard group.media.fails || group.path(of: server.node).fails else { return nil }
         return MediumError(.open, "the medium cannot be reached", errno: 5)
     }
 
-    private func check(_ expected: ExpectedMedium) throws(MediumError) {
-        let identity = server.world.media.stored(expected.volume).identity
+    private func check(_ expected: ExpectedMedium, _ media: Media) throws(MediumError) {
+        let identity = media.stored(expected.volume).identity
         guard expected.expectation.identity == nil || expected.expectation.identity == identity else {
             throw MediumError(.otherMedium, "\(expected.volume.name) has identity \(identity)")
         }
@@ -209,12 +226,13 @@ final class ProcessMediumGuard: MediumGuard, @unchecked Sendable {
     }
 
     func take(_ expected: [ExpectedMedium]) throws(MediumError) -> HeldMedia {
-        guard server.spend(server.world.mediumCallTime(), hang: server.node.hungMedium) else {
+        let group = try group(of: expected)
+        let media = group.media
+        guard server.spend(server.world.mediumCallTime(), hang: group.path(of: server.node).hang) else {
             throw MediumError(.open, "the process is gone")
         }
-        if let problem = problem() { throw problem }
-        for one in expected { try check(one) }
-        let media = server.world.media
+        if let problem = problem(of: group) { throw problem }
+        for one in expected { try check(one, media) }
         guard media.holder == nil else {
             throw MediumError(.locked, "\(media.holder?.name ?? "") holds the lock of the medium")
         }
@@ -222,28 +240,33 @@ final class ProcessMediumGuard: MediumGuard, @unchecked Sendable {
         for one in expected { media.stored(one.volume).dropCleanPages() }
         let identities = expected.map { ($0.volume.name, media.stored($0.volume).identity) }
         return HeldMedia(
-            media: expected.map { OpenedMedium(server, $0.volume) },
+            media: expected.map { OpenedMedium(server, group, $0.volume) },
             identities: Dictionary(uniqueKeysWithValues: identities),
-            release: { [self] () throws(MediumError) in try release() })
+            release: { [self] () throws(MediumError) in try release(group) })
     }
 
-    private func release() throws(MediumError) {
-        guard server.spend(100 * microsecond, hang: server.node.hungMedium) else {
+    private func release(_ group: SimGroup) throws(MediumError) {
+        guard server.spend(100 * microsecond, hang: group.path(of: server.node).hang) else {
             throw MediumError(.open, "the process is gone")
         }
-        if server.world.media.holder === server { server.world.media.holder = nil }
+        if group.media.holder === server { group.media.holder = nil }
     }
 
     func look(_ expected: [ExpectedMedium], owner: Int32?) -> MediaLook {
-        guard server.world.looksFindFaults else { return MediaLook() }
-        if let problem = problem() { return MediaLook(problem: problem.message) }
-        let holder = server.world.media.holder
+        guard server.world.looksFindFaults, let group = expected.first.flatMap({ server.world.group($0.group) }) else {
+            return MediaLook()
+        }
+        if let problem = problem(of: group) { return MediaLook(problem: problem.message) }
+        let holder = group.media.holder
         return MediaLook(stranger: holder.flatMap { $0.identity.pid == owner ? nil : "\($0.name) holds the medium" })
     }
 
     func readUncached(_ volume: ClusterConfiguration.Volume, _ range: ByteRange) throws(MediumError) -> [UInt8] {
-        if let problem = problem() { throw problem }
-        return Array(server.world.media.stored(volume).cached[Int(range.offset)..<Int(range.end)])
+        guard let group = server.world.groups.first(where: { $0.has(volume) }) else {
+            throw MediumError(.open, "no group has \(volume.name)")
+        }
+        if let problem = problem(of: group) { throw problem }
+        return Array(group.media.stored(volume).cached[Int(range.offset)..<Int(range.end)])
     }
 }
 

@@ -88,12 +88,12 @@ extension World {
         write(image, to: server.node)
     }
 
-    /// A page under the log of `server` fails: it reads as zeros there, and what it stores there does not reach the file (S26). As the
+    /// A page under the log that `server` has of `group` fails: it reads as zeros there, and what it stores there does not reach the file (S26). As the
     /// kernel does it for a page that the file has lost for a moment.
-    func failMemory(of server: Server) {
-        let region = server.group.region
+    func failMemory(of server: Server, under group: SimGroup) {
+        let region = server.engine(of: group).region
         let place = random.between(0, region.ringBytes / Self.pageBytes - 1) * Self.pageBytes
-        note("\(server.name)'s memory fails at byte \(place) of its ring")
+        group.note("\(server.name)'s memory fails at byte \(place) of its ring")
         coverage.memoriesFailed += 1
         server.node.memoryFailedAt = now
         do {

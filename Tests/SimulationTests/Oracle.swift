@@ -1,4 +1,4 @@
-// Knows what was promised, and looks at everything that a promise can be broken with. It trusts no machine: it compares
+// Knows what was promised of one group, and looks at everything that a promise can be broken with. It trusts no machine: it compares
 // acknowledgements, reads, writes to the media and swaps with the coordinator's record and with the bytes that the stores hold.
 
 import ClusterConfiguration
@@ -42,14 +42,14 @@ private final class Image: Medium, @unchecked Sendable {
 }
 
 final class Oracle {
+    private unowned let group: SimGroup
     private unowned let world: World
-    /// The first rule that was broken.
-    private(set) var violation: String?
     private var promises = Promises(blocks: 2 * Blocks.perVolume)
     private(set) var history = History(blocks: 2 * Blocks.perVolume)
     /// The oracle's clock: every event has its own time.
     private var time: UInt64 = 1
-    private var lastNumber: UInt64 = 0
+    /// When a write was acknowledged last.
+    private(set) var lastAcknowledgement: UInt64 = 0
     private var lastAcknowledging = Epoch.none
     private var lastWriting = Epoch.none
     private var highestEpoch = Epoch.none
@@ -64,19 +64,31 @@ final class Oracle {
     private var takenFrom: Set<ProcessIdentity> = []
     private var commandedToTakeOver: Set<ProcessIdentity> = []
     private var commandedByForce: Set<ProcessIdentity> = []
+    /// Up to where space was given back when that was last compared with the head of a mirror's process, which only grows.
+    private var comparedLimit: (mirror: Int32, limit: LSN)?
     private var comparedTo: (owner: ProcessIdentity, end: LSN)?
+    /// A takeover by force was published.
+    private var isForced = false
 
-    init(_ world: World) { self.world = world }
+    init(_ group: SimGroup) {
+        self.group = group
+        world = group.world
+    }
 
     func expect(_ condition: Bool, _ message: @autoclosure () -> String) {
-        guard !condition, violation == nil else { return }
-        violation = message()
-        world.note("VIOLATION: \(message())")
+        guard !condition else { return }
+        world.violate(world.groups.count > 1 ? "\(group.id): \(message())" : message())
     }
 
     func count() -> UInt64 {
         time += 1
         return time
+    }
+
+    /// Of a write, for people, and whose it is if not this group's.
+    private func name(of stamp: UInt64) -> String {
+        guard let other = world.writes.group(of: stamp), other != group.index else { return "write \(stamp)" }
+        return "write \(stamp) of \(world.groups[other].id)"
     }
 
     // MARK: Clients
@@ -86,20 +98,20 @@ final class Oracle {
     }
 
     func willWrite(_ range: Range<Int>, _ connection: Connection, isZero: Bool) -> Write {
-        lastNumber += 1
+        let number = world.writes.next(of: group.index)
         let write = Write(
-            number: lastNumber, stamp: isZero ? 0 : lastNumber, blocks: blocks(range, of: connection.volume),
+            number: number, stamp: isZero ? 0 : number, blocks: blocks(range, of: connection.volume),
             connection: connection.life, askedAt: count())
         promises.asked(write)
         for block in write.blocks { history.issued(block, write.number, begun: write.askedAt) }
-        world.note(
+        group.note(
             "  \(connection.server.name) gets write \(write.number) of blocks \(write.blocks)\(isZero ? ": zeros" : "")"
         )
         return write
     }
 
     func acknowledged(_ write: Write, by server: Server) {
-        world.note("  \(server.name) acknowledges write \(write.number)")
+        group.note("  \(server.name) acknowledges write \(write.number)")
         expectOwner(server, "acknowledges write \(write.number)")
         let epoch = won[server.identity] ?? .none
         expect(
@@ -109,8 +121,20 @@ final class Oracle {
         promises.answered(write, at: end)
         for block in write.blocks { history.written(block, write.number, end: end) }
         world.coverage.acknowledgedWrites += 1
-        if server.group.machine.authority.rule.needsMirror, let owner = server.group.owner {
+        lastAcknowledgement = world.now
+        countNeighbours(of: server)
+        if server.engine(of: group).machine.authority.rule.needsMirror, let owner = server.engine(of: group).owner {
             compareImage(of: server, upTo: owner.owned.acknowledged)
+        }
+    }
+
+    /// What the node's other groups go through meanwhile.
+    private func countNeighbours(of server: Server) {
+        for other in world.groups where other !== group {
+            if other.ownerNode.map({ $0 !== server.node }) == true { world.coverage.writesWithOwnersApart += 1 }
+            if other.record?.phase == .claimed { world.coverage.writesBesideClaims += 1 }
+            let path = other.path(of: server.node)
+            if path.fails || path.hang.isOn || other.media.fails { world.coverage.writesBesideMediumTrouble += 1 }
         }
     }
 
@@ -122,7 +146,7 @@ final class Oracle {
             for stamp in stamps {
                 expect(
                     promises.mayBeRead(stamp, at: block, askedAt: askedAt),
-                    "\(server.name) reads write \(stamp) of block \(block), which may hold \(promises.possible(at: block))"
+                    "\(server.name) reads \(name(of: stamp)) of block \(block), which may hold \(promises.possible(at: block))"
                 )
             }
             if stamps.count == 1, let stamp = stamps.first, stamp != 0 {
@@ -134,7 +158,7 @@ final class Oracle {
 
     /// No owner answers once another is published, or once it gave the group away (S15, S17).
     private func expectOwner(_ server: Server, _ what: String) {
-        guard let record = world.coordinator.record else {
+        guard let record = group.record else {
             return expect(false, "\(server.name) \(what) without a record")
         }
         let isOther =
@@ -158,7 +182,7 @@ final class Oracle {
             // One that is gone claims nothing in its first lease.
             guard let process = other.server, !process.isDead else { continue }
             expect(
-                process.group.machine.mayClaimFrom > process.clock,
+                process.engine(of: group).machine.mayClaimFrom > process.clock,
                 "S17: \(server.name) \(what), but its lease began at \(announced / millisecond) ms, and \(process.name) may claim"
             )
         }
@@ -169,9 +193,9 @@ final class Oracle {
     /// A write to a medium takes effect.
     func willWrite(_ server: Server, _ volume: String) {
         expect(
-            world.media.holder === server,
-            "S18: \(server.name) writes to \(volume), which \(world.media.holder?.name ?? "nobody") holds")
-        let others = world.coordinator.record.map { $0.phase == .published && $0.ownerProcess != server.identity }
+            group.media.holder === server,
+            "S18: \(server.name) writes to \(volume), which \(group.media.holder?.name ?? "nobody") holds")
+        let others = group.record.map { $0.phase == .published && $0.ownerProcess != server.identity }
         expect(others != true, "S15: \(server.name) writes to \(volume) while another owner is published")
         let epoch = won[server.identity] ?? .none
         expect(
@@ -185,14 +209,14 @@ final class Oracle {
 
     /// Now and then. A coordinator that has lost its memory says who may take over when it is put right.
     func checkCopiesNow() {
-        guard world.coordinator.record?.epoch ?? .none >= highestEpoch else { return }
+        guard group.record?.epoch ?? .none >= highestEpoch else { return }
         checkCopies("\(world.now / millisecond) ms")
     }
 
     /// Every node that may take over holds everything that is promised: in its log, or on the medium (S1, S13, S14).
     func checkCopies(_ occasion: @autoclosure () -> String) {
-        guard violation == nil, let record = world.coordinator.record, !record.setsAsideLog else { return }
-        for node in world.nodes where record.isHolder(node.name) && !node.holdsOlderCopy {
+        guard world.violation == nil, let record = group.record, !record.setsAsideLog else { return }
+        for node in world.nodes where record.isHolder(node.name) && !group.olderCopies.contains(node.index) {
             withoutRot(of: node) { region, pool in
                 guard record.members[node.name]?.pool == pool.identity.uuid else { return }
                 expectHolds(node, region, "after \(occasion())")
@@ -204,7 +228,7 @@ final class Oracle {
     /// Rot is nobody's breach of a promise: what a node was given counts.
     private func withoutRot(of node: SimNode, _ body: (Region, Pool) -> Void) {
         do {
-            try world.withoutRot(of: node, body)
+            try group.withoutRot(of: node, body)
         } catch {
             expect(false, "\(node.name)'s pool cannot be opened: \(error)")
         }
@@ -212,10 +236,10 @@ final class Oracle {
 
     /// Of what has rotted, the other node has the good bytes, in its log or on the medium (S5).
     private func expectSoundCopies(beside node: SimNode, _ when: String) {
-        guard !world.hitsBothCopies, world.isRotten(node) else { return }
+        guard !group.hitsBothCopies, group.isRotten(node) else { return }
         let other = world.nodes[1 - node.index]
         withoutRot(of: other) { region, _ in
-            for line in world.rottenLines where line.node === node && region.identity?.incarnation == line.incarnation {
+            for line in group.rottenLines where line.node === node && region.identity?.incarnation == line.incarnation {
                 expect(
                     region.head > line.lsn || region.line(at: line.lsn) == line.good,
                     "S5, \(when): LSN \(line.lsn) has rotted at \(node.name), and \(other.name)'s good copy of it is gone"
@@ -228,8 +252,8 @@ final class Oracle {
     private func expectHolds(_ node: SimNode, _ region: Region, _ when: String) {
         var images: [VolumeID: any Medium] = [:]
         var all: [Image] = []
-        for volume in world.configuration.volumes {
-            let image = Image(world.media.stored(volume).durable)
+        for volume in group.volumes {
+            let image = Image(group.media.stored(volume).durable)
             all.append(image)
             images[volume.id] = image
         }
@@ -249,19 +273,20 @@ final class Oracle {
             for stamp in stamps {
                 expect(
                     promises.isPossible(stamp, at: block),
-                    "\(what()) has write \(stamp) in block \(block), which may hold \(promises.possible(at: block))")
+                    "\(what()) has \(name(of: stamp)) in block \(block), which may hold \(promises.possible(at: block))"
+                )
             }
         }
     }
 
     /// The mirror log is the owner's, byte for byte, wherever both must hold it (S1). Goes on from the last comparison with the same owner.
     private func compareImage(of server: Server, upTo end: LSN, isWhole: Bool = false) {
-        guard let record = world.coordinator.record, record.ownerProcess == server.identity, record.phase == .published,
+        guard let record = group.record, record.ownerProcess == server.identity, record.phase == .published,
             let mirror = world.nodes[1 - server.node.index].server, record.isHolder(mirror.node.name),
             record.members[mirror.node.name]?.pool == mirror.pool.identity.uuid
         else { return }
-        guard !mirror.node.holdsOlderCopy else { return }
-        let mine = server.group.region, theirs = mirror.group.region
+        guard !group.olderCopies.contains(mirror.node.index) else { return }
+        let mine = server.engine(of: group).region, theirs = mirror.engine(of: group).region
         guard let identity = theirs.identity, identity.logUUID == mine.identity?.logUUID,
             identity.incarnation == mine.identity?.incarnation
         else {
@@ -325,7 +350,7 @@ final class Oracle {
                 takenFrom.insert(other)
             }
             if new.setsAsideLog {
-                return expect(isForced(server), "S13: \(server.name) gives logs up, and nobody forced it")
+                return expect(wasForced(server), "S13: \(server.name) gives logs up, and nobody forced it")
             }
             expect(
                 (old.isHolder(server.node.name) || old.previousHolders.contains(server.node.name))
@@ -334,6 +359,9 @@ final class Oracle {
             if old.previousHolders.contains(server.node.name) { world.coverage.forcedTakenBack += 1 }
             if old.phase == .published, old.owner != new.owner { world.coverage.takeovers += 1 }
             if old.phase == .claimed { world.coverage.claimsAnew += 1 }
+            if world.groups.contains(where: { $0 !== group && $0.record?.phase == .claimed }) {
+                world.coverage.claimsAtOnce += 1
+            }
         } else {
             world.coverage.givenAway += 1
             if new.mustFence.contains(server.identity) {
@@ -341,7 +369,7 @@ final class Oracle {
                 claimedOver.append(server.identity)
             } else {
                 expect(
-                    world.media.holder !== server, "S16: \(server.name) gives the group away and holds the medium")
+                    group.media.holder !== server, "S16: \(server.name) gives the group away and holds the medium")
                 claimedOver.removeAll { $0 == server.identity }
             }
         }
@@ -358,18 +386,19 @@ final class Oracle {
             expect(alive.isEmpty, "S16: \(server.name) publishes while \(alive) may still write to the medium")
             claimedOver = []
             if old?.setsAsideLog == true { giveUp() }
-            for (index, volume) in world.configuration.volumes.enumerated() {
+            for (index, volume) in group.volumes.enumerated() {
                 expectPromised(
-                    world.media.stored(volume).durable, index, "S16: \(server.name) publishes, but the medium")
+                    group.media.stored(volume).durable, index, "S16: \(server.name) publishes, but the medium")
             }
         } else if let old, new.inSync.count > old.inSync.count {
             world.coverage.catchUps += 1
-            if let owner = server.group?.owner, !server.isDead {
+            if !server.isDead, let owner = server.engine(of: group).owner {
                 compareImage(of: server, upTo: owner.shipper.durable ?? .zero, isWhole: true)
             }
             // One that attached since it became an older copy was compared from its head on.
-            for node in world.nodes where new.isHolder(node.name) && node.server?.group.mirrorTarget != nil {
-                node.holdsOlderCopy = false
+            for node in world.nodes
+            where new.isHolder(node.name) && node.server?.engine(of: group).mirrorTarget != nil {
+                group.olderCopies.remove(node.index)
             }
         } else if let old, new.inSync.count < old.inSync.count {
             world.coverage.degrades += 1
@@ -389,17 +418,18 @@ final class Oracle {
     }
 
     /// What its claim sets aside, an operator gave up: this process', or one that the claim goes back to.
-    private func isForced(_ server: Server) -> Bool {
+    private func wasForced(_ server: Server) -> Bool {
         commandedByForce.contains { $0.node == server.identity.node }
     }
 
     /// What is not on the media when a forced takeover is published is lost, by an operator's decision.
     private func giveUp() {
         world.coverage.forcedPublications += 1
+        isForced = true
         let time = count()
-        let isRotten = world.nodes.contains(where: world.isRotten)
-        for (index, volume) in world.configuration.volumes.enumerated() {
-            for (place, stamps) in Blocks.stamps(of: world.media.stored(volume).durable).enumerated() {
+        let isRotten = world.nodes.contains(where: group.isRotten)
+        for (index, volume) in group.volumes.enumerated() {
+            for (place, stamps) in Blocks.stamps(of: group.media.stored(volume).durable).enumerated() {
                 promises.giveUp(
                     at: place + index * Blocks.perVolume, allBut: stamps, isRotten: isRotten, at: time)
             }
@@ -421,26 +451,31 @@ final class Oracle {
 
     /// One copy is enough only while the record counts no other (S13), whatever the link is like.
     func checkRule(of server: Server) {
-        guard !server.isDead, let record = world.coordinator.record, record.ownerProcess == server.identity,
-            record.holders != [server.node.name], server.isServing
+        guard group.isHeldElsewhere, group.ownerPID == server.identity.pid, !server.isDead,
+            let owned = server.engine(of: group).owner?.owned, owned.isServing
         else { return }
-        let machine = server.group.machine
-        let rule = machine.authority.rule
+        let authority = owned.authority
         expect(
-            !rule.allowed || rule.needsMirror || !machine.authority.isValid(server.clock),
-            "S13: \(server.name) would acknowledge with one copy while \(record.holders) are in sync by the record")
+            !authority.rule.allowed || authority.rule.needsMirror || !authority.isValid(server.clock),
+            "S13: \(server.name) would acknowledge with one copy while \(group.record?.holders ?? []) are in sync by the record"
+        )
     }
 
     /// No space of the log is given back that the mirror's head has not passed (S6).
     func checkSpace(of server: Server) {
-        guard !server.isDead, let owner = server.group.owner, let record = world.coordinator.record,
-            record.ownerProcess == server.identity, record.phase == .published,
-            let mirror = world.nodes[1 - server.node.index].server, record.isHolder(mirror.node.name),
-            record.members[mirror.node.name]?.pool == mirror.pool.identity.uuid, !mirror.node.holdsOlderCopy
+        guard group.isHeldElsewhere, group.ownerPID == server.identity.pid, !server.isDead,
+            let owner = server.engine(of: group).owner
         else { return }
-        let region = mirror.group.region
-        guard region.identity?.incarnation == server.group.region.identity?.incarnation else { return }
         let limit = owner.log.reclaimLimit
+        guard let mirror = world.nodes[1 - server.node.index].server,
+            comparedLimit.map({ $0 == (mirror.identity.pid, limit) }) != true,
+            let record = group.record, record.phase == .published, record.isHolder(mirror.node.name),
+            record.members[mirror.node.name]?.pool == mirror.pool.identity.uuid,
+            !group.olderCopies.contains(mirror.node.index)
+        else { return }
+        let region = mirror.engine(of: group).region
+        guard region.identity?.incarnation == server.engine(of: group).region.identity?.incarnation else { return }
+        comparedLimit = (mirror.identity.pid, limit)
         expect(
             limit <= region.head,
             "S6: \(server.name) reuses space up to LSN \(limit), and \(mirror.name)'s head is at \(region.head)")
@@ -448,7 +483,8 @@ final class Oracle {
 
     /// What a batch has brought to the media moves the head only if the right to serve has not ended meanwhile (S8).
     func batchEnded(_ server: Server) {
-        guard !server.isDead, let owner = server.group.owner, owner.owned.destage.isBusy, owner.healer.current == nil
+        guard !server.isDead, let owner = server.engine(of: group).owner, owner.owned.destage.isBusy,
+            owner.healer.current == nil
         else { return }
         expect(
             owner.owned.mayDestage, "S8: \(server.name) moves the head of its log without the right to serve the group")
@@ -492,17 +528,17 @@ final class Oracle {
             expectRot(report, server)
             said(damageAt: server)
         case .blocked:
-            if report.cause == .coordinatorForgot, world.coverage.coordinatorsRolledBack > 0 { break }
+            if report.cause == .coordinatorForgot, group.wasRolledBack { break }
             expectRot(report, server)
-            if server.hasFailedMemory { break }
+            if server.hasFailedMemory(of: group) { break }
             said(damageAt: server)
-            world.faults.blocked(byDamageAt: server.node)
+            world.faults.blocked(group, byDamageAt: server.node)
         case .memoryFailed, .persistFailed:
-            expect(server.hasFailedMemory, "\(server.name) \(report.kind.rawValue): \(report.message)")
+            expect(server.hasFailedMemory(of: group), "\(server.name) \(report.kind.rawValue): \(report.message)")
         case .logHeldMore:
             // An owner that loses power loses what it had shipped and not made durable: nobody was promised that.
             expect(
-                world.coverage.forcedPublications > 0 || world.coverage.lossesOfPower > 0,
+                isForced || world.coverage.lossesOfPower > 0,
                 "\(server.name) \(report.kind.rawValue): \(report.message)")
         case .mirrorConflict:
             expect(false, "\(server.name) \(report.kind.rawValue): \(report.message)")
@@ -512,7 +548,7 @@ final class Oracle {
 
     private func expectRot(_ report: Report, _ server: Server) {
         expect(
-            server.hasFailedMemory || world.isRotten(server.node),
+            server.hasFailedMemory(of: group) || group.isRotten(server.node),
             "\(server.name) \(report.kind.rawValue): \(report.message)")
     }
 
@@ -522,7 +558,7 @@ final class Oracle {
     private(set) var healings = 0
 
     func said(damageAt server: Server) {
-        world.note("\(server.name) says that its log is damaged")
+        group.note("\(server.name) says that its log is damaged")
         damageSaid += 1
     }
 
@@ -532,14 +568,17 @@ final class Oracle {
     }
 
     func ticked(_ server: Server) {
-        let state = server.group.machine.state(server.clock)
+        let state = server.engine(of: group).machine.state(server.clock)
         if state == .unavailable { world.coverage.staleWaits += 1 }
-        if state == .resyncing, !server.group.machine.authority.rule.needsMirror { world.coverage.farBehind += 1 }
-        if server.group.owner.map({ $0.owned.isServing && !$0.requests.isEmpty }) == true {
+        if state == .resyncing, !server.engine(of: group).machine.authority.rule.needsMirror {
+            world.coverage.farBehind += 1
+        }
+        if server.engine(of: group).owner.map({ $0.owned.isServing && !$0.requests.isEmpty }) == true {
             world.coverage.backPressure += 1
         }
         expect(
-            server.group.machine.takeoverPossible(server.clock) || server.group.machine.reason(server.clock) != nil,
+            server.engine(of: group).machine.takeoverPossible(server.clock)
+                || server.engine(of: group).machine.reason(server.clock) != nil,
             "\(server.name), \(state), knows no reason why no takeover is possible")
     }
 
@@ -549,7 +588,7 @@ final class Oracle {
     func checkBothInSync() {
         for node in world.nodes {
             expect(
-                world.coordinator.record?.isHolder(node.name) == true,
+                group.record?.isHolder(node.name) == true,
                 "the group says that it is mirrored, but \(node.name) could not take over")
         }
         checkCopies("the end of the faults")
@@ -558,15 +597,15 @@ final class Oracle {
     /// What was promised before a drain was asked for is on the media.
     func drained(_ server: Server, askedAt: UInt64) {
         world.coverage.drains += 1
-        for (index, volume) in world.configuration.volumes.enumerated() {
-            for (place, stamps) in Blocks.stamps(of: world.media.stored(volume).durable).enumerated() {
+        for (index, volume) in group.volumes.enumerated() {
+            for (place, stamps) in Blocks.stamps(of: group.media.stored(volume).durable).enumerated() {
                 let block = place + index * Blocks.perVolume
                 // What was written later, and is in the log still, hides whatever a batch has left there.
                 guard !isInLog(of: server, volume, place) else { continue }
                 for stamp in stamps {
                     expect(
                         promises.mayBeRead(stamp, at: block, askedAt: askedAt),
-                        "S8: \(server.name)'s log is drained, and the medium has write \(stamp) in block \(block), which may hold "
+                        "S8: \(server.name)'s log is drained, and the medium has \(name(of: stamp)) in block \(block), which may hold "
                             + "\(promises.possible(at: block))")
                 }
             }
@@ -575,13 +614,13 @@ final class Oracle {
 
     private func isInLog(of server: Server, _ volume: ClusterConfiguration.Volume, _ place: Int) -> Bool {
         let range = ByteRange(offset: UInt64(place * Blocks.bytes), length: UInt64(Blocks.bytes))
-        return server.group.owner?.owned.overlay.covers(volume.id, range) == true
+        return server.engine(of: group).owner?.owned.overlay.covers(volume.id, range) == true
     }
 
     /// The media alone hold what is promised.
     var isEverythingOnMedia: Bool {
-        world.configuration.volumes.enumerated().allSatisfy { index, volume in
-            Blocks.stamps(of: world.media.stored(volume).durable).enumerated().allSatisfy { place, stamps in
+        group.volumes.enumerated().allSatisfy { index, volume in
+            Blocks.stamps(of: group.media.stored(volume).durable).enumerated().allSatisfy { place, stamps in
                 stamps.allSatisfy { promises.isPossible($0, at: place + index * Blocks.perVolume) }
             }
         }
@@ -589,11 +628,11 @@ final class Oracle {
 
     /// Everything is drained: the medium has what was promised, or a later write that was not answered.
     func checkMedia() {
-        for (index, volume) in world.configuration.volumes.enumerated() {
-            expectPromised(world.media.stored(volume).durable, index, "at the end \(volume.name)")
+        for (index, volume) in group.volumes.enumerated() {
+            expectPromised(group.media.stored(volume).durable, index, "at the end \(volume.name)")
         }
         // What an operator gave up by force is gone for clients too.
-        guard world.coverage.forcedPublications == 0 else { return }
+        guard !isForced else { return }
         if let problem = history.violation() { expect(false, "not linearizable: \(problem)") }
     }
 }

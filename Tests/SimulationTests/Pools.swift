@@ -14,7 +14,8 @@ import WriteLog
 struct PoolImage {
     let bytes: [UInt8]
     let pool: UUID128
-    let generation: UInt64
+    /// Of each group.
+    let generations: [UInt64]
 }
 
 /// A line of a node's log that has rotted, while the other node held it whole.
@@ -39,18 +40,18 @@ extension Region {
     }
 }
 
-extension World {
+extension SimGroup {
     /// The node's region, in its process or as its pool was left. Of a process whose memory has failed: what the next one would find.
     func withRegion<Result>(of node: SimNode, _ body: (Region, Pool) throws -> Result) throws -> Result {
         var path = node.poolPath
         if let server = node.server {
-            guard server.hasFailedMemory else { return try body(server.group.region, server.pool) }
+            guard server.hasFailedMemory else { return try body(server.engine(of: self).region, server.pool) }
             path += ".copy"
-            try Data(fileBytes(of: node)).write(to: URL(fileURLWithPath: path))
+            try Data(world.fileBytes(of: node)).write(to: URL(fileURLWithPath: path))
         }
-        let pool = try openPool(path)
+        let pool = try world.openPool(path)
         defer { pool.close() }
-        guard let region = pool.region(of: configuration.id) else { preconditionFailure("the pool has a region") }
+        guard let region = pool.region(of: id) else { preconditionFailure("the pool has a region") }
         return try body(region, pool)
     }
 
@@ -66,7 +67,7 @@ extension World {
         rottenLines.removeAll { line in
             do {
                 return try withRegion(of: line.node) { region, _ in
-                    let head = line.node.server?.group?.owner?.owned.destage.head ?? region.head
+                    let head = line.node.server?.engine(of: self).owner?.owned.destage.head ?? region.head
                     return region.identity?.incarnation != line.incarnation || head > line.lsn
                         || region.line(at: line.lsn) != line.bad
                 }
@@ -92,17 +93,17 @@ extension World {
     /// A line of the node's log rots where it would be told from a torn tail, while the other node counts and holds it (S5).
     /// Answers whether it does.
     func rot(_ node: SimNode, below end: LSN) -> Bool {
-        let other = nodes[1 - node.index]
+        let other = world.nodes[1 - node.index]
         guard let server = node.server, let otherServer = other.server, !server.hasFailedMemory,
             !otherServer.hasFailedMemory, !isRotten(other)
         else { return false }
-        let mine = server.group.region, theirs = otherServer.group.region
+        let mine = server.engine(of: self).region, theirs = otherServer.engine(of: self).region
         guard let identity = mine.identity, identity.incarnation == theirs.identity?.incarnation else { return false }
         let from = max(mine.head, theirs.head)
         guard from < end else { return false }
         for _ in 0..<8 {
-            let lsn = from + random.between(0, (end - from) / LSN.alignment - 1) * LSN.alignment
-            if let owner = server.group.owner, isChecked(lsn, in: owner) { continue }
+            let lsn = from + world.random.between(0, (end - from) / LSN.alignment - 1) * LSN.alignment
+            if let owner = server.engine(of: self).owner, isChecked(lsn, in: owner) { continue }
             if mine.line(at: lsn) == theirs.line(at: lsn), rot(lsn, of: node) { return true }
         }
         return false
@@ -110,10 +111,10 @@ extension World {
 
     /// The line at `lsn` rots, if it would be told from a torn tail; answers whether it does.
     func rot(_ lsn: LSN, of node: SimNode) -> Bool {
-        guard let mine = node.server?.group.region, let identity = mine.identity else { return false }
+        guard let mine = node.server?.engine(of: self).region, let identity = mine.identity else { return false }
         let good = mine.line(at: lsn)
         var bad = good
-        bad[Int(random.between(0, LSN.alignment - 1))] ^= UInt8(random.between(1, 255))
+        bad[Int(world.random.between(0, LSN.alignment - 1))] ^= UInt8(world.random.between(1, 255))
         mine.overwriteLine(at: lsn, with: bad)
         var scan = LogScan(region: mine)
         guard scan?.finish() == .corrupt else {
@@ -121,7 +122,7 @@ extension World {
             return false
         }
         note("a line at LSN \(lsn) of \(node.name)'s log rots")
-        coverage.linesRotten += 1
+        world.coverage.linesRotten += 1
         rottenLines.append(RottenLine(node: node, incarnation: identity.incarnation, lsn: lsn, good: good, bad: bad))
         return true
     }
@@ -129,7 +130,7 @@ extension World {
     /// A read has checked the record and will not again: what rots from then on the scrub finds, or the destager.
     private func isChecked(_ lsn: LSN, in owner: OwnerDataPath) -> Bool {
         guard let record = owner.log.startOfRecord(with: lsn) else { return false }
-        return configuration.volumes.contains { volume in
+        return volumes.contains { volume in
             let whole = ByteRange(offset: 0, length: volume.sizeBytes)
             let unchecked = owner.owned.overlay.unchecked(volume.id, whole)
             var isChecked = false
@@ -143,11 +144,11 @@ extension World {
     /// With the recovery tool, of two nodes that are stopped.
     func healLogs() {
         do {
-            try withRegion(of: nodes[0]) { first, _ in
-                try withRegion(of: nodes[1]) { second, _ in
+            try withRegion(of: world.nodes[0]) { first, _ in
+                try withRegion(of: world.nodes[1]) { second, _ in
                     for (target, source) in [(first, second), (second, first)]
                     where try Heal.run(target, from: source).healedRecords > 0 {
-                        coverage.logsHealed += 1
+                        world.coverage.logsHealed += 1
                     }
                 }
             }
@@ -155,8 +156,11 @@ extension World {
             note("the logs cannot be healed: \(error)")
         }
     }
+}
 
-    // MARK: Copies
+extension World {
+    /// A line of a log of the node has rotted.
+    func isRotten(_ node: SimNode) -> Bool { groups.contains { $0.isRotten(node) } }
 
     func fileBytes(of node: SimNode) throws -> [UInt8] {
         Array(try Data(contentsOf: URL(fileURLWithPath: node.poolPath)))
@@ -172,13 +176,12 @@ extension World {
         }
     }
 
-    func image(of node: SimNode) -> PoolImage? {
+    func image(of node: SimNode) -> PoolImage {
         do {
-            return try withRegion(of: node) { region, pool in
-                PoolImage(
-                    bytes: try fileBytes(of: node), pool: pool.identity.uuid,
-                    generation: region.standing.generation)
+            let generations = try groups.map { group in
+                try group.withRegion(of: node) { region, _ in region.standing.generation }
             }
+            return PoolImage(bytes: try fileBytes(of: node), pool: poolUUID(of: node), generations: generations)
         } catch {
             preconditionFailure("\(error)")
         }
@@ -187,10 +190,10 @@ extension World {
     /// Precondition: the node is down.
     func putBack(_ image: PoolImage, at node: SimNode) {
         precondition(node.server == nil)
-        note("\(node.name) gets an older copy of its pool, of start \(image.generation)")
+        note("\(node.name) gets an older copy of its pool, of start \(image.generations[0])")
         coverage.poolsRolledBack += 1
         write(image.bytes, to: node)
-        node.holdsOlderCopy = true
+        for group in groups { group.olderCopies.insert(node.index) }
     }
 
     /// Precondition: the node is down.
@@ -198,13 +201,13 @@ extension World {
         precondition(node.server == nil)
         note("\(node.name) loses its pool")
         coverage.poolsLost += 1
-        node.holdsOlderCopy = false
+        for group in groups { group.olderCopies.remove(node.index) }
         createPool(of: node)
     }
 
     func poolUUID(of node: SimNode) -> UUID128 {
         do {
-            return try withRegion(of: node) { $1.identity.uuid }
+            return try groups[0].withRegion(of: node) { $1.identity.uuid }
         } catch {
             preconditionFailure("\(error)")
         }

@@ -37,6 +37,21 @@ final class Write {
     }
 }
 
+/// The numbers of the clients' writes. No two are alike, so what lands in another group's place is known by it.
+struct WriteNumbers {
+    private var groups: [Int] = []
+
+    mutating func next(of group: Int) -> UInt64 {
+        groups.append(group)
+        return UInt64(groups.count)
+    }
+
+    /// `nil` of what nobody wrote.
+    func group(of number: UInt64) -> Int? {
+        number > 0 && number <= groups.count ? groups[Int(number) - 1] : nil
+    }
+}
+
 struct Promises {
     private struct Block {
         /// Any of these may be what the block holds.

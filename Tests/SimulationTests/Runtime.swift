@@ -4,12 +4,16 @@ import ClusterProtocol
 import GroupEngine
 import SimulationSupport
 
-/// The engine's runtime in one server process. What may wait in the middle of its work (batches, the steps of a takeover) has a thread;
+/// The runtime of one group in one server process. What may wait in the middle of its work (batches, the steps of a takeover) has a fiber;
 /// everything else that blocks takes effect at one moment of the time that it takes.
 final class VirtualRuntime: Runtime {
     private unowned let server: Server
+    private unowned let group: SimGroup
 
-    init(_ server: Server) { self.server = server }
+    init(_ server: Server, _ group: SimGroup) {
+        self.server = server
+        self.group = group
+    }
 
     var now: Nanos { server.clock }
 
@@ -28,33 +32,33 @@ final class VirtualRuntime: Runtime {
     ) {
         switch work {
         case .destage:
-            runOnThread(body) { [server] error in
+            runInFiber(body) { [server, group] error in
                 done(error)
-                server.world.oracle.batchEnded(server)
+                group.oracle.batchEnded(server)
             }
-        case .steps: runOnThread(body, done)
-        case .reads: runAtOnce(body, done, duration: server.world.readTime()) { $0.hungMedium }
-        case .probe: runAtOnce(body, done, duration: server.world.mediumCallTime()) { $0.hungMedium }
-        case .memory: runAtOnce(body, done, duration: server.world.memoryTime()) { $0.hungMemory }
+        case .steps: runInFiber(body, done)
+        case .reads: runAtOnce(body, done, duration: server.world.readTime(), group.path(of: server.node).hang)
+        case .probe: runAtOnce(body, done, duration: server.world.mediumCallTime(), group.path(of: server.node).hang)
+        case .memory: runAtOnce(body, done, duration: server.world.memoryTime(), server.node.hungMemory)
         }
     }
 
-    private func runOnThread(_ body: @escaping () -> Void, _ done: @escaping ((any Error)?) -> Void) {
+    private func runInFiber(_ body: @escaping () -> Void, _ done: @escaping ((any Error)?) -> Void) {
         let server = server
         server.later(server.world.random.between(1, 100) * microsecond) {
-            server.startThread(body) { done(nil) }
+            server.startFiber(body) { done(nil) }
         }
     }
 
     /// The effect comes at any moment of the `duration`, or when what it needs does not hang any more.
     private func runAtOnce(
         _ body: @escaping () -> Void, _ done: @escaping ((any Error)?) -> Void, duration: UInt64,
-        hang: @escaping (SimNode) -> Hang
+        _ hang: Hang
     ) {
         let server = server
         let before = server.world.random.between(0, duration)
         server.later(before) {
-            hang(server.node).pass {
+            hang.pass {
                 server.perform {
                     body()
                     server.later(duration - before) { done(nil) }

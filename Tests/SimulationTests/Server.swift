@@ -1,5 +1,5 @@
-// One start of a server process: the production engine of its group, and this process as its host. What StorageNode's `ServerNode` drives
-// is driven here: the start, ticks, renewals, looks at the peer, rails. Nothing here decides anything about the group.
+// One start of a server process: the production engine of its groups, and this process as its host. What StorageNode's `ServerNode` drives
+// is driven here: the start, ticks, renewals, looks at the peer, rails. Nothing here decides anything about a group.
 
 import ClusterConfiguration
 import ClusterProtocol
@@ -20,7 +20,7 @@ final class Server {
     /// What was stored to the pool, where machines lose power.
     let recorded: RecordedMemory?
     let registry: VirtualRegistry
-    private(set) var group: Group!
+    private(set) var groups: NodeGroups!
     private lazy var mediumGuard = ProcessMediumGuard(self)
     private lazy var killingFence = KillingFence(self)
 
@@ -33,8 +33,8 @@ final class Server {
     private var turn: [() -> Void] = []
     private var isInTurn = false
 
-    private var threads: [BlockingThread] = []
-    private var running: BlockingThread?
+    private var fibers: [Fiber] = []
+    private var running: Fiber?
     /// The call that a dying process is in may still take effect.
     private var isLanding = false
 
@@ -47,8 +47,7 @@ final class Server {
     private var accepted: [AcceptedRail] = []
 
     init(
-        _ world: World, _ node: SimNode, _ identity: ProcessIdentity, _ pool: Pool, recorded: RecordedMemory?,
-        freshLogUUID: UUID128
+        _ world: World, _ node: SimNode, _ identity: ProcessIdentity, _ pool: Pool, recorded: RecordedMemory?
     ) {
         self.world = world
         self.node = node
@@ -56,24 +55,38 @@ final class Server {
         self.pool = pool
         self.recorded = recorded
         registry = VirtualRegistry(world)
-        guard let region = pool.region(of: world.configuration.id) else { preconditionFailure("the pool has a region") }
-        group = Group(
-            host: self, runtime: VirtualRuntime(self), configuration: world.configuration, region: region,
-            machine: GroupMachine(
-                settings: world.settings(of: node, identity, pool: pool.identity.uuid), freshLogUUID: freshLogUUID,
-                now: clock))
+        groups = NodeGroups()
+        for group in world.groups {
+            guard let region = pool.region(of: group.id) else { preconditionFailure("the pool has a region") }
+            groups.add(
+                Group(
+                    host: self, runtime: VirtualRuntime(self, group), configuration: group.configuration,
+                    region: region,
+                    machine: GroupMachine(
+                        settings: world.settings(of: group, node, identity, pool: pool.identity.uuid),
+                        freshLogUUID: .random(using: &world.random), now: clock)))
+        }
     }
+
+    func engine(of group: SimGroup) -> Group { groups.all[group.index] }
 
     var clock: Nanos { node.clock(world.now) }
     var name: String { "\(node.name).\(identity.pid)" }
-    var isServing: Bool { group.machine.isServing && group.owner?.owned.isServing == true }
 
-    /// A page under its log has failed: it says so until it ends (S26).
-    var hasFailedMemory: Bool { group.region.memoryFault != nil }
+    func isServing(_ group: SimGroup) -> Bool {
+        let engine = engine(of: group)
+        return engine.machine.isServing && engine.owner?.owned.isServing == true
+    }
 
-    /// Nothing here goes on without an operator.
-    var isBlocked: Bool {
-        group.machine.state(clock) == .unavailable && group.machine.record?.owner == node.name
+    /// A page under one of its logs has failed: it says so until it ends (S26).
+    var hasFailedMemory: Bool { groups.all.contains { $0.region.memoryFault != nil } }
+
+    func hasFailedMemory(of group: SimGroup) -> Bool { engine(of: group).region.memoryFault != nil }
+
+    /// Nothing of the group goes on here without an operator.
+    func isBlocked(_ group: SimGroup) -> Bool {
+        let machine = engine(of: group).machine
+        return machine.state(clock) == .unavailable && machine.record?.owner == node.name
     }
 
     // MARK: Turns
@@ -92,8 +105,10 @@ final class Server {
         }
         turn = []
         isInTurn = false
-        world.oracle.checkRule(of: self)
-        world.oracle.checkSpace(of: self)
+        for group in world.groups {
+            group.oracle.checkRule(of: self)
+            group.oracle.checkSpace(of: self)
+        }
     }
 
     func execute(_ body: @escaping () -> Void) { turn.append(body) }
@@ -107,52 +122,52 @@ final class Server {
         world.after(delay) { if !self.isDead { body() } }
     }
 
-    // MARK: Threads
+    // MARK: Fibers
 
-    func startThread(_ body: @escaping () -> Void, done: @escaping () -> Void) {
-        let thread = world.idleThread()
-        threads.append(thread)
+    func startFiber(_ body: @escaping () -> Void, done: @escaping () -> Void) {
+        let fiber = world.idleFiber()
+        fibers.append(fiber)
         let end = { [self] in
-            guard thread.isIdle else { return false }
-            threads.removeAll { $0 === thread }
-            world.returnThread(thread)
+            guard fiber.isIdle else { return false }
+            fibers.removeAll { $0 === fiber }
+            world.returnFiber(fiber)
             return true
         }
-        switching(to: thread) { thread.start(body) }
-        whenEnded[ObjectIdentifier(thread)] = { [self] in
+        switching(to: fiber) { fiber.start(body) }
+        whenEnded[ObjectIdentifier(fiber)] = { [self] in
             if end() { later(world.random.between(1, 50) * microsecond, done) }
         }
-        ended(thread)
+        ended(fiber)
     }
 
     private var whenEnded: [ObjectIdentifier: () -> Void] = [:]
 
-    private func ended(_ thread: BlockingThread) {
-        guard thread.isIdle else { return }
-        whenEnded.removeValue(forKey: ObjectIdentifier(thread))?()
+    private func ended(_ fiber: Fiber) {
+        guard fiber.isIdle else { return }
+        whenEnded.removeValue(forKey: ObjectIdentifier(fiber))?()
     }
 
-    private func switching(to thread: BlockingThread, _ body: () -> Void) {
-        running = thread
+    private func switching(to fiber: Fiber, _ body: () -> Void) {
+        running = fiber
         body()
         running = nil
     }
 
-    /// The call under way takes `duration`, and as long as `hang` is on. False: the process died meanwhile. A call outside of a thread
+    /// The call under way takes `duration`, and as long as `hang` is on. False: the process died meanwhile. A call outside of a fiber
     /// takes no time.
     func spend(_ duration: UInt64, hang: Hang?) -> Bool {
         guard !isDead else { return false }
-        guard let thread = running else { return true }
-        let wait = thread.waits
+        guard let fiber = running else { return true }
+        let wait = fiber.waits
         let wake = { [self] in
             perform { [self] in
-                guard thread.waits == wait, threads.contains(where: { $0 === thread }) else { return }
-                switching(to: thread) { thread.resume() }
-                ended(thread)
+                guard fiber.waits == wait, fibers.contains(where: { $0 === fiber }) else { return }
+                switching(to: fiber) { fiber.resume() }
+                ended(fiber)
             }
         }
         world.after(duration) { if let hang { hang.pass(wake) } else { wake() } }
-        thread.wait()
+        fiber.wait()
         return !isDead
     }
 
@@ -166,17 +181,7 @@ final class Server {
     // MARK: Life
 
     func begin() {
-        let region = group.region
-        let local = region.identity.flatMap {
-            $0.role == .empty ? nil : LocalLog(logUUID: $0.logUUID, incarnation: $0.incarnation)
-        }
-        let standing = region.standing
-        perform { [self] in
-            group.handle(
-                .started(
-                    local: local,
-                    LocalStanding(generation: standing.generation, counted: standing.counted, epoch: standing.epoch)))
-        }
+        perform { [self] in groups.begin() }
         tick()
     }
 
@@ -198,19 +203,19 @@ final class Server {
         guard !isDead else { return }
         isDead = true
         world.note("\(name) is gone")
-        for thread in threads {
+        for fiber in fibers {
             isLanding = world.random.chance(50)
-            switching(to: thread) { thread.resume() }
-            precondition(thread.isIdle, "nothing waits for a dead process")
-            world.returnThread(thread)
+            switching(to: fiber) { fiber.resume() }
+            precondition(fiber.isIdle, "nothing waits for a dead process")
+            world.returnFiber(fiber)
         }
-        threads = []
+        fibers = []
         whenEnded = [:]
-        if world.media.holder === self { world.media.holder = nil }
+        for group in world.groups where group.media.holder === self { group.media.holder = nil }
         world.cutRails(of: self)
         pool.close()
         node.server = nil
-        world.clients.died(self)
+        for group in world.groups { group.clients.died(self) }
     }
 
     /// Breaks the circles of references.
@@ -219,8 +224,8 @@ final class Server {
         turn = []
         accepted = []
         coordinatorCalls = []
-        group.owner?.revoke()
-        group = nil
+        for group in groups.all { group.owner?.revoke() }
+        groups = nil
     }
 
     // MARK: Time
@@ -228,11 +233,11 @@ final class Server {
     private func tick() {
         guard !isDying, !isDead else { return }
         perform { [self] in
-            group.tick()
+            groups.tick()
             for rail in accepted { rail.closeIfIdle() }
             announceIfDue()
             watchPeer()
-            world.oracle.ticked(self)
+            for group in world.groups { group.oracle.ticked(self) }
             world.after(World.heartbeatInterval) { self.tick() }
         }
     }
@@ -242,41 +247,40 @@ final class Server {
         isAnnouncing = true
         nextAnnouncement = clock + World.lease / 3
         presenceCounter += 1
-        let problems = group.machine.problemToAnnounce.map { [group.id.rawValue: String($0.prefix(200))] }
         let presence = Presence(
-            process: identity, counter: presenceCounter, pool: pool.identity.uuid, problems: problems)
+            process: identity, counter: presenceCounter, pool: pool.identity.uuid, problems: groups.problemsToAnnounce)
         var startedAt: Nanos = 0
         call(
             begun: { [self] in startedAt = clock },
             { [self] in
                 world.coordinator.presences[node.name] = presence
-                world.oracle.announced(self)
-                return world.coordinator.record
+                for group in world.groups { group.oracle.announced(self) }
+                return world.groups.map { ($0.id, $0.record) }
             },
             { [self] result in
                 isAnnouncing = false
-                guard case .success(let record) = result else { return }
-                group.handle(.coordinator(.renewed(startedAt: startedAt, record: record)))
+                guard case .success(let records) = result else { return }
+                for (group, record) in records { groups.renewed(group, startedAt: startedAt, record: record) }
             })
     }
 
     private func watchPeer() {
-        guard !isWatching, !group.machine.isOwner else { return }
-        let process = group.machine.record?.ownerProcess
-        let watched = process?.node == node.name ? nil : process
+        let watched = groups.watchedPeers
+        guard !isWatching, !watched.isEmpty else { return }
         isWatching = true
         var askedAt: Nanos = 0
         call(
             begun: { [self] in askedAt = clock },
             { [self] in
-                let dead = watched.flatMap { killingFence.isGone($0) ? $0 : nil }
-                return (world.coordinator.presences[group.peer], dead)
+                watched.map { one in
+                    let dead = one.process.flatMap { killingFence.isGone($0) ? $0 : nil }
+                    return (one, world.coordinator.presences[one.peer], dead)
+                }
             },
             { [self] result in
                 isWatching = false
-                guard case .success(let (presence, dead)) = result else { return }
-                group.handle(
-                    .coordinator(.presence(of: group.peer, presence, deadProcess: dead, askedAt: askedAt)))
+                guard case .success(let seen) = result else { return }
+                for (one, presence, dead) in seen { groups.seen(one, presence, dead: dead, askedAt: askedAt) }
             })
     }
 
@@ -336,13 +340,14 @@ extension Server: RailKeeper {
     var regions: any RegionRegistry { registry }
     var heartbeatTimeout: Nanos { World.heartbeatTimeout }
 
-    var knownMedia: [UUID128: String] {
-        (group.machine.record?.media ?? [:]).reduce(into: [:]) { known, medium in known[medium.value] = medium.key }
-    }
+    var knownMedia: [UUID128: String] { groups.knownMedia }
 
-    func report(_ report: Report, group: GroupID?) {
-        world.note("\(name) \(report.kind.rawValue): \(report.message)")
-        world.oracle.reported(report, by: self)
+    func report(_ report: Report, group id: GroupID?) {
+        guard let id, let group = world.group(id) else {
+            return world.note("\(name) \(report.kind.rawValue): \(report.message)")
+        }
+        group.note("\(name) \(report.kind.rawValue): \(report.message)")
+        group.oracle.reported(report, by: self)
     }
 
     func debug(_ text: String) { world.note("  \(name): \(text)") }
@@ -350,15 +355,18 @@ extension Server: RailKeeper {
     func warn(_ text: String) { world.note("\(name) warns: \(text)") }
 
     func readRecord(of group: GroupID, _ done: @escaping (Result<GroupRecord?, any Error>) -> Void) {
-        call({ [self] in world.coordinator.record }, done)
+        call({ [self] in world.group(group)?.record }, done)
     }
 
     func swapRecord(
         of group: GroupID, expecting: UInt64, to record: GroupRecord,
         _ done: @escaping (Result<SwapOutcome, any Error>) -> Void
     ) {
+        guard let group = world.group(group), record.group == group.id else {
+            return world.violate("\(name) swaps the record of \(record.group) as that of \(group)")
+        }
         queueCall { [self] ended in
-            world.coordinateSwap(self, expecting: expecting, to: record) { result in
+            world.coordinateSwap(self, of: group, expecting: expecting, to: record) { result in
                 ended()
                 done(result)
             }
@@ -374,14 +382,14 @@ extension Server: RailKeeper {
         world.connect(from: self, to: peer, over: rail) { result in done(result.map { ($0, Self.railPeer(peer)) }) }
     }
 
-    func mirrorSide(of id: GroupID) -> (any MirrorSide)? { id == group.id ? group : nil }
+    func mirrorSide(of group: GroupID) -> (any MirrorSide)? { groups[group] }
 
     func forget(_ rail: AcceptedRail) { accepted.removeAll { $0 === rail } }
 
     var configurationEntries: ConfigurationEntries { ConfigurationEntries([]) }
 
     func configurationDiffers(from peer: NodeID, _ theirs: ConfigurationEntries) {
-        world.oracle.expect(false, "\(name) takes the configuration of \(peer) for another one")
+        world.violate("\(name) takes the configuration of \(peer) for another one")
     }
 
     func configurationAgrees(with peer: NodeID) {}
@@ -397,5 +405,8 @@ extension Server: RailKeeper {
     /// Here nothing is unseen, so the pool's lock is never asked.
     var isPoolNew: Bool { false }
 
-    func evacuate(for group: GroupID, _ done: @escaping () -> Void) { done() }
+    func evacuate(for group: GroupID, _ done: @escaping () -> Void) {
+        world.coverage.evacuations += 1
+        groups.evacuate(for: group, done)
+    }
 }

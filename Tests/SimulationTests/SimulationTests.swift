@@ -26,7 +26,7 @@ struct SimulationTests {
         let world = World(seed: seed, in: folder, traced: traced)
         world.live()
         defer { world.dismantle() }
-        return Outcome(seed: seed, violation: world.oracle.violation, coverage: world.coverage, trace: world.trace)
+        return Outcome(seed: seed, violation: world.violation, coverage: world.coverage, trace: world.trace)
     }
 
     private final class Lowest: Sendable {
@@ -96,38 +96,40 @@ struct SimulationTests {
         for (name, count) in total { #expect(count > 0, "no seed has met this: \(name)") }
     }
 
-    @Test("a usable copy is served in time beside one fault that stays", arguments: World.LastingFault.allCases)
-    func served(beside fault: World.LastingFault) throws {
-        for seed in 1..<(1 + max(2, (Self.number("TWINLOG_SEEDS") ?? Self.usualSeeds) / 50)) {
-            let run = { (isTraced: Bool) in
-                try Self.withFolder { folder in
-                    let world = World(seed: seed, in: folder, traced: isTraced, lasting: true)
-                    defer { world.dismantle() }
-                    world.live(under: fault)
-                    return (world.oracle.violation, world.trace)
-                }
-            }
-            guard let violation = try run(false).0 else { continue }
-            Issue.record("seed \(seed), \(fault): \(violation)")
-            for line in try run(true).1.suffix(200) { print(line) }
-            return
+    @Test("a usable copy is served in time beside one fault that stays", arguments: LastingFault.allCases)
+    func served(beside fault: LastingFault) throws {
+        try Self.run(Self.usualSeeds / 50, "\(fault)") { seed, isTraced, folder in
+            let world = World(seed: seed, in: folder, traced: isTraced, lasting: fault)
+            defer { world.dismantle() }
+            world.live(under: fault)
+            return (world.violation, world.trace)
         }
     }
 
     @Test("S5: a record that is bad in both copies is said, and nothing passes over it")
     func badInBothCopies() throws {
-        for seed in 1..<(1 + max(10, (Self.number("TWINLOG_SEEDS") ?? Self.usualSeeds) / 10)) {
-            let run = { (isTraced: Bool) in
-                try Self.withFolder { folder in
-                    let world = World(seed: seed, in: folder, traced: isTraced)
-                    defer { world.dismantle() }
-                    world.liveWithoutAGoodCopy()
-                    return (world.oracle.violation, world.trace)
-                }
-            }
-            guard let violation = try run(false).0 else { continue }
-            Issue.record("seed \(seed): \(violation)")
-            for line in try run(true).1.suffix(200) { print(line) }
+        try Self.run(Self.usualSeeds / 10, "both copies") { seed, isTraced, folder in
+            let world = World(seed: seed, in: folder, traced: isTraced, several: false)
+            defer { world.dismantle() }
+            world.liveWithoutAGoodCopy()
+            return (world.violation, world.trace)
+        }
+    }
+
+    /// The first seed that fails, of as many as this kind of run usually has, or a part of `TWINLOG_SEEDS`. With `TWINLOG_SEED` that one alone,
+    /// with its whole timeline.
+    private static func run(
+        _ usual: UInt64, _ kind: String,
+        _ body: (_ seed: UInt64, _ isTraced: Bool, _ folder: String) -> (violation: String?, trace: [String])
+    ) throws {
+        let only = number("TWINLOG_SEED")
+        let count = (number("TWINLOG_SEEDS") ?? usualSeeds) * usual / usualSeeds
+        for seed in only.map({ $0..<$0 + 1 }) ?? 1..<1 + max(2, count) {
+            let outcome = try withFolder { body(seed, false, $0) }
+            guard outcome.violation != nil || only != nil else { continue }
+            if let violation = outcome.violation { Issue.record("seed \(seed), \(kind): \(violation)") }
+            let trace = try withFolder { body(seed, true, $0).trace }
+            for line in only == nil ? trace.suffix(200) : trace[...] { print(line) }
             return
         }
     }

@@ -1,7 +1,10 @@
 // Rails in memory. What one end posts crosses as bytes, in order, and is executed at the target when it arrives; a completion leaves
 // when everything before it is persisted. Messages are delayed, held back by a silent partition, or lost with the connection.
 
+import ClusterProtocol
+@testable import GroupEngine
 import LogModel
+import PersistentMemory
 import RemoteMemory
 import SimulationSupport
 import TestSupport
@@ -10,12 +13,16 @@ import TestSupport
 final class VirtualRegistry: RegionRegistry {
     final class Entry {
         let target: any RegionTarget
+        /// Whose log it is.
+        let group: GroupID
         let lengthBytes: UInt64
         var persistsUnderWay = 0
         var onIdle: [() -> Void] = []
 
         init(_ target: any RegionTarget, lengthBytes: UInt64) {
             self.target = target
+            guard let mirror = target as? MirrorTarget else { preconditionFailure("only mirrors register regions") }
+            group = mirror.region.group
             self.lengthBytes = lengthBytes
         }
     }
@@ -72,6 +79,11 @@ private enum Frame {
     case end
 }
 
+/// Whose a rail is, as what crosses it says.
+private final class RailUse {
+    var group: GroupID?
+}
+
 /// One end of a rail.
 final class VirtualQueuePair: QueuePair {
     weak var delegate: (any QueuePairDelegate)?
@@ -97,9 +109,11 @@ final class VirtualQueuePair: QueuePair {
     /// Some peers allow few requests at once.
     private let windowRequests: Int
     let network: Int
+    private let use: RailUse
 
-    private init(_ server: Server, windowRequests: Int, over network: Int) {
+    private init(_ server: Server, windowRequests: Int, over network: Int, _ use: RailUse) {
         self.server = server
+        self.use = use
         self.network = network
         self.windowRequests = windowRequests
     }
@@ -112,9 +126,10 @@ final class VirtualQueuePair: QueuePair {
         let drawn =
             world.random.chance(20) ? Int(world.random.between(1, 4)) : RemoteMemoryLimits.windowRequests
         let windowRequests = windowRequests ?? drawn
+        let use = RailUse()
         let ends = (
-            VirtualQueuePair(dialer, windowRequests: windowRequests, over: network),
-            VirtualQueuePair(acceptor, windowRequests: windowRequests, over: network)
+            VirtualQueuePair(dialer, windowRequests: windowRequests, over: network, use),
+            VirtualQueuePair(acceptor, windowRequests: windowRequests, over: network, use)
         )
         ends.0.peer = ends.1
         ends.1.peer = ends.0
@@ -244,7 +259,9 @@ final class VirtualQueuePair: QueuePair {
                 refusal = error
             }
             schedulePersist()
-        case .message(let bytes): delegate?.queuePair(self, received: bytes)
+        case .message(let bytes):
+            if world.groups.count > 1 { expectOwn(message: bytes) }
+            delegate?.queuePair(self, received: bytes)
         case .completed(let id):
             outstanding.removeAll { $0.id <= id }
             delegate?.queuePair(self, completedThrough: id)
@@ -254,16 +271,41 @@ final class VirtualQueuePair: QueuePair {
         }
     }
 
+    // MARK: Groups
+
+    /// A rail is one group's, from the first message that names one: nothing of another's ever crosses it.
+    private func expectOwn(_ group: GroupID, _ what: String) {
+        guard let own = use.group else { return use.group = group }
+        if world.groups.count > 1 { world.coverage.framesOfSeveralGroups += 1 }
+        if own != group { world.violate("\(server.name): a rail of \(own) \(what) of \(group)") }
+    }
+
+    private func expectOwn(message bytes: [UInt8]) {
+        do throws(PeerMessageError) {
+            switch try PeerMessage(bytes) {
+            case .attach(let request): expectOwn(request.group, "brings a request")
+            case .attached(let group, _, _, _, _), .refused(let group, _, _, _): expectOwn(group, "brings an answer")
+            case .railHeartbeat(let heartbeat): expectOwn(heartbeat.group, "brings a heartbeat")
+            case .heartbeat, .recordChanged, .repair, .configuration, .mediumQuestion, .mediumAnswer, .mediumProof,
+                .railAnswer:
+                break
+            }
+        } catch {
+            world.violate("\(server.name) is sent what it cannot read: \(error)")
+        }
+    }
+
     // MARK: The target's side
 
     private func execute(
         _ id: WorkRequestID, _ operation: Frame.Operation, _ key: RegionKey, _ offset: UInt64
     ) throws(RemoteMemoryError) {
         let entry = try server.registry.entry(key, offset: offset, count: UInt64(operation.windowBytes))
+        expectOwn(entry.group, "writes or reads the log")
         do throws(RemoteMemoryError) {
             try carryOut(operation, id, at: entry.target, offset)
         } catch {
-            world.oracle.refused(error, at: server)
+            world.group(entry.group)?.oracle.refused(error, at: server)
             throw error
         }
         if !touched.contains(where: { $0 === entry }) { touched.append(entry) }

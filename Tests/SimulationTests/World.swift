@@ -1,7 +1,7 @@
 // Two nodes that run the production engine, a coordinator, media and clients in virtual time, from one seed. What lasts longer than a
 // process is here: pools (real files in memory), media, the coordinator's record, the network.
 
-@testable import ClusterConfiguration
+import ClusterConfiguration
 import ClusterProtocol
 import Coordination
 import Foundation
@@ -21,17 +21,11 @@ final class SimNode {
     var starts: Int32 = 0
     /// A copy of the pool as it was at some time.
     var image: PoolImage?
-    /// When memory under its log failed last.
+    /// When memory under one of its logs failed last.
     var memoryFailedAt: UInt64?
-    /// The pool is an older copy, and the log in it was not begun or compared anew since.
-    var holdsOlderCopy = false
     var isCutFromCoordinator = false
     /// What it sends does not arrive.
     var isMute = false
-    /// The path from here to the media fails.
-    var mediumFails = false
-    /// Calls of the media do not return here.
-    let hungMedium = Hang()
     /// What makes pool memory durable does not return here.
     let hungMemory = Hang()
     /// How much faster than true time this node's clock runs.
@@ -59,9 +53,8 @@ struct VirtualNetwork {
     var isSlow = false
 }
 
-/// Compare-and-swap of one record, and presences by node.
+/// What it has besides the records of the groups, and how well it answers.
 struct VirtualCoordinator {
-    var record: GroupRecord?
     var presences: [NodeID: Presence] = [:]
     var isDown = false
     var isSlow = false
@@ -80,19 +73,15 @@ final class World {
     var random: SplitMix64
     private var timeline = Timeline()
     private let folder: String
-    let configuration: ClusterConfiguration.Group
+    private(set) var groups: [SimGroup] = []
     private(set) var nodes: [SimNode] = []
     private var servers: [Server] = []
     var coordinator = VirtualCoordinator()
-    let media: Media
     private(set) lazy var archives = CountedArchives(self)
     private(set) var networks: [VirtualNetwork]
     private var rails: [VirtualQueuePair] = []
-    private var idleThreads: [BlockingThread] = []
-    private var allThreads: [BlockingThread] = []
-    var rottenLines: [RottenLine] = []
-    /// No copy of some records is left.
-    var hitsBothCopies = false
+    private var idleFibers: [Fiber] = []
+    private var allFibers: [Fiber] = []
     var fenceFails = false
     /// Whether a process' death can be seen by its partner (one host), or only its silence.
     let seesDeath: Bool
@@ -104,33 +93,29 @@ final class World {
     let looksFindFaults: Bool
     private let mediumMicros: UInt64
     private let memoryMicros: UInt64
-    /// Swaps that nobody knows of and that may come into effect.
-    private(set) var lateSwapsPending = 0
-    private(set) lazy var clients = Clients(self)
-    private(set) lazy var oracle = Oracle(self)
+    var writes = WriteNumbers()
+    /// The most of a log that one WRITE carries: rings are far smaller than what a real one may carry.
+    private let shipBytes: UInt64
+    /// The first rule that was broken.
+    private(set) var violation: String?
     private(set) lazy var faults = Faults(self)
     var coverage = Coverage()
 
-    /// One fault stays for ever, and clients are in no hurry.
-    let isLasting: Bool
+    /// It stays for ever, and clients are in no hurry.
+    let lastingFault: LastingFault?
     let isTraced: Bool
     private(set) var trace: [String] = []
 
     /// The pools are files of `folder`, which exists. `lasting`: for runs with one fault that stays.
-    init(seed: UInt64, in folder: String, traced: Bool = false, lasting: Bool = false) {
+    /// `several`: now and then there are several groups.
+    init(seed: UInt64, in folder: String, traced: Bool = false, lasting: LastingFault? = nil, several: Bool = true) {
         self.seed = seed
         self.folder = folder
         isTraced = traced
-        isLasting = lasting
+        lastingFault = lasting
         random = SplitMix64(seed: seed)
-        configuration = ClusterConfiguration.Group(
-            id: GroupID("g0"), home: NodeID("alpha"), mirror: NodeID("beta"), logBytes: Self.ringBytes,
-            degradeOnMirrorLoss: random.chance(lasting ? 100 : 85),
-            volumes: ["v0", "v1"].map {
-                ClusterConfiguration.Volume(
-                    name: $0, mediumPath: "/virtual/\($0)", mediumText: $0, sizeBytes: Self.volumeBytes)
-            })
-        let hasTwoNetworks = random.chance(lasting ? 100 : 60)
+        let degrades = random.chance(lasting.map { $0.needsStall ? 0 : 100 } ?? 85)
+        let hasTwoNetworks = random.chance(lasting == nil ? 60 : 100)
         networks = Array(repeating: VirtualNetwork(), count: hasTwoNetworks ? 2 : 1)
         seesDeath = random.chance(70)
         persistsLater = random.chance(30)
@@ -138,22 +123,33 @@ final class World {
         looksFindFaults = random.chance(70)
         mediumMicros = random.chance(40) ? random.between(1000, 20_000) : random.between(20, 500)
         memoryMicros = random.chance(30) ? random.between(500, 5000) : random.between(5, 100)
-        media = Media(configuration.volumes, &random)
+        shipBytes = random.chance(50) ? MirrorSession.maximumShipBytes : random.between(1, 64) * (1 << 10)
+        let groupCount = several ? Self.groupCount(&random) : 1
         for (index, name) in ["alpha", "beta"].enumerated() {
             nodes.append(
                 SimNode(
                     index: index, name: NodeID(name), poolPath: "\(folder)/\(name).pool",
                     drift: Int64(random.between(0, 40_000)) - 20_000, clockStart: random.between(1, 1000) * second))
         }
+        for index in 0..<groupCount { groups.append(makeGroup(index, degrades: degrades)) }
+        coverage.severalGroups += groupCount > 1 ? 1 : 0
         for node in nodes { createPool(of: node) }
     }
 
-    func settings(of node: SimNode, _ process: ProcessIdentity, pool: UUID128) -> GroupSettings {
+    func violate(_ rule: String) {
+        guard violation == nil else { return }
+        violation = rule
+        note("VIOLATION: \(rule)")
+    }
+
+    func settings(
+        of group: SimGroup, _ node: SimNode, _ process: ProcessIdentity, pool: UUID128
+    ) -> GroupSettings {
         var settings = GroupSettings(
-            group: configuration.id, node: node.name, partners: [nodes[1 - node.index].name], home: nodes[0].name,
+            group: group.id, node: node.name, partners: [nodes[1 - node.index].name], home: group.configuration.home,
             process: process, pool: pool, heartbeatInterval: Self.heartbeatInterval,
             heartbeatTimeout: Self.heartbeatTimeout, lease: Self.lease,
-            degradeOnMirrorLoss: configuration.degradeOnMirrorLoss)
+            degradeOnMirrorLoss: group.configuration.degradeOnMirrorLoss)
         settings.completionLimit = 1000 * millisecond
         settings.mediumLimit = 1500 * millisecond
         settings.releaseLimit = 300 * millisecond
@@ -161,6 +157,7 @@ final class World {
         settings.drainAloneLimit = 5000 * millisecond
         settings.claimLimit = 1500 * millisecond
         settings.doubtLimit = 1200 * millisecond
+        settings.shipBytes = shipBytes
         return settings
     }
 
@@ -173,7 +170,7 @@ final class World {
     /// Runs until `deadline`, or until `condition` holds, or a rule is broken.
     @discardableResult
     func run(until deadline: UInt64, or condition: () -> Bool = { false }) -> Bool {
-        while oracle.violation == nil {
+        while violation == nil {
             if condition() { return true }
             guard let action = timeline.next(until: deadline) else { return condition() }
             action()
@@ -197,16 +194,16 @@ final class World {
 
     func memoryTime() -> UInt64 { random.between(1, memoryMicros) * microsecond }
 
-    // MARK: Threads
+    // MARK: Fibers
 
-    func idleThread() -> BlockingThread {
-        if let thread = idleThreads.popLast() { return thread }
-        let thread = BlockingThread()
-        allThreads.append(thread)
-        return thread
+    func idleFiber() -> Fiber {
+        if let fiber = idleFibers.popLast() { return fiber }
+        let fiber = Fiber()
+        allFibers.append(fiber)
+        return fiber
     }
 
-    func returnThread(_ thread: BlockingThread) { idleThreads.append(thread) }
+    func returnFiber(_ fiber: Fiber) { idleFibers.append(fiber) }
 
     // MARK: The network
 
@@ -301,10 +298,10 @@ final class World {
         do {
             try? FileManager.default.removeItem(atPath: node.poolPath)
             let pool = try Pool.create(
-                path: node.poolPath, sizeBytes: Self.ringBytes + (64 << 10),
+                path: node.poolPath, sizeBytes: UInt64(groups.count) * (Self.ringBytes + (32 << 10)) + (32 << 10),
                 identity: PoolIdentity(uuid: .random(using: &random), cluster: "virtual", node: node.name),
                 persistence: .volatile)
-            _ = try pool.allocateRegion(group: configuration.id, ringBytes: Self.ringBytes)
+            for group in groups { _ = try pool.allocateRegion(group: group.id, ringBytes: Self.ringBytes) }
             pool.close()
         } catch {
             preconditionFailure("\(error)")
@@ -316,20 +313,19 @@ final class World {
         do {
             let recorded = losesPower ? RecordedMemory(opened: try fileBytes(of: node)) : nil
             let pool = try openPool(node.poolPath, recorder: recorded?.recorder)
-            try countStart(pool)
+            for group in groups { try countStart(of: group, pool) }
             node.starts += 1
             let identity = ProcessIdentity(
                 node: node.name, pid: Int32(1000 * (node.index + 1)) + node.starts, startTicks: UInt64(node.starts),
                 bootID: "boot")
-            let server = Server(
-                self, node, identity, pool, recorded: recorded, freshLogUUID: .random(using: &random))
+            let server = Server(self, node, identity, pool, recorded: recorded)
             node.memoryFailedAt = nil
             node.server = server
             servers.append(server)
             note("\(server.name) starts")
             server.begin()
         } catch {
-            oracle.expect(false, "\(node.name) cannot open its pool: \(error)")
+            violate("\(node.name) cannot open its pool: \(error)")
         }
     }
 
@@ -341,8 +337,8 @@ final class World {
     }
 
     /// As ``Region/countStart()``, from the seed.
-    private func countStart(_ pool: Pool) throws(PoolError) {
-        guard let region = pool.region(of: configuration.id) else { preconditionFailure("the pool has a region") }
+    private func countStart(of group: SimGroup, _ pool: Pool) throws(PoolError) {
+        guard let region = pool.region(of: group.id) else { preconditionFailure("the pool has a region") }
         var next = region.standing
         guard next.counted == next.generation else { return }
         next.generation += random.between(1, 1000)
@@ -374,8 +370,11 @@ final class World {
     func heal() {
         note("--- faults are over")
         fenceFails = false
-        media.fails = false
-        media.isFull = false
+        for group in groups {
+            group.media.fails = false
+            group.media.isFull = false
+            for path in group.paths { path.heal() }
+        }
         coordinator.isDown = false
         coordinator.isSlow = false
         coordinator.failPercent = 0
@@ -385,8 +384,6 @@ final class World {
         }
         for node in nodes {
             node.isCutFromCoordinator = false
-            node.mediumFails = false
-            node.hungMedium.isOn = false
             node.hungMemory.isOn = false
             setMute(node, false)
             // Failed memory is replaced, and the node started again.
@@ -396,24 +393,33 @@ final class World {
         keepUp()
     }
 
+    /// Boot clocks go on while machines sleep, their timers do not.
+    func sleep(_ sleepers: [SimNode], _ length: UInt64) {
+        for sleeper in sleepers {
+            note("\(sleeper.name) has slept for \(length / millisecond) ms")
+            sleeper.slept += length
+        }
+    }
+
     /// A supervisor that starts what is not running.
     func keepUp() {
         for node in nodes where node.server == nil && !faults.isBeingHealed { start(node) }
         after(100 * millisecond) { self.keepUp() }
     }
 
-    /// Ends every process, thread and circle of references.
+    /// Ends every process, fiber and circle of references.
     func dismantle() {
         for server in servers { server.die() }
         for server in servers { server.dismantle() }
         timeline = Timeline()
-        for thread in allThreads { thread.end() }
-        clients.end()
+        for fiber in allFibers { fiber.end() }
+        for group in groups { group.dismantle() }
         servers = []
         nodes = []
+        groups = []
         rails = []
-        allThreads = []
-        idleThreads = []
+        allFibers = []
+        idleFibers = []
     }
 
     // MARK: The coordinator
@@ -446,41 +452,43 @@ final class World {
 
     /// A swap, which may also be answered by nothing and come into effect later, if nobody else was quicker.
     func coordinateSwap(
-        _ server: Server, expecting: UInt64, to record: GroupRecord,
+        _ server: Server, of group: SimGroup, expecting: UInt64, to record: GroupRecord,
         _ done: @escaping (Result<SwapOutcome, any Error>) -> Void
     ) {
         let back = coordinatorDelay()
         let failsBefore = random.chance(coordinator.failPercent)
         let failsAfter = random.chance(coordinator.failPercent)
-        let isLate = random.chance(coordinator.failPercent / 2) || faults.takesLate(record)
+        let isLate = random.chance(coordinator.failPercent / 2) || faults.takesLate(record, of: group)
         server.givenOut(coordinatorDelay()) { [self] in
             guard isReachable(from: server), !failsBefore else {
                 return server.later(back) { done(.failure(Self.silence)) }
             }
             if isLate {
                 coverage.lateSwaps += 1
-                lateSwapsPending += 1
+                group.lateSwapsPending += 1
                 after(random.between(1, 3000) * millisecond) { [self] in
-                    lateSwapsPending -= 1
-                    _ = swap(expecting: expecting, to: record, by: server)
+                    group.lateSwapsPending -= 1
+                    _ = swap(group, expecting: expecting, to: record, by: server)
                 }
                 return server.later(back) { done(.success(.unknown("no answer"))) }
             }
-            let outcome = swap(expecting: expecting, to: record, by: server)
+            let outcome = swap(group, expecting: expecting, to: record, by: server)
             if failsAfter { coverage.unknownOutcomes += 1 }
             server.later(back) { done(.success(failsAfter ? .unknown("no answer") : outcome)) }
         }
     }
 
-    private func swap(expecting: UInt64, to wanted: GroupRecord, by server: Server) -> SwapOutcome {
-        guard (coordinator.record?.version ?? 0) == expecting else { return .lost(coordinator.record) }
-        let old = coordinator.record
-        coordinator.record = reread(wanted)
-        note(
+    private func swap(
+        _ group: SimGroup, expecting: UInt64, to wanted: GroupRecord, by server: Server
+    ) -> SwapOutcome {
+        guard (group.record?.version ?? 0) == expecting else { return .lost(group.record) }
+        let old = group.record
+        group.record = reread(wanted)
+        group.note(
             "\(server.name) swaps version \(wanted.version): \(wanted.owner) \(wanted.phase) epoch \(wanted.epoch), holders "
                 + "\(wanted.holders), fence \(wanted.mustFence.map { "\($0.node).\($0.pid)" })")
-        oracle.swapped(from: old, to: wanted, by: server)
-        faults.swapped(from: old, to: wanted, by: server)
+        group.oracle.swapped(from: old, to: wanted, by: server)
+        faults.swapped(group, from: old, to: wanted, by: server)
         return .won
     }
 
@@ -488,10 +496,10 @@ final class World {
     private func reread(_ record: GroupRecord) -> GroupRecord {
         do {
             let copy = try JSONDecoder().decode(GroupRecord.self, from: JSONEncoder().encode(record))
-            oracle.expect(copy == record, "the record of version \(record.version) does not come back as it was")
+            if copy != record { violate("the record of version \(record.version) does not come back as it was") }
             return copy
         } catch {
-            oracle.expect(false, "the record of version \(record.version) does not come back: \(error)")
+            violate("the record of version \(record.version) does not come back: \(error)")
             return record
         }
     }
