@@ -47,6 +47,8 @@ extension GroupMachine {
         standing.epoch = max(standing.epoch, record.epoch)
         out.append(.report(Report(.published, "owner in epoch \(record.epoch)")))
         if !isSuspended { out.append(.serving(.serve)) }
+        // The partner gave the group back to a node that is to stop: what is acknowledged is destaged, and the stop goes on.
+        if command == .stop { return beginStop(now, &out) }
         finishCommand(refusal: nil, &out)
         tickOwner(now, &out)
     }

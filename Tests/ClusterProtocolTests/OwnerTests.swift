@@ -474,6 +474,29 @@ struct OwnerTests {
         #expect(out.contains(.step(.releaseMedia)) && out.contains(.stopped))
     }
 
+    @Test("A stop goes on when the partner gives the group back, and ends")
+    func stopIsGivenTheGroupBack() throws {
+        let rig = Rig.mirrored()
+        rig.take(.renewed(startedAt: rig.now, record: rig.machine.record))
+        rig.command(.stop)
+        rig.take(.drained)
+        var back = try #require(rig.take(.mediaReleased).swap)
+        rig.take(.swapped(.won))
+        back.version += 2
+        back.epoch = back.epoch.next.next
+        back.owner = Rig.alpha
+        #expect(rig.take(.recordRead(back)).swap?.owner == Rig.alpha)
+        rig.take(.swapped(.won))
+        rig.take(.renewed(startedAt: rig.now, record: rig.machine.record))
+        for answer in [Rig.fenced, .mediaLocked([:]), .sealed, .recovered(end: LSN(640)), .logOpened] {
+            rig.take(answer)
+        }
+        #expect(rig.take(.swapped(.won)).contains(.serving(.drain)), "it does not stay the owner")
+        rig.pass(2 * Rig.heartbeat, renewing: rig.machine.record)
+        #expect(rig.take(.drained).contains(.step(.releaseMedia)))
+        #expect(rig.take(.mediaReleased).contains(.stopped))
+    }
+
     @Test func stoppingAnOwnerThatOneCopyIsEnoughForDrainsFirst() {
         let rig = Rig.owner()
         rig.take(.renewed(startedAt: rig.now, record: rig.machine.record))

@@ -62,6 +62,8 @@ final class Oracle {
     private var claimedOver: [ProcessIdentity] = []
     /// Owners that lost the group to a suspicion, by no operator's word.
     private var takenFrom: Set<ProcessIdentity> = []
+    /// When each process last decided to claim the group on suspicion.
+    private var suspectedAt: [ProcessIdentity: UInt64] = [:]
     private var commandedToTakeOver: Set<ProcessIdentity> = []
     private var commandedByForce: Set<ProcessIdentity> = []
     /// Up to where space was given back when that was last compared with the head of a mirror's process, which only grows.
@@ -347,7 +349,12 @@ final class Oracle {
             if let other = old.ownerProcess, other.node != server.node.name,
                 !commandedToTakeOver.contains(server.identity)
             {
-                takenFrom.insert(other)
+                // A claim that is long on its way may meet an owner that has renewed its lease meanwhile: only its fence ends that one (S16).
+                if lastAnnounced[other] ?? 0 > suspectedAt[server.identity] ?? .max {
+                    world.coverage.claimsBehindRenewals += 1
+                } else {
+                    takenFrom.insert(other)
+                }
             }
             if new.setsAsideLog {
                 return expect(wasForced(server), "S13: \(server.name) gives logs up, and nobody forced it")
@@ -500,6 +507,7 @@ final class Oracle {
 
     func reported(_ report: Report, by server: Server) {
         switch report.kind {
+        case .suspect: suspectedAt[server.identity] = world.now
         case .leaseLost: world.coverage.leasesLost += 1
         case .mirrorLost where report.cause == .mirrorIsStuck: world.coverage.mirrorsStuck += 1
         case .railMoved: world.coverage.sessionsMoved += 1
