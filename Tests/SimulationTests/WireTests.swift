@@ -34,7 +34,7 @@ private final class VirtualRails: RailRig, @unchecked Sendable {
         let servers = try world.nodes.map { node in
             let pool = try world.openPool(node.poolPath)
             let identity = ProcessIdentity(node: node.name, pid: 1, startTicks: 1, bootID: "boot")
-            return Server(world, node, identity, pool, recorded: nil, freshLogUUID: .zero)
+            return Server(world, node, identity, pool, recorded: nil)
         }
         (dialer, acceptor) = (servers[0], servers[1])
         let pair = VirtualQueuePair.pair(
