@@ -55,7 +55,7 @@ final class Faults {
         case 87..<89: losePowerOfMedia()
         case 89..<91: spell({ self.world.fenceFails = true }, { self.world.fenceFails = false })
         case 91..<98: hangMemory(of: node)
-        case 98..<102: jump(node)
+        case 98..<102: jump()
         case 102..<104: nextJoinIsLate = true
         case 104..<110: command(.handOver, of: group, to: node)
         case 110..<115: command(.takeOver(force: false), of: group, to: node)
@@ -110,10 +110,10 @@ final class Faults {
         }
     }
 
-    /// Two processes on one host sleep together.
-    private func jump(_ node: SimNode) {
+    /// Both nodes sleep: time that passes for one passes for the other, and what a node granted ends for both.
+    private func jump() {
         world.coverage.clockJumps += 1
-        world.sleep(world.seesDeath ? world.nodes : [node], world.random.between(100, 5000) * millisecond)
+        world.sleep(world.nodes, world.random.between(100, 5000) * millisecond)
     }
 
     private func mute(_ nodes: [SimNode]) {
