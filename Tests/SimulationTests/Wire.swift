@@ -13,16 +13,15 @@ import TestSupport
 final class VirtualRegistry: RegionRegistry {
     final class Entry {
         let target: any RegionTarget
-        /// Whose log it is.
-        let group: GroupID
+        /// Whose log it is, if it is a mirror's.
+        let group: GroupID?
         let lengthBytes: UInt64
         var persistsUnderWay = 0
         var onIdle: [() -> Void] = []
 
         init(_ target: any RegionTarget, lengthBytes: UInt64) {
             self.target = target
-            guard let mirror = target as? MirrorTarget else { preconditionFailure("only mirrors register regions") }
-            group = mirror.region.group
+            group = (target as? MirrorTarget)?.region.group
             self.lengthBytes = lengthBytes
         }
     }
@@ -301,11 +300,11 @@ final class VirtualQueuePair: QueuePair {
         _ id: WorkRequestID, _ operation: Frame.Operation, _ key: RegionKey, _ offset: UInt64
     ) throws(RemoteMemoryError) {
         let entry = try server.registry.entry(key, offset: offset, count: UInt64(operation.windowBytes))
-        expectOwn(entry.group, "writes or reads the log")
+        if let group = entry.group { expectOwn(group, "writes or reads the log") }
         do throws(RemoteMemoryError) {
             try carryOut(operation, id, at: entry.target, offset)
         } catch {
-            world.group(entry.group)?.oracle.refused(error, at: server)
+            entry.group.flatMap(world.group)?.oracle.refused(error, at: server)
             throw error
         }
         if !touched.contains(where: { $0 === entry }) { touched.append(entry) }

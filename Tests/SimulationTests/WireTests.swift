@@ -29,7 +29,7 @@ private final class VirtualRails: RailRig, @unchecked Sendable {
     init(seed: UInt64) throws {
         folder = "/dev/shm/twinlog-wire-\(UUID128.random())"
         try FileManager.default.createDirectory(atPath: folder, withIntermediateDirectories: false)
-        let world = World(seed: seed, in: folder)
+        let world = World(seed: seed, in: folder, several: false)
         self.world = world
         let servers = try world.nodes.map { node in
             let pool = try world.openPool(node.poolPath)
