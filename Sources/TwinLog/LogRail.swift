@@ -64,7 +64,7 @@ final class LogRail: QueuePairDelegate {
     }
 
     /// Until an address answers, and until a peer has proved itself.
-    private static let dialLimit = TimeAmount.seconds(1)
+    private static let dialLimit = TimeAmount.seconds(5)
 
     private let eventLoop: any EventLoop
     private let request: AttachRequest
