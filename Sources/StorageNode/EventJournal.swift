@@ -35,6 +35,8 @@ final class EventJournal {
     private var problem: String?
     private var waiting: [(after: UInt64, answer: ([NodeEvent]) -> Void)] = []
     private var flushes: [EventLoopPromise<Void>] = []
+    /// Those who asked for all events up to one that is not told yet.
+    private var asking: [(through: UInt64, promise: EventLoopPromise<Void>)] = []
 
     init(_ opened: OpenedEvents, eventLoop: any EventLoop) {
         node = opened.node
@@ -120,9 +122,24 @@ final class EventJournal {
 
     private func tell(through sequence: UInt64) {
         toldThrough = max(toldThrough, sequence)
+        let content = asking.filter { $0.through <= toldThrough }
+        asking.removeAll { $0.through <= toldThrough }
+        for entry in content { entry.promise.succeed() }
         let ready = waiting
         waiting = []
         for entry in ready { wait(after: entry.after, entry.answer) }
+    }
+
+    /// Succeeds when all that has happened so far is told, so that events are not behind a status that was answered before; at the latest
+    /// when the files have had their time.
+    func allTold() -> EventLoopFuture<Void> {
+        guard toldThrough < lastSequence else { return eventLoop.makeSucceededVoidFuture() }
+        let through = lastSequence
+        let promise = eventLoop.makePromise(of: Void.self)
+        asking.append((through, promise))
+        let limit = eventLoop.assumeIsolated().scheduleTask(in: Self.patience) { self.tell(through: through) }
+        promise.futureResult.assumeIsolated().whenComplete { _ in limit.cancel() }
+        return promise.futureResult
     }
 
     /// The first of the events behind `sequence`; ask again from its last one.

@@ -28,7 +28,11 @@ extension ServerNode {
                 .clients(
                     NodeClients(name: id.rawValue, totals: frontEnd.clientTotals, clients: frontEnd.clients())))
         case .events(let after, let wait):
-            guard wait else { return answer(.events(journal.after(after))) }
+            guard wait else {
+                return journal.allTold().assumeIsolated().whenComplete { _ in
+                    answer(.events(self.journal.after(after)))
+                }
+            }
             journal.wait(after: after) { answer(.events($0)) }
             eventLoop.assumeIsolated().scheduleTask(in: Self.eventWait) { self.journal.stopWaiting() }
         case .handover(let group, let to):

@@ -69,6 +69,27 @@ import Testing
         #expect(told.0.map(\.message) == ["first"] && told.1 == told.0)
     }
 
+    @Test("O20: who asks is told all that happened before, as soon as it is on disk")
+    func allTold() throws {
+        defer { removeFiles() }
+        let opened = opened(isNewPool: true)
+        let eventLoop = eventLoop
+        let (path, node) = (path, "alpha")
+        let count = 2 * EventJournal.answerCount
+        let (told, kept) = try eventLoop.flatSubmit { () -> EventLoopFuture<(UInt64?, Int?)> in
+            let journal = EventJournal(opened, eventLoop: eventLoop)
+            for number in 0..<count { journal.append(kind: .started, message: "\(number)", group: nil) }
+            let bound = NIOLoopBound(journal, eventLoop: eventLoop)
+            return journal.allTold().flatMapThrowing {
+                (
+                    bound.value.after(UInt64(count - 1)).last?.sequence,
+                    try EventFile(path: path, node: node).read()?.count
+                )
+            }
+        }.wait()
+        #expect(told == UInt64(count) && kept == count)
+    }
+
     @Test("S21: a torn last line is cut off; what is foreign, out of order or no event is passed over")
     func damaged() throws {
         defer { removeFiles() }
