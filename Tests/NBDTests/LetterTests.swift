@@ -200,9 +200,9 @@ struct LetterTests {
             try await rig.on { $0.service.quotesWholeNames = true }
             let client = try await RawClient.greeted(rig.path)
             try await client.send(option(7, asking(for: name)))
-            #expect(try await client.eventually { client.take() || client.received.count >= 20 })
+            try #require(try await client.eventually { client.take() || client.received.count >= 20 })
             let length = client.received[16..<20].reduce(0) { $0 << 8 | Int($1) }
-            #expect(try await client.eventually { client.take() || client.received.count >= 20 + length })
+            try #require(try await client.eventually { client.take() || client.received.count >= 20 + length })
             #expect(length <= 4096)
             let text = try #require(String(validating: client.received[20...], as: UTF8.self))
             #expect(
