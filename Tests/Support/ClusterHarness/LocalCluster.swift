@@ -92,10 +92,11 @@ public final class LocalCluster: Sendable {
                     mirror: [\(rails)]
                     nbd: \(nbd[index])
                     admin: run/\(node).sock
-                    poll: \(options.poll)
                     pool: {path: run/\(node).pool, size: \(options.logBytes * 2 + (16 << 20)), persistence: \(options.persistence)}
 
                 """
+            // Not said where it is what it is by itself: the previous release, which the same file is given to, does not know it.
+            if options.poll != .off { text += "    poll: \(options.poll)\n" }
         }
         text += "groups:\n"
         for (group, home, mirror) in options.crossed
