@@ -116,7 +116,7 @@ let package = Package(
 
         library("SCSICommands", ["LogModel", crypto]),
         library(
-            "StorageMediumISCSI", ["LogModel", "StorageMedium", "SCSICommands", "CHostSupport", "Clibiscsi"]),
+            "StorageMediumSCSI", ["LogModel", "StorageMedium", "SCSICommands", "CHostSupport", "Clibiscsi"]),
 
         // What an event loop does before it sleeps
         library("LoopPolling", ["LogModel", "CHostSupport", nioCore]),
@@ -139,7 +139,7 @@ let package = Package(
         library(
             "NodeNeeds",
             [
-                "LogModel", "PersistentMemory", "StorageMedium", "StorageMediumISCSI", "Coordination",
+                "LogModel", "PersistentMemory", "StorageMedium", "StorageMediumSCSI", "Coordination",
                 "ConfiguredCoordinator", "FenceCommand", "ClusterConfiguration", "AdminProtocol", "TransportSecurity",
             ]),
         library(
@@ -159,7 +159,7 @@ let package = Package(
             "NodeAssembly",
             [
                 "LogModel", "PersistentMemory", "StorageMedium", "RemoteMemory", "RemoteMemoryTCP", "Coordination",
-                "ConfiguredCoordinator", "FenceCommand", "FenceReservation", "SCSICommands", "StorageMediumISCSI",
+                "ConfiguredCoordinator", "FenceCommand", "FenceReservation", "SCSICommands", "StorageMediumSCSI",
                 "ClusterConfiguration", "GroupEngine", "StorageNode",
                 "TransportSecurity", "LoopPolling", log, nioCore,
             ]),
@@ -264,10 +264,10 @@ let package = Package(
             ] + nio),
         tests("SCSITests", ["TestSupport", "LogModel", "SCSICommands", "Coordination", "FenceReservation"]),
         tests(
-            "StorageMediumISCSITests",
+            "StorageMediumSCSITests",
             [
                 "TestSupport", "ClusterHarness", "ISCSISupport", "LogModel", "StorageMedium", "SCSICommands",
-                "StorageMediumISCSI",
+                "StorageMediumSCSI", "Coordination", "FenceReservation",
             ]),
         tests("FenceCommandTests", ["TestSupport", "LogModel", "Coordination", "FenceCommand"]),
         tests("ClusterConfigurationTests", ["TestSupport", "LogModel", "ClusterConfiguration"]),
@@ -327,7 +327,7 @@ let package = Package(
                 "TestSupport",
                 "LogModel", "ClusterHarness", "AdminProtocol", "Coordination", "ConfiguredCoordinator",
                 "CoordinationEtcd",
-                "EtcdSupport", "HostHarness", "ISCSISupport", "StorageMedium", "SCSICommands", "StorageMediumISCSI",
+                "EtcdSupport", "HostHarness", "ISCSISupport", "StorageMedium", "SCSICommands", "StorageMediumSCSI",
                 "NBDClient",
                 "ClusterConfiguration", "ClusterProtocol", "RemoteMemory", "RemoteMemoryTCP",
             ] + nio),

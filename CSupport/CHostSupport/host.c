@@ -6,6 +6,7 @@
 #include <linux/fs.h>
 #include <linux/magic.h>
 #include <poll.h>
+#include <scsi/sg.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -13,6 +14,7 @@
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/sysmacros.h>
 #include <sys/uio.h>
 #include <sys/vfs.h>
 #include <sys/un.h>
@@ -88,6 +90,63 @@ int tl_host_block_size(int fd, uint64_t *bytes) { return result(ioctl(fd, BLKGET
 int tl_host_block_zero(int fd, uint64_t offset, uint64_t length) {
     uint64_t range[2] = {offset, length};
     return result(ioctl(fd, BLKZEROOUT, range));
+}
+
+unsigned tl_host_device_major(dev_t device) { return major(device); }
+unsigned tl_host_device_minor(dev_t device) { return minor(device); }
+
+int tl_host_block_transfer(int fd, uint64_t *bytes) {
+    unsigned short sectors = 0;
+    int got = ioctl(fd, BLKSECTGET, &sectors);
+    *bytes = (uint64_t)sectors * 512;
+    return result(got);
+}
+
+/// The sense data of either format (SPC-4, 4.5), as far as they came.
+static void read_sense(const uint8_t *sense, unsigned length, struct tl_host_scsi_answer *answer) {
+    unsigned code = length > 0 ? sense[0] & 0x7F : 0;
+    bool is_descriptor = code == 0x72 || code == 0x73;
+    if (is_descriptor && length >= 4) {
+        answer->sense_key = sense[1] & 0xF;
+        answer->additional_sense = sense[2];
+        answer->qualifier = sense[3];
+    } else if ((code == 0x70 || code == 0x71) && length >= 3) {
+        answer->sense_key = sense[2] & 0xF;
+        answer->additional_sense = length >= 13 ? sense[12] : 0;
+        answer->qualifier = length >= 14 ? sense[13] : 0;
+    }
+}
+
+int tl_host_scsi_command(
+    int fd, const uint8_t *command, uint8_t command_length, int direction, void *bytes, uint32_t count, uint32_t timeout_millis,
+    struct tl_host_scsi_answer *answer) {
+    static const int directions[] = {SG_DXFER_NONE, SG_DXFER_TO_DEV, SG_DXFER_FROM_DEV};
+    uint8_t sense[64] = {0};
+    sg_io_hdr_t request;
+    memset(&request, 0, sizeof request);
+    memset(answer, 0, sizeof *answer);
+    request.interface_id = 'S';
+    request.dxfer_direction = directions[direction];
+    request.cmd_len = command_length;
+    request.cmdp = (uint8_t *)command;
+    request.dxfer_len = count;
+    request.dxferp = bytes;
+    request.mx_sb_len = sizeof sense;
+    request.sbp = sense;
+    request.timeout = timeout_millis;
+    int done = ioctl(fd, SG_IO, &request);
+    if (done < 0) return -errno;
+    answer->status = request.status;
+    answer->host_status = request.host_status;
+    answer->residual = request.resid > 0 ? (uint32_t)request.resid : 0;
+    read_sense(sense, request.sb_len_wr, answer);
+    return 0;
+}
+
+int tl_host_scsi_reset(int fd) {
+    // The kernel's SG_SCSI_RESET_NO_ESCALATE, which the C library's header lacks.
+    int what = SG_SCSI_RESET_DEVICE | 0x100;
+    return result(ioctl(fd, SG_SCSI_RESET, &what));
 }
 
 int tl_host_drop_cache(int fd, bool is_block_device) {

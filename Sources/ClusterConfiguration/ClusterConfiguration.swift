@@ -160,7 +160,7 @@ public struct ClusterConfiguration: Sendable {
 
     public struct Volume: Sendable {
         public var name: String
-        /// Of a file or a block device, or the address of a logical unit (``iscsi``).
+        /// Of a file or a block device, or the address of a logical unit behind an iSCSI target.
         public var mediumPath: String
         /// As the file has it, before it was resolved against the file's folder.
         public var mediumText: String
@@ -170,8 +170,12 @@ public struct ClusterConfiguration: Sendable {
         /// Of a medium that a node makes.
         public var access = FileAccess.ownerOnly
         public var id: VolumeID { VolumeID(name: name) }
-        /// `nil`: the medium is a file or a block device.
-        public var iscsi: ISCSIAddress? { ISCSIAddress(mediumPath) }
+        /// A fence keeps nodes from it by a reservation, so a path is a block device's.
+        public var isReserved = false
+        /// `nil`: the medium is a file, or a block device that is used as one.
+        public var unit: UnitAddress? {
+            ISCSIAddress(mediumPath).map(UnitAddress.iscsi) ?? (isReserved ? .device(path: mediumPath) : nil)
+        }
     }
 
     /// Where a server of `address` (HOST:PORT or unix:/path) listens: `localhost` is both loopback addresses, of which a machine may

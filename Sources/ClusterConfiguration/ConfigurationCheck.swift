@@ -118,7 +118,7 @@ struct ConfigurationCheck {
         for group in configuration.groups {
             for volume in group.volumes {
                 let key = ["groups", group.id.rawValue, "volumes", volume.name, "medium"]
-                guard let unit = volume.iscsi else {
+                guard case .iscsi(let unit) = volume.unit else {
                     take(volume.mediumPath, key)
                     continue
                 }

@@ -102,11 +102,17 @@ struct ConfigurationReader {
             heartbeatIntervalMillis: heartbeat.interval, heartbeatTimeoutMillis: heartbeat.timeout, leaseMillis: lease,
             doubtMillis: doubt, fences: fences, secretPath: security.secretPath,
             railCertificates: security.certificates, isInsecure: security.isInsecure, limits: limits, log: log,
-            nodes: nodes, groups: groups,
+            nodes: nodes, groups: fences.contains(.reservation) ? groups.map(Self.reserved) : groups,
             source: ConfigurationSource(root.value))
         ConfigurationCheck(configuration: configuration, root: root, problems: problems).run()
         try problems.finish()
         return configuration
+    }
+
+    private static func reserved(_ group: ClusterConfiguration.Group) -> ClusterConfiguration.Group {
+        var group = group
+        for index in group.volumes.indices { group.volumes[index].isReserved = true }
+        return group
     }
 
     private func readHeartbeat(_ root: YAMLSection) throws(ConfigurationError) -> (interval: UInt64, timeout: UInt64) {

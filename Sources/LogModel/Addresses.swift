@@ -97,3 +97,17 @@ public struct ISCSIAddress: Hashable, Sendable, CustomStringConvertible {
 
     public var description: String { "\(Self.scheme)\(portal)/\(target)/\(lun)" }
 }
+
+/// A logical unit of SCSI, by the way that leads to it.
+public enum UnitAddress: Hashable, Sendable, CustomStringConvertible {
+    case iscsi(ISCSIAddress)
+    /// A block device of this host.
+    case device(path: String)
+
+    public var description: String {
+        switch self {
+        case .iscsi(let address): "\(address)"
+        case .device(let path): path
+        }
+    }
+}

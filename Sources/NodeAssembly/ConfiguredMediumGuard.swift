@@ -23,9 +23,9 @@ package struct ConfiguredMediumGuard: MediumGuard {
     }
 
     package func take(_ expected: [ExpectedMedium]) throws(MediumError) -> HeldMedia {
-        let units = expected.filter { $0.volume.iscsi != nil }
+        let units = expected.filter { $0.volume.unit != nil }
         guard !units.isEmpty else { return try files.take(expected) }
-        let heldFiles = try files.take(expected.filter { $0.volume.iscsi == nil })
+        let heldFiles = try files.take(expected.filter { $0.volume.unit == nil })
         do throws(MediumError) {
             let heldUnits = try self.units.take(units)
             do throws(MediumError) {
@@ -57,7 +57,7 @@ package struct ConfiguredMediumGuard: MediumGuard {
     private static func joined(_ expected: [ExpectedMedium], _ files: HeldMedia, _ units: HeldMedia) -> HeldMedia {
         var (nextFile, nextUnit) = (files.media.makeIterator(), units.media.makeIterator())
         return HeldMedia(
-            media: expected.compactMap { $0.volume.iscsi == nil ? nextFile.next() : nextUnit.next() },
+            media: expected.compactMap { $0.volume.unit == nil ? nextFile.next() : nextUnit.next() },
             identities: files.identities.merging(units.identities) { file, _ in file },
             growthProblems: files.growthProblems
         ) { () throws(MediumError) in
@@ -67,15 +67,15 @@ package struct ConfiguredMediumGuard: MediumGuard {
     }
 
     package func look(_ expected: [ExpectedMedium], owner: Int32?) -> MediaLook {
-        var look = files.look(expected.filter { $0.volume.iscsi == nil }, owner: owner)
+        var look = files.look(expected.filter { $0.volume.unit == nil }, owner: owner)
         guard look.problem == nil else { return look }
-        look.problem = units.look(expected.filter { $0.volume.iscsi != nil }, owner: owner).problem
+        look.problem = units.look(expected.filter { $0.volume.unit != nil }, owner: owner).problem
         return look
     }
 
     package func readUncached(
         _ volume: ClusterConfiguration.Volume, _ range: ByteRange
     ) throws(MediumError) -> [UInt8] {
-        try (volume.iscsi == nil ? files : units).readUncached(volume, range)
+        try (volume.unit == nil ? files : units).readUncached(volume, range)
     }
 }

@@ -11,7 +11,7 @@ public import Logging
 public import LoopPolling
 public import NIOCore
 internal import SCSICommands
-internal import StorageMediumISCSI
+internal import StorageMediumSCSI
 public import StorageNode
 internal import TransportSecurity
 
@@ -73,11 +73,11 @@ extension ClusterConfiguration {
     }
 
     private func sharedMedia(of id: NodeID) -> [ReservationFence.SharedMedium] {
-        let opener = ISCSIMedium.Opener(id, of: nodes.map(\.id), cluster: cluster)
+        let opener = UnitMedium.Opener(id, of: nodes.map(\.id), cluster: cluster)
         return groups(of: id).flatMap { group in
             group.volumes.map { volume in
                 ReservationFence.SharedMedium(nodes: [group.home, group.mirror]) { () throws(SCSIError) in
-                    guard let unit = volume.iscsi else {
+                    guard let unit = volume.unit else {
                         throw SCSIError(.failed, "\(volume.mediumPath): is a file, which knows no reservations")
                     }
                     return try opener.connect(to: unit)

@@ -1,22 +1,22 @@
-// Logical units of iSCSI targets as a group's media: looked at over sessions that are kept, and taken by a persistent reservation (S18).
+// Logical units as a group's media: looked at over ways that are kept, and taken by a persistent reservation (S18).
 
 package import ClusterConfiguration
 package import GroupEngine
 package import LogModel
 package import StorageMedium
-internal import StorageMediumISCSI
+internal import StorageMediumSCSI
 internal import Synchronization
 
 package final class UnitMediumGuard: MediumGuard {
-    private let opener: ISCSIMedium.Opener
-    private let looks = Mutex<[ISCSIAddress: ISCSIMedium.Look]>([:])
+    private let opener: UnitMedium.Opener
+    private let looks = Mutex<[UnitAddress: UnitMedium.Look]>([:])
 
     package init(_ me: NodeID, of configuration: ClusterConfiguration) {
-        opener = ISCSIMedium.Opener(me, of: configuration.nodes.map(\.id), cluster: configuration.cluster)
+        opener = UnitMedium.Opener(me, of: configuration.nodes.map(\.id), cluster: configuration.cluster)
     }
 
     package func take(_ expected: [ExpectedMedium]) throws(MediumError) -> HeldMedia {
-        var media: [ISCSIMedium] = []
+        var media: [UnitMedium] = []
         var identities: [String: UUID128] = [:]
         do throws(MediumError) {
             for one in expected {
@@ -32,9 +32,9 @@ package final class UnitMediumGuard: MediumGuard {
         return HeldMedia(media: taken, identities: identities) { for medium in taken { medium.release() } }
     }
 
-    private func take(_ one: ExpectedMedium, besides taken: [String: UUID128]) throws(MediumError) -> ISCSIMedium {
+    private func take(_ one: ExpectedMedium, besides taken: [String: UUID128]) throws(MediumError) -> UnitMedium {
         let address = address(of: one.volume)
-        return try ISCSIMedium.take(address, sizeBytes: one.volume.sizeBytes, as: opener) {
+        return try UnitMedium.take(address, sizeBytes: one.volume.sizeBytes, as: opener) {
             identity throws(MediumError) in
             try one.expectation.check(identity, of: address.description)
             try one.checkProof()
@@ -63,16 +63,16 @@ package final class UnitMediumGuard: MediumGuard {
         try look(at: address(of: volume)).read(range)
     }
 
-    private func look(at address: ISCSIAddress) -> ISCSIMedium.Look {
+    private func look(at address: UnitAddress) -> UnitMedium.Look {
         looks.withLock { looks in
-            let look = looks[address] ?? ISCSIMedium.Look(address, as: opener)
+            let look = looks[address] ?? UnitMedium.Look(address, as: opener)
             looks[address] = look
             return look
         }
     }
 
-    private func address(of volume: ClusterConfiguration.Volume) -> ISCSIAddress {
-        guard let address = volume.iscsi else { preconditionFailure("\(volume.mediumPath) is of another guard") }
+    private func address(of volume: ClusterConfiguration.Volume) -> UnitAddress {
+        guard let address = volume.unit else { preconditionFailure("\(volume.mediumPath) is of another guard") }
         return address
     }
 }

@@ -14,7 +14,7 @@ public struct DescriptorNeed: Sendable {
     let connections: Int
     let rails: Int
 
-    /// Of a logical unit: sessions of its writer, of each of the four threads that read (`GroupThreads`), of a look at it, and of a
+    /// Of a logical unit: sessions, or descriptors of the device, of its writer, of each of the four threads that read (`GroupThreads`), of a look at it, and of a
     /// fence. A file is one.
     static let ofUnit = 7
     /// Standard input, output and error, the pool, events, signals, the supervisor's socket, loops, what the coordinator's thread opens: 24.
@@ -27,7 +27,7 @@ public struct DescriptorNeed: Sendable {
         let groups = configuration.groups(of: node.id)
         self.groups = groups.count
         media = groups.reduce(0) { count, group in
-            group.volumes.reduce(count) { $0 + ($1.iscsi == nil ? 1 : Self.ofUnit) }
+            group.volumes.reduce(count) { $0 + ($1.unit == nil ? 1 : Self.ofUnit) }
         }
         ofGroup = 4 * (configuration.nodes.map(\.mirror.count).max() ?? 0) + 1
         connections = configuration.limits.connections

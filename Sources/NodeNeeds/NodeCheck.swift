@@ -10,7 +10,7 @@ internal import Glibc
 internal import LogModel
 internal import PersistentMemory
 internal import StorageMedium
-internal import StorageMediumISCSI
+internal import StorageMediumSCSI
 internal import TransportSecurity
 
 public struct NodeCheck {
@@ -221,7 +221,6 @@ public struct NodeCheck {
         let isNew = record?.isNew ?? true
         let expected = MediumExpectation(
             volume: volume.name, identity: record?.media[volume.name], volumes: known, isNew: isNew)
-        if let problem = UnitNeed.fenceProblem(of: volume, configuration) { return add("\(key).medium", problem) }
         do throws(MediumError) {
             if let look = UnitNeed.look(at: volume, configuration, node) {
                 return try expected.check(look.check(sizeBytes: volume.sizeBytes), of: volume.mediumPath)

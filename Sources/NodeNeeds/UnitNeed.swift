@@ -1,9 +1,9 @@
-// What iSCSI media, and a fence by reservations, need of the media: looked at over a session, without changing anything there.
+// What logical units need to be a group's media: looked at over the way that leads there, without changing anything.
 
 public import ClusterConfiguration
 internal import LogModel
 internal import StorageMedium
-internal import StorageMediumISCSI
+internal import StorageMediumSCSI
 
 public enum UnitNeed {
     /// What no waiting mends, each with its key: media that can never be kept from a node. A target that does not answer now is none of
@@ -26,7 +26,7 @@ public enum UnitNeed {
         of volume: ClusterConfiguration.Volume, _ configuration: ClusterConfiguration,
         _ node: ClusterConfiguration.Node
     ) -> String? {
-        guard let look = look(at: volume, configuration, node) else { return fenceProblem(of: volume, configuration) }
+        guard let look = look(at: volume, configuration, node) else { return nil }
         do throws(MediumError) {
             _ = try look.check(sizeBytes: volume.sizeBytes)
             return nil
@@ -35,21 +35,14 @@ public enum UnitNeed {
         }
     }
 
-    /// Of a file or a block device where the fence is a reservation.
-    static func fenceProblem(of volume: ClusterConfiguration.Volume, _ configuration: ClusterConfiguration) -> String? {
-        guard configuration.fences.contains(.reservation), volume.iscsi == nil else { return nil }
-        return
-            "\(volume.mediumPath): has no reservations, which `fence: {type: reservation}` needs: only iscsi:// media have them"
-    }
-
     /// `nil`: the medium is no logical unit.
     static func look(
         at volume: ClusterConfiguration.Volume, _ configuration: ClusterConfiguration, _ node: ClusterConfiguration.Node
-    ) -> ISCSIMedium.Look? {
-        volume.iscsi.map { address in
-            ISCSIMedium.Look(
+    ) -> UnitMedium.Look? {
+        volume.unit.map { address in
+            UnitMedium.Look(
                 address,
-                as: ISCSIMedium.Opener(node.id, of: configuration.nodes.map(\.id), cluster: configuration.cluster))
+                as: UnitMedium.Opener(node.id, of: configuration.nodes.map(\.id), cluster: configuration.cluster))
         }
     }
 }

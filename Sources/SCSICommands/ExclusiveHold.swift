@@ -2,8 +2,9 @@
 // exclusive lock is for a file. Who takes it takes every other registration away, the old owner's too. Only what is read back afterwards
 // counts (S18).
 //
-// Commands of the old owner that had passed the reservation's check may still be at the unit. Every taking ends them by a reset: a PREEMPT
-// AND ABORT of an earlier try, whose answer was lost, proves nothing about them.
+// Commands of the old owner that had passed the reservation's check may still be at the unit. Every taking ends them by a reset. PREEMPT AND
+// ABORT would not do: one of an earlier try, whose answer was lost, proves nothing about them, `tgt` has none, and Linux's target waits for
+// itself for ever when it is asked for it (6.1, `core_tmr_lun_reset`).
 //
 // A registration is made only here, after a claim was won. Whoever lost it finds out by RESERVATION CONFLICT, and does not come back but by
 // another claim.

@@ -34,7 +34,8 @@ public struct LogicalUnit: Sendable {
             throw SCSIError(.malformed, "\(device.name): says that it has \(last) blocks and one more")
         }
         let limit = try Self.transferLimit(device)
-        transferBytes = Int(min(Self.mostTransferBytes, max(1, limit) * blockBytes))
+        let bytes = min(Self.mostTransferBytes, device.transferLimit, max(1, limit) * blockBytes)
+        transferBytes = Int(max(1, bytes / blockBytes) * blockBytes)
     }
 
     /// In blocks, of the page Block Limits; a unit without one has no limit.

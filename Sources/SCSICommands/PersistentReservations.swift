@@ -55,7 +55,7 @@ public struct PersistentReservations: Sendable {
 
     private enum Report: UInt8 { case keys = 0, reservation = 1 }
     private enum Action: UInt8 {
-        case register = 0, reserve = 1, preempt = 4, preemptAndAbort = 5, registerAndIgnore = 6
+        case register = 0, reserve = 1, preempt = 4, registerAndIgnore = 6
     }
 
     /// More than 510 registrations of one unit are no cluster's.
@@ -112,15 +112,9 @@ public struct PersistentReservations: Sendable {
 
     public func reserve(_ key: ReservationKey) throws(SCSIError) { try change(.reserve, key: key, other: nil) }
 
-    /// Takes every registration under `victim` away, and the reservation if that is its holder's; the victim's commands end if the
-    /// unit can abort them.
+    /// Takes every registration under `victim` away, and the reservation if that is its holder's. The victim's commands go on.
     public func preempt(_ victim: ReservationKey, by key: ReservationKey) throws(SCSIError) {
-        do throws(SCSIError) {
-            try change(.preemptAndAbort, key: key, other: victim)
-        } catch {
-            guard error.code == .illegalRequest else { throw error }
-            try change(.preempt, key: key, other: victim)
-        }
+        try change(.preempt, key: key, other: victim)
     }
 
     private func change(

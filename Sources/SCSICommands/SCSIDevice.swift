@@ -19,6 +19,13 @@ public protocol SCSIDevice: Sendable {
 
     /// Ends every command of every initiator that the unit has not finished (LOGICAL UNIT RESET). Reservations stay.
     func resetUnit() throws(SCSIError)
+
+    /// The most bytes that the way to the unit lets one command carry.
+    var transferLimit: UInt64 { get }
+}
+
+extension SCSIDevice {
+    public var transferLimit: UInt64 { .max }
 }
 
 /// Why a command failed.

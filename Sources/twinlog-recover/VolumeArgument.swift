@@ -17,7 +17,7 @@ struct VolumeArgument {
     ) throws(Failure) -> [VolumeArgument] {
         let configured = configuration?.group(group)?.volumes
         if arguments.isEmpty, let configured {
-            if let unit = configured.first(where: { $0.iscsi != nil }) {
+            if let unit = configured.first(where: { ISCSIAddress($0.mediumPath) != nil }) {
                 throw Failure(
                     .refused,
                     "\(unit.mediumPath): this tool writes to files and block devices; log in to the target with open-iscsi, and give "

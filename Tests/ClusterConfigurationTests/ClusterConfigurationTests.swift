@@ -159,10 +159,16 @@ struct ClusterConfigurationTests {
             .replacingOccurrences(of: "{type: process}", with: "[{type: process}, {type: reservation}]")
         let read = try parse(text)
         let volume = try #require(read.group(GroupID("g0"))?.volumes.first)
-        #expect(volume.iscsi?.portal == TCPAddress(host: "192.0.2.5", port: 3260))
-        #expect(volume.iscsi?.target == "iqn.2026-11.com.example:disk" && volume.iscsi?.lun == 1)
+        #expect(ISCSIAddress(volume.mediumPath)?.portal == TCPAddress(host: "192.0.2.5", port: 3260))
+        #expect(
+            ISCSIAddress(volume.mediumPath)?.target == "iqn.2026-11.com.example:disk"
+                && ISCSIAddress(volume.mediumPath)?.lun == 1)
         #expect(volume.mediumText == volume.mediumPath)
         #expect(read.fences == [.process, .reservation])
+        #expect(
+            read.groups.flatMap(\.volumes).map(\.unit).contains(.device(path: "/dev/shm/vol1.img")),
+            "kept from nodes as well")
+        #expect(try parse(example).groups.flatMap(\.volumes).allSatisfy { $0.unit == nil })
         let twice = try #require(throws: ConfigurationError.self) {
             try parse(
                 text.replacingOccurrences(of: "/dev/shm/vol1.img", with: unit.replacing("5/iqn", with: "5:3260/iqn")))

@@ -10,7 +10,7 @@ import LogModel
 import NBDClient
 import NIOCore
 import SCSICommands
-import StorageMediumISCSI
+import StorageMediumSCSI
 import TestSupport
 import Testing
 
@@ -51,8 +51,8 @@ extension Cluster {
         }
 
         private func hasKey(_ node: String, _ server: TargetServer) throws -> Bool {
-            let opener = ISCSIMedium.Opener(NodeID(node), of: [NodeID(node)], cluster: "local")
-            let keys = try PersistentReservations(opener.connect(to: server.address())).keys()
+            let opener = UnitMedium.Opener(NodeID(node), of: [NodeID(node)], cluster: "local")
+            let keys = try PersistentReservations(opener.connect(to: .iscsi(server.address()))).keys()
             return keys.contains { KeyHolder(NodeID(node), of: "local").has($0) }
         }
 
@@ -95,11 +95,11 @@ extension Cluster {
                     let owner = try cluster.roles().owner
                     let epoch = try #require(cluster.state()?.epoch)
                     try await progress(history, by: 200, cluster)
-                    let other = ISCSIMedium.Opener(
+                    let other = UnitMedium.Opener(
                         NodeID(owner == "alpha" ? "beta" : "alpha"), of: LocalCluster.nodes.map { NodeID($0) },
                         cluster: "local")
-                    let thief = try ISCSIMedium.take(
-                        server.address(), sizeBytes: Self.options.volumeBytes, as: other
+                    let thief = try UnitMedium.take(
+                        .iscsi(server.address()), sizeBytes: Self.options.volumeBytes, as: other
                     ) { _ in }
                     try await cluster.wait("owned in a later epoch", seconds: 60) {
                         cluster.state()?.epoch ?? 0 > epoch && cluster.owner() != nil
@@ -182,6 +182,8 @@ extension Cluster {
             var options = LocalClusterOptions()
             options.fence = "{type: reservation}"
             try await withCluster(options, started: false) { cluster in
+                try Data(count: Int(options.volumeBytes)).write(
+                    to: URL(fileURLWithPath: cluster.folder + "/run/vol0.img"))
                 let check = try twinlog(cluster, "check-config", "--node", "alpha")
                 #expect(check.code == 1 && check.output.contains("groups.g0.volumes.vol0.medium"), "\(check.output)")
                 try cluster.start("alpha")

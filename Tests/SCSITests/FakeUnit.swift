@@ -154,7 +154,7 @@ struct FakeInitiator: SCSIDevice {
                 return Self.conflict
             }
             state.reservation = (key, initiator, type)
-        case 4, 5:
+        case 4:
             guard mine != nil, state.registrations.values.contains(other) else { return Self.conflict }
             for (name, registered) in state.registrations where registered == other && name != initiator {
                 state.registrations[name] = nil

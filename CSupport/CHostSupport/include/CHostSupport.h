@@ -44,6 +44,28 @@ long tl_host_involuntary_switches(void);
 int tl_host_block_size(int fd, uint64_t *bytes);
 /// Makes a range of a block device read as zeros.
 int tl_host_block_zero(int fd, uint64_t offset, uint64_t length);
+/// The numbers by which the kernel names the device of `st_rdev`.
+unsigned tl_host_device_major(dev_t device);
+unsigned tl_host_device_minor(dev_t device);
+/// The most bytes that an open block device takes with one request.
+int tl_host_block_transfer(int fd, uint64_t *bytes);
+
+enum { TL_HOST_SCSI_NONE, TL_HOST_SCSI_OUT, TL_HOST_SCSI_INTO };
+
+/// How a SCSI command ended: the unit's status and sense, and what the kernel says of the way there (0: nothing).
+struct tl_host_scsi_answer {
+    uint8_t status, sense_key, additional_sense, qualifier;
+    uint16_t host_status;
+    uint32_t residual;
+};
+
+/// Carries a SCSI command out on an open block device (SG_IO). 0 if it ended at all, whichever way.
+int tl_host_scsi_command(
+    int fd, const uint8_t *command, uint8_t command_length, int direction, void *bytes, uint32_t count, uint32_t timeout_millis,
+    struct tl_host_scsi_answer *answer);
+/// LOGICAL UNIT RESET, and nothing larger if that fails.
+int tl_host_scsi_reset(int fd);
+
 /// Drops cached pages, so that what another host wrote is seen (S18).
 int tl_host_drop_cache(int fd, bool is_block_device);
 /// Drops the cached pages of a range and their neighbours on the same pages; dirty ones stay.

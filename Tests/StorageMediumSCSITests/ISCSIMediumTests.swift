@@ -6,9 +6,10 @@ import ISCSISupport
 import LogModel
 import SCSICommands
 import StorageMedium
-import StorageMediumISCSI
 import TestSupport
 import Testing
+
+@testable import StorageMediumSCSI
 
 @Suite(.serialized, .enabled(if: TargetServer.isInstalled, "there is no tgtd: install tgt"), .timeLimit(.minutes(5)))
 struct ISCSIMediumTests {
@@ -21,12 +22,12 @@ struct ISCSIMediumTests {
         server = try TargetServer(in: folder.path, unitBytes: [Self.sizeBytes, Self.sizeBytes])
     }
 
-    private func opener(_ node: String) -> ISCSIMedium.Opener {
-        ISCSIMedium.Opener(NodeID(node), of: [NodeID("alpha"), NodeID("beta")], cluster: "test")
+    private func opener(_ node: String) -> UnitMedium.Opener {
+        UnitMedium.Opener(NodeID(node), of: [NodeID("alpha"), NodeID("beta")], cluster: "test")
     }
 
-    private func take(_ node: String, lun: Int = 1, sizeBytes: UInt64 = sizeBytes) throws -> ISCSIMedium {
-        try ISCSIMedium.take(server.address(lun), sizeBytes: sizeBytes, as: opener(node)) { _ in }
+    private func take(_ node: String, lun: Int = 1, sizeBytes: UInt64 = sizeBytes) throws -> UnitMedium {
+        try UnitMedium.take(.iscsi(server.address(lun)), sizeBytes: sizeBytes, as: opener(node)) { _ in }
     }
 
     private func onDisk(_ lun: Int = 1) throws -> [UInt8] {
@@ -34,7 +35,7 @@ struct ISCSIMediumTests {
     }
 
     private func keys(_ lun: Int = 1) throws -> [ReservationKey] {
-        try PersistentReservations(opener("alpha").connect(to: server.address(lun))).keys()
+        try PersistentReservations(opener("alpha").connect(to: .iscsi(server.address(lun)))).keys()
     }
 
     private func code(_ body: () throws -> Void) throws -> MediumError.Code {
@@ -142,11 +143,11 @@ struct ISCSIMediumTests {
     func resetBeforeFlush() throws {
         let medium = try take("alpha")
         try [UInt8](repeating: 1, count: 512).withUnsafeBytes { try medium.write([$0], at: 0) }
-        try opener("beta").connect(to: server.address()).resetUnit()
+        try opener("beta").connect(to: .iscsi(server.address())).resetUnit()
         #expect(try code { try medium.flush() } == .flush)
         try [UInt8](repeating: 2, count: 512).withUnsafeBytes { try medium.write([$0], at: 0) }
         try medium.flush()
-        try opener("beta").connect(to: server.address()).resetUnit()
+        try opener("beta").connect(to: .iscsi(server.address())).resetUnit()
         try medium.flush()
         #expect(try onDisk()[0] == 2)
     }
@@ -213,13 +214,13 @@ struct ISCSIMediumTests {
     @Test("S18: units are told from each other, and a look changes nothing")
     func look() throws {
         let identities = try [1, 2].map { lun in
-            try ISCSIMedium.Look(server.address(lun), as: opener("beta")).check(sizeBytes: Self.sizeBytes)
+            try UnitMedium.Look(.iscsi(server.address(lun)), as: opener("beta")).check(sizeBytes: Self.sizeBytes)
         }
         #expect(identities[0] != identities[1])
         let medium = try take("alpha")
         #expect(medium.identity == identities[0])
         try [UInt8](repeating: 5, count: 512).withUnsafeBytes { try medium.write([$0], at: 512) }
-        let look = ISCSIMedium.Look(server.address(), as: opener("beta"))
+        let look = UnitMedium.Look(.iscsi(server.address()), as: opener("beta"))
         #expect(try look.read(ByteRange(offset: 510, length: 4)) == [0, 0, 5, 5])
         #expect(try code { _ = try look.read(ByteRange(offset: Self.sizeBytes, length: 1)) } == .outOfRange)
         try [UInt8](repeating: 6, count: 512).withUnsafeBytes { try medium.write([$0], at: 512) }
@@ -228,7 +229,7 @@ struct ISCSIMediumTests {
 }
 
 extension Medium {
-    fileprivate func bytes(at offset: UInt64, count: Int) throws -> [UInt8] {
+    func bytes(at offset: UInt64, count: Int) throws -> [UInt8] {
         var bytes = [UInt8](repeating: 0, count: count)
         try bytes.withUnsafeMutableBytes { try read(into: $0, at: offset) }
         return bytes

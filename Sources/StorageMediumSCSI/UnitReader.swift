@@ -1,4 +1,4 @@
-// Reading from a logical unit over sessions of its own: reads need no registration, and do not wait for the writer's commands.
+// Reading from a logical unit over ways of its own: reads need no registration, and do not wait for the writer's commands.
 
 internal import LogModel
 internal import SCSICommands
@@ -7,11 +7,11 @@ internal import Synchronization
 
 /// Thread-safe. As many sessions as there are threads that read at once; idle ones are kept.
 final class UnitReader: Sendable {
-    private let address: ISCSIAddress
+    private let address: UnitAddress
     private let initiator: String
-    private let idle = Mutex<[ISCSIDevice]>([])
+    private let idle = Mutex<[any UnitPath]>([])
 
-    init(_ address: ISCSIAddress, initiator: String) {
+    init(_ address: UnitAddress, initiator: String) {
         self.address = address
         self.initiator = initiator
     }
@@ -27,11 +27,11 @@ final class UnitReader: Sendable {
                 guard error.code == .lost else { throw error }
             }
         }
-        return try run(body, on: ISCSIDevice(address, initiator: initiator))
+        return try run(body, on: UnitPaths.path(to: address, for: .reading, initiator: initiator))
     }
 
     private func run<Answer: Sendable>(
-        _ body: (LogicalUnit) throws(SCSIError) -> Answer, on device: ISCSIDevice
+        _ body: (LogicalUnit) throws(SCSIError) -> Answer, on device: any UnitPath
     ) throws(SCSIError) -> Answer {
         try device.connect()
         try device.clearAttentions()

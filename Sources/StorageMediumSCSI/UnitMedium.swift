@@ -1,10 +1,10 @@
-// A logical unit of an iSCSI target as a medium. What a file's exclusive lock is for a file, a persistent reservation is here: who opens
+// A logical unit as a medium. What a file's exclusive lock is for a file, a persistent reservation is here: who opens
 // the medium takes it from everybody else, and whoever it was taken from is refused by the target itself (S18).
 //
 // Writes are plain WRITE commands, zeros too: a reservation holds WRITE back on every target, and some let WRITE SAME through (tgt 1.0.85).
 //
-// A session that is lost may have left commands at the target. Before anything is written over the next one, the unit is reset, which ends
-// them, and the hold is verified: a target that forgot the reservation, or gave it to another, is written to no more. What was written and
+// A session that is lost may have left commands at the unit, and a kernel that gives a command up may have done so. Before anything is written over the next one, the unit is reset, which ends
+// them, and the hold is verified: a unit that forgot the reservation, or gave it to another, is written to no more. What was written and
 // not flushed before counts as lost then (S8).
 
 public import LogModel
@@ -12,17 +12,17 @@ public import SCSICommands
 public import StorageMedium
 internal import Synchronization
 
-public final class ISCSIMedium: Medium {
+public final class UnitMedium: Medium {
     public let sizeBytes: UInt64
     public let identity: UUID128
-    private let address: ISCSIAddress
+    private let address: UnitAddress
     private let reader: UnitReader
     private let writer: Mutex<Writer>
 
     /// What is known of the medium's one writer.
     private struct Writer {
         let unit: LogicalUnit
-        let device: ISCSIDevice
+        let device: any UnitPath
         /// `nil` once it is released.
         var hold: ExclusiveHold?
         /// The session that the hold was verified for; `nil` if it has to be verified again.
@@ -44,12 +44,16 @@ public final class ISCSIMedium: Medium {
         /// The name that targets know this node by.
         public var initiator: String { me.initiatorName }
 
-        /// A way to the unit, with a session. Blocks.
-        public func connect(to address: ISCSIAddress) throws(SCSIError) -> ISCSIDevice {
-            let device = ISCSIDevice(address, initiator: initiator)
-            try device.connect()
-            try device.clearAttentions()
-            return device
+        /// A way to the unit that is open, for reading and for commands of a fence. Blocks.
+        public func connect(to address: UnitAddress) throws(SCSIError) -> any SCSIDevice {
+            try path(to: address, for: .reading)
+        }
+
+        func path(to address: UnitAddress, for use: UnitUse) throws(SCSIError) -> any UnitPath {
+            let path = UnitPaths.path(to: address, for: use, initiator: initiator)
+            try path.connect()
+            try path.clearAttentions()
+            return path
         }
     }
 
@@ -57,23 +61,23 @@ public final class ISCSIMedium: Medium {
 
     /// Opens the unit, checks it with `admit`, which is told its identity, and takes it. Blocks.
     public static func take(
-        _ address: ISCSIAddress, sizeBytes: UInt64, as opener: Opener,
+        _ address: UnitAddress, sizeBytes: UInt64, as opener: Opener,
         admit: (UUID128) throws(MediumError) -> Void
-    ) throws(MediumError) -> ISCSIMedium {
-        let device = try onUnit(.open) { () throws(SCSIError) in try opener.connect(to: address) }
-        let (unit, identity) = try open(device, sizeBytes: sizeBytes)
+    ) throws(MediumError) -> UnitMedium {
+        let device = try onUnit(.open) { () throws(SCSIError) in try opener.path(to: address, for: .writing) }
+        let (unit, identity) = try open(address, device, sizeBytes: sizeBytes)
         try admit(identity)
         let (hold, session) = try onUnit(.open) { () throws(SCSIError) in
             (try ExclusiveHold.take(device, as: opener.me, of: opener.all), try device.connect())
         }
-        return ISCSIMedium(
+        return UnitMedium(
             address, sizeBytes, identity,
             Writer(unit: unit, device: device, hold: hold, session: session),
             UnitReader(address, initiator: opener.initiator))
     }
 
     private init(
-        _ address: ISCSIAddress, _ sizeBytes: UInt64, _ identity: UUID128, _ writer: sending Writer,
+        _ address: UnitAddress, _ sizeBytes: UInt64, _ identity: UUID128, _ writer: sending Writer,
         _ reader: UnitReader
     ) {
         self.address = address
@@ -84,17 +88,17 @@ public final class ISCSIMedium: Medium {
     }
 
     private static func open(
-        _ device: ISCSIDevice, sizeBytes: UInt64
+        _ address: UnitAddress, _ device: any UnitPath, sizeBytes: UInt64
     ) throws(MediumError) -> (LogicalUnit, UUID128) {
         let (unit, identity) = try onUnit(.open) { () throws(SCSIError) in
             let unit = try LogicalUnit(device)
-            return (unit, try unit.identity(of: device.address))
+            return (unit, try unit.identity(of: address))
         }
-        try check(unit, device.address, sizeBytes)
+        try check(unit, address, sizeBytes)
         return (unit, identity)
     }
 
-    static func check(_ unit: LogicalUnit, _ address: ISCSIAddress, _ sizeBytes: UInt64) throws(MediumError) {
+    static func check(_ unit: LogicalUnit, _ address: UnitAddress, _ sizeBytes: UInt64) throws(MediumError) {
         // Whole blocks at its end: a part of one would be read and written back with what lies behind the volume.
         guard unit.sizeBytes >= sizeBytes, sizeBytes % unit.blockBytes == 0 else {
             throw MediumError(
@@ -162,7 +166,7 @@ public final class ISCSIMedium: Medium {
     }
 
     private static func write(
-        _ writer: inout Writer, _ code: MediumError.Code, _ address: ISCSIAddress,
+        _ writer: inout Writer, _ code: MediumError.Code, _ address: UnitAddress,
         _ body: (LogicalUnit) throws(SCSIError) -> Void
     ) throws(MediumError) {
         guard let hold = writer.hold else { throw MediumError(code, "\(address): is released") }

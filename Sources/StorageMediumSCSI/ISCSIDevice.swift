@@ -3,12 +3,12 @@
 // that keeps to the standard.
 
 internal import Clibiscsi
-public import LogModel
-public import SCSICommands
+internal import LogModel
+internal import SCSICommands
 internal import Synchronization
 
-public final class ISCSIDevice: SCSIDevice {
-    public let address: ISCSIAddress
+final class ISCSIDevice: UnitPath {
+    let address: ISCSIAddress
     private let initiator: String
     /// Of this opening: two sessions of one name and one port would end each other.
     private let port = UInt32.random(in: 0...0xFF_FFFF)
@@ -23,16 +23,16 @@ public final class ISCSIDevice: SCSIDevice {
     private struct Held: @unchecked Sendable { let session: ISCSISession }
 
     /// No connection is made. `initiator` is the name that the target knows this node by.
-    public init(_ address: ISCSIAddress, initiator: String) {
+    init(_ address: ISCSIAddress, initiator: String) {
         self.address = address
         self.initiator = initiator
     }
 
-    public var name: String { address.description }
+    var name: String { address.description }
 
     /// Makes a session if there is none; answers its number.
     @discardableResult
-    public func connect() throws(SCSIError) -> UInt64 {
+    func connect() throws(SCSIError) -> UInt64 {
         let result = state.withLock { state in
             Result { () throws(SCSIError) in try connect(&state) }
         }
@@ -47,14 +47,14 @@ public final class ISCSIDevice: SCSIDevice {
     }
 
     /// Ends the session, with what waits in it.
-    public func disconnect() { state.withLock { $0.session = nil } }
+    func disconnect() { state.withLock { $0.session = nil } }
 
     /// Throws `lost` if there is no session, and ends one that lost an answer.
-    public func execute(_ command: [UInt8], _ transfer: SCSITransfer) throws(SCSIError) -> Int {
+    func execute(_ command: [UInt8], _ transfer: SCSITransfer) throws(SCSIError) -> Int {
         try during { session throws(SCSIError) in try session.execute(command, transfer) }
     }
 
-    public func resetUnit() throws(SCSIError) { try during { session throws(SCSIError) in try session.resetUnit() } }
+    func resetUnit() throws(SCSIError) { try during { session throws(SCSIError) in try session.resetUnit() } }
 
     private func during<Answer: Sendable>(
         _ body: (ISCSISession) throws(SCSIError) -> Answer

@@ -4,14 +4,14 @@ public import LogModel
 internal import SCSICommands
 public import StorageMedium
 
-extension ISCSIMedium {
-    /// A unit that is looked at again and again, over sessions that are kept. Thread-safe.
+extension UnitMedium {
+    /// A unit that is looked at again and again, over ways that are kept. Thread-safe.
     public final class Look: Sendable {
-        private let address: ISCSIAddress
+        private let address: UnitAddress
         private let opener: Opener
         private let reader: UnitReader
 
-        public init(_ address: ISCSIAddress, as opener: Opener) {
+        public init(_ address: UnitAddress, as opener: Opener) {
             self.address = address
             self.opener = opener
             reader = UnitReader(address, initiator: opener.initiator)
@@ -20,8 +20,8 @@ extension ISCSIMedium {
         /// Throws unless the unit is large enough and has reservations that nobody but this cluster uses; answers its identity. Blocks.
         public func check(sizeBytes: UInt64) throws(MediumError) -> UUID128 {
             try during { unit throws(MediumError) in
-                try ISCSIMedium.check(unit, address, sizeBytes)
-                return try ISCSIMedium.onUnit(.open) { () throws(SCSIError) in
+                try UnitMedium.check(unit, address, sizeBytes)
+                return try UnitMedium.onUnit(.open) { () throws(SCSIError) in
                     try ExclusiveHold.check(unit.device, of: opener.all)
                     return try unit.identity(of: address)
                 }
@@ -38,7 +38,7 @@ extension ISCSIMedium {
                 let result = bytes.withUnsafeMutableBytes { space in
                     Result { () throws(SCSIError) in try unit.readBytes(into: space, at: range.offset) }
                 }
-                return try ISCSIMedium.onUnit(.read) { () throws(SCSIError) in
+                return try UnitMedium.onUnit(.read) { () throws(SCSIError) in
                     try result.get()
                     return bytes
                 }
@@ -48,7 +48,7 @@ extension ISCSIMedium {
         private func during<Answer: Sendable>(
             _ body: (LogicalUnit) throws(MediumError) -> Answer
         ) throws(MediumError) -> Answer {
-            let result = try ISCSIMedium.onUnit(.open) { () throws(SCSIError) in
+            let result = try UnitMedium.onUnit(.open) { () throws(SCSIError) in
                 try reader.reading { unit throws(SCSIError) in
                     Result { () throws(MediumError) in try body(unit) }
                 }
@@ -59,8 +59,11 @@ extension ISCSIMedium {
 }
 
 extension LogicalUnit {
-    /// By the target's name and the unit's number there; the portal may change.
-    func identity(of address: ISCSIAddress) throws(SCSIError) -> UUID128 {
-        try identity(at: "\(address.target)/\(address.lun)")
+    /// By the target's name and the unit's number there; the portal may change, as the name of a block device may.
+    func identity(of address: UnitAddress) throws(SCSIError) -> UUID128 {
+        switch address {
+        case .iscsi(let address): try identity(at: "\(address.target)/\(address.lun)")
+        case .device: try identity(at: "device")
+        }
     }
 }
