@@ -170,8 +170,8 @@ static int send_more(sender *s, int fd) {
     return send_all(fd, s->parts, parts);
 }
 
-int64_t sf_run(int fd, sf_ring ring, uint32_t size, uint32_t depth, uint64_t nanos, void (*note)(void *context, uint64_t nanos),
-               void *context) {
+int64_t sf_run(int fd, sf_ring ring, uint32_t size, uint32_t depth, uint64_t nanos, 
+               void (*note)(void *context, uint64_t now, uint64_t nanos), void *context) {
     sender s = {.ring = ring, .size = size, .depth = depth};
     uint8_t *payload = malloc(size);
     s.payload = payload;
@@ -200,7 +200,7 @@ int64_t sf_run(int fd, sf_ring ring, uint32_t size, uint32_t depth, uint64_t nan
         uint64_t through;
         memcpy(&through, answer, sizeof through);
         for (uint64_t now = now_nanos(); s.answered < through && s.answered < s.sent; s.answered++)
-            note(context, now - s.sent_at[s.answered % depth]);
+            note(context, now, now - s.sent_at[s.answered % depth]);
     }
     if (poller >= 0) close(poller);
     free(payload);

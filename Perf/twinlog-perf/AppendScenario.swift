@@ -19,20 +19,25 @@ struct AppendCommand: ParsableCommand {
         var results = Results(scenario: "append")
         for size in try options.sizes() {
             for threads in try options.threadCounts() {
-                let contenders = [
-                    Contender(
-                        "twinlog", memory: pool.memory, size: size, threads: threads, depth: options.depth,
-                        try AppendTarget(PerfPool.openLog(pool.regions[0]), batch: options.depth)),
-                    Contender(
-                        "floor", memory: pool.memory, size: size, threads: threads, depth: options.depth,
-                        FloorTarget(pool.regions[1], threads: threads, size: size, batch: options.depth)),
-                ]
-                let rows = try Contender.measure(contenders, options)
-                results.rows += rows
-                results.compare(rows[0], to: rows[1])
+                for depth in try options.depths() {
+                    let rows = try measure(pool, size, threads, depth)
+                    results.rows += rows
+                    results.compare(rows[0], to: rows[1])
+                }
             }
         }
         try results.report(options)
+    }
+
+    /// The log and its floor.
+    private func measure(_ pool: PerfPool, _ size: Int, _ threads: Int, _ depth: Int) throws -> [Row] {
+        let log = try AppendTarget(PerfPool.openLog(pool.regions[0]), batch: depth)
+        let floor = FloorTarget(pool.regions[1], threads: threads, size: size, batch: depth)
+        return try Contender.measure(
+            [
+                Contender("twinlog", memory: pool.memory, size: size, threads: threads, depth: depth, log),
+                Contender("floor", memory: pool.memory, size: size, threads: threads, depth: depth, floor),
+            ], options)
     }
 }
 
@@ -82,19 +87,30 @@ private func measureThroughput(
     // The clock is looked at once per so many operations.
     let stretch = max(1, (64 << 10) / size)
     let begin = monotonicNanos()
-    let counts = onThreads(threads) { index -> Result<UInt64, PerfError> in
+    let outcomes = onThreads(threads) { index -> Result<(UInt64, Pace), PerfError> in
         withPayload(size) { bytes throws(PerfError) in
             var done: UInt64 = 0
+            var pace = Pace(begin: begin, nanos: length)
+            var now = begin
             var cursor = target.begin(thread: index)
             repeat {
                 for _ in 0..<stretch { try target.store(bytes, &cursor) }
                 done += UInt64(stretch)
-            } while monotonicNanos() - begin < length
-            return done
+                now = monotonicNanos()
+                pace.note(now, stretch)
+            } while now - begin < length
+            return (done, pace)
         }
     }
     let elapsed = Double(monotonicNanos() - begin) / 1e9
-    return Repeat(operations: try counts.reduce(0) { try $0 + $1.get() }, seconds: elapsed)
+    var operations: UInt64 = 0
+    var pace = Pace(begin: begin, nanos: length)
+    for outcome in outcomes {
+        let (done, ended) = try outcome.get()
+        operations += done
+        pace.merge(ended)
+    }
+    return Repeat(operations: operations, seconds: elapsed, pace: pace)
 }
 
 private func measureLatency(

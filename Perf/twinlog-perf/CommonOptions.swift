@@ -6,24 +6,36 @@ import LogModel
 /// What every scenario takes.
 struct CommonOptions: ParsableArguments {
     @Option(help: "Bytes of one operation; several, separated by commas, are measured in turn.") var size: String?
-    @Option(help: "Threads; several, separated by commas, are measured in turn.") var threads: String?
-    @Option(name: .customLong("depth"), help: "Operations under way at once.") var givenDepth: Int?
-    @Option(help: "How long each row is measured, all repeats together.") var seconds = 1.0
-    @Option(help: "How often it is measured; the medians count.") var repeats = 5
+    @Option(
+        name: [.customLong("threads"), .customLong("connections")],
+        help:
+            "Threads, each with a connection of its own to a volume; several, separated by commas, are measured in turn."
+    )
+    var threads: String?
+    @Option(
+        name: [.customLong("depth"), .customLong("depths")],
+        help: "Operations under way at once, of each thread; several, separated by commas, are measured in turn.")
+    var givenDepths: String?
+    @Option(name: .customLong("seconds"), help: "How long each row is measured, all repeats together; 1.")
+    var givenSeconds: Double?
+    @Option(name: .customLong("repeats"), help: "How often it is measured; the medians count; 5.")
+    var givenRepeats: Int?
+    @Flag(help: "A tenth of a second and one repeat a row: whether it works, not how fast it is.") var quick = false
     @Option(help: "Where to make the pool; it must not exist, and is removed.") var pool: String?
     @Option(help: "Write the results here, as JSON.") var json: String?
     @Option(help: "Write the results here, as a page.") var html: String?
 
     static let largestSizeBytes: UInt64 = 1 << 20
 
-    var depth: Int { givenDepth ?? 1 }
+    var seconds: Double { givenSeconds ?? (quick ? 0.1 : 1) }
+    var repeats: Int { givenRepeats ?? (quick ? 1 : 5) }
 
     func validate() throws {
-        guard (1...1024).contains(depth) else { throw ValidationError("--depth: 1 to 1024") }
         guard seconds > 0, seconds <= 3600 else { throw ValidationError("--seconds: more than 0, at most 3600") }
         guard (1...99).contains(repeats) else { throw ValidationError("--repeats: 1 to 99") }
         _ = try sizes()
         _ = try threadCounts()
+        _ = try depths()
     }
 
     /// Called before anything is measured or overwritten.
@@ -47,7 +59,12 @@ struct CommonOptions: ParsableArguments {
         }
     }
 
-    func depths(default standard: [Int]) -> [Int] { givenDepth.map { [$0] } ?? standard }
+    func depths(default standard: String = "1") throws -> [Int] {
+        try (givenDepths ?? standard).split(separator: ",").map { text in
+            guard let count = Int(text), (1...1024).contains(count) else { throw ValidationError("--depth: 1 to 1024") }
+            return count
+        }
+    }
 
     var secondsPerRepeat: Double { seconds / Double(repeats) }
 }

@@ -39,7 +39,7 @@ struct CompareCommand: ParsableCommand {
         var results = Results(scenario: "mirror")
         let bench = try MirrorBench(options, polling)
         defer { bench.stop() }
-        for depth in options.depths(default: [1, 32, 256]) {
+        for depth in try options.depths(default: "1,32,256") {
             for size in try options.sizes(default: "64,256,4KiB,64KiB") {
                 // One message at a time is what blocking calls are best at, many what one read for all of them is.
                 let rows = try bench.measure(

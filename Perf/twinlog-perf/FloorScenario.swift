@@ -15,6 +15,10 @@ struct FloorCommand: ParsableCommand {
     @Option(help: "The file that is written and flushed; it must not exist, and is removed.")
     var file = "/var/tmp/twinlog-perf-\(getpid()).file"
 
+    func validate() throws {
+        guard try options.depths().count == 1 else { throw ValidationError("--depth: one for all rows") }
+    }
+
     func run() throws {
         try options.checkOutputs()
         let pool = try PerfPool(path: options.pool, purpose: "floor", groups: ["floor"])
@@ -66,12 +70,13 @@ struct FloorCommand: ParsableCommand {
         var histogram = makeHistogram()
         for _ in 0..<options.repeats {
             let (measured, latencies) = try TCPFloor.measure(
-                port: server.port, size: size, depth: options.depth, seconds: options.secondsPerRepeat)
+                port: server.port, size: size, depth: try options.depths()[0], seconds: options.secondsPerRepeat)
             repeats.append(measured)
             histogram.merge(latencies)
         }
         return Row(
-            "tcp", memory: "none", sizeBytes: size, depth: options.depth, repeats: repeats, latency: Latency(histogram))
+            "tcp", memory: "none", sizeBytes: size, depth: try options.depths()[0], repeats: repeats,
+            latency: Latency(histogram))
     }
 
     private func fileRow(_ size: Int, _ file: ScratchFile) throws -> Row {

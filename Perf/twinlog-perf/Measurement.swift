@@ -30,8 +30,11 @@ func monotonicNanos() -> UInt64 {
 struct Latency: Encodable {
     var mean = 0.0
     var p50: UInt64 = 0
+    var p90: UInt64 = 0
     var p99: UInt64 = 0
     var p999: UInt64 = 0
+    var p9999: UInt64 = 0
+    var max: UInt64 = 0
     var samples: UInt64 = 0
 
     init() {}
@@ -39,8 +42,11 @@ struct Latency: Encodable {
         guard histogram.totalCount > 0 else { return }
         mean = histogram.mean
         p50 = histogram.valueAtPercentile(50)
+        p90 = histogram.valueAtPercentile(90)
         p99 = histogram.valueAtPercentile(99)
         p999 = histogram.valueAtPercentile(99.9)
+        p9999 = histogram.valueAtPercentile(99.99)
+        max = histogram.max
         samples = UInt64(histogram.totalCount)
     }
 }
@@ -51,13 +57,18 @@ struct Repeat {
     var seconds: Double
     /// Of its operations, in nanoseconds, where each was timed.
     var p50: UInt64 = 0
+    /// Where it was noted.
+    var pace: Pace?
     /// What each part of a server used of the processor meanwhile.
     var processorNanos: [String: UInt64] = [:]
     var operationsPerSecond: Double { seconds > 0 ? Double(operations) / seconds : 0 }
 }
 
 struct Row: Encodable {
+    /// Whose it is and, where a scenario has several, of which operation.
     var name: String
+    let contender: String
+    let operation: String?
     var memory: String
     var sizeBytes: Int
     var threads: Int
@@ -69,6 +80,8 @@ struct Row: Encodable {
     var repeatsOperationsPerSecond: [Double]
     var mebibytesPerSecond: Double
     var latencyNanos: Latency
+    /// Of each repeat, in order.
+    let paces: [Pace]
     /// The median of the repeats, by part of the server.
     var processorMicrosPerOperation: [String: Double]?
     /// Of each repeat, in nanoseconds; for ratios.
@@ -76,14 +89,16 @@ struct Row: Encodable {
 
     private enum CodingKeys: String, CodingKey {
         case name, memory, sizeBytes, threads, depth, operations, seconds, operationsPerSecond
-        case repeatsOperationsPerSecond, mebibytesPerSecond, latencyNanos, processorMicrosPerOperation
+        case repeatsOperationsPerSecond, mebibytesPerSecond, latencyNanos, paces, processorMicrosPerOperation
     }
 
     init(
-        _ name: String, memory: String, sizeBytes: Int, threads: Int = 1, depth: Int = 1, repeats: [Repeat],
-        latency: Latency
+        _ contender: String, operation: String? = nil, memory: String, sizeBytes: Int, threads: Int = 1, depth: Int = 1,
+        repeats: [Repeat], latency: Latency
     ) {
-        self.name = name
+        name = operation.map { "\(contender) \($0)" } ?? contender
+        self.contender = contender
+        self.operation = operation
         self.memory = memory
         self.sizeBytes = sizeBytes
         self.threads = threads
@@ -94,6 +109,7 @@ struct Row: Encodable {
         operationsPerSecond = median(repeatsOperationsPerSecond)
         mebibytesPerSecond = operationsPerSecond * Double(sizeBytes) / Double(Size.mebibyte)
         latencyNanos = latency
+        paces = repeats.compactMap(\.pace)
         repeatsP50 = repeats.map { Double($0.p50) }
         let parts = Set(repeats.flatMap(\.processorNanos.keys))
         guard !parts.isEmpty else { return }
@@ -137,8 +153,15 @@ struct Results: Encodable {
     var rows: [Row] = []
     /// Operations per second of one row by another's: the median of the ratios of neighbouring repeats.
     var ratios: [String: Double] = [:]
+    let run = RunDescription()
 
     init(scenario: String) { self.scenario = scenario }
+
+    /// What is asked of those ratios of which something is.
+    var asked: [String: Asked] {
+        Dictionary(
+            uniqueKeysWithValues: ratios.keys.compactMap { name in Asked.ratio(name, of: scenario).map { (name, $0) } })
+    }
 
     /// Adds the ratio of two rows that were measured in turn.
     mutating func compare(_ row: Row, to floor: Row) {
@@ -158,13 +181,15 @@ struct Results: Encodable {
             ratio(row, fewer)
     }
 
-    private enum Key: String, CodingKey { case scenario, rows, ratios }
+    private enum Key: String, CodingKey { case scenario, rows, ratios, asked }
 
     func encode(to encoder: any Encoder) throws {
         try rows.first?.encode(to: encoder)
+        try run.encode(to: encoder)
         var container = encoder.container(keyedBy: Key.self)
         try container.encode(scenario, forKey: .scenario)
         try container.encode(rows, forKey: .rows)
         try container.encode(ratios, forKey: .ratios)
+        try container.encode(asked, forKey: .asked)
     }
 }

@@ -28,9 +28,11 @@ struct MirrorCommand: ParsableCommand {
         defer { bench.stop() }
         var results = Results(scenario: "mirror")
         for size in try options.sizes() {
-            let rows = try bench.measure(size, depth: options.depth, [.twinlog, .tcp])
-            results.rows += rows
-            results.compare(rows[0], to: rows[1])
+            for depth in try options.depths() {
+                let rows = try bench.measure(size, depth: depth, [.twinlog, .tcp])
+                results.rows += rows
+                results.compare(rows[0], to: rows[1])
+            }
         }
         try results.report(options)
     }

@@ -69,11 +69,13 @@ final class MirroredOwner: QueuePairDelegate {
         var issued: UInt64 = 0
         var operations: UInt64 = 0
         var histogram = makeHistogram()
+        var pace: Pace
 
         init(size: Int, depth: Int, nanos: UInt64, done: EventLoopPromise<(Repeat, LatencyHistogram)>) {
             payload = ByteBuffer(repeating: 7, count: size)
             self.depth = depth
             self.nanos = nanos
+            pace = Pace(begin: begin, nanos: nanos)
             self.done = done
         }
     }
@@ -131,7 +133,9 @@ final class MirroredOwner: QueuePairDelegate {
         run.issued += 1
         owner?.session.submit(.write(offset: offset, payload: run.payload)) { [unowned self] _ in
             run.operations += 1
-            run.histogram.note(monotonicNanos() - now)
+            let ended = monotonicNanos()
+            run.histogram.note(ended - now)
+            run.pace.note(ended)
             issue(run)
         }
     }
@@ -142,7 +146,8 @@ final class MirroredOwner: QueuePairDelegate {
         current = nil
         let seconds = Double(monotonicNanos() - run.begin) / 1e9
         let p50 = run.histogram.p50
-        run.done.succeed((Repeat(operations: run.operations, seconds: seconds, p50: p50), run.histogram))
+        run.done.succeed(
+            (Repeat(operations: run.operations, seconds: seconds, p50: p50, pace: run.pace), run.histogram))
     }
 
     private func fail(_ reason: String) {

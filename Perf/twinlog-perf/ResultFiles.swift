@@ -22,12 +22,14 @@ extension Results {
             String(repeating: " ", count: max(0, width - text.count)) + text
         }
         func micros(_ nanos: Double) -> String { String(format: "%.2f", nanos / 1000) }
+        let nameWidth = 2 + (rows.map(\.name.count).max() ?? 0)
         let titles = [
             "memory", "size", "threads", "depth", "ops/s", "MiB/s", "mean us", "p50 us", "p99 us", "p99.9 us",
         ]
         let hasProcessor = rows.contains { $0.processor != nil }
         try StandardOutput.line(
-            "\(scenario)".padding(toLength: 22, withPad: " ", startingAt: 0) + titles.map { cell($0, 11) }.joined()
+            "\(scenario)".padding(toLength: max(22, nameWidth), withPad: " ", startingAt: 0)
+                + titles.map { cell($0, 11) }.joined()
                 + (hasProcessor ? "   processor us/op" : ""))
         for row in rows {
             let latency = row.latencyNanos
@@ -38,11 +40,13 @@ extension Results {
                 micros(Double(latency.p999)),
             ]
             try StandardOutput.line(
-                "  \(row.name)".padding(toLength: 22, withPad: " ", startingAt: 0) + cells.map { cell($0, 11) }.joined()
+                "  \(row.name)".padding(toLength: max(22, nameWidth), withPad: " ", startingAt: 0)
+                    + cells.map { cell($0, 11) }.joined()
                     + (row.processor.map { "   " + $0 } ?? ""))
         }
         for (name, ratio) in ratios.sorted(by: { $0.key < $1.key }) {
-            try StandardOutput.line("  \(name): \(String(format: "%.3f", ratio))")
+            let asked = Asked.ratio(name, of: scenario).map { " (asked \($0.text))" } ?? ""
+            try StandardOutput.line("  \(name): \(String(format: "%.3f", ratio))\(asked)")
         }
     }
 }

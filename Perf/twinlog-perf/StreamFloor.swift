@@ -13,22 +13,31 @@ enum StreamFloor {
         port: UInt16, _ region: Region, size: Int, depth: Int, seconds: Double
     ) throws(PerfError) -> (Repeat, LatencyHistogram) {
         let connection = try BlockingSocket.connect(port: port)
-        let histogram = Latencies()
         let begin = monotonicNanos()
+        let nanos = UInt64(seconds * 1e9)
+        let ended = Ended(Pace(begin: begin, nanos: nanos))
         let count = sf_run(
-            connection.descriptor, sf_ring(region), UInt32(size), UInt32(depth), UInt64(seconds * 1e9),
-            { context, nanos in Unmanaged<Latencies>.fromOpaque(context!).takeUnretainedValue().histogram.note(nanos) },
-            Unmanaged.passUnretained(histogram).toOpaque())
+            connection.descriptor, sf_ring(region), UInt32(size), UInt32(depth), nanos,
+            { context, now, nanos in Unmanaged<Ended>.fromOpaque(context!).takeUnretainedValue().note(now, nanos) },
+            Unmanaged.passUnretained(ended).toOpaque())
         guard count >= 0 else { throw PerfError("the stream floor: \(String(cString: strerror(Int32(-count))))") }
         let elapsed = Double(monotonicNanos() - begin) / 1e9
         return (
-            Repeat(operations: UInt64(count), seconds: elapsed, p50: histogram.histogram.p50),
-            histogram.histogram
+            Repeat(operations: UInt64(count), seconds: elapsed, p50: ended.histogram.p50, pace: ended.pace),
+            ended.histogram
         )
     }
 
-    private final class Latencies {
+    private final class Ended {
         var histogram = makeHistogram()
+        var pace: Pace
+
+        init(_ pace: Pace) { self.pace = pace }
+
+        func note(_ now: UInt64, _ nanos: UInt64) {
+            histogram.note(nanos)
+            pace.note(now)
+        }
     }
 }
 

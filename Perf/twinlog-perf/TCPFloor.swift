@@ -142,6 +142,7 @@ enum TCPFloor {
         var sent = 0
         var answered = 0
         let begin = monotonicNanos()
+        var pace = Pace(begin: begin, nanos: nanos)
         var now = begin
         while now - begin < nanos || answered < sent {
             // Both ends would block forever if unanswered messages filled the socket buffers of both directions; answers
@@ -154,11 +155,13 @@ enum TCPFloor {
             guard try connection.receiveAll(answer) else { throw PerfError("TCP: the partner ended") }
             now = monotonicNanos()
             histogram.note(now - sentAt[answered % depth])
+            pace.note(now)
             answered += 1
         }
         return (
             Repeat(
-                operations: UInt64(answered), seconds: Double(now - begin) / 1e9, p50: histogram.p50),
+                operations: UInt64(answered), seconds: Double(now - begin) / 1e9, p50: histogram.p50,
+                pace: pace),
             histogram
         )
     }

@@ -22,6 +22,7 @@ struct TakeoverCommand: ParsableCommand {
         guard options.threads == nil else {
             throw ValidationError("--threads: the load is one connection; see --depth")
         }
+        guard try options.depths().count == 1 else { throw ValidationError("--depth: one for all kills") }
         _ = try logBytes()
     }
 
@@ -49,7 +50,7 @@ struct TakeoverCommand: ParsableCommand {
         var cluster = LocalClusterOptions()
         cluster.logBytes = try logBytes()
         cluster.volumeBytes = max(256 << 20, 4 * cluster.logBytes)
-        var kills = Kills(size: size, depth: options.depth, nanos: UInt64(options.secondsPerRepeat * 1e9))
+        var kills = Kills(size: size, depth: try options.depths()[0], nanos: UInt64(options.secondsPerRepeat * 1e9))
         do {
             let nodes = try LocalCluster(folder: folder, binaries: builtBinaries(), options: cluster)
             defer { nodes.remove() }
@@ -62,7 +63,7 @@ struct TakeoverCommand: ParsableCommand {
             var histogram = makeHistogram()
             for nanos in nanos { histogram.note(nanos) }
             return Row(
-                name, memory: kills.memory, sizeBytes: size, depth: options.depth,
+                name, memory: kills.memory, sizeBytes: size, depth: kills.depth,
                 repeats: nanos.map { Repeat(operations: 1, seconds: Double($0) / 1e9) }, latency: Latency(histogram))
         }
         return (row("twinlog", kills.takeovers), row("write+flush", kills.floors))

@@ -35,9 +35,11 @@ struct VolumeCommand: ParsableCommand {
         var results = Results(scenario: "volume")
         for size in try options.sizes() {
             for threads in try options.threadCounts() {
-                let (row, tcp) = try measure(size, connections: threads, floor)
-                results.rows += [row, tcp]
-                results.compare(row, to: tcp)
+                for depth in try options.depths() {
+                    let (row, tcp) = try measure(size, connections: threads, depth: depth, floor)
+                    results.rows += [row, tcp]
+                    results.compare(row, to: tcp)
+                }
             }
         }
         try results.report(options)
@@ -62,8 +64,8 @@ struct VolumeCommand: ParsableCommand {
     }
 
     /// Each thread is a connection with an event loop of its own, and `depth` requests under way.
-    private func measure(_ size: Int, connections: Int, _ floor: FloorServer) throws -> (Row, Row) {
-        let drivers = try (0..<connections).map { try driver(size, $0) }
+    private func measure(_ size: Int, connections: Int, depth: Int, _ floor: FloorServer) throws -> (Row, Row) {
+        let drivers = try (0..<connections).map { try driver(size, depth: depth, $0) }
         defer { for driver in drivers { driver.client.drop() } }
         var repeats: [Repeat] = []
         var floorRepeats: [Repeat] = []
@@ -75,26 +77,26 @@ struct VolumeCommand: ParsableCommand {
             repeats.append(measured)
             histogram.merge(latencies)
             let tcp = try TCPFloor.measure(
-                port: floor.port, size: size, depth: options.depth * connections, seconds: seconds)
+                port: floor.port, size: size, depth: depth * connections, seconds: seconds)
             floorRepeats.append(tcp.0)
             floorHistogram.merge(tcp.1)
         }
         return (
             Row(
-                "twinlog", memory: "cluster", sizeBytes: size, threads: connections, depth: options.depth,
+                "twinlog", memory: "cluster", sizeBytes: size, threads: connections, depth: depth,
                 repeats: repeats,
                 latency: Latency(histogram)),
             Row(
-                "tcp", memory: "none", sizeBytes: size, threads: 1, depth: options.depth * connections,
+                "tcp", memory: "none", sizeBytes: size, threads: 1, depth: depth * connections,
                 repeats: floorRepeats, latency: Latency(floorHistogram))
         )
     }
 
-    private func driver(_ size: Int, _ index: Int) throws -> VolumeDriver {
+    private func driver(_ size: Int, depth: Int, _ index: Int) throws -> VolumeDriver {
         let client = try makeClient()
         guard client.sizeBytes >= UInt64(size) else { throw PerfError("the export has only \(client.sizeBytes) bytes") }
         return try VolumeDriver(
-            client: client, size: size, depth: options.depth, reads: reads, sequential: sequential,
+            client: client, size: size, depth: depth, reads: reads, sequential: sequential,
             seed: seed &+ UInt64(index))
     }
 
@@ -108,6 +110,13 @@ struct VolumeCommand: ParsableCommand {
 struct VolumeDriver: Sendable {
     let client: NBDClient
     private let state: NIOLoopBound<State>
+
+    /// What a run did.
+    struct Ended: Sendable {
+        var operations: UInt64
+        var histogram: LatencyHistogram
+        var pace: Pace
+    }
 
     private final class State {
         let size: Int
@@ -123,7 +132,8 @@ struct VolumeDriver: Sendable {
         var nanos: UInt64 = 0
         var operations: UInt64 = 0
         var histogram = makeHistogram()
-        var done: EventLoopPromise<(UInt64, LatencyHistogram)>?
+        var pace = Pace(begin: 0, nanos: 0)
+        var done: EventLoopPromise<Ended>?
 
         init(_ client: NBDClient, size: Int, depth: Int, reads: Int, sequential: Bool, seed: UInt64) {
             self.size = size
@@ -177,27 +187,30 @@ struct VolumeDriver: Sendable {
     /// All of them at once, until the time is over and the last request is answered.
     static func run(_ drivers: [VolumeDriver], seconds: Double) throws -> (Repeat, LatencyHistogram) {
         let begin = monotonicNanos()
+        var pace = Pace(begin: begin, nanos: UInt64(seconds * 1e9))
         let runs = drivers.map { $0.run(nanos: UInt64(seconds * 1e9)) }
         var histogram = makeHistogram()
         var operations: UInt64 = 0
         for run in runs {
-            let (count, latencies) = try run.wait()
-            operations += count
-            histogram.merge(latencies)
+            let ended = try run.wait()
+            operations += ended.operations
+            histogram.merge(ended.histogram)
+            pace.merge(ended.pace)
         }
         let elapsed = Double(monotonicNanos() - begin) / 1e9
-        return (Repeat(operations: operations, seconds: elapsed, p50: histogram.p50), histogram)
+        return (Repeat(operations: operations, seconds: elapsed, p50: histogram.p50, pace: pace), histogram)
     }
 
     /// Until the time is over and the last request is answered.
-    func run(nanos: UInt64) -> EventLoopFuture<(UInt64, LatencyHistogram)> {
+    func run(nanos: UInt64) -> EventLoopFuture<Ended> {
         client.eventLoop.flatSubmit {
             let state = self.state.value
-            let promise = client.eventLoop.makePromise(of: (UInt64, LatencyHistogram).self)
+            let promise = client.eventLoop.makePromise(of: Ended.self)
             state.begin = monotonicNanos()
             state.nanos = nanos
             state.operations = 0
             state.histogram = makeHistogram()
+            state.pace = Pace(begin: state.begin, nanos: nanos)
             state.done = promise
             for _ in 0..<state.depth { submit(state) }
             return promise.futureResult
@@ -213,7 +226,9 @@ struct VolumeDriver: Sendable {
             switch result {
             case .success:
                 state.operations += 1
-                state.histogram.note(monotonicNanos() - at)
+                let ended = monotonicNanos()
+                state.histogram.note(ended - at)
+                state.pace.note(ended)
                 submit(state)
             case .failure(let error):
                 state.done?.fail(PerfError("a request failed: \(error)"))
@@ -225,6 +240,6 @@ struct VolumeDriver: Sendable {
     private func finishIfDone(_ state: State) {
         guard state.underWay == 0, let done = state.done else { return }
         state.done = nil
-        done.succeed((state.operations, state.histogram))
+        done.succeed(Ended(operations: state.operations, histogram: state.histogram, pace: state.pace))
     }
 }

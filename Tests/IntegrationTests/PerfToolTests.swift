@@ -2,6 +2,7 @@
 
 import ClusterHarness
 import Foundation
+import FoundationXML
 import NBDClient
 import NIOCore
 import Testing
@@ -12,7 +13,7 @@ extension Cluster {
             let json = "/dev/shm/twinlog-perf-test-\(getpid()).json"
             defer { unlink(json) }
             let command = [builtBinaries() + "/twinlog-perf"] + words + ["--json", json]
-            let finished = try run("bash", "-c", command.map { "'\($0)'" }.joined(separator: " "))
+            let finished = try run("bash", "-c", command.map { "'\($0)'" }.joined(separator: " "), seconds: 600)
             try #require(finished.code == 0, "\(finished.output)")
             let text = try Data(contentsOf: URL(fileURLWithPath: json))
             return try #require(try JSONSerialization.jsonObject(with: text) as? [String: Any])
@@ -87,13 +88,46 @@ extension Cluster {
             }
         }
 
+        @Test(
+            "compare volume's page is well-formed, whatever the command line holds, and has every row, each load's plots and what is asked"
+        )
+        func aPageOfVolumes() throws {
+            let html = "/dev/shm/twinlog-perf-test-\(getpid()).html"
+            defer { unlink(html) }
+            let folder = "/dev/shm/twinlog-perf-test-\(getpid()) <&\""
+            let result = try measure("compare", "volume", "--quick", "--pool", folder, "--html", html)
+            #expect(result["command"] as? String == "twinlog-perf compare volume --quick --pool '\(folder)'")
+            #expect(!FileManager.default.fileExists(atPath: folder))
+            let page = try XMLDocument(data: Data(contentsOf: URL(fileURLWithPath: html)))
+            func texts(_ path: String) throws -> [String] { try page.nodes(forXPath: path).compactMap(\.stringValue) }
+            #expect(try texts("//dd/code") == [result["command"] as? String])
+            let rows = try #require(result["rows"] as? [[String: Any]])
+            #expect(try texts("//table[@class='rows']/tbody/tr/td[1]") == rows.compactMap { $0["name"] as? String })
+            let loads = Set(rows.map { row in "\(row["threads"] ?? 0)x\(row["depth"] ?? 0)" })
+            #expect(loads == ["1x1", "1x32", "1x128", "1x512", "4x32", "16x32", "2x32"])
+            #expect(rows.contains { $0["name"] as? String == "twinlog both ways read" })
+            let headings = try texts("//svg/title")
+            for operation in ["write", "read"] {
+                #expect(headings.contains("\(operation), 4KiB, 1 connection"), "no rates over depth")
+                for load in ["1 connection, depth 512", "16 connections, depth 32"] {
+                    #expect(
+                        headings.count { $0 == "\(operation), 4KiB, \(load)" } == 2, "latencies and rates of \(load)")
+                }
+            }
+            let ratios = try #require(result["ratios"] as? [String: Double])
+            #expect(try Set(texts("//table[@class='ratios']/tbody/tr/td[1]")) == Set(ratios.keys))
+            let asked = try #require(result["asked"] as? [String: Any])
+            #expect(Set(asked.keys).isSubset(of: ratios.keys))
+            #expect(try page.nodes(forXPath: "//script | //link | //img").isEmpty)
+        }
+
         @Test func aComparisonWritesRowsAndRatios() throws {
             let html = "/dev/shm/twinlog-perf-test-\(getpid()).html"
             defer { unlink(html) }
             let result = try measure(
                 "compare", "append", "--repeats", "1", "--seconds", "0.1", "--size", "512", "--html", html)
             let page = try String(contentsOfFile: html, encoding: .utf8)
-            #expect(page.hasPrefix("<!DOCTYPE html>") && page.contains("<td>floor<td>") && page.contains("Ratios"))
+            #expect(page.hasPrefix("<!DOCTYPE html>") && page.contains("<td>floor</td>") && page.contains("Ratios"))
             #expect(result["scenario"] as? String == "append")
             let rows = try #require(result["rows"] as? [[String: Any]])
             #expect(Set(rows.compactMap { $0["name"] as? String }).isSuperset(of: ["twinlog", "floor"]))

@@ -17,9 +17,10 @@ typedef struct {
 /// Answers one connection until its end; `fd` is made non-blocking. 0, or a negative errno: -EPROTO if a message is too long or damaged.
 int sf_serve(int fd, sf_ring ring);
 
-/// Keeps `depth` messages of `size` bytes unanswered for `nanos`, then waits for the last of them. Each latency is told to `note`, in
-/// nanoseconds. The number of messages, or a negative errno; -ECONNRESET if the other end ended.
-int64_t sf_run(int fd, sf_ring ring, uint32_t size, uint32_t depth, uint64_t nanos, void (*note)(void *context, uint64_t nanos),
+/// Keeps `depth` messages of `size` bytes unanswered for `nanos`, then waits for the last of them. `note` is told when each was answered, by the
+/// monotonic clock, and its latency, both in nanoseconds. The number of messages, or a negative errno; -ECONNRESET if the other end ended.
+int64_t sf_run(int fd, sf_ring ring, uint32_t size, uint32_t depth, uint64_t nanos, 
+               void (*note)(void *context, uint64_t now, uint64_t nanos),
                void *context);
 
 #endif
