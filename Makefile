@@ -72,13 +72,14 @@ test-previous: test-packages ## This release beside the previous one
 	$(SWIFT) build --build-tests $(FLAGS)
 	TWINLOG_PREVIOUS="$$(Tests/Verification/previous-release/build)" $(SWIFT) test --skip-build --no-parallel --filter PreviousReleaseTests
 
-lint: test-packages ## Format, imports, circles of files, rule numbers, names of files, public surface, the library's surface
+lint: test-packages ## Format, imports, circles of files, rule numbers, names of files, public surface, the README's figures
 	$(SWIFT) format lint --strict --recursive $(FORMATTED)
 	Tests/Verification/lint/imports
 	Tests/Verification/lint/circles
 	Tests/Verification/lint/rules
 	Tests/Verification/lint/pages
 	Tests/Verification/lint/surface
+	Perf/fill-readme --check
 
 format: ## Formats the sources
 	$(SWIFT) format --in-place --recursive $(FORMATTED)
@@ -141,17 +142,13 @@ fuzz: build-packages ## Every parser: FUZZ_SECONDS=20 each
 	    -artifact_prefix=.build-fuzz/found/$$target- .build-fuzz/corpus/$$target Tests/Verification/fuzz/corpus/$$target; \
 	done
 
-# Each scenario beside its floors and peers; JSON and the printed tables go to Perf/results/.
-PERF := .build/release/twinlog-perf
-perf: release ## Every scenario beside its floors, into Perf/results
-	@CSupport/install-packages libpmemlog1 nbdkit qemu-utils
-	mkdir -p Perf/results
-	for scenario in append mirror volume recover; do \
-	  $(PERF) compare $$scenario --seconds 3 --repeats 9 --json Perf/results/$$scenario.json \
-	    --html Perf/results/$$scenario.html | tee Perf/results/$$scenario.txt; \
-	done
-	$(PERF) takeover --seconds 9 --repeats 9 --depth 16 --json Perf/results/takeover.json | tee Perf/results/takeover.txt
-	$(PERF) floor --json Perf/results/floor.json | tee Perf/results/floor.txt
+# Each scenario beside its floors and peers: JSON and pages into Perf/results, and from them the table in the README. Some 20 minutes of a
+# machine that does nothing else; OPTIONS=--quick make perf shows in one minute that it works, and what it writes fills no table.
+OPTIONS ?= --seconds 9 --repeats 9
+perf: release ## Every scenario beside its floors, into Perf/results and the README's table
+	@CSupport/install-packages libpmemlog1 nbdkit qemu-utils python3
+	Perf/measure .build/release/twinlog-perf $(OPTIONS)
+	Perf/fill-readme
 
 # Instructions, allocations and system calls of one append, and of one mirrored write through the engine: no other load changes them.
 instructions: release ## What an append and a mirrored write cost in instructions

@@ -121,6 +121,42 @@ extension Cluster {
             #expect(try page.nodes(forXPath: "//script | //link | //img").isEmpty)
         }
 
+        @Test("the README's figures are those of the newest results with nine repeats, and no others pass")
+        func figuresOfTheReadme() throws {
+            let root = URL(fileURLWithPath: #filePath).deletingLastPathComponent().appending(path: "../..")
+            let folder = URL(fileURLWithPath: "/dev/shm/twinlog-perf-test-\(getpid()).readme")
+            defer { #expect(throws: Never.self) { try FileManager.default.removeItem(at: folder) } }
+            let results = folder.appending(path: "Perf/results")
+            try FileManager.default.createDirectory(at: results, withIntermediateDirectories: true)
+            let program = folder.appending(path: "Perf/fill-readme")
+            try FileManager.default.copyItem(at: root.appending(path: "Perf/fill-readme"), to: program)
+            let readme = folder.appending(path: "README.md")
+            try FileManager.default.copyItem(at: root.appending(path: "README.md"), to: readme)
+            func fill() throws -> String {
+                #expect(try run(program.path).code == 0)
+                #expect(try run(program.path, "--check").code == 0)
+                return try String(contentsOf: readme, encoding: .utf8)
+            }
+            func measure(repeats: Int) throws {
+                let file = results.appending(path: "m-\(repeats).json").path
+                let measured = try run(
+                    builtBinaries() + "/twinlog-perf", "compare", "mirror", "--seconds", "0.1", "--size", "256",
+                    "--depth", "1",
+                    "--repeats", "\(repeats)", "--json", file)
+                #expect(measured.code == 0, "\(measured.output)")
+            }
+            try measure(repeats: 1)
+            #expect(try !fill().contains("m-1.html"))
+            try measure(repeats: 9)
+            let filled = try fill()
+            #expect(filled.contains("(Perf/results/m-9.html)") && filled.contains("| twinlog, 256, 1 x 1 |"))
+            #expect(filled.contains("twinlog-perf compare mirror --seconds 0.1 --size 256 --depth 1 --repeats 9"))
+            try filled.replacing("| twinlog, 256, 1 x 1 | ", with: "| twinlog, 256, 1 x 1 | 9")
+                .write(to: readme, atomically: true, encoding: .utf8)
+            let refused = try run(program.path, "--check")
+            #expect(refused.code != 0 && refused.output.contains("README.md"), "\(refused.output)")
+        }
+
         @Test func aComparisonWritesRowsAndRatios() throws {
             let html = "/dev/shm/twinlog-perf-test-\(getpid()).html"
             defer { unlink(html) }
