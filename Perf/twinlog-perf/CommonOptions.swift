@@ -16,9 +16,9 @@ struct CommonOptions: ParsableArguments {
         name: [.customLong("depth"), .customLong("depths")],
         help: "Operations under way at once, of each thread; several, separated by commas, are measured in turn.")
     var givenDepths: String?
-    @Option(name: .customLong("seconds"), help: "How long each row is measured, all repeats together; 1.")
+    @Option(name: .customLong("seconds"), help: "How long each row is measured, all repeats together (default: 1).")
     var givenSeconds: Double?
-    @Option(name: .customLong("repeats"), help: "How often it is measured; the medians count; 5.")
+    @Option(name: .customLong("repeats"), help: "How often it is measured; the medians count (default: 5).")
     var givenRepeats: Int?
     @Flag(help: "A tenth of a second and one repeat a row: whether it works, not how fast it is.") var quick = false
     @Option(help: "Where to make the pool; it must not exist, and is removed.") var pool: String?
@@ -44,7 +44,7 @@ struct CommonOptions: ParsableArguments {
     }
 
     func sizes(default standard: String = "4KiB") throws -> [Int] {
-        try (size ?? standard).split(separator: ",").map { text in
+        try (size ?? standard).split(separator: ",", omittingEmptySubsequences: false).map { text in
             guard let bytes = Size.parse(String(text)), (1...Self.largestSizeBytes).contains(bytes) else {
                 throw ValidationError("--size: '\(text)' is not a size from 1 to \(Size.format(Self.largestSizeBytes))")
             }
@@ -53,14 +53,14 @@ struct CommonOptions: ParsableArguments {
     }
 
     func threadCounts(default standard: String = "1") throws -> [Int] {
-        try (threads ?? standard).split(separator: ",").map { text in
+        try (threads ?? standard).split(separator: ",", omittingEmptySubsequences: false).map { text in
             guard let count = Int(text), (1...256).contains(count) else { throw ValidationError("--threads: 1 to 256") }
             return count
         }
     }
 
     func depths(default standard: String = "1") throws -> [Int] {
-        try (givenDepths ?? standard).split(separator: ",").map { text in
+        try (givenDepths ?? standard).split(separator: ",", omittingEmptySubsequences: false).map { text in
             guard let count = Int(text), (1...1024).contains(count) else { throw ValidationError("--depth: 1 to 1024") }
             return count
         }
