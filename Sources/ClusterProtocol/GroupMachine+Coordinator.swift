@@ -14,7 +14,7 @@ struct Swaps: Sendable {
         case enlist
         /// Processes are confirmed dead.
         case confirm
-        /// The record as it is, so that an unknown swap can come into effect no more.
+        /// The record as it is, so that an unknown swap, or a claim that is on its way, can come into effect no more.
         case barrier
     }
 
@@ -151,6 +151,7 @@ extension GroupMachine {
         case .enlist, .barrier: consider(record, now, &out)
         case .confirm: deathsConfirmed(now, &out)
         }
+        resume(now, &out)
         answerWaitingAttach(now, &out)
     }
 
@@ -169,6 +170,8 @@ extension GroupMachine {
                 return lostOwnership("the coordinator's record names another owner or epoch", now, &out)
             }
             settleMirrors(now, &out)
+            secureLease(now, &out)
+            resume(now, &out)
         case .handingOver(let handover):
             guard isMine(record, epoch: handover.owner.standing.epoch) else {
                 return lostOwnership("the group was claimed during a handover", now, &out)
@@ -184,6 +187,8 @@ extension GroupMachine {
     private mutating func know(_ record: GroupRecord?, _ now: Nanos, _ out: inout [Directive]) {
         if record != self.record { recordSince = now }
         self.record = record
+        // A coordinator that has forgotten what it knew.
+        renewalsFrom = min(renewalsFrom, record?.version ?? 0)
         guard !isStartConfirmed, let record, case .current = poolAge(in: record) else { return }
         isStartConfirmed = true
         out.append(.region(.confirmStart))
@@ -196,10 +201,14 @@ extension GroupMachine {
         let open = swaps.open
         // This node's own swap decides what the record means; until then only the unchanged record extends the lease.
         guard open.isEmpty || record == self.record || open.contains(where: { $0 == record }) else { return }
-        if !coordinatorAnswers(now) { renewalsSince = startedAt }
+        if !coordinatorAnswers(now) {
+            renewalsSince = startedAt
+            renewalsFrom = record?.version ?? 0
+        }
         lastRenewal = startedAt
         let isStarting = if case .starting = role { true } else { false }
         if open.isEmpty, record != self.record || isStarting { consider(record, now, &out) }
+        secureLease(now, &out)
         resume(now, &out)
     }
 

@@ -63,6 +63,7 @@ extension GroupMachine {
         if !owner.standing.isNoted { out.append(.region(.noteEpoch(owner.standing.epoch))) }
         role = .owner(owner)
         settleMirrors(now, &out)
+        secureLease(now, &out)
         judgeMedium(now, &out)
     }
 

@@ -1,8 +1,12 @@
 // Until when an owner may serve, and when a node may claim: the two sides of S17. An owner has the right
-//  - for a lease, from the start of a renewal at the coordinator;
+//  - for a lease, from the start of a renewal at the coordinator, if the record was swapped since the first renewal after a lapse;
 //  - while every other node that counts as in sync grants it: who granted claims nothing before the grant has ended;
 //  - while it alone is in sync: nobody else claims without force, and a claim by force confirms the owner's end first (S16).
 // So a coordinator that does not answer stops swaps, and nothing else.
+//
+// A lapse ends what a renewal says: a claim that was sent while the lease was over may be on its way, and a renewal does not stop it.
+// A swap does, whoever makes it: the claim expects an older version. Who claims the newer one has asked for the owner's sign of life
+// since it learned that version, so it has seen the renewal.
 //
 // An owner asks with each heartbeat and says when; a mirror answers with that time. The grant lasts for the owner from when it asked,
 // less a margin, and for the mirror from when it answers: however long the messages are on their way, the owner's end comes first.
@@ -35,7 +39,17 @@ extension GroupMachine {
     }
 
     /// When the right of this owner ends, by what it knows.
-    var rightEnd: Nanos { max(leaseEnd, grantsEnd) }
+    var rightEnd: Nanos { max(isLeaseARight ? leaseEnd : 0, grantsEnd) }
+
+    /// True if no claim from a lapse of the lease can come into effect any more: the record was swapped since its renewal.
+    private var isLeaseARight: Bool { record.map { $0.version > renewalsFrom } ?? false }
+
+    /// Once for each lapse: makes the renewed lease a right, if this owner needs one.
+    mutating func secureLease(_ now: Nanos, _ out: inout [Directive]) {
+        guard case .owner = role, now < leaseEnd, !isLeaseARight, grantsEnd < .max, var next = record else { return }
+        next.version += 1
+        swap(to: next, .barrier, now, &out)
+    }
 
     /// When the lease ends that the coordinator renewed last; also how long a node may believe that the coordinator answers.
     var leaseEnd: Nanos {
@@ -78,20 +92,25 @@ extension GroupMachine {
         guard case .owner(var owner) = role, !owner.isSuspended, now >= rightEnd else { return }
         owner.service = .suspended
         role = .owner(owner)
-        out += [.report(Report(.leaseLost, "\(missingRight); nothing is acknowledged")), .serving(.suspend)]
+        out += [.report(Report(.leaseLost, "\(missingRight(now)); nothing is acknowledged")), .serving(.suspend)]
     }
 
     /// Why there is no right to serve, for people.
-    var missingRight: String { "neither the coordinator nor \(partnerNames) has renewed the right to serve" }
+    func missingRight(_ now: Nanos) -> String {
+        now < leaseEnd
+            ? "the lease lapsed and is renewed; serving waits for a swap of the group's record"
+            : "neither the coordinator nor \(partnerNames) has renewed the right to serve"
+    }
 
     // MARK: The others
 
-    /// An owner asks that this node claim nothing for a while. Not granted by one that is about to, or whose claim may be on its way.
+    /// An owner asks that this node claim nothing for a while. Not granted by one that is about to, or whose claim may be on its way, be it
+    /// an earlier process': once this start is counted, that one expects an older record.
     mutating func grant(to index: Int, asked: Nanos, _ now: Nanos, _ out: inout [Directive]) {
         let node = partners.node(index)
-        guard case .standby = role, record?.owner == node, !swaps.open.contains(where: { $0.owner == me }) else {
-            return
-        }
+        guard case .standby = role, isStartConfirmed, record?.owner == node,
+            !swaps.open.contains(where: { $0.owner == me })
+        else { return }
         if case .takeOver = command { return }
         mayClaimFrom = max(mayClaimFrom, now + settings.lease)
         var heartbeat = heartbeat(now)

@@ -167,11 +167,12 @@ extension GroupMachine {
     }
 
     /// The coordinator has seen no sign of life for a whole lease, or the process is known to be gone. Not having heard from
-    /// the coordinator itself says nothing about the owner.
+    /// the coordinator itself says nothing about the owner. Nor does what it was asked before this node knew the record: the owner may
+    /// have renewed its lease and swapped since (S17).
     func presenceStale(_ now: Nanos) -> Bool {
         let sameProcess = watched.presence == nil || watched.presence?.process == record?.ownerProcess
         if sameProcess && ownerIsKnownDead(now) { return true }
-        return watched.presenceAskedAt >= watched.presenceSince + settings.lease
+        return watched.presenceAskedAt >= max(watched.presenceSince + settings.lease, recordSince)
     }
 
     /// On every tick and sign of life as standby.

@@ -67,7 +67,7 @@ extension GroupMachine {
         case .handingOver(let handover): handover.heir.map { "handing over to \($0)" } ?? "stopping"
         case .stopped: "stopped"
         case .standby: standbyReason(now)
-        case .owner(let owner): ownerReason(owner)
+        case .owner(let owner): ownerReason(owner, now)
         }
     }
 
@@ -82,9 +82,9 @@ extension GroupMachine {
         return holds ? obstacleHere(now) : whatIsMissing(record)
     }
 
-    private func ownerReason(_ owner: Owner) -> String? {
+    private func ownerReason(_ owner: Owner, _ now: Nanos) -> String? {
         if let failure = owner.logFailure { return failure }
-        if owner.isSuspended { return missingRight }
+        if owner.isSuspended { return missingRight(now) }
         let reasons = (0..<owner.mirrors.count).compactMap { index in
             owner.mirrors[index].reason(
                 partners.node(index), problem: partners[index].heartbeat.problem,

@@ -56,6 +56,8 @@ public struct GroupMachine: Sendable {
     var lastRenewal: Nanos?
     /// Since when each renewal came before the end of the one before.
     var renewalsSince: Nanos
+    /// The record's version after the first of those renewals. Only a later version makes them a right to serve (S17).
+    var renewalsFrom: UInt64 = 0
 
     // The right to serve (S17).
     /// This node claims nothing that a partner's living process owns before: it has granted so, or an earlier process of it may have.

@@ -36,8 +36,79 @@ struct RightToServeTests {
         #expect(!rig.machine.authority.isValid(rig.now))
         #expect(rig.take(.tick).contains(.serving(.suspend)))
         #expect(!allowed(rig) && !rig.machine.isServing)
-        #expect(rig.take(.renewed(startedAt: rig.now, record: rig.machine.record)).contains(.serving(.serve)))
+    }
+
+    /// An owner, mirrored, whose lease lapses, and which renews it then; what it says to that.
+    private func renewedAfterALapse(_ rig: Rig) -> [Directive] {
+        rig.take(.renewed(startedAt: rig.now, record: rig.machine.record))
+        rig.now += Rig.lease
+        rig.take(.tick)
+        return rig.take(.renewed(startedAt: rig.now, record: rig.machine.record))
+    }
+
+    @Test(
+        "S17: a lease that lapsed is a right again once the record is swapped, which a claim on its way does not survive"
+    )
+    func lapse() throws {
+        let rig = Rig.mirrored()
+        let known = try #require(rig.machine.record)
+        let said = renewedAfterALapse(rig)
+        var same = known
+        same.version += 1
+        #expect(said.swap == same && !said.contains(.serving(.serve)))
+        #expect(!rig.machine.authority.isValid(rig.now) && !allowed(rig))
+        #expect(rig.machine.reason(rig.now)?.contains("waits for a swap") == true)
+        #expect(rig.take(.swapped(.won)).contains(.serving(.serve)))
         #expect(rig.machine.authority.isValid(rig.now) && allowed(rig))
+        // Once for the lapse.
+        #expect(rig.pass(2 * Rig.lease, heard: true, renewing: rig.machine.record).swap == nil)
+        #expect(rig.machine.authority.isValid(rig.now))
+    }
+
+    @Test("S17: a claim that was on its way during the lapse wins, or that swap does")
+    func claimBehindALapse() throws {
+        let rig = Rig.mirrored()
+        #expect(renewedAfterALapse(rig).swap != nil)
+        var claimed = try #require(rig.machine.record)
+        claimed.version += 1
+        claimed.epoch = claimed.epoch.next
+        claimed.owner = Rig.beta
+        claimed.phase = .claimed
+        #expect(rig.take(.swapped(.lost(claimed))).contains(.serving(.stop)))
+        #expect(!rig.machine.isOwner && !rig.machine.authority.isValid(rig.now))
+    }
+
+    @Test("S17: that swap is made again until its outcome is known; any other swap does as well")
+    func lapseWithAnUnknownSwap() throws {
+        let rig = Rig.mirrored()
+        #expect(renewedAfterALapse(rig).swap != nil)
+        rig.take(.swapped(.unknown("no answer")))
+        #expect(!rig.machine.authority.isValid(rig.now))
+        rig.pass(2 * Rig.heartbeat)
+        #expect(rig.take(.recordRead(rig.machine.record)).swap != nil)
+        rig.take(.swapped(.won))
+        #expect(rig.machine.authority.isValid(rig.now))
+        // The mirror's start was counted meanwhile.
+        #expect(renewedAfterALapse(rig).swap != nil)
+        var counted = try #require(rig.machine.record)
+        counted.version += 1
+        counted.members[Rig.beta]?.generation += 1
+        rig.take(.swapped(.lost(counted)))
+        #expect(rig.machine.authority.isValid(rig.now))
+    }
+
+    @Test("S17: a lapse while grants last costs one swap, and no service; of one that is alone not even that")
+    func lapseBesideGrants() {
+        let rig = Rig.mirrored()
+        rig.take(.renewed(startedAt: rig.now, record: rig.machine.record))
+        rig.now += Rig.lease
+        rig.take(granted(rig.now))
+        rig.take(.tick)
+        let said = rig.take(.renewed(startedAt: rig.now, record: rig.machine.record))
+        #expect(said.swap != nil && rig.machine.isServing && allowed(rig))
+        rig.take(.swapped(.won))
+        let alone = Rig.owner()
+        #expect(renewedAfterALapse(alone).swap == nil && alone.machine.isServing && allowed(alone))
     }
 
     @Test("S17: who alone is in sync serves without end, whether the coordinator answers or not")
@@ -186,6 +257,32 @@ struct RightToServeTests {
         #expect(heartbeat(in: rig.take(asked(79))) == nil)
         rig.take(.swapped(.won))
         #expect(heartbeat(in: rig.take(asked(80)))?.grants == 80)
+    }
+
+    @Test("S17: a node grants nothing before its start is counted: a claim of its earlier process may be on its way")
+    func noGrantBeforeTheStartCounts() {
+        let rig = Rig(Rig.beta)
+        let local = LocalLog(logUUID: Rig.logUUID, incarnation: Incarnation(5))
+        let said = rig.start(local: local, generation: 3, counted: 1, Rig.record())
+        #expect(said.swap?.members[Rig.beta]?.generation == 3)
+        rig.take(.up)
+        #expect(heartbeat(in: rig.take(asked(78))) == nil)
+        rig.take(.swapped(.won))
+        #expect(heartbeat(in: rig.take(asked(79)))?.grants == 79)
+    }
+
+    @Test("S17: what the coordinator said of the owner before this node knew the record is no ground for a claim")
+    func claimsOnFreshSigns() {
+        let rig = Rig.standby()
+        rig.presence = Presence(process: Self.dead, counter: 1, pool: Rig.pool(Rig.alpha))
+        for _ in 0..<2 * Rig.lease / Rig.heartbeat {
+            rig.take(.heard, after: Rig.heartbeat)
+            rig.take(.presence(of: rig.peer, rig.presence, deadProcess: nil, askedAt: rig.now))
+        }
+        // Its owner has renewed its lease and swapped since.
+        rig.take(.renewed(startedAt: rig.now, record: Rig.record(version: 12)), after: 1)
+        #expect(rig.pass(2 * Rig.timeout, asking: false).swap == nil)
+        #expect(rig.pass(Rig.heartbeat).swap?.owner == Rig.beta)
     }
 
     @Test("S17: an owner by nobody's record is granted nothing")

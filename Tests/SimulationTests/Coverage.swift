@@ -1,15 +1,16 @@
 /// How often things happened that the simulator is there for.
 struct Coverage: Sendable {
     var acknowledgedWrites = 0, reads = 0, readsAtOnce = 0, flushes = 0, readsRefused = 0, publications = 0
-    var takeovers = 0, claimsAnew = 0, claimsBehindRenewals = 0, fences = 0, takeoversWaiting = 0, staleRefusals = 0,
+    var takeovers = 0, claimsAnew = 0, fences = 0, takeoversWaiting = 0, staleRefusals = 0,
         staleWaits = 0
-    var degrades = 0, catchUps = 0, farBehind = 0, leasesLost = 0, servedByGrant = 0, servedAlone = 0
+    var degrades = 0, catchUps = 0, farBehind = 0, leasesLost = 0, leasesSecured = 0, servedByGrant = 0, servedAlone = 0
     var tailsInDoubt = 0, tailsLeftToPartner = 0, tailsDecidedAlone = 0, giftsTakenBack = 0
     var drains = 0, handovers = 0, handoversAborted = 0, givenAway = 0
     var leftForMedium = 0, keptThoughMediumFails = 0, releasesHung = 0, givenAwayUnreleased = 0
     var kills = 0, lossesOfPower = 0, killsOfClaimers = 0, killsInMediumCalls = 0, pauses = 0, pausesOfBoth = 0,
         clockJumps = 0
-    var mirrorsStuck = 0, backPressure = 0, destageFailures = 0, unknownOutcomes = 0, lateSwaps = 0, barriers = 0
+    var mirrorsStuck = 0, backPressure = 0, destageFailures = 0, unknownOutcomes = 0, lateSwaps = 0, slowClaims = 0,
+        barriers = 0
     var tornWrites = 0, lossesOfMediaPower = 0, archives = 0, claimsGivenBack = 0, imagesCompared = 0
     var linesRotten = 0, sessionsMoved = 0, recordsDamaged = 0, recordsHealed = 0, logsHealed = 0, poolsLost = 0,
         poolsRolledBack = 0,

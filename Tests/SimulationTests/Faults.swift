@@ -237,6 +237,17 @@ final class Faults {
         return true
     }
 
+    /// A claim made on suspicion of an owner that lives is long on its way, and meanwhile that owner has its coordinator again.
+    func claimIsSlow(_ wanted: GroupRecord, of group: SimGroup) -> Bool {
+        guard !isOver, wanted.phase == .claimed, let owner = group.record?.ownerProcess,
+            group.record?.phase == .published,
+            owner.node != wanted.owner, let living = world.livingServer(owner), !living.isDying, world.random.chance(50)
+        else { return false }
+        living.node.isCutFromCoordinator = false
+        world.coverage.slowClaims += 1
+        return true
+    }
+
     func swapped(_ group: SimGroup, from old: GroupRecord?, to new: GroupRecord, by server: Server) {
         if let old, new.phase == .published, new.inSync.count > old.inSync.count { joined(group, new.holders) }
         gaveAway(group, to: new.owner, by: server)

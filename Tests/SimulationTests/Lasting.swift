@@ -90,6 +90,8 @@ extension World {
                 "nothing is acknowledged \(Self.servedWithin / second) s after \(fault): \(group.state)")
         }
         guard fault.stopsNothing else { return }
+        // Machines that have woken a moment ago have no right to serve until a message comes.
+        run(until: now + Self.usualPause, or: { self.groups.allSatisfy { $0.ownerNode.map($0.isMirrored) == true } })
         for (group, epoch) in zip(groups, epochs) {
             group.oracle.expect(
                 group.record?.epoch == epoch && group.ownerNode.map(group.isMirrored) == true,

@@ -62,8 +62,6 @@ final class Oracle {
     private var claimedOver: [ProcessIdentity] = []
     /// Owners that lost the group to a suspicion, by no operator's word.
     private var takenFrom: Set<ProcessIdentity> = []
-    /// When each process last decided to claim the group on suspicion.
-    private var suspectedAt: [ProcessIdentity: UInt64] = [:]
     private var commandedToTakeOver: Set<ProcessIdentity> = []
     private var commandedByForce: Set<ProcessIdentity> = []
     /// Up to where space was given back when that was last compared with the head of a mirror's process, which only grows.
@@ -188,6 +186,16 @@ final class Oracle {
                 "S17: \(server.name) \(what), but its lease began at \(announced / millisecond) ms, and \(process.name) may claim"
             )
         }
+    }
+
+    /// A claim on suspicion takes effect after the right of whom it is claimed from (S17).
+    private func expectNoRight(of process: ProcessIdentity, against server: Server) {
+        guard let owner = world.livingServer(process), !owner.isDying else { return }
+        let authority = owner.engine(of: group).machine.authority
+        expect(
+            !authority.isValid(owner.clock),
+            "S17: \(server.name) claims the group of \(owner.name), which may serve for \((authority.validUntil - owner.clock) / millisecond) ms"
+        )
     }
 
     // MARK: The media
@@ -321,7 +329,11 @@ final class Oracle {
         if new.ownerProcess == server.identity { won[server.identity] = new.epoch }
         if var same = old {
             same.version += 1
-            if same == new { world.coverage.barriers += 1 }
+            if same == new, new.ownerProcess == server.identity, new.phase == .published {
+                world.coverage.leasesSecured += 1
+            } else if same == new {
+                world.coverage.barriers += 1
+            }
         }
         // A start is counted, a death is recorded, or nothing is changed.
         if let old, old.owner == new.owner, old.epoch == new.epoch, old.phase == new.phase, old.holders == new.holders {
@@ -349,12 +361,8 @@ final class Oracle {
             if let other = old.ownerProcess, other.node != server.node.name,
                 !commandedToTakeOver.contains(server.identity)
             {
-                // A claim that is long on its way may meet an owner that has renewed its lease meanwhile: only its fence ends that one (S16).
-                if lastAnnounced[other] ?? 0 > suspectedAt[server.identity] ?? .max {
-                    world.coverage.claimsBehindRenewals += 1
-                } else {
-                    takenFrom.insert(other)
-                }
+                expectNoRight(of: other, against: server)
+                takenFrom.insert(other)
             }
             if new.setsAsideLog {
                 return expect(wasForced(server), "S13: \(server.name) gives logs up, and nobody forced it")
@@ -507,7 +515,6 @@ final class Oracle {
 
     func reported(_ report: Report, by server: Server) {
         switch report.kind {
-        case .suspect: suspectedAt[server.identity] = world.now
         case .leaseLost: world.coverage.leasesLost += 1
         case .mirrorLost where report.cause == .mirrorIsStuck: world.coverage.mirrorsStuck += 1
         case .railMoved: world.coverage.sessionsMoved += 1

@@ -459,7 +459,8 @@ final class World {
         let failsBefore = random.chance(coordinator.failPercent)
         let failsAfter = random.chance(coordinator.failPercent)
         let isLate = random.chance(coordinator.failPercent / 2) || faults.takesLate(record, of: group)
-        server.givenOut(coordinatorDelay()) { [self] in
+        let isSlow = faults.claimIsSlow(record, of: group)
+        server.givenOut(isSlow ? random.between(50, 2500) * millisecond : coordinatorDelay()) { [self] in
             guard isReachable(from: server), !failsBefore else {
                 return server.later(back) { done(.failure(Self.silence)) }
             }
