@@ -109,7 +109,10 @@ extension Cluster {
         )
         func drainOfAFailingMedium() async throws {
             try await withCluster { cluster in
-                let owner = try cluster.roles().owner
+                let (owner, mirror) = try cluster.roles()
+                // Nobody that the owner could hand the group to, however long the answers take.
+                cluster.kill(mirror)
+                try await cluster.wait("degraded") { cluster.group(at: owner)?.status.state == "degraded" }
                 try await cluster.failMedium(owner)
                 let began = ContinuousClock.now
                 let refused = try ask(cluster, "drain", "g0")
