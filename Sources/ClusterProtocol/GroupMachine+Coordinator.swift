@@ -91,7 +91,9 @@ extension GroupMachine {
         switch answer {
         case .recordRead(let record): answered(read: record, now, &out)
         case .swapped(let outcome): answered(swap: outcome, now, &out)
-        case .unavailable(let reason): swaps.failed(reason, retryAt: now + settings.heartbeatInterval)
+        case .unavailable(let reason):
+            swaps.failed(reason, retryAt: now + settings.heartbeatInterval)
+            endOwner(now, isRead: false, &out)
         case .renewed(let startedAt, let record): renewed(startedAt, record, now, &out)
         case .presence(let node, let presence, let dead, let askedAt):
             guard let index = partners.index(of: node) else { return }
@@ -104,6 +106,7 @@ extension GroupMachine {
         if case .swap = swaps.call { return }
         swaps.answered()
         settle(record, now, &out)
+        endOwner(now, isRead: true, &out)
     }
 
     private mutating func answered(swap outcome: SwapOutcome, _ now: Nanos, _ out: inout [Directive]) {

@@ -147,6 +147,9 @@ extension GroupMachine {
                 heldUp(problem, now, &out)
                 return saveConfirmations(now, &out)
             }
+            // The answer to a fence that was begun before the claim: its own is still to come (S16).
+            let confirmed = recovering.confirmed.map(\.target)
+            if record?.mustFence.contains(where: { !confirmed.contains($0) }) == true { return }
             goOn(with: .locking, now, &out)
         case (.mediaLocked(let media), .locking):
             recovering.media = media

@@ -1,5 +1,6 @@
 // Not the owner: decide what the record means for this node, and watch the owner. Taking over begins here, with suspicion
-// on the rail *and* at the coordinator (S16).
+// on the rail *and* at the coordinator (S16). An owner at whose host nobody listens is fenced before that: a confirmed death is worth
+// both, and ends the wait for what this node has granted (S17).
 
 internal import Coordination
 internal import LogModel
@@ -191,11 +192,16 @@ extension GroupMachine {
         }
         guard enlist(record, now, &out), standby.release == .complete else { return }
         if giftIsOverdue(now), holds(me, in: record) { return takeBack(record, now, &out) }
-        guard holds(me, in: record), railSilent(now), presenceStale(now), mayClaim(record, now) else { return }
+        guard !standby.isFencing, holds(me, in: record), railSilent(now), presenceStale(now), mayClaim(record, now)
+        else { return }
         let why =
-            ownerIsSuspended
-            ? "\(record.owner) has lost its right to serve and is silent at the coordinator"
-            : "\(record.owner) is silent on the rail and at the coordinator"
+            if watched.confirmation?.target == record.ownerProcess {
+                "\(record.owner) is confirmed dead"
+            } else if ownerIsSuspended {
+                "\(record.owner) has lost its right to serve and is silent at the coordinator"
+            } else {
+                "\(record.owner) is silent on the rail and at the coordinator"
+            }
         out.append(.report(Report(.suspect, "\(why); claiming epoch \(record.epoch.next)")))
         if case .handOver = command {
             finishCommand(
@@ -215,6 +221,71 @@ extension GroupMachine {
         out.append(.report(Report(.notTaken, reason)))
         if case .handOver = command { finishCommand(refusal: reason, &out) }
         claim(record, now, &out)
+    }
+
+    // MARK: An owner that listens no more
+
+    /// Its host refuses what its process would accept. A firewall can say the same of a process that lives; then the fence ends a sound
+    /// owner, and nothing is lost. So nobody is fenced by a node that could not take over at once.
+    mutating func nobodyListens(_ index: Int, _ now: Nanos, _ out: inout [Directive]) {
+        guard case .standby(var standby) = role, standby.ending == nil, !isCoordinating,
+            let process = processToEnd(now), process.node == partners.node(index)
+        else { return }
+        standby.ending = .asking(process)
+        role = .standby(standby)
+        read(&out)
+    }
+
+    /// The process that serves the group, if this node could take over from it at once, were it dead.
+    private func processToEnd(_ now: Nanos) -> ProcessIdentity? {
+        guard case .standby(let standby) = role, standby.release == .complete, command == nil, takeoverProblem == nil,
+            let record, record.phase == .published, record.owner != me, let process = record.ownerProcess,
+            process != watched.deadProcess, !watched.isRailUp, isStartConfirmed, holds(me, in: record),
+            hasMirrored || now >= startedAt + settings.lease
+        else { return nil }
+        return process
+    }
+
+    /// The record was read after it was known that nobody listens, or could not be.
+    mutating func endOwner(_ now: Nanos, isRead: Bool, _ out: inout [Directive]) {
+        guard case .standby(var standby) = role, case .asking(let process) = standby.ending else { return }
+        let isToEnd = isRead && !isCoordinating && processToEnd(now) == process
+        standby.ending = isToEnd ? .fencing(process) : nil
+        role = .standby(standby)
+        guard isToEnd else { return }
+        let reason =
+            "the host of \(process.node) refuses connections where \(process.node) listens: its process is fenced, then claimed from"
+        out += [.report(Report(.suspect, reason)), .step(.fence([process]))]
+    }
+
+    mutating func standbyStepEnded(_ answer: StepAnswer, _ now: Nanos, _ out: inout [Directive]) {
+        guard case .standby(var standby) = role else { return }
+        switch answer {
+        case .mediaReleased:
+            standby.release = .complete
+            role = .standby(standby)
+            return
+        case .fenced(let confirmed, _):
+            guard case .fencing(let process) = standby.ending else { return }
+            standby.ending = nil
+            if let fence = confirmed.first(where: { $0.target == process && $0.confirmed?.mayLive == false }),
+                let index = partners.index(of: process.node)
+            {
+                partners[index].ended(fence)
+            }
+        case .failed: standby.ending = nil
+        case .mediaLocked, .sealed, .recovered, .logOpened, .logCorrupt, .refused, .tailInDoubt, .mediumTaken, .drained,
+            .evacuated:
+            return
+        }
+        role = .standby(standby)
+        watch(now, &out)
+    }
+
+    private func confirmation(of process: ProcessIdentity) -> GroupRecord.Fence? {
+        partners.index(of: process.node).flatMap { partners[$0].confirmation }.flatMap {
+            $0.target == process ? $0 : nil
+        }
     }
 
     // MARK: Claims and gifts
@@ -247,7 +318,10 @@ extension GroupMachine {
         let generation = next.members[me]?.pool == settings.pool ? freshGeneration(in: record) : standing.generation
         next.members[me, default: GroupRecord.Member(role: .out, pool: settings.pool)].generation = generation
         next.setHolders(holders)
-        if let old = record.ownerProcess, old != settings.process { next.fence(old) }
+        if let old = record.ownerProcess, old != settings.process {
+            next.fence(old)
+            if let fence = confirmation(of: old), let confirmed = fence.confirmed { next.confirm(old, confirmed) }
+        }
         // This process claims: it is nobody's to fence.
         next.fences.removeAll { $0.target == settings.process }
         guard next.fences.count <= GroupRecord.maximumFences else {

@@ -173,6 +173,7 @@ public struct GroupMachine: Sendable {
         case .down:
             partners[index].railDown()
             railDown(index, now, &out)
+        case .nobodyListens: nobodyListens(index, now, &out)
         case .moved: sessionMoved(index, now, &out)
         case .heard: partners[index].lastHeard = now
         case .heardBeside(let isSuspended): partners[index].heardBeside(isSuspended: isSuspended, now)
@@ -208,10 +209,7 @@ public struct GroupMachine: Sendable {
         switch role {
         case .recovering: recoveryStepEnded(answer, now, &out)
         case .handingOver: handoverStepEnded(answer, now, &out)
-        case .standby(var standby):
-            guard case .mediaReleased = answer else { return }
-            standby.release = .complete
-            role = .standby(standby)
+        case .standby: standbyStepEnded(answer, now, &out)
         case .blocked(var blocked):
             guard case .mediaReleased = answer else { return }
             blocked.release = .complete

@@ -15,6 +15,10 @@ public protocol Fence: Sendable {
     /// Whether the process is certainly gone, without touching it. One that cannot be seen from here is not.
     func isGone(_ process: ProcessIdentity) throws(FenceError) -> Bool
 
+    /// True if it ends processes, on other hosts too: one where nobody listens any more may be ended before its group is claimed. A fence
+    /// that keeps a process from the medium must come after the claim, and one that reaches this host alone sees the death itself.
+    var endsProcesses: Bool { get }
+
     /// For an earlier process of `node` that cannot be seen from here (a container that was started anew has another PID namespace):
     /// it would hold the lock of the pool, which this process has, so it has ended. `nil`: it can be seen, and proves nothing so. Were it
     /// another copy of the pool, it would still hold the medium's lock, which is taken next.
@@ -23,6 +27,8 @@ public protocol Fence: Sendable {
 }
 
 extension Fence {
+    public var endsProcesses: Bool { false }
+
     public func confirmDead(
         _ process: ProcessIdentity, by node: NodeID, failed: (FenceError) -> Void
     ) throws(FenceError) -> GroupRecord.Fence.Confirmation {

@@ -31,6 +31,8 @@ public struct FenceChain: Fence {
         throw FenceError(reasons.joined(separator: "; then "))
     }
 
+    public var endsProcesses: Bool { fences.allSatisfy(\.endsProcesses) }
+
     public func isGone(_ process: ProcessIdentity) throws(FenceError) -> Bool { try fences[0].isGone(process) }
 
     public func confirmEnded(

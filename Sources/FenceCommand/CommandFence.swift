@@ -59,6 +59,8 @@ public final class CommandFence: Fence {
 
     // MARK: Turning off
 
+    public var endsProcesses: Bool { true }
+
     public func confirmDead(
         _ process: ProcessIdentity, by node: NodeID
     ) throws(FenceError) -> GroupRecord.Fence.Confirmation {

@@ -16,7 +16,18 @@ extension Group: MirrorSide {
     package func railEnded() {
         mirrorRail = nil
         handle(.down)
+        askWhetherOwnerListens()
     }
+
+    /// After the last of the owner's rails: a process that lives has lost them to the network, and takes connections.
+    private func askWhetherOwnerListens() {
+        guard hasNoRails, host.fence.endsProcesses, !machine.isOwner else { return }
+        host.nobodyListens(at: peer) { [weak self] nobodyListens in
+            if let self, nobodyListens, hasNoRails { handle(.nobodyListens) }
+        }
+    }
+
+    private var hasNoRails: Bool { mirrorRail == nil && standbyRails.isEmpty && candidateRail == nil }
 
     /// What was sent earlier and comes late, on a rail that the owner has left, takes nothing from the one that it is on (S12).
     package func attachRequested(_ request: AttachRequest, on rail: AcceptedRail) {
@@ -46,7 +57,9 @@ extension Group: MirrorSide {
     /// A rail ended that does not count: the machine does not know it.
     package func candidateEnded(_ rail: AcceptedRail) {
         if candidateRail === rail { candidateRail = nil }
+        guard standbyRails.contains(where: { $0 === rail }) else { return }
         standsByNoMore(rail)
+        askWhetherOwnerListens()
     }
 
     /// Of an owner; far above what a node has of networks.

@@ -47,6 +47,9 @@ package protocol Host: AnyObject {
     func dial(
         _ peer: NodeID, rail: Int,
         _ done: @escaping (Result<(any QueuePair, RailPeer), RemoteMemoryError>) -> Void)
+    /// Tells whether every place of `peer` refuses connections: its host answers, and no process listens there. False where anything
+    /// listens, and where nothing answers within a heartbeat timeout.
+    func nobodyListens(at peer: NodeID, _ done: @escaping (Bool) -> Void)
     /// What this node's configuration has in common with those of its peers.
     var configurationEntries: ConfigurationEntries { get }
     func configurationDiffers(from peer: NodeID, _ theirs: ConfigurationEntries)

@@ -85,4 +85,8 @@ final class TCPTransport: Transport {
             done(result.map { ($0.0, $0.1) })
         }
     }
+
+    func isRefused(at place: String, timeout: TimeAmount, _ done: @escaping (Bool) -> Void) {
+        TCPMirrorDialer.isRefused(at: address(place), timeout: timeout, on: eventLoop, done)
+    }
 }

@@ -5,6 +5,7 @@ public import LogModel
 public import LoopPolling
 public import NIOCore
 internal import NIOPosix
+internal import Glibc
 public import RemoteMemory
 
 /// Accepts rails. Bound to one event loop; every rail lives on it.
@@ -143,6 +144,30 @@ public enum TCPMirrorDialer {
             .whenFailure { error in
                 finish(.failure(RemoteMemoryError(.disconnected, "\(address): cannot be reached: \(words(error))")))
             }
+    }
+
+    /// Connects and says nothing. `done` is called once, on the loop: true if each address that the name has refused the connection, which a
+    /// host does where no process listens.
+    public static func isRefused(
+        at address: TCPAddress, timeout: TimeAmount, on eventLoop: any EventLoop, _ done: @escaping (Bool) -> Void
+    ) {
+        ClientBootstrap(group: eventLoop)
+            .connectTimeout(timeout)
+            .connect(host: address.host, port: address.port)
+            .assumeIsolated()
+            .whenComplete { result in
+                switch result {
+                case .success(let channel):
+                    channel.close(promise: nil)
+                    done(false)
+                case .failure(let error): done(isRefusal(error))
+                }
+            }
+    }
+
+    private static func isRefusal(_ error: any Error) -> Bool {
+        guard let failure = error as? NIOConnectionError, !failure.connectionErrors.isEmpty else { return false }
+        return failure.connectionErrors.allSatisfy { ($0.error as? IOError)?.errnoCode == ECONNREFUSED }
     }
 
     /// Of the addresses that the name has, the first that failed tells why.

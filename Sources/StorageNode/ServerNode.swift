@@ -338,6 +338,19 @@ public final class ServerNode: VolumeService {
             timeout: .milliseconds(Int64(configuration.heartbeatTimeoutMillis)), done)
     }
 
+    package func nobodyListens(at peer: NodeID, _ done: @escaping (Bool) -> Void) {
+        let places = rails(of: peer)
+        var waiting = places.count
+        var areRefused = true
+        for place in places {
+            parts.transport.isRefused(at: place, timeout: .milliseconds(Int64(configuration.heartbeatTimeoutMillis))) {
+                areRefused = areRefused && $0
+                waiting -= 1
+                if waiting == 0 { done(areRefused) }
+            }
+        }
+    }
+
     // MARK: The configurations of partners
 
     /// How the configuration of `peer` differs, in words, as far as it has said; `nil` if it does not.

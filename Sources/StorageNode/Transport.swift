@@ -18,4 +18,6 @@ package protocol Transport: AnyObject {
     func dial(
         _ place: String, expecting peer: NodeID, timeout: TimeAmount,
         _ done: @escaping (Result<(any QueuePair, RailPeer), RemoteMemoryError>) -> Void)
+    /// Connects to a place, sends nothing, and tells whether the host there refused it. False if nothing answers in time.
+    func isRefused(at place: String, timeout: TimeAmount, _ done: @escaping (Bool) -> Void)
 }

@@ -65,7 +65,7 @@ final class Rig {
         now += delay
         var out: [Directive] = []
         machine.handle(event, now: now, into: &out)
-        if case .step(.fenced) = event, out.swap != nil {
+        if case .step(.fenced) = event, out.swap != nil, machine.record?.phase == .claimed {
             // The confirmations are recorded at once, beside what follows.
             out.removeAll { if case .coordinator(.swap) = $0 { true } else { false } }
             var recorded: [Directive] = []

@@ -28,6 +28,19 @@ extension Cluster {
         }
 
         @Test(
+            "S16, S17: an owner whose process has ended on a host that lives is taken over from long before a lease is over"
+        )
+        func takenOverAtOnce() async throws {
+            try await withHosts(leaseMillis: 600_000) { hosts, roles, history in
+                try await measure("an owner SIGKILLed within its lease", history) {
+                    try hosts.inflict(.ownerKilled, roles)
+                    try await hosts.cluster.wait("taken over", seconds: 60) { hosts.cluster.owner() == roles.mirror }
+                    try await written(100, history, hosts)
+                }
+            }
+        }
+
+        @Test(
             "S13: a mirror that cannot be reached, in both directions or one, is counted out, and the owner serves on",
             arguments: [
                 HostFault.railCut, .railCutToMirror, .railCutToOwner, .mirrorLinkDown, .mirrorFrozen, .mirrorKilled,

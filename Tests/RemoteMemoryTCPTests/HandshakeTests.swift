@@ -328,6 +328,22 @@ struct HandshakeTests {
         }
     }
 
+    @Test(
+        "S16: a place refuses where nobody listens, and takes the connection where anybody does; that costs the listener nothing"
+    )
+    func knocking() async throws {
+        try await withRig { rig in
+            try await rig.on { $0.knock() }
+            #expect(try await rig.eventually { $0.isRefused != nil })
+            try await rig.on { #expect($0.isRefused == false && $0.accepted.isEmpty) }
+            try await rig.connect()
+            try await rig.on { $0.stop() }
+            try await rig.on { $0.knock() }
+            #expect(try await rig.eventually { $0.isRefused != nil })
+            try await rig.on { #expect($0.isRefused == true) }
+        }
+    }
+
     // MARK: Bounds
 
     @Test("S28: who says nothing, or half, or greets and proves nothing, is not waited for")

@@ -28,6 +28,8 @@ final class Rig {
     var rail: TCPQueuePair?
     let recorder = Recorder()
     var dialError: RemoteMemoryError?
+    /// What the last knock found.
+    private(set) var isRefused: Bool?
     private(set) var isDialing = false
 
     init(_ loop: any EventLoop) {
@@ -80,6 +82,14 @@ final class Rig {
                 met = peer
             case .failure(let error): dialError = error
             }
+        }
+    }
+
+    /// Whether nobody listens where the target did.
+    func knock() {
+        isRefused = nil
+        TCPMirrorDialer.isRefused(at: TCPAddress("127.0.0.1:\(port)")!, timeout: patience, on: loop) { [self] in
+            isRefused = $0
         }
     }
 

@@ -1,7 +1,8 @@
 /// How often things happened that the simulator is there for.
 struct Coverage: Sendable {
     var acknowledgedWrites = 0, reads = 0, readsAtOnce = 0, flushes = 0, readsRefused = 0, publications = 0
-    var takeovers = 0, claimsAnew = 0, fences = 0, takeoversWaiting = 0, staleRefusals = 0,
+    var takeovers = 0, claimsAnew = 0, claimsFromEnded = 0, refusals = 0, fences = 0, takeoversWaiting = 0,
+        staleRefusals = 0,
         staleWaits = 0
     var degrades = 0, catchUps = 0, farBehind = 0, leasesLost = 0, leasesSecured = 0, servedByGrant = 0, servedAlone = 0
     var tailsInDoubt = 0, tailsLeftToPartner = 0, tailsDecidedAlone = 0, giftsTakenBack = 0

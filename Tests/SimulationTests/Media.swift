@@ -294,6 +294,9 @@ final class KillingFence: Fence, @unchecked Sendable {
 }
 
 extension KillingFence {
+    /// Where a death is seen, a fence need not bring it about.
+    var endsProcesses: Bool { !server.world.seesDeath }
+
     func isGone(_ process: ProcessIdentity) -> Bool {
         server.world.seesDeath && server.world.livingServer(process) == nil
     }

@@ -355,6 +355,14 @@ final class Oracle {
     private func claimed(from old: GroupRecord?, to new: GroupRecord, by server: Server) {
         guard let old else { return }
         if let other = old.ownerProcess, other != server.identity { claimedOver.append(other) }
+        if let other = old.ownerProcess, !new.mustFence.contains(other), new.ownerProcess == server.identity,
+            other != server.identity
+        {
+            world.coverage.claimsFromEnded += 1
+            expect(
+                world.livingServer(other) == nil,
+                "S16: \(server.name) claims the group of a process of \(other.node) that lives, as of a dead one")
+        }
         if new.owner == server.node.name {
             expect(!new.mustFence.contains(server.identity), "S16: \(server.name) is to fence itself")
             expectSuspect(old, server)

@@ -382,6 +382,8 @@ extension Server: RailKeeper {
         world.connect(from: self, to: peer, over: rail) { result in done(result.map { ($0, Self.railPeer(peer)) }) }
     }
 
+    func nobodyListens(at peer: NodeID, _ done: @escaping (Bool) -> Void) { world.knock(from: self, at: peer, done) }
+
     func mirrorSide(of group: GroupID) -> (any MirrorSide)? { groups[group] }
 
     func forget(_ rail: AcceptedRail) { accepted.removeAll { $0 === rail } }

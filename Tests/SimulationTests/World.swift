@@ -255,6 +255,20 @@ final class World {
         }
     }
 
+    /// Whether a host says that nobody listens there. Where the network says so of a process that lives, its fence ends it.
+    func knock(from server: Server, at peer: NodeID, _ done: @escaping (Bool) -> Void) {
+        guard !networks.indices.contains(where: { network in nodes.contains { isBlocked(from: $0, over: network) } })
+        else {
+            return server.later(Self.heartbeatTimeout) { done(false) }
+        }
+        after(networkDelay()) { [self] in
+            let listener = nodes.first { $0.name == peer }?.server
+            let isRefused = listener?.isDying != false || random.chance(5)
+            if isRefused { coverage.refusals += 1 }
+            server.later(networkDelay()) { done(isRefused) }
+        }
+    }
+
     /// Every connection is lost, or every one over a network.
     func cutConnections(over network: Int? = nil) {
         note(network.map { "every connection over network \($0) is cut" } ?? "every connection is cut")

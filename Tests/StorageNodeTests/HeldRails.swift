@@ -25,6 +25,10 @@ final class HeldTransport: Transport {
 
     func close() { transport.close() }
 
+    func isRefused(at place: String, timeout: TimeAmount, _ done: @escaping (Bool) -> Void) {
+        transport.isRefused(at: place, timeout: timeout, done)
+    }
+
     func dial(
         _ place: String, expecting peer: NodeID, timeout: TimeAmount,
         _ done: @escaping (Result<(any QueuePair, RailPeer), RemoteMemoryError>) -> Void

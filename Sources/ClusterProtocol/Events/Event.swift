@@ -38,6 +38,9 @@ public enum RailEvent: Sendable {
     /// the group's rail from now on.
     case up
     case down
+    /// Mirror: every rail has ended, and the partner's host refuses connections wherever the partner listens: the host lives, and nothing
+    /// says that the process does.
+    case nobodyListens
     /// Owner: the session goes on over another rail, which is up; nothing of the old one counts any more.
     case moved
     /// Anything arrived, on whichever rail.

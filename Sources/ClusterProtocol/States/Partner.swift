@@ -17,6 +17,8 @@ struct Partner: Sendable {
     private(set) var lastSignOfLife: Nanos?
     /// A process of the partner that is known to be gone.
     private(set) var deadProcess: ProcessIdentity?
+    /// What confirms it, if a fence did.
+    private(set) var confirmation: GroupRecord.Fence?
     /// As owner: until then it claims nothing, whatever becomes of the rail (S17).
     private(set) var grantEnd: Nanos = 0
 
@@ -62,6 +64,12 @@ struct Partner: Sendable {
             presenceSince = now
         }
         if let dead { deadProcess = dead }
+    }
+
+    /// A fence has confirmed that a process of the partner is dead.
+    mutating func ended(_ fence: GroupRecord.Fence) {
+        deadProcess = fence.target
+        confirmation = fence
     }
 
     /// Answers may overtake each other on different rails.
