@@ -183,10 +183,10 @@ struct ExclusiveHoldTests {
         #expect(try error { try fence() }.code == .failed)
     }
 
-    @Test("S18: a conflict, or a way that is lost in the middle, confirms nothing", arguments: [0, 1, 5] as [UInt8])
+    @Test("S18: a conflict, or a way that is lost in the middle, confirms nothing", arguments: [0, 1, 4] as [UInt8])
     func interrupted(action: UInt8) throws {
         _ = try take(Self.alpha, on: "a")
-        let code: UInt8 = action == 5 ? 0x5F : 0x5E
+        let code: UInt8 = action == 4 ? 0x5F : 0x5E
         unit.lie { initiator, command, _ in
             initiator == "b" && command[0] == code && command[1] == action ? .lost : nil
         }
