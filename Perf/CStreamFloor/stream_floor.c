@@ -170,7 +170,7 @@ static int send_more(sender *s, int fd) {
     return send_all(fd, s->parts, parts);
 }
 
-int64_t sf_run(int fd, sf_ring ring, uint32_t size, uint32_t depth, uint64_t nanos, 
+int64_t sf_run(int fd, sf_ring ring, uint32_t size, uint32_t depth, uint64_t nanos,
                void (*note)(void *context, uint64_t now, uint64_t nanos), void *context) {
     sender s = {.ring = ring, .size = size, .depth = depth};
     uint8_t *payload = malloc(size);

@@ -146,10 +146,10 @@ extension Cluster {
                 #expect(measured.code == 0, "\(measured.output)")
             }
             try measure(repeats: 1)
-            #expect(try !fill().contains("m-1.html"))
+            #expect(try !fill().contains("m-1.json"))
             try measure(repeats: 9)
             let filled = try fill()
-            #expect(filled.contains("(Perf/results/m-9.html)") && filled.contains("| twinlog, 256, 1 x 1 |"))
+            #expect(filled.contains("(Perf/results/m-9.json)") && filled.contains("| twinlog, 256, 1 x 1 |"))
             #expect(filled.contains("twinlog-perf compare mirror --seconds 0.1 --size 256 --depth 1 --repeats 9"))
             try filled.replacing("| twinlog, 256, 1 x 1 | ", with: "| twinlog, 256, 1 x 1 | 9")
                 .write(to: readme, atomically: true, encoding: .utf8)

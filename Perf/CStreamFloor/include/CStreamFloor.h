@@ -19,7 +19,7 @@ int sf_serve(int fd, sf_ring ring);
 
 /// Keeps `depth` messages of `size` bytes unanswered for `nanos`, then waits for the last of them. `note` is told when each was answered, by the
 /// monotonic clock, and its latency, both in nanoseconds. The number of messages, or a negative errno; -ECONNRESET if the other end ended.
-int64_t sf_run(int fd, sf_ring ring, uint32_t size, uint32_t depth, uint64_t nanos, 
+int64_t sf_run(int fd, sf_ring ring, uint32_t size, uint32_t depth, uint64_t nanos,
                void (*note)(void *context, uint64_t now, uint64_t nanos),
                void *context);
 
