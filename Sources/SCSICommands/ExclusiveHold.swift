@@ -122,6 +122,7 @@ public struct ExclusiveHold: Sendable {
         {
             return try endCommands(device)
         }
+        try device.checkInitiatorIsFree()
         _ = try take(device, as: holder, of: cluster)
     }
 

@@ -22,10 +22,15 @@ public protocol SCSIDevice: Sendable {
 
     /// The most bytes that the way to the unit lets one command carry.
     var transferLimit: UInt64 { get }
+
+    /// Throws if another process may write by the same initiator: no reservation keeps it out.
+    func checkInitiatorIsFree() throws(SCSIError)
 }
 
 extension SCSIDevice {
     public var transferLimit: UInt64 { .max }
+
+    public func checkInitiatorIsFree() throws(SCSIError) {}
 }
 
 /// Why a command failed.

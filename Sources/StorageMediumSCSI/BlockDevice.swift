@@ -61,12 +61,7 @@ final class BlockDevice: UnitPath {
 
     private func open() throws(SCSIError) -> Opened {
         try checkKind()
-        let flags = O_CLOEXEC | O_NONBLOCK | (use == .writing ? O_RDWR | O_EXCL : O_RDONLY)
-        let descriptor = Glibc.open(path, flags)
-        guard descriptor >= 0 else {
-            guard errno == EBUSY else { throw failure("cannot be opened", errno, .lost) }
-            throw SCSIError(.lost, "\(path): is in use on this machine, by another node or a file system")
-        }
+        let descriptor = try openDescriptor(use == .writing ? O_RDWR | O_EXCL : O_RDONLY)
         var bytes: UInt64 = 0
         let result = tl_host_block_transfer(descriptor, &bytes)
         guard result == 0 else {
@@ -75,6 +70,18 @@ final class BlockDevice: UnitPath {
         }
         return Opened(descriptor: descriptor, transferLimit: min(Self.mostTransferBytes, max(bytes, 512)))
     }
+
+    private func openDescriptor(_ flags: CInt) throws(SCSIError) -> CInt {
+        let descriptor = Glibc.open(path, flags | O_CLOEXEC | O_NONBLOCK)
+        guard descriptor >= 0 else {
+            guard errno == EBUSY else { throw failure("cannot be opened", errno, .lost) }
+            throw SCSIError(.lost, "\(path): is in use on this machine, by another node or a file system")
+        }
+        return descriptor
+    }
+
+    /// A writer on this host has the device exclusively.
+    func checkInitiatorIsFree() throws(SCSIError) { close(try openDescriptor(O_RDONLY | O_EXCL)) }
 
     /// By what the kernel says of it, before anything is sent there.
     private func checkKind() throws(SCSIError) {

@@ -176,18 +176,38 @@ struct OnLogicalUnitTests {
         medium.release()
     }
 
+    /// Of beta against alpha, over the device of either's host.
+    private func fence(over host: String) throws -> GroupRecord.Fence.Confirmation {
+        let address = address(host)
+        let fence = ReservationFence(
+            [
+                ReservationFence.SharedMedium(nodes: [NodeID("alpha"), NodeID("beta")]) { () throws(SCSIError) in
+                    try opener("beta").connect(to: address)
+                }
+            ], by: NodeID("beta"), of: [NodeID("alpha"), NodeID("beta")], cluster: "test")
+        return try fence.confirmDead(
+            ProcessIdentity(node: NodeID("alpha"), pid: 1, startTicks: 1, bootID: "another"), by: NodeID("beta"))
+    }
+
+    @Test(
+        "S18: a writer on the host of who fences, whom the unit does not tell apart from it, is not confirmed to be shut out"
+    )
+    func fenceOnOneHost() throws {
+        let owner = try take("alpha")
+        #expect(throws: FenceError.self) { try fence(over: "alpha") }
+        try write(7, to: owner)
+        try owner.flush()
+        #expect(try onDisk() == [7])
+        owner.release()
+        _ = try fence(over: "alpha")
+        try take("alpha").release()
+    }
+
     @Test("S18: the fence shuts the other host out, and is confirmed by what the unit says")
     func fence() throws {
         let owner = try take("alpha")
         try write(1, to: owner)
-        let fence = ReservationFence(
-            [
-                ReservationFence.SharedMedium(nodes: [NodeID("alpha"), NodeID("beta")]) { () throws(SCSIError) in
-                    try opener("beta").connect(to: address("beta"))
-                }
-            ], by: NodeID("beta"), of: [NodeID("alpha"), NodeID("beta")], cluster: "test")
-        let confirmation = try fence.confirmDead(
-            ProcessIdentity(node: NodeID("alpha"), pid: 1, startTicks: 1, bootID: "another"), by: NodeID("beta"))
+        let confirmation = try fence(over: "beta")
         #expect(confirmation.method == GroupRecord.Fence.Confirmation.reservation)
         #expect(try code { try write(2, to: owner) } == .fenced)
         #expect(writePlainly(to: devices[0]) != 0)
