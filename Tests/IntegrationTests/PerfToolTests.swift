@@ -109,9 +109,19 @@ extension Cluster {
             let headings = try texts("//svg/title")
             for operation in ["write", "read"] {
                 #expect(headings.contains("\(operation), 4KiB, 1 connection"), "no rates over depth")
-                for load in ["1 connection, depth 512", "16 connections, depth 32"] {
+                for (load, threads, depth) in [
+                    ("1 connection, depth 512", 1, 512), ("16 connections, depth 32", 16, 32),
+                ] {
+                    let these = rows.filter { row in
+                        row["threads"] as? Int == threads && row["depth"] as? Int == depth
+                            && (row["name"] as? String)?.hasSuffix(" \(operation)") == true
+                    }
+                    // Where a short load on a busy machine ended nothing within its time, its rates have nothing to draw.
+                    let hasRates = these.flatMap { $0["paces"] as? [[String: Any]] ?? [] }
+                        .contains { ($0["operations"] as? [Int])?.contains { $0 > 0 } == true }
                     #expect(
-                        headings.count { $0 == "\(operation), 4KiB, \(load)" } == 2, "latencies and rates of \(load)")
+                        headings.count { $0 == "\(operation), 4KiB, \(load)" } == (hasRates ? 2 : 1),
+                        "latencies and rates of \(load)")
                 }
             }
             let ratios = try #require(result["ratios"] as? [String: Double])
