@@ -40,6 +40,7 @@ enum Asked: Encodable {
         case "volume": volumes[name]
         // A time of at most 1.4 times the floor's.
         case "recover": name.hasPrefix("twinlog/floor ") ? .atLeast(0.714) : nil
+        case "takeover": name.hasPrefix("twinlog/bound ") ? .atLeast(1) : nil
         default: nil
         }
     }

@@ -84,12 +84,15 @@ struct Row: Encodable {
     let paces: [Pace]
     /// The median of the repeats, by part of the server.
     var processorMicrosPerOperation: [String: Double]?
+    /// Of a takeover: what stood in the partner's log, repeat by repeat.
+    var undestagedBytes: [UInt64]?
     /// Of each repeat, in nanoseconds; for ratios.
     private let repeatsP50: [Double]
 
     private enum CodingKeys: String, CodingKey {
         case name, memory, sizeBytes, threads, depth, operations, seconds, operationsPerSecond
         case repeatsOperationsPerSecond, mebibytesPerSecond, latencyNanos, paces, processorMicrosPerOperation
+        case undestagedBytes
     }
 
     init(

@@ -1,6 +1,7 @@
 // takeover: from the SIGKILL of a group's owner under load to the first write that its partner acknowledges. Two nodes of this
 // build, a process each, one medium. The floor is what a takeover cannot do without: the bytes that stood in the partner's
-// mirror log, written one after another to a file beside the medium and flushed. Detection, fencing and the claim are the rest.
+// mirror log, written one after another to a file beside the medium and flushed. Detection, fencing and the claim are the rest: what is
+// asked of a takeover, the row `bound`, is a tenth of a second and the floor's bytes at 0.8 of its rate.
 
 import AdminProtocol
 import ArgumentParser
@@ -16,7 +17,9 @@ struct TakeoverCommand: ParsableCommand {
         commandName: "takeover",
         abstract: "Kills the owner of a group under load, and measures until its partner acknowledges a write.")
     @OptionGroup var options: CommonOptions
-    @Option(help: "Bytes of the group's log.") var log = "64MiB"
+    @Option(help: "Bytes of the group's log.") var log: String?
+    @Option(help: "Kill when the partner's log holds so many bytes; the log is twice as large.") var undestaged: String?
+    @Option(help: "Where the medium's file is made, for a slower one than the pool's.") var medium: String?
 
     func validate() throws {
         guard options.threads == nil else {
@@ -26,7 +29,18 @@ struct TakeoverCommand: ParsableCommand {
         _ = try logBytes()
     }
 
+    private func undestagedBytes() throws -> UInt64? {
+        guard let undestaged else { return nil }
+        guard let bytes = Size.parse(undestaged), bytes % 4096 == 0, (2 << 20...512 << 20).contains(bytes) else {
+            throw ValidationError("--undestaged: '\(undestaged)' is not a size from 2MiB to 512MiB in steps of 4KiB")
+        }
+        guard log == nil else { throw ValidationError("--log: with --undestaged it is twice that") }
+        return bytes
+    }
+
     private func logBytes() throws -> UInt64 {
+        if let bytes = try undestagedBytes() { return 2 * bytes }
+        let log = log ?? "64MiB"
         guard let bytes = Size.parse(log), bytes % 4096 == 0, (4 << 20...1 << 30).contains(bytes) else {
             throw ValidationError("--log: '\(log)' is not a size from 4MiB to 1GiB in steps of 4KiB")
         }
@@ -39,18 +53,23 @@ struct TakeoverCommand: ParsableCommand {
         guard !FileManager.default.fileExists(atPath: folder) else { throw PerfError("\(folder) exists already") }
         var results = Results(scenario: "takeover")
         for size in try options.sizes(default: "64KiB") {
-            let (row, floor) = try measure(size, folder)
-            results.rows += [row, floor]
-            results.compare(row, to: floor)
+            let rows = try measure(size, folder)
+            results.rows += rows
+            for floor in rows.dropFirst() { results.compare(rows[0], to: floor) }
         }
         try results.report(options)
     }
 
-    private func measure(_ size: Int, _ folder: String) throws -> (Row, Row) {
+    private func measure(_ size: Int, _ folder: String) throws -> [Row] {
         var cluster = LocalClusterOptions()
         cluster.logBytes = try logBytes()
         cluster.volumeBytes = max(256 << 20, 4 * cluster.logBytes)
-        var kills = Kills(size: size, depth: try options.depths()[0], nanos: UInt64(options.secondsPerRepeat * 1e9))
+        let file = medium.map { "\($0)/twinlog-perf-\(getpid()).medium" }
+        if let file { cluster.media["vol0"] = file }
+        defer { if let file { unlink(file) } }
+        var kills = Kills(
+            size: size, depth: try options.depths()[0], nanos: UInt64(options.secondsPerRepeat * 1e9),
+            undestaged: try undestagedBytes() ?? 0, floor: (medium ?? folder) + "/twinlog-perf-\(getpid()).floor")
         do {
             let nodes = try LocalCluster(folder: folder, binaries: builtBinaries(), options: cluster)
             defer { nodes.remove() }
@@ -62,11 +81,16 @@ struct TakeoverCommand: ParsableCommand {
         func row(_ name: String, _ nanos: [UInt64]) -> Row {
             var histogram = makeHistogram()
             for nanos in nanos { histogram.note(nanos) }
-            return Row(
+            var row = Row(
                 name, memory: kills.memory, sizeBytes: size, depth: kills.depth,
                 repeats: nanos.map { Repeat(operations: 1, seconds: Double($0) / 1e9) }, latency: Latency(histogram))
+            row.undestagedBytes = kills.undestagedBytes
+            return row
         }
-        return (row("twinlog", kills.takeovers), row("write+flush", kills.floors))
+        return [
+            row("twinlog", kills.takeovers), row("write+flush", kills.floors),
+            row("bound", kills.floors.map { 100_000_000 + $0 * 5 / 4 }),
+        ]
     }
 }
 
@@ -74,18 +98,26 @@ struct TakeoverCommand: ParsableCommand {
 private struct Kills {
     let size: Int
     let depth: Int
-    /// How long the load runs before a kill.
+    /// How long the load runs before a kill, at least.
     let nanos: UInt64
+    /// What the partner's log holds by then, at least.
+    let undestaged: UInt64
+    /// The floor's file.
+    let floor: String
+    /// What it held, kill by kill.
+    private(set) var undestagedBytes: [UInt64] = []
     private(set) var takeovers: [UInt64] = []
     private(set) var floors: [UInt64] = []
     private(set) var memory = "unknown"
     private let group = MultiThreadedEventLoopGroup(numberOfThreads: 1)
     private static let limitNanos: UInt64 = 60_000_000_000
 
-    init(size: Int, depth: Int, nanos: UInt64) {
+    init(size: Int, depth: Int, nanos: UInt64, undestaged: UInt64, floor: String) {
         self.size = size
         self.depth = depth
         self.nanos = nanos
+        self.undestaged = undestaged
+        self.floor = floor
     }
 
     mutating func kill(_ cluster: LocalCluster) throws {
@@ -100,6 +132,10 @@ private struct Kills {
         // It is cut by the kill.
         let load = driver.run(nanos: nanos + Self.limitNanos)
         usleep(UInt32(nanos / 1000))
+        try Self.wait("the partner's log does not hold \(Size.format(undestaged)): a --medium may be too fast", cluster)
+        {
+            cluster.group(at: partner)?.status.log.usedBytes ?? 0 >= undestaged
+        }
         let began = monotonicNanos()
         cluster.kill(owner)
         let resident = cluster.group(at: partner)?.status.log.usedBytes ?? 0
@@ -107,7 +143,8 @@ private struct Kills {
         takeovers.append(monotonicNanos() - began)
         _ = try? load.wait()  // fails, as it must: its server is dead
         client.drop()
-        floors.append(try writeAndFlush(resident, cluster.folder + "/floor"))
+        undestagedBytes.append(resident)
+        floors.append(try writeAndFlush(resident, floor))
         try cluster.start(owner)
     }
 

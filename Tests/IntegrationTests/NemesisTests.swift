@@ -13,7 +13,7 @@ private let environment = ProcessInfo.processInfo.environment
     .enabled(if: HostNetwork.obstacle == nil, "\(HostNetwork.obstacle ?? "")"))
 struct NemesisTests {
     private let seed = environment["TWINLOG_SEED"].flatMap { UInt64($0) } ?? UInt64.random(in: 1...UInt64(UInt32.max))
-    private let seconds = environment["TWINLOG_NEMESIS_SECONDS"].flatMap { Int($0) } ?? 60
+    private let seconds = environment["TWINLOG_NEMESIS_SECONDS"].flatMap { Int($0) } ?? 120
     private let faults = environment["TWINLOG_NEMESIS_FAULTS"].flatMap { Int($0) } ?? .max
 
     @Test(

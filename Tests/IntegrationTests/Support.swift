@@ -143,20 +143,22 @@ func withHistory(
     return history
 }
 
-/// The same over TCP: two connections from the host of clients, and one from each node's own host, which no fault of the network cuts off from that
-/// node. Each has a name, and gives up what is not answered (S24).
+/// The same over TCP, by four connections that each have a name and give up what is not answered (S24). Two are the host of clients' and
+/// go to whichever node serves. One is on each node's own host, which no fault of the network cuts off from that node, and asks that node
+/// alone: it is answered as soon as that node serves, and by a node that should not.
 func withHistory(
     _ hosts: HostCluster, seed: UInt64, _ body: (History) async throws -> Void
 ) async throws -> History {
     let history = History(blockCount: 2048)
-    let places = [HostCluster.clients, HostCluster.clients] + LocalCluster.nodes
+    let nodes = LocalCluster.nodes
+    let places = [(HostCluster.clients, nodes), (HostCluster.clients, nodes)] + nodes.map { ($0, [$0]) }
     let writers = places.enumerated().map { index, place in
         HistoryWriter(
             history: history, index: index, of: places.count,
-            addresses: LocalCluster.nodes.map { hosts.cluster.nbdAddress(of: $0) }, depth: 8, seed: seed,
+            addresses: place.1.map { hosts.cluster.nbdAddress(of: $0) }, depth: 8, seed: seed,
             patience: .milliseconds(1500)
         ) { address in
-            try await hosts.open("vol0@writer\(index)", at: address, from: place, on: eventLoops)
+            try await hosts.open("vol0@writer\(index)", at: address, from: place.0, on: eventLoops)
         }
     }
     try await run(writers) { try await body(history) }
