@@ -11,17 +11,22 @@ BUILD_PACKAGES := libpmem-dev libiscsi-dev pkg-config
 TEST_PACKAGES := $(BUILD_PACKAGES) python3 qemu-utils libnbd-bin python3-libnbd nbd-client etcd-server etcd-client fuse3 fio e2fsprogs mount strace procps \
   iproute2 nftables hostname python3-seccomp openssl tgt
 
-# In steps, so that tests that wait for a peer do not compete with those that only compute. Tests of whole clusters wait half of their
-# time; what only computes takes what they leave of the processor, and yields to them.
+# Tests run what people run, optimized, in a folder of their own: what is built for debugging, and what `make release` builds, stays as it is.
+TESTED := -c release --scratch-path .build-test -Xswiftc -enable-testing
+BUILD_TESTS = $(SWIFT) build --build-tests $(TESTED) $(FLAGS)
+TESTED_BIN := $(CURDIR)/.build-test/release
+BUNDLE := TwinLogPackageTests.xctest --testing-library swift-testing
+# In steps, so that tests that wait for a peer do not compete with those that only compute. Tests of whole clusters wait most of their
+# time: two run side by side, those of hosts and the others; what only computes takes what they leave of the processor, and yields to them.
 COMPUTING := SimulationTests|CrashTests|RecoveryTests|FuzzTests
 NODES := StorageNodeTests|TwinLogTests
 UNIT := --skip IntegrationTests --skip '$(COMPUTING)' --skip '$(NODES)'
-BUNDLE := TwinLogPackageTests.xctest --testing-library swift-testing
+HOSTS := NemesisTests|HostTests|EtcdTests
 # What the sanitizers run, in two steps for the same reason.
 SANITIZED := PersistentMemoryTests|WriteLogTests|RemoteMemoryTCPTests|NBDTests|StorageMediumTests
 SANITIZED_COMPUTING := CrashTests|RecoveryTests
 
-.PHONY: help all check build release test test-clusters test-computing nemesis test-previous lint format test-tsan test-asan test-core arm64 test-pmem model sim crash-states mutate holes fuzz demo demo-as-user test-as-user test-in-container run man perf instructions clean build-packages test-packages
+.PHONY: help all check build release test test-clusters test-hosts test-computing nemesis test-previous lint format test-tsan test-asan test-core arm64 test-pmem model sim crash-states mutate holes fuzz demo demo-as-user test-as-user test-in-container run man perf instructions clean build-packages test-packages
 
 all: build
 
@@ -41,18 +46,20 @@ release: build-packages ## What people run, into .build/release
 	$(SWIFT) build -c release $(FLAGS)
 
 test: test-packages lint test-core ## Lint and every test; TEST=Suite make check runs some
-	$(SWIFT) build --build-tests $(FLAGS)
-	$(SWIFT) test --skip-build $(UNIT)
-	$(SWIFT) test --skip-build --filter '$(NODES)'
-	$(MAKE) --jobs 2 test-computing test-clusters
+	$(BUILD_TESTS)
+	$(TESTED_BIN)/$(BUNDLE) $(UNIT)
+	$(TESTED_BIN)/$(BUNDLE) --filter '$(NODES)'
+	$(MAKE) --jobs 3 --output-sync=target test-computing test-hosts test-clusters
 
-# Two steps of `make test`, of what is built. They run side by side, which `swift test` in one folder cannot.
+# Steps of `make test`, of what is built, side by side.
 test-clusters:
-	"$$($(SWIFT) build --show-bin-path)"/$(BUNDLE) --no-parallel --filter IntegrationTests
+	$(TESTED_BIN)/$(BUNDLE) --no-parallel --filter IntegrationTests --skip '$(HOSTS)'
+
+test-hosts:
+	$(TESTED_BIN)/$(BUNDLE) --no-parallel --filter 'IntegrationTests.*($(HOSTS))'
 
 test-computing:
-	@nice -n 19 "$$($(SWIFT) build --show-bin-path)"/$(BUNDLE) --filter '$(COMPUTING)' >.build/computing.log 2>&1 && status=0 || status=$$?; \
-	  cat .build/computing.log; exit $$status
+	TWINLOG_SEEDS=2000 nice -n 19 $(TESTED_BIN)/$(BUNDLE) --filter '$(COMPUTING)'
 
 check: test-packages ## One suite or test: TEST=OwnerTests
 	$(SWIFT) build --build-tests $(FLAGS)
@@ -64,13 +71,14 @@ check: test-packages ## One suite or test: TEST=OwnerTests
 MINUTES ?= 10
 FAULTS ?= 1000000
 nemesis: test-packages ## Random faults of hosts and their network: MINUTES=10 SEED=1
-	$(SWIFT) build --build-tests $(FLAGS)
-	TWINLOG_SEED=$(SEED) TWINLOG_NEMESIS_FAULTS=$(FAULTS) TWINLOG_NEMESIS_SECONDS=$$(($(MINUTES) * 60)) $(SWIFT) test --skip-build --no-parallel --filter NemesisTests
+	$(BUILD_TESTS)
+	TWINLOG_SEED=$(SEED) TWINLOG_NEMESIS_FAULTS=$(FAULTS) TWINLOG_NEMESIS_SECONDS=$$(($(MINUTES) * 60)) \
+	  $(TESTED_BIN)/$(BUNDLE) --no-parallel --filter NemesisTests
 
 # Beside the previous release's programs, built out of the repository's history: a rolling upgrade and the way back.
 test-previous: test-packages ## This release beside the previous one
-	$(SWIFT) build --build-tests $(FLAGS)
-	TWINLOG_PREVIOUS="$$(Tests/Verification/previous-release/build)" $(SWIFT) test --skip-build --no-parallel --filter PreviousReleaseTests
+	$(BUILD_TESTS)
+	TWINLOG_PREVIOUS="$$(Tests/Verification/previous-release/build)" $(TESTED_BIN)/$(BUNDLE) --no-parallel --filter PreviousReleaseTests
 
 lint: test-packages ## Format, imports, circles of files, rule numbers, names of files, public surface, the README's figures
 	$(SWIFT) format lint --strict --recursive $(FORMATTED)
@@ -102,8 +110,8 @@ test-asan: test-packages ## The tests under the address sanitizer
 
 # The pool and log tests in a guest with persistent memory (emulated NVDIMM, ext4 with DAX, MAP_SYNC).
 test-pmem: test-packages ## Pools and logs in a guest with persistent memory
-	$(SWIFT) build --build-tests $(FLAGS)
-	Tests/Verification/pmem-guest/run "$$($(SWIFT) build --show-bin-path)/TwinLogPackageTests.xctest"
+	$(BUILD_TESTS)
+	Tests/Verification/pmem-guest/run $(TESTED_BIN)/TwinLogPackageTests.xctest
 
 # The C core alone, without Swift and libpmem: here, and cross-compiled for arm64 under an emulator.
 test-core: ## The C core alone
@@ -122,7 +130,8 @@ model: ## The log's protocol, every interleaving (spin); FULL=1 for more
 # The engine on two nodes in virtual time, for longer: SEEDS=100000 make sim
 SEEDS ?= 20000
 sim: build-packages ## The production engine in virtual time: SEEDS=20000
-	TWINLOG_SEEDS=$(SEEDS) $(SWIFT) test -c release -Xswiftc -enable-testing --scratch-path .build-sim --filter '^SimulationTests'
+	$(BUILD_TESTS)
+	TWINLOG_SEEDS=$(SEEDS) $(TESTED_BIN)/$(BUNDLE) --filter '^SimulationTests'
 
 # Fuzzes every parser for FUZZ_SECONDS each: FUZZ_SECONDS=600 FUZZ_TARGETS="pool scan" make fuzz. The corpus in the tree is read
 # only; new inputs go to .build-fuzz/corpus, and one that crashes or takes 10 s is left in .build-fuzz/found.
@@ -159,8 +168,8 @@ instructions: release ## What an append and a mirrored write cost in instruction
 STATES ?= 1000000
 SEED ?= 1
 crash-states: build-packages ## More states after a crash: STATES=1000000
-	TWINLOG_CRASH_STATES=$(STATES) TWINLOG_CRASH_SEED=$(SEED) $(SWIFT) test -c release -Xswiftc -enable-testing \
-	  --scratch-path .build-crash --filter CrashTests
+	$(BUILD_TESTS)
+	TWINLOG_CRASH_STATES=$(STATES) TWINLOG_CRASH_SEED=$(SEED) $(TESTED_BIN)/$(BUNDLE) --filter CrashTests
 
 # Breaks one rule of the log at a time and shows which test finds it; MUTANTS='append-drain lsn-place' for some only.
 MUTANTS ?=
@@ -178,31 +187,31 @@ demo: release ## A cluster that loses a server under load
 # out: what the nodes agree on among themselves, whoever runs them.
 TESTS := $(BUNDLE) --no-parallel
 demo-as-user: test-packages ## The demo as an ordinary user
-	$(SWIFT) build $(FLAGS)
-	Tests/Verification/surroundings/as-user 61234 "$$($(SWIFT) build --show-bin-path)" twinlog-demo --seconds 3
+	$(BUILD_TESTS)
+	Tests/Verification/surroundings/as-user 61234 $(TESTED_BIN) twinlog-demo --seconds 3
 
 test-as-user: test-packages ## Whole clusters as a user without rights
-	$(SWIFT) build --build-tests $(FLAGS)
-	Tests/Verification/surroundings/as-user 65534 "$$($(SWIFT) build --show-bin-path)" $(TESTS) --filter IntegrationTests \
+	$(BUILD_TESTS)
+	Tests/Verification/surroundings/as-user 65534 $(TESTED_BIN) $(TESTS) --filter IntegrationTests \
 	  --skip 'DoubtTests|KnownCopyTests|PromiseTests|ScrubTests|AnswerTests|EtcdTests|HostTests|NemesisTests'
 
 # As a container engine runs them: the demo, and the tests of what a process does to the machine that it finds.
 test-in-container: test-packages ## Whole clusters as in a container
-	$(SWIFT) build --build-tests $(FLAGS)
-	Tests/Verification/surroundings/in-container "$$($(SWIFT) build --show-bin-path)" twinlog-demo --seconds 3
-	Tests/Verification/surroundings/in-container "$$($(SWIFT) build --show-bin-path)" $(TESTS) --filter 'IntegrationTests\.Cluster/$(CONTAINED)'
+	$(BUILD_TESTS)
+	Tests/Verification/surroundings/in-container $(TESTED_BIN) twinlog-demo --seconds 3
+	Tests/Verification/surroundings/in-container $(TESTED_BIN) $(TESTS) --filter 'IntegrationTests\.Cluster/$(CONTAINED)'
 CONTAINED := (ProcessTests|OperationTests|HistoryTests|RecoverToolTests|SupervisorTests|SurroundingsTests|ClientToolTests|ForeignClientTests)
 
 run: release ## The demo's cluster, kept running
 	.build/release/twinlog-demo --keep
 
-# Manual pages and shell completions, in .build/share as in /usr/share: CONFIGURATION=release make man
-CONFIGURATION ?= debug
+# Manual pages and shell completions, in .build/share as in /usr/share, as PROGRAMS tell them.
+PROGRAMS ?= .build/release
 MANUAL := .build/manual
 man: build-packages ## Manual pages and completions, into .build/share
-	$(SWIFT) build -c $(CONFIGURATION) $(FLAGS)
-	$(SWIFT) build --package-path .build/checkouts/swift-argument-parser --scratch-path $(MANUAL) --product generate-manual
-	packaging/make-share "$$($(SWIFT) build -c $(CONFIGURATION) --show-bin-path)" $(MANUAL)/debug/generate-manual .build/share
+	$(if $(findstring .build-test,$(PROGRAMS)),$(BUILD_TESTS),$(SWIFT) build -c release $(FLAGS))
+	$(SWIFT) build --package-path $(dir $(PROGRAMS))checkouts/swift-argument-parser --scratch-path $(MANUAL) --product generate-manual
+	packaging/make-share $(PROGRAMS) $(MANUAL)/debug/generate-manual .build/share
 
 clean: ## Removes what was built
-	rm -rf .build .build-previous .build-tsan .build-asan .build-sim .build-model .build-ccore .build-pmem .build-fuzz .build-crash .build-mutate
+	rm -rf .build .build-previous .build-tsan .build-asan .build-test .build-model .build-ccore .build-pmem .build-fuzz .build-mutate

@@ -67,7 +67,7 @@ struct SimulationTests {
         return (failed, total)
     }
 
-    /// What two idle cores do in little more than a minute, without optimization.
+    /// What two idle cores do in little more than a minute, without optimization; `make test` runs more, with it.
     private static let usualSeeds: UInt64 = 500
 
     private static func number(_ name: String) -> UInt64? { getenv(name).flatMap { UInt64(String(cString: $0)) } }
