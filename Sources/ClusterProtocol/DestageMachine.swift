@@ -18,6 +18,10 @@ public struct DestageMachine: Sendable {
     /// many are flushed within ten seconds, however small and scattered they are, and a medium that takes longer is stuck and
     /// not slow (``GroupSettings/mediumLimit``).
     public static let usualBatchWrites = 2048
+    /// A medium that takes so many in this time, which no disk does that seeks, gets twice as many at once: fewer flushes, and more that its
+    /// queue can put in order. One that is slower than ``slowTime`` is a disk again.
+    static let quickTime: Nanos = 150_000_000
+    static let slowTime: Nanos = 1_000_000_000
 
     /// So much leaves at once. Little enough to keep a core from clients for a millisecond only (Perf/NOTES.md).
     public static let paceBytes: UInt64 = 1 << 20
@@ -42,6 +46,9 @@ public struct DestageMachine: Sendable {
     public private(set) var unreferencedBelow: LSN
     private let batchBytes: UInt64
     private let batchWrites: Int
+    /// ``batchWrites``, or twice that.
+    private var mostWrites: Int
+    private var batchBegan: Nanos = 0
     private var phase = Phase.idle
     private var retryAt: Nanos = 0
     /// Since when there has been something to destage that no batch has taken to the medium.
@@ -58,6 +65,7 @@ public struct DestageMachine: Sendable {
     public init(start: LSN, batchBytes: UInt64 = usualBatchBytes, batchWrites: Int = usualBatchWrites) {
         self.batchBytes = batchBytes
         self.batchWrites = batchWrites
+        mostWrites = batchWrites
         head = start
         unreferencedBelow = start
     }
@@ -88,6 +96,7 @@ public struct DestageMachine: Sendable {
         guard let last, last > head, last <= acknowledged, isPressed || hasCompany(last, now) else { return nil }
         let end = batchEnd(last)
         phase = .writing(to: end)
+        batchBegan = now
         return head..<end
     }
 
@@ -108,7 +117,7 @@ public struct DestageMachine: Sendable {
     /// `last`, where everything fits into one batch, else the end of a write.
     private func batchEnd(_ last: LSN) -> LSN {
         guard let first = writeEnds.first else { return last }
-        let most = writeEnds[min(batchWrites, writeEnds.count) - 1]
+        let most = writeEnds[min(mostWrites, writeEnds.count) - 1]
         let end = min(most, max(first, lastWriteEnd(upTo: head + batchBytes) ?? first))
         return end == writeEnds.last ? last : end
     }
@@ -126,10 +135,17 @@ public struct DestageMachine: Sendable {
 
     /// The batch is on the medium, flushed. Answers the head to make durable; `nil` if this owner may not say so any more,
     /// which is asked anew after the flush (S8).
-    public mutating func written(isValid: Bool) -> LSN? {
+    public mutating func written(isValid: Bool, now: Nanos) -> LSN? {
         guard case .writing(let end) = phase else { preconditionFailure("no batch is being written") }
+        learn(end, took: now - batchBegan)
         phase = isValid ? .movingHead(to: end) : .idle
         return isValid ? end : nil
+    }
+
+    private mutating func learn(_ end: LSN, took time: Nanos) {
+        if time > Self.slowTime { mostWrites = batchWrites }
+        let isFull = writeEnds.count >= batchWrites && writeEnds[batchWrites - 1] <= end
+        if isFull, time <= Self.quickTime { mostWrites = 2 * batchWrites }
     }
 
     /// The head of the batch is durable.

@@ -82,7 +82,7 @@ final class Destager {
 
     private func batchWritten() {
         mediumWatch.cleared()
-        guard let head = owned.destage.written(isValid: owned.mayDestage) else { return }
+        guard let head = owned.destage.written(isValid: owned.mayDestage, now: owned.runtime.now) else { return }
         let log = owned.log
         let acknowledged = owned.acknowledgedWriteEnd
         owned.runOnMemory {

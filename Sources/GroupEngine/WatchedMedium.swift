@@ -18,7 +18,9 @@ final class MediumCalls: Sendable {
     /// The one that has not returned.
     var current: Call? { state.withLock { $0.call } }
 
-    func during(_ what: StaticString, of path: String, _ body: () throws(MediumError) -> Void) throws(MediumError) {
+    func during<Failure>(
+        _ what: StaticString, of path: String, _ body: () throws(Failure) -> Void
+    ) throws(Failure) {
         state.withLock {
             $0.count += 1
             $0.call = Call(number: $0.count, path: path, what: what)
@@ -73,6 +75,11 @@ struct WatchedMedium: Medium {
             }
             offset = piece.end
         } while offset < range.end
+    }
+
+    /// Waits where the device's queue is full.
+    func startWriteback(_ range: ByteRange) {
+        calls.during("write-back", of: path) { base.startWriteback(range) }
     }
 
     func flush() throws(MediumError) {

@@ -59,6 +59,9 @@ public struct MediumBatch {
         }
     }
 
+    /// After so many the medium begins to write them back, beside those that follow. So none of its calls has a whole batch to wait for.
+    private static let writebackRuns = 256
+
     private let media: [VolumeID: any Medium]
     private var maps: [VolumeID: ByteRangeMap<Source>] = [:]
 
@@ -98,7 +101,12 @@ public struct MediumBatch {
         for (volume, map) in maps.sorted(by: { $0.key.rawValue < $1.key.rawValue }) {
             guard let medium = media[volume] else { continue }
             let runs = Self.runs(of: map)
-            for run in runs { try run.write(to: medium) }
+            for (index, run) in runs.enumerated() {
+                try run.write(to: medium)
+                guard (index + 1) % Self.writebackRuns == 0 else { continue }
+                let first = runs[index + 1 - Self.writebackRuns].range.offset
+                medium.startWriteback(ByteRange(offset: first, length: run.range.end - first))
+            }
             note(runs, of: volume)
         }
         touched.formUnion(maps.keys)

@@ -360,6 +360,12 @@ public final class FileMedium: Medium {
         }
     }
 
+    /// Pages that cannot be written stay dirty or mark the file: `fdatasync` says so either way.
+    public func startWriteback(_ range: ByteRange) {
+        _ = sync_file_range(
+            descriptor, off64_t(range.offset), off64_t(range.length), UInt32(SYNC_FILE_RANGE_WRITE))
+    }
+
     public func flush() throws(MediumError) {
         while fdatasync(descriptor) != 0 {
             guard errno == EINTR else { throw spaceFailure(.flush, "flush failed", errno) }

@@ -71,12 +71,16 @@ public protocol Medium: Sendable {
     /// `range` will be read soon. A hint: nothing is promised.
     func prefetch(_ range: ByteRange) throws(MediumError)
 
+    /// What was written in `range` may begin to reach the medium, so that ``flush()`` finds less to wait for. A hint: what goes wrong is told by
+    /// ``flush()``.
+    func startWriteback(_ range: ByteRange)
+
     /// Everything written before is durable when this returns. After an error, what was written since the last
     /// successful flush is in an unknown state and must be written anew (S8).
     func flush() throws(MediumError)
 }
 
-/// Of a medium that knows nothing of holes or caches, and reads nothing ahead.
+/// Of a medium that knows nothing of holes or caches, and does nothing ahead.
 extension Medium {
     public func readNow(into buffer: UnsafeMutableRawBufferPointer, at offset: UInt64) throws(MediumError) -> Bool {
         false
@@ -87,4 +91,6 @@ extension Medium {
     }
 
     public func prefetch(_ range: ByteRange) throws(MediumError) {}
+
+    public func startWriteback(_ range: ByteRange) {}
 }

@@ -22,7 +22,7 @@ struct DestageMachineTests {
 
     private func destage(_ machine: inout DestageMachine, acknowledged: UInt64) throws {
         let batch = next(&machine, acknowledged: acknowledged)
-        let head = machine.written(isValid: true)
+        let head = machine.written(isValid: true, now: 0)
         try #require(head != nil && head == batch?.upperBound)
         machine.headMoved()
     }
@@ -32,10 +32,10 @@ struct DestageMachineTests {
         var many = machine(writes: [300, 600, 1100, 1101, 5000])
         #expect(next(&many, acknowledged: 5000) == LSN(100)..<LSN(1100))
         #expect(next(&many, acknowledged: 5000) == nil)  // one at a time
-        _ = many.written(isValid: true)
+        _ = many.written(isValid: true, now: 0)
         many.headMoved()
         #expect(next(&many, acknowledged: 5000) == LSN(1100)..<LSN(1101))
-        _ = many.written(isValid: true)
+        _ = many.written(isValid: true, now: 0)
         many.headMoved()
         #expect(next(&many, acknowledged: 5000) == LSN(1101)..<LSN(5000))
         #expect(many.undestagedWrites == 1)
@@ -46,6 +46,26 @@ struct DestageMachineTests {
         var many = DestageMachine(start: LSN(100), batchBytes: 1000, batchWrites: 2)
         for end in [200, 300, 400] as [UInt64] { many.acknowledged(writeTo: LSN(end)) }
         #expect(next(&many, acknowledged: 400) == LSN(100)..<LSN(300))
+    }
+
+    @Test("a medium that takes a full batch quickly gets twice as many writes, until it is slow")
+    func learnsWhatTheMediumTakes() throws {
+        var many = DestageMachine(start: LSN(0), batchWrites: 2)
+        for write in 1...40 as ClosedRange<UInt64> { many.acknowledged(writeTo: LSN(write * 100)) }
+        func batch(took time: Nanos) throws -> UInt64 {
+            let batch = try #require(next(&many, acknowledged: 4000, now: 1000))
+            _ = many.written(isValid: true, now: 1000 + time)
+            many.headMoved()
+            return (batch.upperBound - batch.lowerBound) / 100
+        }
+        #expect(try batch(took: DestageMachine.quickTime + 1) == 2)
+        #expect(try batch(took: DestageMachine.quickTime) == 2)
+        #expect(try batch(took: 1) == 4)
+        #expect(try batch(took: DestageMachine.slowTime) == 4)
+        #expect(try batch(took: DestageMachine.slowTime + 1) == 4)
+        #expect(try batch(took: DestageMachine.quickTime) == 2)
+        #expect(try batch(took: 1) == 4)
+        #expect(try batch(took: 1) == 4)
     }
 
     @Test("a write waits for others for so long, and is told when")
@@ -60,7 +80,7 @@ struct DestageMachineTests {
         #expect(machine.waitsUntil == due)
         #expect(next(&machine, acknowledged: 600, isPressed: false, now: due) == LSN(100)..<LSN(600))
         #expect(machine.waitsUntil == nil)
-        _ = machine.written(isValid: true)
+        _ = machine.written(isValid: true, now: due)
         machine.headMoved()
         #expect(machine.waitsUntil == nil)
         machine.acknowledged(writeTo: LSN(900))
@@ -127,10 +147,10 @@ struct DestageMachineTests {
     func validAfterTheFlush() {
         var machine = machine(writes: [300])
         _ = next(&machine, acknowledged: 300)
-        #expect(machine.written(isValid: false) == nil)
+        #expect(machine.written(isValid: false, now: 0) == nil)
         #expect(machine.head == LSN(100) && !machine.isBusy)
         #expect(next(&machine, acknowledged: 300) == LSN(100)..<LSN(300))
-        #expect(machine.written(isValid: true) == LSN(300))
+        #expect(machine.written(isValid: true, now: 0) == LSN(300))
         #expect(machine.head == LSN(100) && machine.isBusy)
         machine.headMoved()
         #expect(machine.head == LSN(300) && machine.undestagedWrites == 0)

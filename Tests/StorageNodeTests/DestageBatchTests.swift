@@ -29,6 +29,7 @@ struct DestageBatchTests {
             note("write \(buffers.map { "\($0.count) x \($0.first ?? 0)" }.joined(separator: ", ")) at \(offset)")
         }
         func zero(_ range: ByteRange, releasingSpace: Bool) throws(MediumError) { note("zero \(range)") }
+        func startWriteback(_ range: ByteRange) { note("write-back \(range.offset) to \(range.end)") }
         func flush() throws(MediumError) {
             note("flush")
             if failsToFlush { throw MediumError(.flush, "the test said so") }
@@ -66,6 +67,34 @@ struct DestageBatchTests {
             return
         }
         #expect(medium.calls.withLock { $0 } == ["write 4096 x 2, 4096 x 3 at 0", "flush"])
+    }
+
+    @Test("what is scattered begins to be written back before the rest is written")
+    func startsWriteback() {
+        for index in 0..<520 as Range<UInt64> {
+            let outcome = [UInt8(4)].withUnsafeBytes {
+                log.append(volume: vol0, offset: 16384 + 512 * index, .data($0), acknowledged: .zero)
+            }
+            guard case .appended = outcome else {
+                Issue.record("the log is too small")
+                return
+            }
+        }
+        let medium = NotedMedium()
+        guard case .written = run(medium) else {
+            Issue.record("it was not written")
+            return
+        }
+        let calls = medium.calls.withLock { $0 }
+        let writebacks = calls.enumerated().filter { $0.element.hasPrefix("write-back") }
+        // The first run is that of the three writes before.
+        #expect(
+            writebacks.map(\.element) == [
+                "write-back 0 to \(16384 + 512 * 254 + 1)",
+                "write-back \(16384 + 512 * 255) to \(16384 + 512 * 510 + 1)",
+            ])
+        #expect(writebacks.map(\.offset) == [256, 513])
+        #expect(calls.last == "flush")
     }
 
     @Test("S8: what is not flushed is not written")

@@ -119,16 +119,45 @@ public final class LocalCluster: Sendable {
     }
 
     /// A port of the loopback interface that nobody has at the moment. Below those that the kernel gives to outgoing
-    /// connections, so that none of them takes it before a node binds it, or while the node is down; and never the same twice.
+    /// connections, so that none of them takes it before a node binds it, or while the node is down; and never the same twice, in no
+    /// process that asks here.
     public static func freePort() throws -> UInt16 {
-        for _ in 0..<1000 {
-            let port = UInt16.random(in: 20_000..<32_000)
-            if givenPorts.withLock({ $0.insert(port).inserted }), canBind(port) { return port }
+        try givenPorts.withLock { ports in
+            for _ in 0..<100 {
+                while let port = ports.popLast() { if canBind(port) { return port } }
+                ports = try claimPorts().shuffled()
+            }
+            throw HarnessError("no free port can be found")
         }
-        throw HarnessError("no free port can be found")
     }
 
-    private static let givenPorts = Mutex<Set<UInt16>>([])
+    private static let givenPorts = Mutex<[UInt16]>([])
+
+    /// Ports that are this process's for as long as it lives: a socket with their name stands for them. Such names, like ports, are a
+    /// network namespace's.
+    private static func claimPorts() throws -> Range<UInt16> {
+        let count: UInt16 = 200
+        for first in stride(from: UInt16(20_000), to: 32_000, by: Int(count)).shuffled() where hasClaimed(first) {
+            return first..<first + count
+        }
+        throw HarnessError("all ports from 20000 to 32000 are other tests'")
+    }
+
+    private static func hasClaimed(_ first: UInt16) -> Bool {
+        let descriptor = socket(AF_UNIX, Int32(SOCK_STREAM.rawValue) | Int32(SOCK_CLOEXEC.rawValue), 0)
+        guard descriptor >= 0 else { return false }
+        var address = sockaddr_un()
+        address.sun_family = sa_family_t(AF_UNIX)
+        // A name that begins with 0 is no file.
+        let name = [0] + Array("twinlog tests' ports from \(first)".utf8)
+        withUnsafeMutableBytes(of: &address.sun_path) { $0.copyBytes(from: name) }
+        let length = MemoryLayout.offset(of: \sockaddr_un.sun_path)! + name.count
+        let result = withUnsafePointer(to: &address) { pointer in
+            pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) { bind(descriptor, $0, socklen_t(length)) }
+        }
+        if result != 0 { close(descriptor) }
+        return result == 0
+    }
 
     private static func canBind(_ port: UInt16) -> Bool {
         let descriptor = socket(AF_INET, Int32(SOCK_STREAM.rawValue), 0)
