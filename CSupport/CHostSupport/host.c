@@ -185,6 +185,11 @@ ssize_t tl_host_read_ready(int fd, enum tl_ready_read how, void *bytes, size_t l
     return count;
 }
 
+void tl_host_start_writeback(int fd, uint64_t offset, uint64_t length)
+{
+    (void)sync_file_range(fd, (off64_t)offset, (off64_t)length, SYNC_FILE_RANGE_WRITE);
+}
+
 int tl_host_file_zero(int fd, uint64_t offset, uint64_t length, bool releasing) {
     int mode = FALLOC_FL_KEEP_SIZE | (releasing ? FALLOC_FL_PUNCH_HOLE : FALLOC_FL_ZERO_RANGE);
     return result(fallocate(fd, mode, (off_t)offset, (off_t)length));

@@ -360,11 +360,7 @@ public final class FileMedium: Medium {
         }
     }
 
-    /// Pages that cannot be written stay dirty or mark the file: `fdatasync` says so either way.
-    public func startWriteback(_ range: ByteRange) {
-        _ = sync_file_range(
-            descriptor, off64_t(range.offset), off64_t(range.length), UInt32(SYNC_FILE_RANGE_WRITE))
-    }
+    public func startWriteback(_ range: ByteRange) { tl_host_start_writeback(descriptor, range.offset, range.length) }
 
     public func flush() throws(MediumError) {
         while fdatasync(descriptor) != 0 {

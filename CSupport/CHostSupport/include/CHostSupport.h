@@ -85,6 +85,9 @@ enum tl_ready_read tl_host_ready_read(int fd, bool is_block_device);
 ssize_t tl_host_read_ready(int fd, enum tl_ready_read how, void *bytes, size_t length, uint64_t offset);
 /// Makes a range of a file read as zeros, releasing its blocks or keeping them.
 int tl_host_file_zero(int fd, uint64_t offset, uint64_t length, bool releasing);
+/// Begins to write the dirty pages of a range of a file to its device; waits for none of them, but for room in the device's queue. What
+/// goes wrong is told by the next fdatasync: those pages are still dirty, or the file remembers.
+void tl_host_start_writeback(int fd, uint64_t offset, uint64_t length);
 
 /// What a socket's name leads to.
 struct tl_socket_file {
