@@ -185,8 +185,7 @@ ssize_t tl_host_read_ready(int fd, enum tl_ready_read how, void *bytes, size_t l
     return count;
 }
 
-void tl_host_start_writeback(int fd, uint64_t offset, uint64_t length)
-{
+void tl_host_start_writeback(int fd, uint64_t offset, uint64_t length) {
     (void)sync_file_range(fd, (off64_t)offset, (off64_t)length, SYNC_FILE_RANGE_WRITE);
 }
 
