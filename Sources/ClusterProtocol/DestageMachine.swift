@@ -20,8 +20,8 @@ public struct DestageMachine: Sendable {
     public static let usualBatchWrites = 2048
     /// A medium that takes so many in this time, which no disk does that seeks, gets twice as many at once: fewer flushes, and more that its
     /// queue can put in order. One that is slower than ``slowTime`` is a disk again.
-    static let quickTime: Nanos = 150_000_000
-    static let slowTime: Nanos = 1_000_000_000
+    public static let quickTime: Nanos = 150_000_000
+    public static let slowTime: Nanos = 1_000_000_000
 
     /// So much leaves at once. Little enough to keep a core from clients for a millisecond only (Perf/NOTES.md).
     public static let paceBytes: UInt64 = 1 << 20
