@@ -42,10 +42,10 @@ struct DestageBatchTests {
     init() throws {
         let path = "/dev/shm/twinlog-batch-\(UUID128.random())"
         let pool = try Pool.create(
-            path: path, sizeBytes: 256 * 1024,
+            path: path, sizeBytes: 512 * 1024,
             identity: PoolIdentity(uuid: .zero, cluster: "demo", node: NodeID("alpha")), persistence: .auto)
         unlink(path)
-        let region = try pool.allocateRegion(group: GroupID("g0"), ringBytes: ringBytes)
+        let region = try pool.allocateRegion(group: GroupID("g0"), ringBytes: 128 * 1024)
         try region.format(role: .owner, logUUID: .zero, incarnation: Incarnation(1), start: .zero)
         log = try WriteLog(region: region)
         for (byte, offset) in [(1, 4096), (2, 0), (3, 4096)] as [(UInt8, UInt64)] {
