@@ -17,16 +17,16 @@ BUILD_TESTS = $(SWIFT) build --build-tests $(TESTED) $(FLAGS)
 TESTED_BIN := $(CURDIR)/.build-test/release
 BUNDLE := TwinLogPackageTests.xctest --testing-library swift-testing
 # In steps, so that tests that wait for a peer do not compete with those that only compute. Tests of whole clusters wait most of their
-# time: two run side by side, those of hosts and the others; what only computes takes what they leave of the processor, and yields to them.
+# time: two run side by side, of the slowest suites and of the others; what only computes takes what they leave of the processor, and yields.
 COMPUTING := SimulationTests|CrashTests|RecoveryTests|FuzzTests
 NODES := StorageNodeTests|TwinLogTests
 UNIT := --skip IntegrationTests --skip '$(COMPUTING)' --skip '$(NODES)'
-HOSTS := NemesisTests|HostTests|EtcdTests
+SLOWEST := NemesisTests|HostTests|EtcdTests|AnswerTests
 # What the sanitizers run, in two steps for the same reason.
 SANITIZED := PersistentMemoryTests|WriteLogTests|RemoteMemoryTCPTests|NBDTests|StorageMediumTests
 SANITIZED_COMPUTING := CrashTests|RecoveryTests
 
-.PHONY: help all check build release test test-clusters test-hosts test-computing nemesis test-previous lint format test-tsan test-asan test-core arm64 test-pmem model sim crash-states mutate holes fuzz demo demo-as-user test-as-user test-in-container run man perf instructions clean build-packages test-packages
+.PHONY: help all check build release test test-clusters test-slowest test-computing nemesis test-previous lint format test-tsan test-asan test-core arm64 test-pmem model sim crash-states mutate holes fuzz demo demo-as-user test-as-user test-in-container run man perf instructions clean build-packages test-packages
 
 all: build
 
@@ -49,14 +49,14 @@ test: test-packages lint test-core ## Lint and every test; TEST=Suite make check
 	$(BUILD_TESTS)
 	$(TESTED_BIN)/$(BUNDLE) $(UNIT)
 	$(TESTED_BIN)/$(BUNDLE) --filter '$(NODES)'
-	$(MAKE) --jobs 3 --output-sync=target test-computing test-hosts test-clusters
+	$(MAKE) --jobs 3 --output-sync=target test-computing test-slowest test-clusters
 
 # Steps of `make test`, of what is built, side by side.
 test-clusters:
-	$(TESTED_BIN)/$(BUNDLE) --no-parallel --filter IntegrationTests --skip '$(HOSTS)'
+	$(TESTED_BIN)/$(BUNDLE) --no-parallel --filter IntegrationTests --skip '$(SLOWEST)'
 
-test-hosts:
-	$(TESTED_BIN)/$(BUNDLE) --no-parallel --filter 'IntegrationTests.*($(HOSTS))'
+test-slowest:
+	$(TESTED_BIN)/$(BUNDLE) --no-parallel --filter 'IntegrationTests.*($(SLOWEST))'
 
 test-computing:
 	TWINLOG_SEEDS=2000 nice -n 19 $(TESTED_BIN)/$(BUNDLE) --filter '$(COMPUTING)'
