@@ -104,7 +104,7 @@ private struct Kills {
     let undestaged: UInt64
     /// The floor's file.
     let floor: String
-    /// What it held, kill by kill.
+    /// What the partner's log held, kill by kill.
     private(set) var undestagedBytes: [UInt64] = []
     private(set) var takeovers: [UInt64] = []
     private(set) var floors: [UInt64] = []

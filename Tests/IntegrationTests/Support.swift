@@ -143,7 +143,7 @@ func withHistory(
     return history
 }
 
-/// The same over TCP, by four connections that each have a name and give up what is not answered (S24). Two are the host of clients' and
+/// The same over TCP, by four connections that each have a name and give up what is not answered (S24). Two are on the host of clients and
 /// go to whichever node serves. One is on each node's own host, which no fault of the network cuts off from that node, and asks that node
 /// alone: it is answered as soon as that node serves, and by a node that should not.
 func withHistory(
