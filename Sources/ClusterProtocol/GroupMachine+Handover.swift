@@ -294,8 +294,8 @@ extension GroupMachine {
         }
     }
 
-    /// A mirror that is there, and that the record counts.
-    private func completeMirror(_ owner: Owner) -> NodeID? {
+    /// A mirror that is there, and that the record counts: it holds everything that was acknowledged.
+    func completeMirror(_ owner: Owner) -> NodeID? {
         (0..<owner.mirrors.count)
             .first { owner.mirrors[$0].isRequired && record?.isHolder(partners.node($0)) == true }
             .map(partners.node)

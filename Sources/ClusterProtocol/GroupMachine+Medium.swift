@@ -66,7 +66,8 @@ extension GroupMachine {
         if trouble.isFull {
             return stays("it is full for whoever writes to it, so \(me) keeps the group and goes on trying")
         }
-        guard let heir = owner.heir, owner.logFailure == nil, record?.isHolder(heir) == true else {
+        // One that catches up over another rail is as good: the check of what it lacks may be what hangs.
+        guard let heir = completeMirror(owner), owner.logFailure == nil else {
             return stays("\(partnerNames) is not in sync, so \(me) keeps the group and goes on trying")
         }
         if let problem = problem(of: heir) {

@@ -3,8 +3,10 @@
 //
 // Every rail that is up carries heartbeats of its own, which the mirror answers. A rail is judged against another one only: it is left
 // when the mirror has answered there what was sent `patience` later than the last that it answered here. So neither a mirror that sleeps
-// nor an owner that does moves anything, and a rail that is cut, loses one direction or crawls is told by one rule. A rail that was left,
-// or could not be made, is tried again after pauses that grow; an owner without a session tries all of them at once.
+// nor an owner that does moves anything, and a rail that is cut, loses one direction or crawls is told by one rule. While clients wait for
+// what the session has sent, ticks are too rare: the owner looks every few milliseconds, asks on all rails at once, and leaves the session's
+// when another one has answered and it has not. A rail that was left, or could not be made, is tried again after pauses that grow; an owner
+// without a session tries all of them at once.
 
 public struct RailSet: Sendable {
     public enum State: Hashable, Sendable {
@@ -26,6 +28,8 @@ public struct RailSet: Sendable {
         /// When the last answer came; before the first one, since when it is up.
         fileprivate var heardAt: Nanos = 0
         public fileprivate(set) var roundTrip: Nanos?
+        /// The longest round trip of late; an answer takes an eighth off it.
+        fileprivate var slowest: Nanos = 0
         public fileprivate(set) var lastError: String?
         public fileprivate(set) var dials: UInt64 = 0
         /// How long it is left alone when it fails next.
@@ -51,12 +55,20 @@ public struct RailSet: Sendable {
         case lost
     }
 
+    /// Asked on every rail between two ticks, because the session's gave no sign of life.
+    private struct Question {
+        let sent: Nanos
+        /// Until when the session's rail may answer, once another one has.
+        var deadline: Nanos?
+    }
+
     public private(set) var rails: [Rail]
     /// The session's rail is asked for and not there yet.
     public private(set) var isWanted = false
     private let interval: Nanos
     private let timeout: Nanos
     private var lastTick: Nanos
+    private var question: Question?
 
     public init(count: Int, heartbeatInterval: Nanos, heartbeatTimeout: Nanos, now: Nanos) {
         interval = heartbeatInterval
@@ -71,6 +83,18 @@ public struct RailSet: Sendable {
     /// How much later another rail must have been heard. Two intervals of the timeout are left for the tick that notices and for the attach;
     /// less than two would take one late answer for a fault.
     var patience: Nanos { max(2 * interval, timeout - min(timeout, 2 * interval)) }
+
+    /// While the session waits for the mirror, its rail is looked at so often.
+    public static let glanceInterval: Nanos = 10_000_000
+
+    /// How long the session's rail may be without a sign of life before it is asked, and answer later than another one. Rails that are slow
+    /// by nature get more than a glance, none more than `patience`.
+    private func quickPatience(_ session: Int, _ other: Int) -> Nanos {
+        min(patience, max(Self.glanceInterval, 4 * max(rails[session].slowest, rails[other].slowest)))
+    }
+
+    /// Whether the session could go on over another rail.
+    public var hasAlternative: Bool { session != nil && best() != nil }
 
     public var session: Int? { rails.firstIndex { $0.state == .session } }
 
@@ -144,6 +168,7 @@ public struct RailSet: Sendable {
         rails[rail].answered = sent
         rails[rail].heardAt = now
         rails[rail].roundTrip = now - sent
+        rails[rail].slowest = max(now - sent, rails[rail].slowest - rails[rail].slowest / 8)
     }
 
     // MARK: Time
@@ -160,11 +185,31 @@ public struct RailSet: Sendable {
         if session != nil {
             steps += rails.indices.compactMap { rail in isDue(rail, now) ? dial(rail, now) : nil }
         }
-        for rail in rails.indices where rails[rail].isUp {
-            rails[rail].sent = now
-            steps.append(.sendHeartbeat(rail, sent: now))
+        return steps + sendHeartbeats(now)
+    }
+
+    /// Every `glanceInterval` while the session has requests that the mirror has not completed.
+    public mutating func glance(_ now: Nanos) -> [Step] {
+        guard let session, let other = best() else {
+            question = nil
+            return []
         }
-        return steps
+        let patience = quickPatience(session, other)
+        let sign = max(rails[session].progressedAt ?? rails[session].since, rails[session].heardAt)
+        guard let asked = question, asked.sent > sign else {
+            question = nil
+            guard now >= sign + patience else { return [] }
+            question = Question(sent: now)
+            return sendHeartbeats(now)
+        }
+        guard let deadline = asked.deadline else {
+            if rails[other].answered ?? 0 >= asked.sent { question?.deadline = now + patience }
+            return []
+        }
+        guard now >= deadline else { return [] }
+        return move(
+            from: session, to: other,
+            "it has answered nothing for \((now - sign) / 1_000_000) ms, and another rail has", now)
     }
 
     private mutating func judgeSession(_ now: Nanos) -> [Step] {
@@ -174,9 +219,20 @@ public struct RailSet: Sendable {
         // Its heartbeats wait behind what it carries, those of the other one behind nothing.
         if let progressedAt = rails[session].progressedAt, now < progressedAt + patience { return [] }
         let late = (heard - (rails[session].answered ?? rails[session].since)) / 1_000_000
-        leave(session, "its heartbeats are answered \(late) ms later than those of another rail", now)
+        return move(
+            from: session, to: other, "its heartbeats are answered \(late) ms later than those of another rail", now)
+    }
+
+    private mutating func move(from session: Int, to other: Int, _ reason: String, _ now: Nanos) -> [Step] {
+        leave(session, reason, now)
         become(.session, other, now)
         return [.move(from: session, to: other)]
+    }
+
+    private mutating func sendHeartbeats(_ now: Nanos) -> [Step] {
+        let up = rails.indices.filter { rails[$0].isUp }
+        for rail in up { rails[rail].sent = now }
+        return up.map { .sendHeartbeat($0, sent: now) }
     }
 
     // MARK: Choosing and leaving

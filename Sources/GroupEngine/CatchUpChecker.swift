@@ -64,7 +64,7 @@ final class CatchUpChecker {
         let log = owned.log, attachment = shipper.attachments
         // The part is neither given back nor overwritten while it is read.
         let read = owned.destage.beginRead()
-        owned.runtime.run(.memory) {
+        owned.runOnMemory {
             CheckedPart.check(log, from: from, to: end)
         } _: { [self] result in
             owned.endRead(read)

@@ -132,4 +132,6 @@ extension Group: RailOwner {
     func railRead(_ id: WorkRequestID, _ bytes: [UInt8]) { owner?.mirrorRead(id, bytes) }
 
     func railHeard() { handle(.heard) }
+
+    var sessionWaits: Bool { owner?.shipper.pending != nil }
 }

@@ -115,6 +115,7 @@ package final class Group {
     /// The pump says how far it is whenever it ran; the machine hears of it when that is news. News that can change nothing by itself waits for
     /// what comes next, a tick at the latest: it comes with every write.
     func tell(_ progress: OwnedLog.Progress) {
+        if progress.pending != nil { rails.sessionWaits() }
         untoldProgress = nil
         guard progress != toldProgress else { return }
         guard toldProgress == nil || !machine.isSteady else {

@@ -173,7 +173,7 @@ final class Healer {
                 return done(error.description)
             }
         }
-        owned.runtime.run(.memory) {
+        owned.runOnMemory {
             try region.drain()
         } _: { result in
             guard case .failure(let error) = result else { return done(region.memoryFault?.description) }

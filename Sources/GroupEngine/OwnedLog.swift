@@ -74,7 +74,7 @@ package final class OwnedLog {
     /// Nothing stored from now on may be called durable: an `msync` failed.
     var persistFailure: String?
 
-    /// Since when each call runs that makes this log or its head durable, the oldest first.
+    /// Since when each call runs that makes this log or its head durable, or reads it whole, the oldest first.
     private var memoryCalls: [(number: UInt64, since: Nanos)] = []
     private var memoryCallsMade: UInt64 = 0
 
@@ -123,9 +123,10 @@ package final class OwnedLog {
 
     // MARK: Memory
 
-    /// Runs `body`, which makes this log or its head durable, where it may block, and then `done`.
-    func runOnMemory(_ body: @escaping @Sendable () throws -> Void, _ done: @escaping (Result<Void, any Error>) -> Void)
-    {
+    /// Runs `body`, which makes this log or its head durable, or reads it whole, where it may block, and then `done`.
+    func runOnMemory<Value: Sendable>(
+        _ body: @escaping @Sendable () throws -> Value, _ done: @escaping (Result<Value, any Error>) -> Void
+    ) {
         memoryCallsMade += 1
         let number = memoryCallsMade
         memoryCalls.append((number, runtime.now))
@@ -140,7 +141,8 @@ package final class OwnedLog {
     func memoryTrouble(isLogFull: Bool, _ now: Nanos) -> MediumTrouble? {
         guard let since = memoryCalls.first?.since, now >= since + MediumWatch.usualCallLimit else { return nil }
         return MediumTrouble(
-            since: since, reason: "the pool: making the log durable does not return", isLogFull: isLogFull)
+            since: since, reason: "the pool: making the log durable, or reading it, does not return",
+            isLogFull: isLogFull)
     }
 
     func report(_ kind: EventKind, _ message: String) { listener.report(Report(kind, message)) }

@@ -16,6 +16,8 @@ protocol RailOwner: AnyObject {
     func notDialed(_ rail: Int, _ error: RemoteMemoryError)
     /// Anything arrived, on whichever rail.
     func railHeard()
+    /// The session has requests that the mirror has not completed.
+    var sessionWaits: Bool { get }
     func railReceived(_ message: PeerMessage)
     func railCompleted(through id: WorkRequestID)
     func railRead(_ id: WorkRequestID, _ bytes: [UInt8])
@@ -28,6 +30,7 @@ final class OwnerRails: OwnerRailKeeper {
     private let mirror: NodeID
     private(set) var choice: RailSet
     private var open: [Int: OwnerRail] = [:]
+    private var isGlancing = false
 
     init(of owner: any RailOwner, to mirror: NodeID, host: any Host, runtime: any Runtime, interval: Nanos) {
         self.owner = owner
@@ -62,6 +65,23 @@ final class OwnerRails: OwnerRailKeeper {
     func end() { perform(choice.end(runtime.now)) }
 
     func tick() { perform(choice.tick(runtime.now)) }
+
+    /// The session waits for the mirror: until it does not, its rail is looked at more often than ticks come.
+    func sessionWaits() {
+        guard !isGlancing, choice.hasAlternative else { return }
+        isGlancing = true
+        runtime.execute(after: RailSet.glanceInterval) { [weak self] in
+            // What has arrived and is not read yet counts, too.
+            self?.runtime.executeNextTurn { [weak self] in self?.glance() }
+        }
+    }
+
+    private func glance() {
+        isGlancing = false
+        guard owner.sessionWaits else { return }
+        perform(choice.glance(runtime.now))
+        if owner.sessionWaits { sessionWaits() }
+    }
 
     // MARK: What becomes of the rails
 

@@ -71,6 +71,19 @@ struct MediumTests {
         #expect(rig.pass(Rig.heartbeat, heard: true, renewing: rig.machine.record).contains(.step(.releaseMedia)))
     }
 
+    @Test(
+        "a partner that the record counts and that is attached on another rail anew gets it, though what it lacks is never shipped"
+    )
+    func partnerMoved() {
+        let rig = Rig.mirrored()
+        rig.progress(local: LSN(1280), mirror: LSN(960), pending: 7)
+        rig.take(.moved)
+        let contents = MirrorContents(pool: Rig.pool(Self.beta), generation: 1, isKept: true)
+        rig.take(.attached(durable: LSN(960), contents))
+        #expect(rig.machine.state(rig.now) == .resyncing)
+        #expect(fail(rig, for: limit + Rig.heartbeat).contains(.step(.releaseMedia)))
+    }
+
     @Test("S17: what lasts as long as the process was stopped is not the medium's doing")
     func stoppedMeanwhile() {
         let rig = Rig.mirrored()

@@ -19,6 +19,9 @@ struct RailSetTests {
         private(set) var dials: [(rail: Int, at: Nanos)] = []
         /// The session completes something every millisecond.
         var isBusy = false
+        /// The session waits for the mirror: its rail is looked at between ticks.
+        var isWaiting = false
+        private(set) var heartbeats = 0
         private var answers: [(rail: Int, sent: Nanos, at: Nanos)] = []
         private var attempts: [(rail: Int, at: Nanos)] = []
 
@@ -35,6 +38,7 @@ struct RailSetTests {
                     dials.append((rail, now))
                     attempts.append((rail, now + (delays[rail] ?? timeout)))
                 case .sendHeartbeat(let rail, let sent):
+                    heartbeats += 1
                     if let delay = delays[rail] { answers.append((rail, sent, now + delay)) }
                 case .close(let rail): answers.removeAll { $0.rail == rail }
                 case .move(let old, let new):
@@ -64,7 +68,9 @@ struct RailSetTests {
                     set.answered(answer.rail, sent: answer.sent, now)
                 }
                 answers.removeAll { $0.at <= now }
-                if ticking, now % interval == 0 { carryOut(set.tick(now)) }
+                guard ticking else { continue }
+                if now % interval == 0 { carryOut(set.tick(now)) }
+                if isWaiting, now % RailSet.glanceInterval == 0 { carryOut(set.glance(now)) }
             }
         }
 
@@ -103,6 +109,53 @@ struct RailSetTests {
         guard case .down = network.set.rails[0].state else { return #expect(Bool(false), "it is not left") }
     }
 
+    @Test(
+        "a session that waits on a rail that is cut, loses one direction or crawls moves within five glances",
+        arguments: [nil, 60, 450, 5000])
+    func movesAtOnce(delay: Nanos?) {
+        var network = Network.upOnFirst(2 * millis)
+        network.pass(33 * millis)
+        let began = network.now
+        network.isWaiting = true
+        network.delays[0] = delay.map { $0 * millis }
+        network.pass(5 * RailSet.glanceInterval)
+        #expect(network.set.session == 1 && network.moves.count == 1 && network.losses == 0)
+        #expect(network.moves[0].at <= began + 5 * RailSet.glanceInterval)
+        #expect(network.set.rails[0].lastError?.contains("another rail has") == true)
+    }
+
+    @Test("a session that waits for a mirror that hangs, or whose owner slept, stays, and asks once")
+    func waitsForNobody() {
+        var network = Network.upOnFirst(2 * millis)
+        network.delays = [nil, nil]
+        network.isWaiting = true
+        let before = network.heartbeats
+        network.pass(400 * millis)
+        #expect(network.moves.isEmpty && network.set.session == 0)
+        #expect(network.heartbeats - before <= 2 * (4 + 1))
+        network.delays = [millis, 2 * millis]
+        network.pass(300 * millis)
+        network.pass(10_000 * millis, ticking: false)
+        network.pass(1000 * millis)
+        #expect(network.moves.isEmpty)
+    }
+
+    @Test(
+        "rails that are slow by nature, or become so alike, are not changed for each other by a session that waits",
+        arguments: [(60, 50), (450, 440), (25, 5)])
+    func slowWhileWaiting(own: Nanos, other: Nanos) {
+        var network = Network.upOnFirst(millis)
+        network.pass(33 * millis)
+        network.delays = [own * millis, other * millis]
+        network.isWaiting = own > 25
+        network.pass(1000 * millis)
+        network.isWaiting = true
+        let before = network.heartbeats
+        network.pass(30_000 * millis)
+        #expect(network.moves.isEmpty, "\(network.moves)")
+        #expect(network.heartbeats - before < 2 * 30 * 40)
+    }
+
     @Test("a rail whose connection ends is left at once")
     func ends() {
         var network = Network.upOnFirst(2 * millis)
@@ -135,6 +188,7 @@ struct RailSetTests {
     @Test("a rail whose heartbeats wait behind what the session carries is not left for an idle one")
     func busy() {
         var network = Network.upOnFirst(2 * millis)
+        network.isWaiting = true
         network.delays[0] = 450 * millis
         network.isBusy = true
         network.pass(10_000 * millis)

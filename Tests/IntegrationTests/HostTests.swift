@@ -97,6 +97,7 @@ extension Cluster {
         func oneRail(fault: RailFault) async throws {
             try await withTwoRails { hosts, roles, history in
                 for rail in hosts.network.networks {
+                    try await measure("both rails up", history) { try await written(500, history, hosts) }
                     try await measure("rail \(rail) \(fault)", history) {
                         try hosts.inflict(fault, on: rail, roles)
                         try await sessionLeaves(rail, hosts, roles)
