@@ -55,8 +55,10 @@ struct DestageBatchTests {
         }
     }
 
+    /// The calls of the medium are watched, as in production.
     private func run(_ medium: NotedMedium) -> DestageOutcome {
-        DestageBatch.run(log: log, from: .zero, to: log.published, media: [vol0: medium])
+        let watched = WatchedMedium(medium, path: "vol0.img", calls: MediumCalls())
+        return DestageBatch.run(log: log, from: .zero, to: log.published, media: [vol0: watched])
     }
 
     @Test("S8, S9: the newest of each byte is written, in order of place, and then the medium is flushed")
