@@ -78,9 +78,12 @@ public struct FieldReader: Sendable {
     }
 
     public func optionalBytes(_ tag: UInt8) throws(FieldError) -> ArraySlice<UInt8>? {
-        let found = all(tag)
-        guard found.count <= 1 else { throw .repeated(tag) }
-        return found.first
+        var found: ArraySlice<UInt8>?
+        for field in fields where field.tag == tag {
+            guard found == nil else { throw .repeated(tag) }
+            found = field.value
+        }
+        return found
     }
 
     public func bytes(_ tag: UInt8) throws(FieldError) -> ArraySlice<UInt8> {
@@ -88,15 +91,27 @@ public struct FieldReader: Sendable {
         return value
     }
 
-    public func optionalNumber<Number: FixedWidthInteger>(
+    /// Inlinable, so that it is compiled for each width, as every message has some. Of 64 bits at most.
+    @inlinable public func optionalNumber<Number: FixedWidthInteger>(
         _ tag: UInt8, as type: Number.Type = Number.self
     ) throws(FieldError) -> Number? {
-        guard let value = try optionalBytes(tag) else { return nil }
-        guard value.count == MemoryLayout<Number>.size else { throw .malformed(tag) }
-        return value.reversed().reduce(0) { $0 << 8 | Number(truncatingIfNeeded: $1) }
+        guard let word = try optionalWord(tag, byteCount: MemoryLayout<Number>.size) else { return nil }
+        return Number(truncatingIfNeeded: word)
     }
 
-    public func number<Number: FixedWidthInteger>(
+    @usableFromInline func optionalWord(_ tag: UInt8, byteCount: Int) throws(FieldError) -> UInt64? {
+        guard let value = try optionalBytes(tag) else { return nil }
+        guard value.count == byteCount else { throw .malformed(tag) }
+        return Self.word(value)
+    }
+
+    private static func word(_ bytes: ArraySlice<UInt8>) -> UInt64 {
+        var word: UInt64 = 0
+        for index in bytes.indices.reversed() { word = word << 8 | UInt64(bytes[index]) }
+        return word
+    }
+
+    @inlinable public func number<Number: FixedWidthInteger>(
         _ tag: UInt8, as type: Number.Type = Number.self
     ) throws(FieldError) -> Number {
         guard let value = try optionalNumber(tag, as: type) else { throw .missing(tag) }
@@ -114,8 +129,7 @@ public struct FieldReader: Sendable {
     public func uuid(_ tag: UInt8) throws(FieldError) -> UUID128 {
         let value = try bytes(tag)
         guard value.count == 16 else { throw .malformed(tag) }
-        func word(_ bytes: ArraySlice<UInt8>) -> UInt64 { bytes.reversed().reduce(0) { $0 << 8 | UInt64($1) } }
-        return UUID128(high: word(value.prefix(8)), low: word(value.dropFirst(8)))
+        return UUID128(high: Self.word(value.prefix(8)), low: Self.word(value.dropFirst(8)))
     }
 
     public func optionalText(_ tag: UInt8, maximumBytes: Int) throws(FieldError) -> String? {
