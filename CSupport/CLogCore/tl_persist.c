@@ -1,6 +1,7 @@
 // The persistence seam: see tl_persist.h for what it promises.
 #include "tl_persist.h"
 
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -16,6 +17,9 @@
 #endif
 
 enum write_back_kind { WRITE_BACK_PLAIN = 0, WRITE_BACK_OPTIMIZED = 1, WRITE_BACK_KEEPING = 2 };
+
+static pthread_once_t once = PTHREAD_ONCE_INIT;
+static uint32_t best_write_back;
 
 /// x86-64: clwb where present, else clflushopt, else clflush. arm64: to the point of persistence where the processor
 /// has one, else to the point of coherency.
@@ -63,9 +67,13 @@ static inline void fence(void) { __asm__ volatile("dsb sy" ::: "memory"); }
 #error "TwinLog knows how to persist on x86-64 and arm64"
 #endif
 
+static void prepare(void) { best_write_back = detect_write_back(); }
+
 void tl_persist_init(tl_persist *persist, tl_persist_mode mode, void *base, size_t length) {
+    // Once a process: a virtual machine leaves the guest for it.
+    pthread_once(&once, prepare);
     *persist = (tl_persist){
-        .mode = mode, .isa = tl_isa_best(), .write_back = detect_write_back(), .base = base, .length = length};
+        .mode = mode, .isa = tl_isa_best(), .write_back = best_write_back, .base = base, .length = length};
 }
 
 static __attribute__((noinline, cold)) void note(const tl_persist *persist, tl_operation_kind kind, const uint8_t *at,

@@ -148,10 +148,12 @@ package final class Mapping: @unchecked Sendable {
         guard mprotect(base, length, PROT_READ) == 0 else { preconditionFailure("mprotect of an own mapping failed") }
     }
 
+    /// Whether any of its memory has failed since the mapping was made.
+    var hasFaults: Bool { tl_fault_any() && tl_fault_count(watched) > 0 }
+
     /// Parts of `range`, bytes of the file, whose memory has failed since the mapping was made.
     func faults(in range: Range<UInt64>) -> [Range<UInt64>] {
-        guard tl_fault_any() else { return [] }
-        return (0..<tl_fault_count(watched)).compactMap { index in
+        (0..<tl_fault_count(watched)).compactMap { index in
             var offset: UInt64 = 0, count: UInt64 = 0
             tl_fault_range(watched, index, &offset, &count)
             let part = (offset..<offset + count).clamped(to: range)

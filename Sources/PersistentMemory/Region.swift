@@ -62,11 +62,15 @@ public final class Region: Sendable {
 
     /// What of this region's memory has failed since the pool was opened (S26); `nil` on a good day, which costs one load.
     /// There the region reads as zeros, and what is stored does not reach the file: nothing of it may be called durable.
-    public var memoryFault: MemoryFault? { memoryFault(in: [offset..<ringOffset + ringBytes]) }
+    public var memoryFault: MemoryFault? {
+        guard mapping.hasFaults else { return nil }
+        return memoryFault(in: [offset..<ringOffset + ringBytes])
+    }
 
     /// The same, of the bytes that hold `[lsn, lsn + count)`. Precondition: at most the ring's size.
     public func memoryFault(from lsn: LSN, count: UInt64) -> MemoryFault? {
         precondition(count <= ringBytes)
+        guard mapping.hasFaults else { return nil }
         let place = lsn.rawValue % ringBytes
         let first = min(count, ringBytes - place)
         return memoryFault(in: [
