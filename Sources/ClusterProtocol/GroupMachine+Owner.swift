@@ -15,7 +15,7 @@ extension GroupMachine {
         }
     }
 
-    private func rule(_ owner: Owner) -> AcknowledgementRule {
+    func rule(_ owner: Owner) -> AcknowledgementRule {
         guard !owner.isSuspended, owner.logFailure == nil else { return .nothing(partners: partners.count) }
         var rule = AcknowledgementRule(allowed: true, required: MemberSet())
         for index in 0..<owner.mirrors.count {

@@ -19,22 +19,22 @@ extension GroupMachine {
 
     /// Kept where anything changes that it depends on: it is asked for with every request.
     mutating func noteAuthority() {
-        authority = Authority(validUntil: servesUntil, rule: rule)
-        isSteady = areMirrorsInSync
-    }
-
-    private var areMirrorsInSync: Bool {
-        guard case .owner(let owner) = role else { return false }
-        return (0..<owner.mirrors.count).allSatisfy { index in
-            if case .inSync = owner.mirrors[index].state { true } else { false }
+        switch role {
+        case .owner(let owner):
+            authority = Authority(validUntil: owner.isSuspended ? 0 : rightEnd, rule: rule(owner))
+            isSteady = areInSync(owner.mirrors)
+        case .handingOver(let handover):
+            authority = Authority(validUntil: handover.isDraining ? rightEnd : 0, rule: rule(handover.owner))
+            isSteady = false
+        case .starting, .blocked, .standby, .recovering, .stopped:
+            authority = Authority(validUntil: 0, rule: .nothing(partners: partners.count))
+            isSteady = false
         }
     }
 
-    private var servesUntil: Nanos {
-        switch role {
-        case .owner(let owner): owner.isSuspended ? 0 : rightEnd
-        case .handingOver(let handover): handover.isDraining ? rightEnd : 0
-        case .starting, .blocked, .standby, .recovering, .stopped: 0
+    private func areInSync(_ mirrors: Members<MemberMachine>) -> Bool {
+        (0..<mirrors.count).allSatisfy { index in
+            if case .inSync = mirrors[index].state { true } else { false }
         }
     }
 
@@ -60,12 +60,14 @@ extension GroupMachine {
     /// When the first grant ends of those that are needed: of every node that may count as in sync, by the record or by a swap whose
     /// outcome is not known.
     private var grantsEnd: Nanos {
-        guard let record else { return 0 }
+        guard let members = record?.members else { return 0 }
+        return swaps.open.reduce(grantsEnd(of: members)) { min($0, grantsEnd(of: $1.members)) }
+    }
+
+    private func grantsEnd(of members: [NodeID: GroupRecord.Member]) -> Nanos {
         var end = Nanos.max
-        for record in swaps.open + [record] {
-            for node in record.holders where node != me {
-                end = min(end, partners.index(of: node).map { partners[$0].grantEnd } ?? 0)
-            }
+        for (node, member) in members where member.role != .out && node != me {
+            end = min(end, partners.index(of: node).map { partners[$0].grantEnd } ?? 0)
         }
         return end
     }
