@@ -39,24 +39,35 @@ package protocol Runtime: AnyObject {
 }
 
 extension Runtime {
-    /// ``perform(_:_:_:)``, for what has a result. Here, so that it is compiled for each of them.
+    /// ``perform(_:_:_:)``, for what has a result. Inlined, so that it is compiled for each of them, whatever the runtime is.
+    @inline(__always)
     func run<Value: Sendable>(
         _ work: BlockingWork, _ body: @escaping @Sendable () throws -> Value,
         _ done: @escaping (Result<Value, any Error>) -> Void
     ) {
         let outcome = Outcome<Value>()
-        perform(work) {
-            let result = Result { try body() }
-            outcome.result.withLock { $0 = result }
-        } _: { error in
-            if let error { return done(.failure(error)) }
-            guard let result = outcome.result.withLock({ $0 }) else { preconditionFailure("the body has ended") }
-            done(result)
-        }
+        perform(work, outcome.whole(body), outcome.answer(done))
     }
 }
 
 /// What a body hands to whoever waits for its end.
 private final class Outcome<Value: Sendable>: Sendable {
-    let result = Mutex<Result<Value, any Error>?>(nil)
+    private let result = Mutex<Result<Value, any Error>?>(nil)
+
+    /// `body`, and what keeps its result.
+    func whole(_ body: @escaping @Sendable () throws -> Value) -> @Sendable () -> Void {
+        { [self] in
+            let ended = Result { try body() }
+            result.withLock { $0 = ended }
+        }
+    }
+
+    /// Hands `done` the result, or why there is none.
+    func answer(_ done: @escaping (Result<Value, any Error>) -> Void) -> ((any Error)?) -> Void {
+        { [self] error in
+            if let error { return done(.failure(error)) }
+            guard let ended = result.withLock({ $0 }) else { preconditionFailure("the body has ended") }
+            done(ended)
+        }
+    }
 }
