@@ -70,6 +70,9 @@ struct SimulationTests {
     /// What two idle cores do in little more than a minute, without optimization; `make test` runs more, with it.
     private static let usualSeeds: UInt64 = 500
 
+    /// Runs with one fault are so alike that more seeds than these have little to add.
+    private static let mostOfOneFault: UInt64 = 2000
+
     private static func number(_ name: String) -> UInt64? { getenv(name).flatMap { UInt64(String(cString: $0)) } }
 
     @Test func everyPromiseIsKeptUnderEverySeed() async throws {
@@ -116,14 +119,15 @@ struct SimulationTests {
         }
     }
 
-    /// The first seed that fails, of as many as this kind of run usually has, or a part of `TWINLOG_SEEDS`. With `TWINLOG_SEED` that one alone,
-    /// with its whole timeline.
+    /// The first seed that fails, of as many as this kind of run usually has, or a part of `TWINLOG_SEEDS` up to a limit, or of
+    /// `TWINLOG_LASTING_SEEDS`. With `TWINLOG_SEED` that one alone, with its whole timeline.
     private static func run(
         _ usual: UInt64, _ kind: String,
         _ body: (_ seed: UInt64, _ isTraced: Bool, _ folder: String) -> (violation: String?, trace: [String])
     ) throws {
         let only = number("TWINLOG_SEED")
-        let count = (number("TWINLOG_SEEDS") ?? usualSeeds) * usual / usualSeeds
+        let seeds = number("TWINLOG_LASTING_SEEDS") ?? min(number("TWINLOG_SEEDS") ?? usualSeeds, mostOfOneFault)
+        let count = seeds * usual / usualSeeds
         for seed in only.map({ $0..<$0 + 1 }) ?? 1..<1 + max(2, count) {
             let outcome = try withFolder { body(seed, false, $0) }
             guard outcome.violation != nil || only != nil else { continue }
