@@ -23,6 +23,8 @@ final class Connection {
         self.life = life
     }
 
+    deinit { session.onRevoked = nil }
+
     /// The server knows that it has ended, or is gone.
     func end(at time: UInt64) {
         isOpen = false
@@ -99,10 +101,8 @@ final class Client {
     private func opened(_ connection: Connection) {
         self.connection = connection
         requestsOut = 0
-        connection.session.onRevoked = { [self, weak connection] in
-            guard let connection else { return }
-            lost(connection)
-        }
+        // Unsafe: a connection that is gone hears of nothing.
+        connection.session.onRevoked = { [self, unowned(unsafe) connection] in lost(connection) }
         later(delay()) { self.submit() }
     }
 
@@ -173,7 +173,7 @@ final class Client {
             }
         case .write:
             let write = group.oracle.willWrite(request.blocks, connection, isZero: false)
-            let payload = ByteBuffer(bytes: Blocks.filled(write.stamp, count: request.blocks.count))
+            let payload = Blocks.filled(write.stamp, count: request.blocks.count)
             submit(.write(offset: offset, payload: payload), write, connection)
         case .discard:
             submit(
@@ -204,8 +204,7 @@ final class Client {
             switch result {
             case .success(let bytes):
                 group.oracle.readAnswered(
-                    blocks, of: connection.volume, bytes.map { Array($0.readableBytesView) } ?? [], askedAt: askedAt,
-                    by: connection.server)
+                    blocks, of: connection.volume, bytes, askedAt: askedAt, by: connection.server)
             case .failure: world.coverage.readsRefused += 1
             }
             answered(connection)

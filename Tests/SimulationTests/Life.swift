@@ -71,7 +71,7 @@ extension SimGroup {
                 return oracle.expect(false, "a read at the end: \(result)")
             }
             oracle.readAnswered(
-                0..<Blocks.perVolume, of: volume, Array(bytes.readableBytesView), askedAt: askedAt, by: server)
+                0..<Blocks.perVolume, of: volume, bytes, askedAt: askedAt, by: server)
             session.close()
             done()
         }

@@ -10,6 +10,24 @@ import SimulationSupport
 import StorageMedium
 import TestSupport
 
+/// Some of the sectors of a small volume.
+private struct Sectors {
+    static let limit = 64
+    private var bits: UInt64 = 0
+
+    mutating func insert(_ sector: Int) { bits |= 1 << UInt64(sector) }
+    mutating func remove(_ sector: Int) { bits &= ~(1 << UInt64(sector)) }
+
+    /// In ascending order.
+    var all: some Sequence<Int> {
+        sequence(state: bits) { rest in
+            guard rest != 0 else { return nil }
+            defer { rest &= rest - 1 }
+            return rest.trailingZeroBitCount
+        }
+    }
+}
+
 /// One volume's bytes. What was written since the last flush is read back at once; each sector of it may be gone after a loss of
 /// power. What a failed flush gave up no later flush makes durable; only writing it anew does (S8).
 final class StoredVolume {
@@ -18,17 +36,18 @@ final class StoredVolume {
     let identity: UUID128
     private(set) var cached: [UInt8]
     private(set) var durable: [UInt8]
-    private var dirty: Set<Int> = []
-    private var abandoned: Set<Int> = []
+    private var dirty = Sectors()
+    private var abandoned = Sectors()
 
     init(sizeBytes: Int, identity: UUID128) {
+        precondition(sizeBytes <= Self.sectorBytes * Sectors.limit)
         self.identity = identity
         cached = Array(repeating: 0, count: sizeBytes)
         durable = cached
     }
 
-    func write(_ bytes: some Collection<UInt8>, at offset: Int) {
-        cached.replaceSubrange(offset..<offset + bytes.count, with: bytes)
+    func write(_ bytes: ArraySlice<UInt8>, at offset: Int) {
+        cached.withUnsafeMutableBytes { UnsafeMutableRawBufferPointer(rebasing: $0[offset...]).copyBytes(from: bytes) }
         for sector in sectors(offset, bytes.count) {
             dirty.insert(sector)
             abandoned.remove(sector)
@@ -51,30 +70,38 @@ final class StoredVolume {
         }
     }
 
-    private func keep(_ sector: Int) { durable.replaceSubrange(place(sector), with: cached[place(sector)]) }
+    private func keep(_ sector: Int) {
+        let place = place(sector)
+        durable.withUnsafeMutableBytes { durable in
+            cached.withUnsafeBytes { cached in
+                UnsafeMutableRawBufferPointer(rebasing: durable[place])
+                    .copyMemory(from: UnsafeRawBufferPointer(rebasing: cached[place]))
+            }
+        }
+    }
 
     func flush() {
-        for sector in dirty { keep(sector) }
-        dirty = []
+        for sector in dirty.all { keep(sector) }
+        dirty = Sectors()
     }
 
     func failFlush(_ random: inout SplitMix64) {
-        for sector in dirty.sorted() {
+        for sector in dirty.all {
             if random.chance(50) { keep(sector) } else { abandoned.insert(sector) }
         }
-        dirty = []
+        dirty = Sectors()
     }
 
     /// Whoever opens it reads past the cache, where it is not to be written back.
     func dropCleanPages() {
-        for sector in abandoned { cached.replaceSubrange(place(sector), with: durable[place(sector)]) }
-        abandoned = []
+        for sector in abandoned.all { cached.replaceSubrange(place(sector), with: durable[place(sector)]) }
+        abandoned = Sectors()
     }
 
     func losePower(_ random: inout SplitMix64) {
-        for sector in dirty.sorted() where random.chance(50) { keep(sector) }
-        dirty = []
-        abandoned = []
+        for sector in dirty.all where random.chance(50) { keep(sector) }
+        dirty = Sectors()
+        abandoned = Sectors()
         cached = durable
     }
 }
@@ -83,7 +110,7 @@ final class StoredVolume {
 final class Media {
     let volumes: [String: StoredVolume]
     /// The process that holds the lock.
-    weak var holder: Server?
+    var holder: Server?
     var fails = false
     var isFull = false
     /// A flush that began before a loss of power fails.
@@ -111,9 +138,9 @@ final class Media {
 
 /// A volume as one process has it open.
 final class OpenedMedium: Medium, @unchecked Sendable {
-    // Sendable: whoever calls it holds the world's baton.
-    private unowned let server: Server
-    private unowned let group: SimGroup
+    // Sendable: whoever calls it holds the world's baton. Unsafe: both end with the world, and nothing runs in it then.
+    private unowned(unsafe) let server: Server
+    private unowned(unsafe) let group: SimGroup
     private let name: String
     private let stored: StoredVolume
     let sizeBytes: UInt64
@@ -156,7 +183,10 @@ final class OpenedMedium: Medium, @unchecked Sendable {
 
     func write(_ buffers: [UnsafeRawBufferPointer], at offset: UInt64) throws(MediumError) {
         world.faults.willWrite(server, group)
-        try change(buffers.flatMap(Array.init), at: offset, .write)
+        var bytes: [UInt8] = []
+        bytes.reserveCapacity(buffers.reduce(0) { $0 + $1.count })
+        for buffer in buffers { bytes.append(contentsOf: buffer) }
+        try change(bytes, at: offset, .write)
     }
 
     func zero(_ range: ByteRange, releasingSpace: Bool) throws(MediumError) {
@@ -176,7 +206,7 @@ final class OpenedMedium: Medium, @unchecked Sendable {
             throw failure(code)
         }
         group.note("  \(server.name) writes \(name) [\(offset), \(offset + UInt64(bytes.count)))")
-        stored.write(bytes, at: Int(offset))
+        stored.write(bytes[...], at: Int(offset))
     }
 
     func flush() throws(MediumError) {

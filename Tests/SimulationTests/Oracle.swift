@@ -6,6 +6,7 @@ import ClusterProtocol
 import Coordination
 @testable import GroupEngine
 import LogModel
+import NIOCore
 import PersistentMemory
 import Recovery
 import RemoteMemory
@@ -42,8 +43,9 @@ private final class Image: Medium, @unchecked Sendable {
 }
 
 final class Oracle {
-    private unowned let group: SimGroup
-    private unowned let world: World
+    // Unsafe: the group has the oracle, and the world the group.
+    private unowned(unsafe) let group: SimGroup
+    private unowned(unsafe) let world: World
     private var promises = Promises(blocks: 2 * Blocks.perVolume)
     private(set) var history = History(blocks: 2 * Blocks.perVolume)
     /// The oracle's clock: every event has its own time.
@@ -53,11 +55,11 @@ final class Oracle {
     private var lastAcknowledging = Epoch.none
     private var lastWriting = Epoch.none
     private var highestEpoch = Epoch.none
-    /// The epoch that each process won.
-    private var won: [ProcessIdentity: Epoch] = [:]
+    /// The epoch that each process won, by its number.
+    private var won: [Int32: Epoch] = [:]
     /// When each process last gave a sign of life at the coordinator, and since when it has not missed any.
-    private var lastAnnounced: [ProcessIdentity: UInt64] = [:]
-    private var announcesSince: [ProcessIdentity: UInt64] = [:]
+    private var lastAnnounced: [Int32: UInt64] = [:]
+    private var announcesSince: [Int32: UInt64] = [:]
     /// Owners and claimers that were claimed over since the last publication.
     private var claimedOver: [ProcessIdentity] = []
     /// Owners that lost the group to a suspicion, by no operator's word.
@@ -113,7 +115,7 @@ final class Oracle {
     func acknowledged(_ write: Write, by server: Server) {
         group.note("  \(server.name) acknowledges write \(write.number)")
         expectOwner(server, "acknowledges write \(write.number)")
-        let epoch = won[server.identity] ?? .none
+        let epoch = won[server.identity.pid] ?? .none
         expect(
             epoch >= lastAcknowledging, "S15: \(server.name) acknowledges in \(epoch) after \(lastAcknowledging) did")
         lastAcknowledging = epoch
@@ -138,44 +140,51 @@ final class Oracle {
         }
     }
 
-    func readAnswered(_ range: Range<Int>, of volume: Int, _ bytes: [UInt8], askedAt: UInt64, by server: Server) {
+    func readAnswered(_ range: Range<Int>, of volume: Int, _ bytes: ByteBuffer?, askedAt: UInt64, by server: Server) {
         expectOwner(server, "answers a read")
-        expect(bytes.count == range.count * Blocks.bytes, "\(server.name) answers a read with \(bytes.count) bytes")
+        let byteCount = bytes?.readableBytes ?? 0
+        expect(byteCount == range.count * Blocks.bytes, "\(server.name) answers a read with \(byteCount) bytes")
         let end = count()
-        for (block, stamps) in zip(blocks(range, of: volume), Blocks.stamps(of: bytes)) {
-            for stamp in stamps {
+        let first = blocks(range, of: volume).lowerBound
+        bytes?.withUnsafeReadableBytes { bytes in
+            Blocks.forEachStamp(of: UnsafeRawBufferPointer(rebasing: bytes.prefix(range.count * Blocks.bytes))) {
+                place, stamp, isWhole in
+                let block = first + place
                 expect(
                     promises.mayBeRead(stamp, at: block, askedAt: askedAt),
                     "\(server.name) reads \(name(of: stamp)) of block \(block), which may hold \(promises.possible(at: block))"
                 )
-            }
-            if stamps.count == 1, let stamp = stamps.first, stamp != 0 {
-                history.read(block, stamp, begun: askedAt, end: end)
+                if isWhole, stamp != 0 { history.read(block, stamp, begun: askedAt, end: end) }
             }
         }
         world.coverage.reads += 1
     }
 
     /// No owner answers once another is published, or once it gave the group away (S15, S17).
-    private func expectOwner(_ server: Server, _ what: String) {
-        guard let record = group.record else {
-            return expect(false, "\(server.name) \(what) without a record")
+    private func expectOwner(_ server: Server, _ what: @autoclosure () -> String) {
+        guard group.record != nil else {
+            return expect(false, "\(server.name) \(what()) without a record")
         }
-        let isOther =
-            record.ownerProcess != server.identity && (record.phase == .published || record.ownerProcess == nil)
-        expectRight(of: server, what, record)
+        expectRight(of: server, what())
         expect(
-            !isOther,
-            "S15: \(server.name) \(what) while the record says \(record.owner) \(record.phase) epoch \(record.epoch)")
+            !isTakenFromOwner(server),
+            "S15: \(server.name) \(what()) while the record says \(group.record.map { "\($0.owner) \($0.phase) epoch \($0.epoch)" } ?? "")"
+        )
+    }
+
+    /// By the record, another process is the owner, or the last one gave the group away.
+    private func isTakenFromOwner(_ server: Server) -> Bool {
+        group.ownerPID != server.identity.pid && (group.isPublished || group.ownerPID == nil)
     }
 
     /// Under a lease, alone, or while every other node that counts has promised to claim nothing (S17).
-    private func expectRight(of server: Server, _ what: String, _ record: GroupRecord) {
+    private func expectRight(of server: Server, _ what: @autoclosure () -> String) {
         expect(
             !takenFrom.contains(server.identity),
-            "S17: \(server.name) \(what) though another node has claimed the group")
-        let announced = lastAnnounced[server.identity] ?? 0
-        guard world.now > announced + World.lease, record.ownerProcess == server.identity else { return }
+            "S17: \(server.name) \(what()) though another node has claimed the group")
+        let announced = lastAnnounced[server.identity.pid] ?? 0
+        guard world.now > announced + World.lease, let record = group.record, record.ownerProcess == server.identity
+        else { return }
         let others = world.nodes.filter { $0 !== server.node && record.isHolder($0.name) }
         if others.isEmpty { world.coverage.servedAlone += 1 } else { world.coverage.servedByGrant += 1 }
         for other in others {
@@ -183,7 +192,7 @@ final class Oracle {
             guard let process = other.server, !process.isDead else { continue }
             expect(
                 process.engine(of: group).machine.mayClaimFrom > process.clock,
-                "S17: \(server.name) \(what), but its lease began at \(announced / millisecond) ms, and \(process.name) may claim"
+                "S17: \(server.name) \(what()), but its lease began at \(announced / millisecond) ms, and \(process.name) may claim"
             )
         }
     }
@@ -205,9 +214,9 @@ final class Oracle {
         expect(
             group.media.holder === server,
             "S18: \(server.name) writes to \(volume), which \(group.media.holder?.name ?? "nobody") holds")
-        let others = group.record.map { $0.phase == .published && $0.ownerProcess != server.identity }
-        expect(others != true, "S15: \(server.name) writes to \(volume) while another owner is published")
-        let epoch = won[server.identity] ?? .none
+        let isOthers = group.isPublished && group.ownerPID != server.identity.pid
+        expect(!isOthers, "S15: \(server.name) writes to \(volume) while another owner is published")
+        let epoch = won[server.identity.pid] ?? .none
         expect(
             epoch >= lastWriting,
             "S15: \(server.name) writes to \(volume) in epoch \(epoch) after \(lastWriting) began to")
@@ -278,9 +287,9 @@ final class Oracle {
     }
 
     private func expectPromised(_ bytes: [UInt8], _ volume: Int, _ what: @autoclosure () -> String) {
-        for (place, stamps) in Blocks.stamps(of: bytes).enumerated() {
-            let block = place + volume * Blocks.perVolume
-            for stamp in stamps {
+        bytes.withUnsafeBytes { bytes in
+            Blocks.forEachStamp(of: bytes) { place, stamp, _ in
+                let block = place + volume * Blocks.perVolume
                 expect(
                     promises.isPossible(stamp, at: block),
                     "\(what()) has \(name(of: stamp)) in block \(block), which may hold \(promises.possible(at: block))"
@@ -307,6 +316,11 @@ final class Oracle {
         let from = max(known, mine.head, theirs.head)
         guard from < end else { return }
         world.coverage.imagesCompared += 1
+        if group.rottenLines.isEmpty, !server.hasFailedMemory, !mirror.hasFailedMemory,
+            mine.isEqual(to: theirs, from, end)
+        {
+            return
+        }
         let copies = (mine: bytes(of: server.node, from, end), theirs: bytes(of: mirror.node, from, end))
         guard copies.mine != copies.theirs else { return }
         let place = zip(copies.mine, copies.theirs).enumerated().first { $0.element.0 != $0.element.1 }?.offset ?? 0
@@ -326,7 +340,7 @@ final class Oracle {
     func swapped(from old: GroupRecord?, to new: GroupRecord, by server: Server) {
         expect(new.epoch >= old?.epoch ?? .none && new.version == (old?.version ?? 0) + 1, "S15: the epoch fell")
         highestEpoch = max(highestEpoch, new.epoch)
-        if new.ownerProcess == server.identity { won[server.identity] = new.epoch }
+        if new.ownerProcess == server.identity { won[server.identity.pid] = new.epoch }
         if var same = old {
             same.version += 1
             if same == new, new.ownerProcess == server.identity, new.phase == .published {
@@ -429,9 +443,9 @@ final class Oracle {
     }
 
     func announced(_ server: Server) {
-        let isLate = world.now > (lastAnnounced[server.identity] ?? 0) + World.lease / 2
-        if isLate { announcesSince[server.identity] = world.now }
-        lastAnnounced[server.identity] = world.now
+        let isLate = world.now > (lastAnnounced[server.identity.pid] ?? 0) + World.lease / 2
+        if isLate { announcesSince[server.identity.pid] = world.now }
+        lastAnnounced[server.identity.pid] = world.now
     }
 
     /// An operator says so, which needs no suspicion.
@@ -462,7 +476,7 @@ final class Oracle {
     /// Nobody takes the group from an owner that has given its signs of life in time for a while (S16).
     private func expectSuspect(_ old: GroupRecord, _ server: Server) {
         guard let owner = old.ownerProcess, owner.node != server.node.name, world.livingServer(owner) != nil,
-            let since = announcesSince[owner], let last = lastAnnounced[owner],
+            let since = announcesSince[owner.pid], let last = lastAnnounced[owner.pid],
             !commandedToTakeOver.contains(server.identity)
         else { return }
         let isWell = since + 4 * World.lease < world.now && last + World.lease / 2 > world.now
@@ -472,12 +486,15 @@ final class Oracle {
         )
     }
 
+    /// After a turn of a process that the record names as the owner, and counts another copy beside its own.
+    func checkTurn(of server: Server) {
+        guard let owner = server.engine(of: group).owner else { return }
+        if owner.owned.isServing { checkRule(owner.owned.authority, server) }
+        checkSpace(owner, server)
+    }
+
     /// One copy is enough only while the record counts no other (S13), whatever the link is like.
-    func checkRule(of server: Server) {
-        guard group.isHeldElsewhere, group.ownerPID == server.identity.pid, !server.isDead,
-            let owned = server.engine(of: group).owner?.owned, owned.isServing
-        else { return }
-        let authority = owned.authority
+    private func checkRule(_ authority: Authority, _ server: Server) {
         expect(
             !authority.rule.allowed || authority.rule.needsMirror || !authority.isValid(server.clock),
             "S13: \(server.name) would acknowledge with one copy while \(group.record?.holders ?? []) are in sync by the record"
@@ -485,10 +502,7 @@ final class Oracle {
     }
 
     /// No space of the log is given back that the mirror's head has not passed (S6).
-    func checkSpace(of server: Server) {
-        guard group.isHeldElsewhere, group.ownerPID == server.identity.pid, !server.isDead,
-            let owner = server.engine(of: group).owner
-        else { return }
+    private func checkSpace(_ owner: OwnerDataPath, _ server: Server) {
         let limit = owner.log.reclaimLimit
         guard let mirror = world.nodes[1 - server.node.index].server,
             comparedLimit.map({ $0 == (mirror.identity.pid, limit) }) != true,
@@ -591,17 +605,15 @@ final class Oracle {
     }
 
     func ticked(_ server: Server) {
-        let state = server.engine(of: group).machine.state(server.clock)
+        let engine = server.engine(of: group), now = server.clock
+        let machine = engine.machine, state = machine.state(now)
         if state == .unavailable { world.coverage.staleWaits += 1 }
-        if state == .resyncing, !server.engine(of: group).machine.authority.rule.needsMirror {
-            world.coverage.farBehind += 1
-        }
-        if server.engine(of: group).owner.map({ $0.owned.isServing && !$0.requests.isEmpty }) == true {
+        if state == .resyncing, !machine.authority.rule.needsMirror { world.coverage.farBehind += 1 }
+        if engine.owner.map({ $0.owned.isServing && !$0.requests.isEmpty }) == true {
             world.coverage.backPressure += 1
         }
         expect(
-            server.engine(of: group).machine.takeoverPossible(server.clock)
-                || server.engine(of: group).machine.reason(server.clock) != nil,
+            machine.takeoverPossible(now) || machine.reason(now) != nil,
             "\(server.name), \(state), knows no reason why no takeover is possible")
     }
 

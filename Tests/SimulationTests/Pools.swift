@@ -34,6 +34,15 @@ extension Region {
         return bytes
     }
 
+    /// Whether `other`, with a ring of the same size, holds the same bytes of `[from, end)`. Precondition: at most the ring's size.
+    func isEqual(to other: Region, _ from: LSN, _ end: LSN) -> Bool {
+        let place = from.rawValue % ringBytes, count = end - from
+        precondition(count <= ringBytes && ringBytes == other.ringBytes)
+        let first = min(count, ringBytes - place)
+        return memcmp(ringBase + Int(place), other.ringBase + Int(place), Int(first)) == 0
+            && memcmp(ringBase, other.ringBase, Int(count - first)) == 0
+    }
+
     /// Behind everybody's back.
     func overwriteLine(at lsn: LSN, with bytes: [UInt8]) {
         (ringBase + Int(lsn.rawValue % ringBytes)).copyMemory(from: bytes, byteCount: bytes.count)
@@ -49,8 +58,8 @@ extension SimGroup {
             path += ".copy"
             try Data(world.fileBytes(of: node)).write(to: URL(fileURLWithPath: path))
         }
-        let pool = try world.openPool(path)
-        defer { pool.close() }
+        let pool = try node.restingPool ?? world.openPool(path)
+        if node.server == nil { node.restingPool = pool }
         guard let region = pool.region(of: id) else { preconditionFailure("the pool has a region") }
         return try body(region, pool)
     }
@@ -169,6 +178,7 @@ extension World {
     /// Precondition: the node is down.
     func write(_ bytes: [UInt8], to node: SimNode) {
         precondition(node.server == nil)
+        node.restingPool = nil
         do {
             try Data(bytes).write(to: URL(fileURLWithPath: node.poolPath))
         } catch {

@@ -4,6 +4,9 @@
 // A write came before another if it was answered before the other was asked, or if its connection had ended before the other's
 // began (S24).
 
+import Glibc
+import NIOCore
+
 /// One connection of one client, as the server knows it. Times are counts of the oracle.
 final class ConnectionLife {
     let openedAt: UInt64
@@ -58,6 +61,20 @@ struct Promises {
         var possible: [Write] = []
         /// Others have taken their place, at these times.
         var gone: [(write: Write, at: UInt64)] = []
+
+        mutating func answered(_ write: Write, at time: UInt64) {
+            var kept = 0
+            for index in possible.indices {
+                let other = possible[index]
+                if other !== write, other.cameBefore(write) {
+                    gone.append((other, time))
+                } else {
+                    if kept < index { possible[kept] = other }
+                    kept += 1
+                }
+            }
+            possible.removeSubrange(kept...)
+        }
     }
 
     private var blocks: [Block]
@@ -75,12 +92,7 @@ struct Promises {
 
     mutating func answered(_ write: Write, at time: UInt64) {
         write.answeredAt = time
-        for block in write.blocks {
-            let gone = blocks[block].possible.filter { $0 !== write && $0.cameBefore(write) }
-            guard !gone.isEmpty else { continue }
-            blocks[block].possible.removeAll { $0 !== write && $0.cameBefore(write) }
-            blocks[block].gone += gone.map { ($0, time) }
-        }
+        for block in write.blocks { blocks[block].answered(write, at: time) }
     }
 
     /// Whether the block may hold `stamp` now.
@@ -117,27 +129,43 @@ enum Blocks {
     static let perVolume = Int(World.volumeBytes) / bytes
     private static let words = bytes / 8
 
-    static func filled(_ stamp: UInt64, count: Int) -> [UInt8] {
-        let all = count * words
-        return Array(unsafeUninitializedCapacity: all * 8) { bytes, initialized in
-            bytes.withMemoryRebound(to: UInt64.self) { $0.initialize(repeating: stamp.littleEndian) }
-            initialized = all * 8
+    static func filled(_ stamp: UInt64, count: Int) -> ByteBuffer {
+        var buffer = ByteBufferAllocator().buffer(capacity: count * bytes)
+        buffer.writeWithUnsafeMutableBytes(minimumWritableBytes: count * bytes) { space in
+            for word in 0..<count * words {
+                space.storeBytes(of: stamp.littleEndian, toByteOffset: word * 8, as: UInt64.self)
+            }
+            return count * bytes
         }
+        return buffer
     }
 
     /// The stamps of each block, in order. More than one: of a write that nobody was promised only a part was replayed, and then another
     /// log decided.
-    static func stamps(of bytes: some RandomAccessCollection<UInt8>) -> [[UInt64]] {
-        let bytes = Array(bytes)
-        return bytes.withUnsafeBytes { bytes in
-            (0..<bytes.count / Self.bytes).map { block in
-                var stamps: [UInt64] = []
-                for word in 0..<words {
-                    let stamp = bytes.loadUnaligned(fromByteOffset: block * Self.bytes + word * 8, as: UInt64.self)
-                    if stamps.last != UInt64(littleEndian: stamp) { stamps.append(UInt64(littleEndian: stamp)) }
-                }
-                return stamps
+    static func stamps(of bytes: [UInt8]) -> [[UInt64]] {
+        bytes.withUnsafeBytes { bytes in
+            var all: [[UInt64]] = Array(repeating: [], count: bytes.count / Self.bytes)
+            forEachStamp(of: bytes) { block, stamp, _ in all[block].append(stamp) }
+            return all
+        }
+    }
+
+    /// Calls `body` with every block and each of its stamps. `isWhole`: it has no other.
+    static func forEachStamp(
+        of bytes: UnsafeRawBufferPointer, _ body: (_ block: Int, _ stamp: UInt64, _ isWhole: Bool) -> Void
+    ) {
+        guard let base = bytes.baseAddress else { return }
+        for block in 0..<bytes.count / Self.bytes {
+            let start = base + block * Self.bytes
+            func stamp(_ word: Int) -> UInt64 {
+                UInt64(littleEndian: start.loadUnaligned(fromByteOffset: word * 8, as: UInt64.self))
             }
+            // Equal to itself, moved by one word.
+            guard memcmp(start, start + 8, (words - 1) * 8) != 0 else {
+                body(block, stamp(0), true)
+                continue
+            }
+            for word in 0..<words where word == 0 || stamp(word) != stamp(word - 1) { body(block, stamp(word), false) }
         }
     }
 }

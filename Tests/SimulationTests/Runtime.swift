@@ -7,8 +7,9 @@ import SimulationSupport
 /// The runtime of one group in one server process. What may wait in the middle of its work (batches, the steps of a takeover) has a fiber;
 /// everything else that blocks takes effect at one moment of the time that it takes.
 final class VirtualRuntime: Runtime {
-    private unowned let server: Server
-    private unowned let group: SimGroup
+    // Unsafe: both end with the world, and nothing runs in it then.
+    private unowned(unsafe) let server: Server
+    private unowned(unsafe) let group: SimGroup
 
     init(_ server: Server, _ group: SimGroup) {
         self.server = server

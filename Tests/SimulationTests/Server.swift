@@ -14,26 +14,34 @@ import StorageMedium
 
 final class Server {
     let world: World
-    unowned let node: SimNode
+    /// Unsafe: the world has both, until nothing runs any more.
+    unowned(unsafe) let node: SimNode
     let identity: ProcessIdentity
     let pool: Pool
     /// What was stored to the pool, where machines lose power.
     let recorded: RecordedMemory?
     let registry: VirtualRegistry
+    @exclusivity(unchecked)
     private(set) var groups: NodeGroups!
     private lazy var mediumGuard = ProcessMediumGuard(self)
     private lazy var killingFence = KillingFence(self)
 
+    @exclusivity(unchecked)
     private(set) var isPaused = false
+    @exclusivity(unchecked)
     var isDying = false
+    @exclusivity(unchecked)
     private(set) var isDead = false
     /// What waits for the end of a pause.
-    private var inbox: [() -> Void] = []
+    private var inbox: [Action] = []
     /// What is to follow what runs now.
-    private var turn: [() -> Void] = []
+    @exclusivity(unchecked)
+    private var turn: [Action] = []
+    @exclusivity(unchecked)
     private var isInTurn = false
 
     private var fibers: [Fiber] = []
+    @exclusivity(unchecked)
     private var running: Fiber?
     /// The call that a dying process is in may still take effect.
     private var isLanding = false
@@ -94,24 +102,23 @@ final class Server {
     /// Runs `body` if the process lives; after its pause if it is stopped. Inside of a turn it is a part of it.
     func perform(_ body: @escaping () -> Void) {
         guard !isDying, !isDead else { return }
-        guard !isPaused else { return inbox.append(body) }
+        guard !isPaused else { return inbox.append(Action(body)) }
         guard !isInTurn else { return body() }
         isInTurn = true
         body()
         var next = 0
         while next < turn.count {
-            turn[next]()
+            turn[next].run()
             next += 1
         }
         turn = []
         isInTurn = false
-        for group in world.groups {
-            group.oracle.checkRule(of: self)
-            group.oracle.checkSpace(of: self)
+        for group in world.groups where group.isHeldElsewhere && group.ownerPID == identity.pid && !isDead {
+            group.oracle.checkTurn(of: self)
         }
     }
 
-    func execute(_ body: @escaping () -> Void) { turn.append(body) }
+    func execute(_ body: @escaping () -> Void) { turn.append(Action(body)) }
 
     func later(_ delay: UInt64, _ body: @escaping () -> Void) {
         world.after(delay) { self.perform(body) }
@@ -196,7 +203,7 @@ final class Server {
         isPaused = false
         let waiting = inbox
         inbox = []
-        for body in waiting { perform(body) }
+        for body in waiting { perform(body.run) }
     }
 
     func die() {

@@ -23,18 +23,21 @@ final class MediumPath {
 
 final class SimGroup: @unchecked Sendable {
     // Sendable: whoever touches it holds the world's baton.
-    unowned let world: World
+    /// Unsafe: it has the group.
+    unowned(unsafe) let world: World
     let index: Int
     let configuration: ClusterConfiguration.Group
     /// At the coordinator.
     var record: GroupRecord? {
         didSet {
             ownerPID = record?.ownerProcess?.pid
+            isPublished = record?.phase == .published
             isHeldElsewhere = record.map { record in record.holders.contains { $0 != record.owner } } == true
         }
     }
-    /// Of the record, for what is looked at after every turn.
+    /// Of the record, for what is looked at again and again. No two processes of a run have the same number.
     private(set) var ownerPID: Int32?
+    private(set) var isPublished = false
     /// It counts a complete copy beside the owner's.
     private(set) var isHeldElsewhere = false
     /// The record as it was at some time.

@@ -87,7 +87,10 @@ private final class RailUse {
 final class VirtualQueuePair: QueuePair {
     weak var delegate: (any QueuePairDelegate)?
     let server: Server
-    fileprivate weak var peer: VirtualQueuePair?
+    /// Unsafe: whichever of the two ends first takes itself out of the other.
+    private unowned(unsafe) var otherEnd: VirtualQueuePair?
+    /// Nothing goes to the other end any more.
+    private var isCut = false
     private var failure: RemoteMemoryError?
 
     // On the way to the peer
@@ -130,12 +133,15 @@ final class VirtualQueuePair: QueuePair {
             VirtualQueuePair(dialer, windowRequests: windowRequests, over: network, use),
             VirtualQueuePair(acceptor, windowRequests: windowRequests, over: network, use)
         )
-        ends.0.peer = ends.1
-        ends.1.peer = ends.0
+        ends.0.otherEnd = ends.1
+        ends.1.otherEnd = ends.0
         return ends
     }
 
+    deinit { otherEnd?.otherEnd = nil }
+
     private var world: World { server.world }
+    private var peer: VirtualQueuePair? { isCut ? nil : otherEnd }
     var isDone: Bool { failure != nil }
 
     // MARK: Posting
@@ -216,7 +222,7 @@ final class VirtualQueuePair: QueuePair {
     /// The connection is lost, with what is on the way; this end learns of it some time.
     func cut() {
         guard failure == nil else { return }
-        peer?.peer = nil
+        peer?.isCut = true
         server.later(world.random.between(0, 50) * millisecond) { [self] in
             fail(RemoteMemoryError(.disconnected, "the connection was cut"))
         }

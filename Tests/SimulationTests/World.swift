@@ -18,6 +18,8 @@ final class SimNode {
     let name: NodeID
     let poolPath: String
     var server: Server?
+    /// The pool of a node that is down, while it is looked at. Whoever changes the file lets go of it first.
+    var restingPool: Pool?
     var starts: Int32 = 0
     /// A copy of the pool as it was at some time.
     var image: PoolImage?
@@ -32,6 +34,7 @@ final class SimNode {
     private let driftPartsPerMillion: Int64
     private let clockStart: UInt64
     /// What the boot clock counted while nothing here ran: a suspended machine.
+    @exclusivity(unchecked)
     var slept: UInt64 = 0
 
     init(index: Int, name: NodeID, poolPath: String, drift: Int64, clockStart: UInt64) {
@@ -70,7 +73,10 @@ final class World {
     static let lease = 600 * millisecond
 
     let seed: UInt64
+    // Unchecked, here and in `Server`: touched with every action, and nothing runs while one of them is.
+    @exclusivity(unchecked)
     var random: SplitMix64
+    @exclusivity(unchecked)
     private var timeline = Timeline()
     private let folder: String
     private(set) var groups: [SimGroup] = []
@@ -99,6 +105,7 @@ final class World {
     /// The first rule that was broken.
     private(set) var violation: String?
     private(set) lazy var faults = Faults(self)
+    @exclusivity(unchecked)
     var coverage = Coverage()
 
     /// It stays for ever, and clients are in no hurry.
@@ -173,7 +180,7 @@ final class World {
         while violation == nil {
             if condition() { return true }
             guard let action = timeline.next(until: deadline) else { return condition() }
-            action()
+            action.run()
         }
         return false
     }
@@ -310,6 +317,7 @@ final class World {
 
     func createPool(of node: SimNode) {
         do {
+            node.restingPool = nil
             try? FileManager.default.removeItem(atPath: node.poolPath)
             let pool = try Pool.create(
                 path: node.poolPath, sizeBytes: UInt64(groups.count) * (Self.ringBytes + (32 << 10)) + (32 << 10),
@@ -324,6 +332,7 @@ final class World {
 
     func start(_ node: SimNode) {
         precondition(node.server == nil)
+        node.restingPool = nil
         do {
             let recorded = losesPower ? RecordedMemory(opened: try fileBytes(of: node)) : nil
             let pool = try openPool(node.poolPath, recorder: recorded?.recorder)
