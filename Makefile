@@ -49,17 +49,18 @@ test: test-packages lint test-core ## Lint and every test; TEST=Suite make check
 	$(BUILD_TESTS)
 	$(TESTED_BIN)/$(BUNDLE) $(UNIT)
 	$(TESTED_BIN)/$(BUNDLE) --filter '$(NODES)'
-	$(MAKE) --jobs 3 --output-sync=target test-computing test-slowest test-clusters
+	$(MAKE) --jobs 3 test-computing test-slowest test-clusters
 
-# Steps of `make test`, of what is built, side by side.
+# Steps of `make test`, of what is built, side by side: each line says which of them has printed it.
+NAMED = 2>&1 | sed -u 's/^/$@: /'
 test-clusters:
-	$(TESTED_BIN)/$(BUNDLE) --no-parallel --filter IntegrationTests --skip '$(SLOWEST)'
+	$(TESTED_BIN)/$(BUNDLE) --no-parallel --filter IntegrationTests --skip '$(SLOWEST)' $(NAMED)
 
 test-slowest:
-	$(TESTED_BIN)/$(BUNDLE) --no-parallel --filter 'IntegrationTests.*($(SLOWEST))'
+	$(TESTED_BIN)/$(BUNDLE) --no-parallel --filter 'IntegrationTests.*($(SLOWEST))' $(NAMED)
 
 test-computing:
-	TWINLOG_SEEDS=2000 nice -n 19 $(TESTED_BIN)/$(BUNDLE) --filter '$(COMPUTING)'
+	TWINLOG_SEEDS=2000 nice -n 19 $(TESTED_BIN)/$(BUNDLE) --filter '$(COMPUTING)' $(NAMED)
 
 check: test-packages ## One suite or test: TEST=OwnerTests
 	$(SWIFT) build --build-tests $(FLAGS)

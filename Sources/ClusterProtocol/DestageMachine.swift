@@ -18,8 +18,8 @@ public struct DestageMachine: Sendable {
     /// many are flushed within ten seconds, however small and scattered they are, and a medium that takes longer is stuck and
     /// not slow (``GroupSettings/mediumLimit``).
     public static let usualBatchWrites = 2048
-    /// A medium that takes so many in this time, which no disk does that seeks, gets twice as many at once: fewer flushes, and more that its
-    /// queue can put in order. One that is slower than ``slowTime`` is a disk again.
+    /// A medium that takes half as many, each in another place, in this time, which no disk does that seeks, gets twice as many at once: fewer
+    /// flushes, and more that its queue can put in order. One that fails, or is slower than ``slowTime``, is a disk again.
     public static let quickTime: Nanos = 150_000_000
     public static let slowTime: Nanos = 1_000_000_000
 
@@ -133,19 +133,18 @@ public struct DestageMachine: Sendable {
         return low > 0 ? writeEnds[low - 1] : nil
     }
 
-    /// The batch is on the medium, flushed. Answers the head to make durable; `nil` if this owner may not say so any more,
+    /// The batch is on the medium, in so many places of it that do not touch, flushed. Answers the head to make durable; `nil` if this owner may not say so any more,
     /// which is asked anew after the flush (S8).
-    public mutating func written(isValid: Bool, now: Nanos) -> LSN? {
+    public mutating func written(places: Int, isValid: Bool, now: Nanos) -> LSN? {
         guard case .writing(let end) = phase else { preconditionFailure("no batch is being written") }
-        learn(end, took: now - batchBegan)
+        learn(places, took: now - batchBegan)
         phase = isValid ? .movingHead(to: end) : .idle
         return isValid ? end : nil
     }
 
-    private mutating func learn(_ end: LSN, took time: Nanos) {
+    private mutating func learn(_ places: Int, took time: Nanos) {
         if time > Self.slowTime { mostWrites = batchWrites }
-        let isFull = writeEnds.count >= batchWrites && writeEnds[batchWrites - 1] <= end
-        if isFull, time <= Self.quickTime { mostWrites = 2 * batchWrites }
+        if places >= batchWrites / 2, time <= Self.quickTime { mostWrites = 2 * batchWrites }
     }
 
     /// The head of the batch is durable.
@@ -163,6 +162,7 @@ public struct DestageMachine: Sendable {
     public mutating func giveUp(until time: Nanos) {
         phase = .idle
         retryAt = time
+        mostWrites = batchWrites
     }
 
     // MARK: Reads

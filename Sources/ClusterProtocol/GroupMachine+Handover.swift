@@ -66,7 +66,7 @@ extension GroupMachine {
             out.append(.rail(partners.node(index), .sendHeartbeat(heartbeat(askedAt: now))))
         }
         switch handover.step {
-        case .draining(let destination, let since): tickDrain(destination, since, now, &out)
+        case .draining(let destination, let since): tickDrain(handover.owner, destination, since, now, &out)
         case .releasingAlone: break
         case .releasing(let gift, let since):
             if now >= since + settings.releaseLimit { evacuate(handover, gift, now, &out) }
@@ -77,7 +77,7 @@ extension GroupMachine {
     }
 
     private mutating func tickDrain(
-        _ destination: Handover.Destination, _ since: Nanos, _ now: Nanos, _ out: inout [Directive]
+        _ owner: Owner, _ destination: Handover.Destination, _ since: Nanos, _ now: Nanos, _ out: inout [Directive]
     ) {
         if now >= rightEnd { return abortHandover("the right to serve ended while draining", now, &out) }
         switch destination {
@@ -86,6 +86,9 @@ extension GroupMachine {
                 partners[index].isSilent(now, timeout: settings.heartbeatTimeout)
             {
                 return abortHandover("\(heir) fell silent while draining", now, &out)
+            }
+            if let index = partners.index(of: heir), owner.mirrors[index].isAway(now, settings.heartbeatTimeout) {
+                return abortHandover("\(heir) was not attached in time on another rail", now, &out)
             }
             guard now >= since + Self.drainLimit else { return }
             let rest = "\(heir) gets the group and replays its own"
@@ -255,7 +258,7 @@ extension GroupMachine {
         guard case .handingOver(let handover) = role, case .draining(_, let since) = handover.step else { return }
         out.append(.report(Report(.handoverAborted, reason)))
         var owner = handover.owner
-        for index in 0..<owner.mirrors.count where owner.mirrors[index].isInSync {
+        for index in 0..<owner.mirrors.count where owner.mirrors[index].isAwaited {
             let around = surroundings(index, owner, now)
             owner.mirrors[index].gone(&partners[index], around, &out)
         }

@@ -103,32 +103,53 @@ extension GroupMachine {
         role = .owner(owner)
     }
 
+    /// Whose log is open: the owner, also while it drains before it gives the group away. Sessions move and attach all the while.
+    private var ownerWithLog: Owner? {
+        get {
+            switch role {
+            case .owner(let owner): owner
+            case .handingOver(let handover): handover.isDraining ? handover.owner : nil
+            case .starting, .blocked, .standby, .recovering, .stopped: nil
+            }
+        }
+        set {
+            guard let newValue else { return }
+            switch role {
+            case .owner: role = .owner(newValue)
+            case .handingOver(var handover):
+                handover.owner = newValue
+                role = .handingOver(handover)
+            case .starting, .blocked, .standby, .recovering, .stopped: break
+            }
+        }
+    }
+
     mutating func mirrorSessionMoved(_ index: Int, _ now: Nanos, _ out: inout [Directive]) {
-        guard case .owner(var owner) = role else { return }
+        guard var owner = ownerWithLog else { return }
         let around = surroundings(index, owner, now)
         partners[index].railMoved()
         owner.mirrors[index].moved(&partners[index], owner.standing.epoch, around, &out)
-        role = .owner(owner)
+        ownerWithLog = owner
     }
 
     mutating func mirrorAttached(
         _ index: Int, _ durable: LSN, _ contents: MirrorContents, _ now: Nanos, _ out: inout [Directive]
     ) {
-        guard case .owner(var owner) = role else { return }
+        guard var owner = ownerWithLog else { return }
         let around = surroundings(index, owner, now)
         owner.mirrors[index].attached(
             durable: durable, contents, known: record?.members[around.node], local: owner.durable, around, &out)
-        role = .owner(owner)
+        ownerWithLog = owner
         advance(index, now, &out)
     }
 
     mutating func mirrorRefused(
         _ index: Int, _ refusal: AttachRefusal, _ reason: String, _ now: Nanos, _ out: inout [Directive]
     ) {
-        guard case .owner(var owner) = role else { return }
+        guard var owner = ownerWithLog else { return }
         let around = surroundings(index, owner, now)
         owner.mirrors[index].refused(refusal, reason, &partners[index], around, &out)
-        role = .owner(owner)
+        ownerWithLog = owner
         if refusal == .staleEpoch { read(&out) }
     }
 

@@ -199,8 +199,7 @@ public struct GroupMachine: Sendable {
 
     private mutating func sessionMoved(_ index: Int, _ now: Nanos, _ out: inout [Directive]) {
         switch role {
-        case .owner: mirrorSessionMoved(index, now, &out)
-        case .handingOver: abortHandover("the rail to \(partners.node(index)) was left for another one", now, &out)
+        case .owner, .handingOver: mirrorSessionMoved(index, now, &out)
         case .standby, .starting, .blocked, .recovering, .stopped: out.append(.rail(partners.node(index), .close))
         }
     }

@@ -87,10 +87,14 @@ public struct RailSet: Sendable {
     /// While the session waits for the mirror, its rail is looked at so often.
     public static let glanceInterval: Nanos = 10_000_000
 
+    /// What a link of 100 Mbit/s takes for a byte of what is under way, headers included.
+    static let slowByte: Nanos = 100
+
     /// How long the session's rail may be without a sign of life before it is asked, and answer later than another one. Rails that are slow
-    /// by nature get more than a glance, none more than `patience`.
-    private func quickPatience(_ session: Int, _ other: Int) -> Nanos {
-        min(patience, max(Self.glanceInterval, 4 * max(rails[session].slowest, rails[other].slowest)))
+    /// by nature, or carry much, get more than a glance, none more than `patience`.
+    private func quickPatience(_ session: Int, _ other: Int, bytesInFlight: Int) -> Nanos {
+        let usual = max(Self.glanceInterval, 4 * max(rails[session].slowest, rails[other].slowest))
+        return min(patience, usual + Nanos(bytesInFlight) * Self.slowByte)
     }
 
     /// Whether the session could go on over another rail.
@@ -188,13 +192,13 @@ public struct RailSet: Sendable {
         return steps + sendHeartbeats(now)
     }
 
-    /// Every `glanceInterval` while the session has requests that the mirror has not completed.
-    public mutating func glance(_ now: Nanos) -> [Step] {
+    /// Every `glanceInterval` while the session has requests that the mirror has not completed, of so many bytes.
+    public mutating func glance(_ now: Nanos, bytesInFlight: Int) -> [Step] {
         guard let session, let other = best() else {
             question = nil
             return []
         }
-        let patience = quickPatience(session, other)
+        let patience = quickPatience(session, other, bytesInFlight: bytesInFlight)
         let sign = max(rails[session].progressedAt ?? rails[session].since, rails[session].heardAt)
         guard let asked = question, asked.sent > sign else {
             question = nil

@@ -6,6 +6,7 @@ internal import ClusterProtocol
 internal import Coordination
 internal import LogModel
 internal import PersistentMemory
+internal import Recovery
 internal import StorageMedium
 internal import WriteLog
 
@@ -66,7 +67,7 @@ final class Destager {
             }
             switch result {
             case .success(.written) where self.healer.stores != healings: self.writeAnew()
-            case .success(.written): self.batchWritten()
+            case .success(.written(let traces)): self.batchWritten(traces)
             case .success(.damaged(let range)): self.healBatch(range)
             case .success(.mediumFailed(let error)) where error.code == .fenced:
                 self.owned.destage.giveUp(until: self.owned.runtime.now + Self.retryPause)
@@ -80,9 +81,11 @@ final class Destager {
         }
     }
 
-    private func batchWritten() {
+    private func batchWritten(_ traces: [VolumeID: WrittenTrace]) {
         mediumWatch.cleared()
-        guard let head = owned.destage.written(isValid: owned.mayDestage, now: owned.runtime.now) else { return }
+        let places = traces.values.reduce(0) { $0 + $1.ranges.count }
+        guard let head = owned.destage.written(places: places, isValid: owned.mayDestage, now: owned.runtime.now)
+        else { return }
         let log = owned.log
         let acknowledged = owned.acknowledgedWriteEnd
         owned.runOnMemory {

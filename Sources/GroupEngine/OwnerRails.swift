@@ -78,8 +78,8 @@ final class OwnerRails: OwnerRailKeeper {
 
     private func glance() {
         isGlancing = false
-        guard owner.sessionWaits else { return }
-        perform(choice.glance(runtime.now))
+        guard owner.sessionWaits, let session else { return }
+        perform(choice.glance(runtime.now, bytesInFlight: bytesInFlight(on: session.index)))
         if owner.sessionWaits { sessionWaits() }
     }
 

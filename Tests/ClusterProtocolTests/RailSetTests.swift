@@ -21,6 +21,7 @@ struct RailSetTests {
         var isBusy = false
         /// The session waits for the mirror: its rail is looked at between ticks.
         var isWaiting = false
+        var bytesInFlight = 4096
         private(set) var heartbeats = 0
         private var answers: [(rail: Int, sent: Nanos, at: Nanos)] = []
         private var attempts: [(rail: Int, at: Nanos)] = []
@@ -70,7 +71,9 @@ struct RailSetTests {
                 answers.removeAll { $0.at <= now }
                 guard ticking else { continue }
                 if now % interval == 0 { carryOut(set.tick(now)) }
-                if isWaiting, now % RailSet.glanceInterval == 0 { carryOut(set.glance(now)) }
+                if isWaiting, now % RailSet.glanceInterval == 0 {
+                    carryOut(set.glance(now, bytesInFlight: bytesInFlight))
+                }
             }
         }
 
@@ -154,6 +157,26 @@ struct RailSetTests {
         network.pass(30_000 * millis)
         #expect(network.moves.isEmpty, "\(network.moves)")
         #expect(network.heartbeats - before < 2 * 30 * 40)
+    }
+
+    @Test("a thin rail that carries much is not left for one that carries nothing")
+    func thin() {
+        var network = Network.upOnFirst(2 * millis)
+        for _ in 0..<50 {
+            // A burst: heartbeats wait behind a WRITE of 1 MiB, at 100 Mbit/s.
+            network.bytesInFlight = 1 << 20
+            network.delays[0] = 84 * millis
+            network.isWaiting = true
+            network.pass(168 * millis)
+            network.isWaiting = false
+            network.delays[0] = millis
+            network.pass(2000 * millis)
+        }
+        #expect(network.moves.isEmpty)
+        network.isWaiting = true
+        network.delays[0] = nil
+        network.pass(Self.timeout)
+        #expect(network.moves.count == 1)
     }
 
     @Test("a rail whose connection ends is left at once")

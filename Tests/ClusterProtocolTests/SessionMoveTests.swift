@@ -57,6 +57,54 @@ struct SessionMoveTests {
         #expect(!rig.machine.authority.rule.allowed)
     }
 
+    @Test(
+        "a handover and a stop whose session moves while they drain go on, and give the group away",
+        arguments: [Command.handOver, .stop])
+    func movesWhileDraining(command: Command) throws {
+        let rig = Rig.mirrored()
+        rig.take(.renewed(startedAt: rig.now, record: rig.machine.record))
+        rig.progress(local: LSN(1280), mirror: LSN(960), pending: 7)
+        #expect(rig.command(command) == [.serving(.drain)])
+        #expect(rig.take(.moved) == [.rail(Rig.beta, attach)])
+        #expect(needs(rig) && rig.machine.authority.isValid(rig.now))
+        #expect(rig.pass(Rig.heartbeat, heard: true, renewing: rig.machine.record).refusal == nil)
+        rig.take(.attached(durable: LSN(960), contents))
+        rig.progress(local: LSN(1280), mirror: LSN(1280))
+        rig.pass(2 * Rig.timeout, heard: true, renewing: rig.machine.record)
+        #expect(rig.take(.drained) == [.step(.releaseMedia)])
+        let given = try #require(rig.take(.mediaReleased).swap)
+        #expect(given.owner == Rig.beta && given.sources == [Rig.alpha, Rig.beta])
+    }
+
+    @Test(
+        "a handover whose session is not attached in time on another rail, or comes back without its log, goes back to serving",
+        arguments: [false, true])
+    func doesNotAttachWhileDraining(comesBack: Bool) {
+        let rig = Rig.mirrored()
+        rig.take(.renewed(startedAt: rig.now, record: rig.machine.record))
+        rig.command(.handOver)
+        rig.take(.moved)
+        if comesBack {
+            rig.take(
+                .attached(durable: LSN(640), MirrorContents(pool: Rig.pool(Rig.beta), generation: 1, isKept: false)))
+        }
+        let out = rig.pass(Rig.timeout, heard: true, renewing: rig.machine.record)
+        #expect(out.refusal != nil && out.contains(.serving(.serve)))
+        #expect(rig.machine.isOwner && (comesBack || needs(rig)))
+        #expect(out.swap?.inSync == [Rig.alpha] || !comesBack)
+    }
+
+    @Test("S13: a session that moved while a handover drained, and whose rail is lost then, is a mirror that is lost")
+    func lostWhileDraining() {
+        let rig = Rig.mirrored()
+        rig.take(.renewed(startedAt: rig.now, record: rig.machine.record))
+        rig.command(.handOver)
+        rig.take(.moved)
+        rig.take(.attached(durable: LSN(640), contents))
+        let out = rig.take(.down)
+        #expect(out.refusal != nil && needs(rig) && rig.machine.state(rig.now) == .stalled)
+    }
+
     @Test("S13: a mirror that comes from one rail to the next without what it held is counted out")
     func withoutItsLog() {
         let rig = Rig.mirrored()

@@ -244,7 +244,7 @@ final class OwnerRig {
 
     /// As if that batch were on the medium, flushed.
     func finishBatch() throws {
-        let head = owner.owned.destage.written(isValid: true, now: .max)
+        let head = owner.owned.destage.written(places: 1, isValid: true, now: .max)
         try log.setHead(try #require(head), acknowledged: owner.owned.acknowledged)
         owner.owned.destage.headMoved()
         owner.owned.forgetWhatNobodyReads()

@@ -56,6 +56,11 @@ struct SessionMoveTests {
                 return (NIOLoopBound(rail, eventLoop: rig.eventLoop), rail.completed)
             }
             try await on.eventually("the write is acknowledged over the other rail") { $0.done["first"] == "done" }
+            // While a client waits, ticks and heartbeats that are late are not waited for.
+            try await on { rig in
+                let left = rig.ownerGroup?.railSnapshots.first { $0.address == old.value.place }
+                #expect(left?.lastError?.contains("has answered nothing") == true, "\(left?.lastError ?? "")")
+            }
             // The ring comes round: in the place of what is held back stand other bytes.
             for lap in 0..<12 {
                 try await on { $0.write(UInt8(lap), count: 512 << 10, as: "lap \(lap)") }

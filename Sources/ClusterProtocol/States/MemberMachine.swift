@@ -90,6 +90,23 @@ struct MemberMachine: Sendable {
         }
     }
 
+    /// Acknowledgements wait for it, whether it is there or not.
+    var isAwaited: Bool {
+        switch state {
+        case .requiring, .joining, .inSync, .lost: true
+        case .absent, .dialing, .attaching, .catchingUp, .disqualifying: false
+        }
+    }
+
+    /// It counts and is not there, and is not about to be attached on another rail in time.
+    func isAway(_ now: Nanos, _ timeout: Nanos) -> Bool {
+        switch state {
+        case .lost(let since, .moving): now >= since + timeout
+        case .lost, .disqualifying: true
+        case .absent, .dialing, .attaching, .catchingUp, .requiring, .joining, .inSync: false
+        }
+    }
+
     // MARK: Time
 
     /// Its silence was this node's own absence.
