@@ -118,11 +118,14 @@ struct CompareCommand: ParsableCommand {
         guard let recorder = tl_recorder_create() else { throw PerfError("no memory for a recorder") }
         defer { tl_recorder_destroy(recorder) }
         let path = "/dev/shm/twinlog-perf-\(getpid())-drains.pool"
-        let pool = try Pool.create(
-            path: path, sizeBytes: 24 << 20,
-            identity: PoolIdentity(uuid: .random(), cluster: "perf", node: NodeID("perf")), persistence: .auto,
-            recorder: recorder)
-        unlink(path)
+        let pool = try Remains.undisturbed {
+            let pool = try Pool.create(
+                path: path, sizeBytes: 24 << 20,
+                identity: PoolIdentity(uuid: .random(), cluster: "perf", node: NodeID("perf")), persistence: .auto,
+                recorder: recorder)
+            unlink(path)
+            return pool
+        }
         let log = try PerfPool.openLog(pool.allocateRegion(group: GroupID("log"), ringBytes: 16 << 20))
         func drains(_ body: () throws -> Void) throws -> Double {
             let before = tl_recorder_count(recorder)

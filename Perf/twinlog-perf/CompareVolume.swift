@@ -13,20 +13,30 @@ func compareVolume(_ options: CommonOptions, _ polling: PollingOption) throws ->
     let folder = options.pool ?? "/dev/shm/twinlog-perf-\(getpid())"
     guard !FileManager.default.fileExists(atPath: folder) else { throw PerfError("\(folder) exists already") }
     let shapes = try VolumeShape.chosen(options)
-    try FileManager.default.createDirectory(atPath: folder, withIntermediateDirectories: true)
-    defer { removeFolder(folder) }
-    let installed = NBDPeer.installed(folder)
-    defer { for peer in installed { peer.stop() } }
-    let peers = try installed.map { try $0.start() }
     var results = Results(scenario: "volume")
-    for bothWays in [false, true] {
-        let shapes = shapes.filter { $0.bothWays == bothWays }
-        guard !shapes.isEmpty else { continue }
-        try withCluster("\(folder)/cluster", polling, crossed: bothWays) { cluster in
-            try VolumeComparison(options: options, contenders: cluster + peers).measure(shapes, &results)
+    try withPeers(in: folder) { peers in
+        for bothWays in [false, true] {
+            let shapes = shapes.filter { $0.bothWays == bothWays }
+            guard !shapes.isEmpty else { continue }
+            try withCluster("\(folder)/cluster", polling, crossed: bothWays) { cluster in
+                try VolumeComparison(options: options, contenders: cluster + peers).measure(shapes, &results)
+            }
         }
     }
     return results
+}
+
+/// Calls `body` with those that this machine has, whose files are in the new `folder`.
+private func withPeers(in folder: String, _ body: ([VolumeContender]) throws -> Void) throws {
+    try Remains.with(
+        { try FileManager.default.createDirectory(atPath: folder, withIntermediateDirectories: true) },
+        remove: { removeFolder(folder) }
+    ) {
+        let installed = NBDPeer.installed(folder)
+        try Remains.with({ installed }, remove: { for peer in $0 { peer.stop() } }) { peers in
+            try body(peers.map { try $0.start() })
+        }
+    }
 }
 
 struct VolumeComparison {
@@ -97,29 +107,33 @@ private func withCluster(
         options.volumeBytes = VolumeContender.volumeBytes
         options.poll = polling.mode
         options.crossed = crossed
-        let nodes = try LocalCluster(folder: folder, binaries: builtBinaries(), options: options)
-        defer { nodes.remove() }
-        for node in LocalCluster.nodes { try nodes.start(node) }
-        let owner = try nodes.waitForOwner(of: "g0")
-        let export = VolumeExport(address: nodes.nbdAddress(of: owner), name: "vol0")
-        let parts = [
-            "owner": nodes.processID(of: owner), "mirror": nodes.processID(of: LocalCluster.partner(of: owner)),
-        ]
-        var contenders = [
-            VolumeContender(name: "twinlog", exports: [export], processes: parts.compactMapValues(\.self))
-        ]
-        if crossed {
-            let other = VolumeExport(address: nodes.nbdAddress(of: try nodes.waitForOwner(of: "g1")), name: "vol1")
-            let both = LocalCluster.nodes.map { ($0, nodes.processID(of: $0)) }
-            contenders.insert(
-                VolumeContender(
-                    name: "twinlog both ways", exports: [export, other],
-                    processes: Dictionary(uniqueKeysWithValues: both).compactMapValues(\.self)), at: 0)
+        try Remains.with(
+            { try LocalCluster(folder: folder, binaries: builtBinaries(), options: options) }, remove: { $0.remove() }
+        ) { nodes in
+            for node in LocalCluster.nodes { try Remains.undisturbed { try nodes.start(node) } }
+            try body(contenders(nodes, crossed: crossed))
         }
-        try body(contenders)
     } catch let error as HarnessError {
         throw PerfError(error.message)
     }
+}
+
+private func contenders(_ nodes: LocalCluster, crossed: Bool) throws -> [VolumeContender] {
+    let owner = try nodes.waitForOwner(of: "g0")
+    let export = VolumeExport(address: nodes.nbdAddress(of: owner), name: "vol0")
+    let parts = [
+        "owner": nodes.processID(of: owner), "mirror": nodes.processID(of: LocalCluster.partner(of: owner)),
+    ]
+    let one = VolumeContender(name: "twinlog", exports: [export], processes: parts.compactMapValues(\.self))
+    guard crossed else { return [one] }
+    let other = VolumeExport(address: nodes.nbdAddress(of: try nodes.waitForOwner(of: "g1")), name: "vol1")
+    let both = LocalCluster.nodes.map { ($0, nodes.processID(of: $0)) }
+    return [
+        VolumeContender(
+            name: "twinlog both ways", exports: [export, other],
+            processes: Dictionary(uniqueKeysWithValues: both).compactMapValues(\.self)),
+        one,
+    ]
 }
 
 private func removeFolder(_ folder: String) {

@@ -154,12 +154,15 @@ final class ScratchFile {
     private let block: UnsafeMutableRawBufferPointer
 
     init(_ path: String) throws(PerfError) {
-        descriptor = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0o600)
+        descriptor = Remains.undisturbed {
+            let descriptor = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0o600)
+            if descriptor >= 0 { unlink(path) }
+            return descriptor
+        }
         block = .allocate(byteCount: Int(CommonOptions.largestSizeBytes), alignment: 4096)
         block.initializeMemory(as: UInt8.self, repeating: 7)
         self.path = path
         guard descriptor >= 0 else { throw failure("cannot be created") }
-        unlink(path)
         for start in stride(from: 0, to: Self.fileBytes, by: block.count) {
             guard pwrite(descriptor, block.baseAddress, block.count, off_t(start)) == block.count else {
                 throw failure("write")

@@ -1,5 +1,6 @@
 // Servers of NBD by others, with one copy in a file of a memory file system.
 
+import ClusterHarness
 import Foundation
 import HostProcess
 import LogModel
@@ -46,7 +47,7 @@ final class NBDPeer {
         process.executableURL = URL(fileURLWithPath: program)
         process.arguments = arguments
         process.standardInput = FileHandle.nullDevice
-        try process.run()
+        try Remains.undisturbed { try process.runReachable() }
         let began = monotonicNanos()
         while !FileManager.default.fileExists(atPath: socket) {
             guard process.isRunning, monotonicNanos() - began < 30_000_000_000 else {
@@ -63,5 +64,7 @@ final class NBDPeer {
         guard process.isRunning else { return }
         process.terminate()
         process.waitUntilExit()
+        // On another thread than the one that started the process that waits for nothing.
+        while process.isRunning { usleep(1000) }
     }
 }

@@ -8,17 +8,21 @@ enum OutputFile {
 
     /// Throws if a file of some size cannot be made beside `path`. Leaves nothing behind, and what is at `path` as it is.
     static func check(_ path: String) throws(PerfError) {
-        let temporary = try writeBeside(path, Data(count: probeBytes))
-        unlink(temporary)
+        try Remains.undisturbed { () throws(PerfError) in
+            let temporary = try writeBeside(path, Data(count: probeBytes))
+            unlink(temporary)
+        }
     }
 
     /// Whoever reads `path` meanwhile sees what was there or all of `contents`.
     static func replace(_ path: String, by contents: Data) throws(PerfError) {
-        let temporary = try writeBeside(path, contents)
-        guard rename(temporary, path) == 0 else {
-            let reason = String(cString: strerror(errno))
-            unlink(temporary)
-            throw PerfError("\(path): cannot be replaced: \(reason)")
+        try Remains.undisturbed { () throws(PerfError) in
+            let temporary = try writeBeside(path, contents)
+            guard rename(temporary, path) == 0 else {
+                let reason = String(cString: strerror(errno))
+                unlink(temporary)
+                throw PerfError("\(path): cannot be replaced: \(reason)")
+            }
         }
     }
 

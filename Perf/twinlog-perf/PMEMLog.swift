@@ -25,11 +25,13 @@ final class PMEMLogTarget: StoreTarget {
         // Without it libpmemlog would msync on a memory file system, which our log does not either.
         setenv("PMEM_IS_PMEM_FORCE", "1", 1)
         let path = "\(folder)/twinlog-perf-\(getpid()).pmemlog"
-        guard let log = unsafeBitCast(create, to: Create.self)(path, bytes, 0o600) else {
-            throw PerfError("\(path): pmemlog_create: \(String(cString: strerror(errno)))")
+        log = try Remains.undisturbed { () throws(PerfError) in
+            guard let log = unsafeBitCast(create, to: Create.self)(path, bytes, 0o600) else {
+                throw PerfError("\(path): pmemlog_create: \(String(cString: strerror(errno)))")
+            }
+            unlink(path)
+            return log
         }
-        unlink(path)
-        self.log = log
         self.append = unsafeBitCast(append, to: Append.self)
         self.rewind = unsafeBitCast(rewind, to: Use.self)
         self.close = unsafeBitCast(close, to: Use.self)

@@ -18,11 +18,14 @@ final class PerfPool: Sendable {
         let path = path ?? "/dev/shm/twinlog-perf-\(getpid())-\(purpose).pool"
         do throws(PoolError) {
             let bytes = UInt64(groups.count) * (ringBytes + (1 << 20)) + (1 << 20)
-            pool = try Pool.create(
-                path: path, sizeBytes: bytes,
-                identity: PoolIdentity(uuid: .random(), cluster: "perf", node: NodeID("perf")),
-                persistence: .auto)
-            unlink(path)
+            pool = try Remains.undisturbed { () throws(PoolError) in
+                let pool = try Pool.create(
+                    path: path, sizeBytes: bytes,
+                    identity: PoolIdentity(uuid: .random(), cluster: "perf", node: NodeID("perf")),
+                    persistence: .auto)
+                unlink(path)
+                return pool
+            }
             var regions: [Region] = []
             for group in groups { regions.append(try pool.allocateRegion(group: GroupID(group), ringBytes: ringBytes)) }
             self.regions = regions

@@ -3,8 +3,10 @@
 import ClusterHarness
 import Foundation
 import FoundationXML
+import LogModel
 import NBDClient
 import NIOCore
+import TestSupport
 import Testing
 
 extension Cluster {
@@ -35,6 +37,39 @@ extension Cluster {
             let result = try measure(scenario, "--repeats", "1", "--seconds", "0.2", "--size", "64KiB")
             #expect(result["scenario"] as? String == scenario)
             try check(result, scenario)
+        }
+
+        @Test(
+            "a signal leaves neither processes nor files",
+            arguments: [
+                (["compare", "volume"], SIGTERM), (["mirror"], SIGHUP),
+            ])
+        func interrupted(words: [String], number: Int32) async throws {
+            try await withFolder { folder in
+                let perf = try PerfProcess(words + ["--seconds", "60", "--repeats", "1"], in: folder)
+                defer { perf.kill() }
+                let isMirror = words == ["mirror"]
+                func isUnderWay() throws -> Bool {
+                    if isMirror { return try !perf.children().isEmpty }
+                    let nodes = try perf.nodes()
+                    return nodes.count == 2
+                        && FileManager.default.fileExists(atPath: nodes[0].folder + "/run/beta.sock")
+                }
+                try #require(try await eventually { try isUnderWay() }, "\(perf.told)")
+                let children = try perf.children()
+                kill(perf.processID, number)
+                #expect(try await perf.end() == 128 + number)
+                #expect(try await eventually { children.allSatisfy { kill($0, 0) != 0 } }, "\(children)")
+                #expect(try FileManager.default.contentsOfDirectory(atPath: folder) == ["told"])
+                #expect(perf.told.isEmpty || words[0] == "compare", "\(perf.told)")
+            }
+        }
+
+        private func withFolder(_ body: (String) async throws -> Void) async throws {
+            let folder = "/dev/shm/twinlog-perf-test-\(UUID128.random())"
+            try FileManager.default.createDirectory(atPath: folder, withIntermediateDirectories: true)
+            defer { #expect(throws: Never.self) { try FileManager.default.removeItem(atPath: folder) } }
+            try await body(folder)
         }
 
         @Test("O14: a volume that holds something is overwritten only by who says so, and output is tried first")
@@ -181,4 +216,58 @@ extension Cluster {
             #expect(try #require(result["ratios"] as? [String: Double]).isEmpty == false)
         }
     }
+}
+
+/// twinlog-perf, while it runs. Its pool is `pool` in its folder.
+private struct PerfProcess {
+    private let process = Process()
+    private let folder: String
+    var processID: Int32 { process.processIdentifier }
+
+    init(_ words: String..., in folder: String, after preparation: String = ":") throws {
+        try self.init(words, in: folder, after: preparation)
+    }
+
+    /// `preparation` is of a shell that becomes it.
+    init(_ words: [String], in folder: String, after preparation: String = ":") throws {
+        self.folder = folder
+        let command = [builtBinaries() + "/twinlog-perf"] + words + ["--pool", folder + "/pool"]
+        process.executableURL = URL(fileURLWithPath: "/bin/bash")
+        // Whoever runs the tests may ignore a signal.
+        process.arguments = [
+            "-c",
+            "\(preparation); exec env --default-signal=INT,HUP \(command.joined(separator: " ")) > /dev/null 2> told",
+        ]
+        process.currentDirectoryURL = URL(fileURLWithPath: folder)
+        process.standardInput = FileHandle.nullDevice
+        try process.runReachable()
+    }
+
+    /// On standard error.
+    var told: String {
+        FileManager.default.contents(atPath: folder + "/told").map { String(decoding: $0, as: UTF8.self) } ?? ""
+    }
+
+    /// The processes that it started.
+    func children() throws -> [Int32] {
+        try run("pgrep", "--parent", "\(processID)").output.split(separator: "\n").compactMap { Int32($0) }
+    }
+
+    /// Those that are nodes, and the folders of their clusters.
+    func nodes() throws -> [(process: Int32, name: String, folder: String)] {
+        try children().compactMap { child in
+            guard let line = FileManager.default.contents(atPath: "/proc/\(child)/cmdline") else { return nil }
+            let words = line.split(separator: 0).map { String(decoding: $0, as: UTF8.self) }
+            guard words.count == 5, words[1] == "--config", words[3] == "--node" else { return nil }
+            return (child, words[4], (words[2] as NSString).deletingLastPathComponent)
+        }
+    }
+
+    /// The exit code as a shell tells it; fails if it does not end.
+    func end() async throws -> Int32 {
+        try #require(try await eventually(seconds: 60) { !process.isRunning }, "\(told)")
+        return process.terminationStatus + (process.terminationReason == .uncaughtSignal ? 128 : 0)
+    }
+
+    func kill() { if process.isRunning { Foundation.kill(processID, SIGTERM) } }
 }

@@ -208,6 +208,8 @@ public final class LocalCluster: Sendable {
         guard let process = processes.withLock({ $0.removeValue(forKey: node) }) else { return }
         if process.isRunning { Foundation.kill(process.processIdentifier, SIGKILL) }
         process.waitUntilExit()
+        // On another thread than the one that started the process that waits for nothing.
+        while process.isRunning { usleep(1000) }
     }
 
     /// SIGTERM; answers the exit code, or `nil` if it had to be killed after `seconds`.
