@@ -27,6 +27,7 @@ struct TakeoverCommand: ParsableCommand {
         }
         guard try options.depths().count == 1 else { throw ValidationError("--depth: one for all kills") }
         _ = try logBytes()
+        _ = try mediumFolder()
     }
 
     private func undestagedBytes() throws -> UInt64? {
@@ -47,6 +48,19 @@ struct TakeoverCommand: ParsableCommand {
         return bytes
     }
 
+    /// Its real path: the nodes take a relative one for one of their folder.
+    private func mediumFolder() throws -> String? {
+        guard let medium else { return nil }
+        let path = realpath(medium, nil)
+        defer { free(path) }
+        // It is a folder if it has an entry for itself.
+        guard let folder = path.map({ String(cString: $0) }), access(folder + "/.", W_OK | X_OK) == 0 else {
+            let reason = String(cString: strerror(errno))
+            throw ValidationError("--medium: '\(medium)' is not a folder where files can be made: \(reason)")
+        }
+        return folder
+    }
+
     func run() throws {
         try options.checkOutputs()
         let folder = options.pool ?? "/dev/shm/twinlog-perf-\(getpid())"
@@ -61,15 +75,16 @@ struct TakeoverCommand: ParsableCommand {
     }
 
     private func measure(_ size: Int, _ folder: String) throws -> [Row] {
+        let mediumFolder = try mediumFolder()
         var cluster = LocalClusterOptions()
         cluster.logBytes = try logBytes()
         cluster.volumeBytes = max(256 << 20, 4 * cluster.logBytes)
-        let file = medium.map { "\($0)/twinlog-perf-\(getpid()).medium" }
+        let file = mediumFolder.map { "\($0)/twinlog-perf-\(getpid()).medium" }
         if let file { cluster.media["vol0"] = file }
         defer { if let file { unlink(file) } }
         var kills = Kills(
             size: size, depth: try options.depths()[0], nanos: UInt64(options.secondsPerRepeat * 1e9),
-            undestaged: try undestagedBytes() ?? 0, floor: (medium ?? folder) + "/twinlog-perf-\(getpid()).floor")
+            undestaged: try undestagedBytes() ?? 0, floor: (mediumFolder ?? folder) + "/twinlog-perf-\(getpid()).floor")
         do {
             let nodes = try LocalCluster(folder: folder, binaries: builtBinaries(), options: cluster)
             defer { nodes.remove() }

@@ -39,6 +39,25 @@ extension Cluster {
             try check(result, scenario)
         }
 
+        @Test("--medium is refused at once where no file can be made")
+        func noMedium() async throws {
+            try await withFolder { folder in
+                let file = folder + "/file"
+                #expect(FileManager.default.createFile(atPath: file, contents: nil))
+                for (medium, reason) in [
+                    ("", "No such file or directory"), (folder + "/none", "No such file or directory"),
+                    (file, "Not a directory"),
+                ] {
+                    let refused = try run(builtBinaries() + "/twinlog-perf", "takeover", "--medium", medium)
+                    #expect(refused.code == 2)
+                    #expect(
+                        refused.output.hasPrefix(
+                            "Error: --medium: '\(medium)' is not a folder where files can be made: \(reason)\n"),
+                        "\(refused.output)")
+                }
+            }
+        }
+
         @Test(
             "a signal leaves neither processes nor files",
             arguments: [

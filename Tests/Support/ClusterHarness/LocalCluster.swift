@@ -103,7 +103,7 @@ public final class LocalCluster: Sendable {
             ? [("g0", "alpha", "beta"), ("g1", "beta", "alpha")] : [("g0", "alpha", "beta")]
         {
             let volume = "vol\(group.dropFirst())"
-            let medium = options.media[volume].map { "\"\($0)\"" } ?? "run/\(volume).img"
+            let medium = options.media[volume].map(quoted) ?? "run/\(volume).img"
             text += """
                   \(group):
                     home: \(home)
@@ -116,6 +116,11 @@ public final class LocalCluster: Sendable {
                 """
         }
         return text
+    }
+
+    /// As a string of YAML.
+    private static func quoted(_ text: String) -> String {
+        "\"" + text.replacing("\\", with: "\\\\").replacing("\"", with: "\\\"") + "\""
     }
 
     /// A port of the loopback interface that nobody has at the moment. Below those that the kernel gives to outgoing
