@@ -59,7 +59,7 @@ package final class OwnedLog {
             onQuiet()
         }
     }
-    private var onQuiet: (() -> Void)?
+    var onQuiet: (() -> Void)?
     /// Of reads of the media that are made on the loop.
     var readBudget = ReadBudget()
 

@@ -19,6 +19,14 @@ final class EventJournal {
     /// How long events wait for their files.
     static let patience = TimeAmount.seconds(1)
 
+    /// Somebody who waits for the next event, and what ends the wait without one.
+    private struct Wait {
+        let number: UInt64
+        let after: UInt64
+        let answer: ([NodeEvent]) -> Void
+        let end: Scheduled<Void>
+    }
+
     private let node: NodeID
     private let file: EventFile
     private let eventLoop: any EventLoop
@@ -33,7 +41,8 @@ final class EventJournal {
     private var toldThrough: UInt64
     private var writing: Scheduled<Void>?
     private var problem: String?
-    private var waiting: [(after: UInt64, answer: ([NodeEvent]) -> Void)] = []
+    private var waiting: [Wait] = []
+    private var lastWait: UInt64 = 0
     private var flushes: [EventLoopPromise<Void>] = []
     /// Those who asked for all events up to one that is not told yet.
     private var asking: [(through: UInt64, promise: EventLoopPromise<Void>)] = []
@@ -125,9 +134,17 @@ final class EventJournal {
         let content = asking.filter { $0.through <= toldThrough }
         asking.removeAll { $0.through <= toldThrough }
         for entry in content { entry.promise.succeed() }
-        let ready = waiting
-        waiting = []
-        for entry in ready { wait(after: entry.after, entry.answer) }
+        endWaits { !after($0.after).isEmpty }
+    }
+
+    /// Answers those with what there is for them.
+    private func endWaits(where isOver: (Wait) -> Bool) {
+        let over = waiting.filter(isOver)
+        waiting.removeAll { wait in over.contains { $0.number == wait.number } }
+        for wait in over {
+            wait.end.cancel()
+            wait.answer(after(wait.after))
+        }
     }
 
     /// Succeeds when all that has happened so far is told, so that events are not behind a status that was answered before; at the latest
@@ -147,19 +164,18 @@ final class EventJournal {
         Array(kept.lazy.filter { $0.sequence > sequence && $0.sequence <= self.toldThrough }.prefix(Self.answerCount))
     }
 
-    /// Answers as soon as there is an event after `sequence`; the caller sets a limit and calls ``stopWaiting()``.
-    func wait(after sequence: UInt64, _ answer: @escaping ([NodeEvent]) -> Void) {
+    /// Answers as soon as there is an event after `sequence`; with none when `limit` is over.
+    func wait(after sequence: UInt64, atMost limit: TimeAmount, _ answer: @escaping ([NodeEvent]) -> Void) {
         let found = after(sequence)
         guard found.isEmpty else { return answer(found) }
-        waiting.append((sequence, answer))
+        lastWait += 1
+        let number = lastWait
+        let end = eventLoop.assumeIsolated().scheduleTask(in: limit) { self.endWaits { $0.number == number } }
+        waiting.append(Wait(number: number, after: sequence, answer: answer, end: end))
     }
 
     /// Answers everyone who waits, with nothing.
-    func stopWaiting() {
-        let ready = waiting
-        waiting = []
-        for entry in ready { entry.answer([]) }
-    }
+    func stopWaiting() { endWaits { _ in true } }
 }
 
 /// The files of a node's events, read.

@@ -33,8 +33,7 @@ extension ServerNode {
                     answer(.events(self.journal.after(after)))
                 }
             }
-            journal.wait(after: after) { answer(.events($0)) }
-            eventLoop.assumeIsolated().scheduleTask(in: Self.eventWait) { self.journal.stopWaiting() }
+            journal.wait(after: after, atMost: Self.eventWait) { answer(.events($0)) }
         case .handover(let group, let to):
             withGroup(group, answer) { group, done in
                 guard group.peer.rawValue == to else {

@@ -423,6 +423,7 @@ final class Oracle {
             expect(alive.isEmpty, "S16: \(server.name) publishes while \(alive) may still write to the medium")
             claimedOver = []
             if old?.setsAsideLog == true { giveUp() }
+            group.hasRotted = false
             for (index, volume) in group.volumes.enumerated() {
                 expectPromised(
                     group.media.stored(volume).durable, index, "S16: \(server.name) publishes, but the medium")
@@ -464,7 +465,7 @@ final class Oracle {
         world.coverage.forcedPublications += 1
         isForced = true
         let time = count()
-        let isRotten = world.nodes.contains(where: group.isRotten)
+        let isRotten = group.hasRotted || world.nodes.contains(where: group.isRotten)
         for (index, volume) in group.volumes.enumerated() {
             for (place, stamps) in Blocks.stamps(of: group.media.stored(volume).durable).enumerated() {
                 promises.giveUp(

@@ -132,6 +132,7 @@ extension SimGroup {
         }
         note("a line at LSN \(lsn) of \(node.name)'s log rots")
         world.coverage.linesRotten += 1
+        hasRotted = true
         rottenLines.append(RottenLine(node: node, incarnation: identity.incarnation, lsn: lsn, good: good, bad: bad))
         return true
     }

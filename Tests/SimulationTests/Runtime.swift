@@ -81,6 +81,9 @@ final class Hang {
         }
     }
 
+    /// What waits never goes on.
+    func forget() { waiting = [] }
+
     /// Calls `body` now, or when it does not hang any more.
     func pass(_ body: @escaping () -> Void) {
         if isOn { waiting.append(body) } else { body() }

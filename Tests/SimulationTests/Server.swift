@@ -231,7 +231,13 @@ final class Server {
         turn = []
         accepted = []
         coordinatorCalls = []
-        for group in groups.all { group.owner?.revoke() }
+        for group in groups.all {
+            group.owner?.revoke()
+            // What a step would have told that never ends.
+            group.onRegionPrepared = nil
+            group.onStepsDone = nil
+            group.owner?.owned.onQuiet = nil
+        }
         groups = nil
     }
 

@@ -48,6 +48,8 @@ final class SimGroup: @unchecked Sendable {
     /// By node.
     let paths = [MediumPath(), MediumPath()]
     var rottenLines: [RottenLine] = []
+    /// A line of a log has rotted since the group was last published: what a batch that was cut has written may be nobody's write.
+    var hasRotted = false
     /// No copy of some records is left.
     var hitsBothCopies = false
     /// Nodes whose pool is an older copy, while the group's log in it was not begun or compared anew.

@@ -18,6 +18,10 @@ struct SimulationTests {
         let folder = "/dev/shm/twinlog-simulation-\(UUID128.random())"
         try FileManager.default.createDirectory(atPath: folder, withIntermediateDirectories: false)
         let result = Swift.Result { try body(folder) }
+        // A process watches only so many mappings for memory that fails.
+        #expect(
+            try !String(contentsOfFile: "/proc/self/maps", encoding: .utf8).contains(folder),
+            "a world has left a pool mapped")
         try FileManager.default.removeItem(atPath: folder)
         return try result.get()
     }
@@ -75,6 +79,9 @@ struct SimulationTests {
 
     private static func number(_ name: String) -> UInt64? { getenv(name).flatMap { UInt64(String(cString: $0)) } }
 
+    /// What fewer than five of 2,000 seeds meet.
+    private static let rare: Set = ["keptThoughMediumFails", "givenAwayUnreleased"]
+
     @Test func everyPromiseIsKeptUnderEverySeed() async throws {
         let seeds: Range<UInt64>
         if let only = Self.number("TWINLOG_SEED") {
@@ -95,8 +102,10 @@ struct SimulationTests {
         print(
             "\(seeds.count) seeds: "
                 + total.sorted { $0.key < $1.key }.map { "\($0.key) \($0.value)" }.joined(separator: ", "))
-        guard seeds.count >= 3000, failed == nil else { return }
-        for (name, count) in total { #expect(count > 0, "no seed has met this: \(name)") }
+        guard seeds.count >= 2000, failed == nil else { return }
+        for (name, count) in total where seeds.count >= 10_000 || !Self.rare.contains(name) {
+            #expect(count > 0, "no seed has met this: \(name)")
+        }
     }
 
     @Test("a usable copy is served in time beside one fault that stays", arguments: LastingFault.allCases)

@@ -436,6 +436,10 @@ final class World {
         for server in servers { server.dismantle() }
         timeline = Timeline()
         for fiber in allFibers { fiber.end() }
+        for node in nodes {
+            node.hungMemory.forget()
+            for group in groups { group.path(of: node).hang.forget() }
+        }
         for group in groups { group.dismantle() }
         servers = []
         nodes = []

@@ -5,6 +5,7 @@ import ClusterProtocol
 import Foundation
 import LogModel
 import NIOCore
+import NIOEmbedded
 import NIOPosix
 import Testing
 
@@ -60,13 +61,30 @@ import Testing
             #expect(journal.after(0).isEmpty)
             let answered = eventLoop.makePromise(of: ([NodeEvent], [NodeEvent]?).self)
             let bound = NIOLoopBound(journal, eventLoop: eventLoop)
-            journal.wait(after: 0) { events in
+            journal.wait(after: 0, atMost: .hours(1)) { events in
                 _ = bound.value
                 answered.completeWith(Result { (events, try EventFile(path: path, node: node).read()) })
             }
             return answered.futureResult
         }.wait()
         #expect(told.0.map(\.message) == ["first"] && told.1 == told.0)
+    }
+
+    @Test("a wait ends with its own limit, and no other with it")
+    func waits() throws {
+        defer { removeFiles() }
+        let opened = opened(isNewPool: true)
+        let loop = EmbeddedEventLoop()
+        let journal = EventJournal(opened, eventLoop: loop)
+        defer { journal.thread.shutdownGracefully { _ in } }
+        var ended: [String] = []
+        for (name, limit) in [("short", 20), ("long", 40)] as [(String, Int64)] {
+            journal.wait(after: 0, atMost: .seconds(limit)) { events in ended.append("\(name) \(events.count)") }
+        }
+        loop.advanceTime(by: .seconds(20))
+        #expect(ended == ["short 0"])
+        journal.stopWaiting()
+        #expect(ended == ["short 0", "long 0"])
     }
 
     @Test("O20: who asks is told all that happened before, as soon as it is on disk")

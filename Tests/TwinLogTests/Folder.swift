@@ -15,6 +15,11 @@ enum Place: String, CaseIterable, CustomTestStringConvertible {
 func withFolder(on place: Place = .memory, _ body: (String) async throws -> Void) async throws {
     let folder = try Folder(in: place.rawValue)
     try await body(folder.path)
+    // A process watches only so many mappings for memory that fails.
+    let isGone = try await eventually {
+        try !String(contentsOfFile: "/proc/self/maps", encoding: .utf8).contains(folder.path)
+    }
+    #expect(isGone, "what is closed is still mapped")
     withExtendedLifetime(folder) {}
 }
 
