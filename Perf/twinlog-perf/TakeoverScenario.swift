@@ -7,6 +7,7 @@ import AdminProtocol
 import ArgumentParser
 import ClusterHarness
 import Foundation
+import HostProcess
 import LogModel
 import NBDClient
 import NIOCore
@@ -67,13 +68,20 @@ struct TakeoverCommand: ParsableCommand {
         guard !FileManager.default.fileExists(atPath: folder) else { throw PerfError("\(folder) exists already") }
         var results = Results(scenario: "takeover")
         for size in try options.sizes(default: "64KiB") {
-            let rows = try measure(size, folder)
-            results.rows += rows
-            for floor in rows.dropFirst() { results.compare(rows[0], to: floor) }
+            do {
+                let rows = try measure(size, folder)
+                results.rows += rows
+                for floor in rows.dropFirst() { results.compare(rows[0], to: floor) }
+            } catch {
+                StandardError.line(
+                    "twinlog-perf: --size \(Size.format(UInt64(size))) is not measured: \(reason(error))")
+            }
         }
+        guard !results.rows.isEmpty else { throw PerfError("no takeover could be measured") }
         try results.report(options)
     }
 
+    /// Of those kills that could be measured; none if none could.
     private func measure(_ size: Int, _ folder: String) throws -> [Row] {
         let mediumFolder = try mediumFolder()
         var cluster = LocalClusterOptions()
@@ -81,23 +89,33 @@ struct TakeoverCommand: ParsableCommand {
         cluster.volumeBytes = max(256 << 20, 4 * cluster.logBytes)
         let file = mediumFolder.map { "\($0)/twinlog-perf-\(getpid()).medium" }
         if let file { cluster.media["vol0"] = file }
-        defer { if let file { unlink(file) } }
         var kills = Kills(
             size: size, depth: try options.depths()[0], nanos: UInt64(options.secondsPerRepeat * 1e9),
             undestaged: try undestagedBytes() ?? 0, floor: (mediumFolder ?? folder) + "/twinlog-perf-\(getpid()).floor")
         do {
-            let nodes = try LocalCluster(folder: folder, binaries: builtBinaries(), options: cluster)
-            defer { nodes.remove() }
-            for node in LocalCluster.nodes { try nodes.start(node) }
-            for _ in 0..<options.repeats { try kills.kill(nodes) }
+            try Remains.with(
+                { if let file { try makeFile(file, bytes: cluster.volumeBytes) } },
+                remove: { if let file { unlink(file) } }
+            ) {
+                try Remains.with(
+                    { try LocalCluster(folder: folder, binaries: builtBinaries(), options: cluster) },
+                    remove: { $0.remove() }
+                ) { nodes in
+                    for number in 1...options.repeats { kills.kill(nodes, number, of: options.repeats) }
+                }
+            }
         } catch let error as HarnessError {
             throw PerfError(error.message)
         }
+        return kills.takeovers.isEmpty ? [] : rows(kills)
+    }
+
+    private func rows(_ kills: Kills) -> [Row] {
         func row(_ name: String, _ nanos: [UInt64]) -> Row {
             var histogram = makeHistogram()
             for nanos in nanos { histogram.note(nanos) }
             var row = Row(
-                name, memory: kills.memory, sizeBytes: size, depth: kills.depth,
+                name, memory: kills.memory, sizeBytes: kills.size, depth: kills.depth,
                 repeats: nanos.map { Repeat(operations: 1, seconds: Double($0) / 1e9) }, latency: Latency(histogram))
             row.undestagedBytes = kills.undestagedBytes
             return row
@@ -108,6 +126,20 @@ struct TakeoverCommand: ParsableCommand {
         ]
     }
 }
+
+/// A new file of zeros.
+private func makeFile(_ path: String, bytes: UInt64) throws {
+    let descriptor = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0o600)
+    guard descriptor >= 0 else { throw PerfError("\(path): cannot be made: \(String(cString: strerror(errno)))") }
+    defer { close(descriptor) }
+    guard ftruncate(descriptor, off_t(bytes)) == 0 else {
+        let reason = String(cString: strerror(errno))
+        unlink(path)
+        throw PerfError("\(path): cannot be made: \(reason)")
+    }
+}
+
+private func reason(_ error: any Error) -> String { (error as? any ProgramError)?.message ?? "\(error)" }
 
 /// One after another, with the nodes in sync in between.
 private struct Kills {
@@ -135,32 +167,71 @@ private struct Kills {
         self.floor = floor
     }
 
-    mutating func kill(_ cluster: LocalCluster) throws {
-        try Self.wait("the nodes do not mirror", cluster) { cluster.state()?.state == "mirrored" }
-        guard let owner = cluster.owner(), let partner = LocalCluster.nodes.first(where: { $0 != owner }),
+    /// One that fails is told on standard error, and the nodes begin anew.
+    mutating func kill(_ cluster: LocalCluster, _ number: Int, of count: Int) {
+        do {
+            try kill(cluster)
+        } catch {
+            for node in LocalCluster.nodes { Remains.undisturbed { cluster.kill(node) } }
+            StandardError.line("twinlog-perf: kill \(number) of \(count) is not measured: \(reason(error))")
+        }
+    }
+
+    private mutating func kill(_ cluster: LocalCluster) throws {
+        for node in LocalCluster.nodes where !cluster.isRunning(node) {
+            try Remains.undisturbed { try cluster.start(node) }
+        }
+        var found: String?
+        // Without an owner, a state is what the nodes remember.
+        try wait("the nodes do not mirror", cluster) {
+            found = cluster.owner()
+            return found != nil && cluster.state()?.state == "mirrored"
+        }
+        guard let owner = found, let partner = LocalCluster.nodes.first(where: { $0 != owner }),
             case .status(let status) = try cluster.ask(owner, .status)
         else { throw PerfError("nobody owns the group") }
         memory = status.persistence
+        let (takeover, resident) = try takeOver(cluster, from: owner, to: partner)
+        Remains.undisturbed { cluster.kill(owner) }
+        let floor = try writeAndFlush(resident)
+        takeovers.append(takeover)
+        undestagedBytes.append(resident)
+        floors.append(floor)
+    }
+
+    /// Answers how long it took, and what the partner's log held just before. The dead owner is not waited for.
+    private func takeOver(
+        _ cluster: LocalCluster, from owner: String, to partner: String
+    ) throws -> (nanos: UInt64, resident: UInt64) {
         let client = try connect(to: cluster.nbdAddress(of: owner))
+        defer { client.drop() }
         let driver = try VolumeDriver(
             client: client, size: size, depth: depth, reads: 0, sequential: false, seed: UInt64(takeovers.count))
-        // It is cut by the kill.
         let load = driver.run(nanos: nanos + Self.limitNanos)
+        defer {
+            client.drop()
+            _ = try? load.wait()  // fails, as it must: its connection is cut
+        }
         usleep(UInt32(nanos / 1000))
-        try Self.wait("the partner's log does not hold \(Size.format(undestaged)): a --medium may be too fast", cluster)
-        {
-            cluster.group(at: partner)?.status.log.usedBytes ?? 0 >= undestaged
+        var resident: UInt64 = 0
+        try wait("the partner's log does not hold \(Size.format(undestaged)): a --medium may be too fast", cluster) {
+            resident = try usedBytes(cluster, partner)
+            return resident >= undestaged
         }
         let began = monotonicNanos()
-        cluster.kill(owner)
-        let resident = cluster.group(at: partner)?.status.log.usedBytes ?? 0
+        cluster.signal(owner, SIGKILL)
         try writeOnce(to: cluster.nbdAddress(of: partner), began)
-        takeovers.append(monotonicNanos() - began)
-        _ = try? load.wait()  // fails, as it must: its server is dead
-        client.drop()
-        undestagedBytes.append(resident)
-        floors.append(try writeAndFlush(resident, floor))
-        try cluster.start(owner)
+        return (monotonicNanos() - began, resident)
+    }
+
+    private func usedBytes(_ cluster: LocalCluster, _ node: String) throws -> UInt64 {
+        do {
+            let answer = try cluster.ask(node, .status, timeoutMillis: 2000)
+            if case .status(let status) = answer, let used = status.groups.first?.status.log.usedBytes { return used }
+        } catch {
+            throw PerfError("\(node) does not say what its log holds: \(error)")
+        }
+        throw PerfError("\(node) does not say what its log holds")
     }
 
     private func connect(to address: Endpoint) throws -> NBDClient {
@@ -176,7 +247,12 @@ private struct Kills {
         while true {
             do {
                 let client = try connect(to: address)
-                defer { client.drop() }
+                let left = Self.limitNanos - min(Self.limitNanos, monotonicNanos() - began)
+                let limit = client.eventLoop.scheduleTask(in: .nanoseconds(Int64(left))) { client.drop() }
+                defer {
+                    limit.cancel()
+                    client.drop()
+                }
                 _ = try client.submit(.write(offset: 0, payload: payload, fua: false)).wait()
                 return
             } catch {
@@ -188,29 +264,33 @@ private struct Kills {
         }
     }
 
-    private func writeAndFlush(_ bytes: UInt64, _ path: String) throws -> UInt64 {
-        let descriptor = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0o600)
-        guard descriptor >= 0 else { throw PerfError("\(path): \(String(cString: strerror(errno)))") }
-        defer {
-            close(descriptor)
-            unlink(path)
+    private func writeAndFlush(_ bytes: UInt64) throws -> UInt64 {
+        let path = floor
+        return try Remains.with({ try makeFile(path, bytes: 0) }, remove: { unlink(path) }) {
+            let descriptor = open(path, O_WRONLY | O_CLOEXEC)
+            guard descriptor >= 0 else { throw PerfError("\(path): \(String(cString: strerror(errno)))") }
+            defer { close(descriptor) }
+            return try writeAndFlush(bytes, descriptor)
         }
+    }
+
+    private func writeAndFlush(_ bytes: UInt64, _ descriptor: Int32) throws -> UInt64 {
         let piece = [UInt8](repeating: 7, count: 1 << 20)
         let began = monotonicNanos()
         var left = Int(bytes)
         while left > 0 {
             let count = write(descriptor, piece, min(left, piece.count))
-            guard count > 0 else { throw PerfError("\(path): \(String(cString: strerror(errno)))") }
+            guard count > 0 else { throw PerfError("\(floor): \(String(cString: strerror(errno)))") }
             left -= count
         }
-        guard fdatasync(descriptor) == 0 else { throw PerfError("\(path): \(String(cString: strerror(errno)))") }
+        guard fdatasync(descriptor) == 0 else { throw PerfError("\(floor): \(String(cString: strerror(errno)))") }
         return max(1, monotonicNanos() - began)
     }
 
-    private static func wait(_ what: String, _ cluster: LocalCluster, _ condition: () -> Bool) throws {
+    private func wait(_ what: String, _ cluster: LocalCluster, _ condition: () throws -> Bool) throws {
         let began = monotonicNanos()
-        while !condition() {
-            guard monotonicNanos() - began < limitNanos else {
+        while try !condition() {
+            guard monotonicNanos() - began < Self.limitNanos else {
                 throw PerfError("\(what) after a minute\n\(cluster.logs())")
             }
             usleep(10_000)

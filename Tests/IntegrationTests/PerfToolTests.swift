@@ -1,5 +1,6 @@
 // twinlog-perf as scripts call it: what it writes with --json. How fast anything is, is not looked at.
 
+import AdminProtocol
 import ClusterHarness
 import Foundation
 import FoundationXML
@@ -39,6 +40,65 @@ extension Cluster {
             try check(result, scenario)
         }
 
+        @Test("a kill is measured with what waited before it")
+        func whatWaits() async throws {
+            try await withFolder { folder in
+                let result = try measure(
+                    "takeover", "--quick", "--repeats", "2", "--undestaged", "2MiB", "--depth", "32", "--medium", folder
+                )
+                let waited = try #require((result["rows"] as? [[String: Any]])?.first?["undestagedBytes"] as? [Int])
+                #expect(waited.count == 2 && waited.allSatisfy { $0 >= 2 << 20 }, "\(waited)")
+            }
+        }
+
+        @Test("a kill is not measured if the partner does not say what waits")
+        func silentPartner() async throws {
+            try await withFolder { folder in
+                let perf = try PerfProcess("takeover", "--repeats", "1", "--seconds", "2", in: folder)
+                defer { perf.kill() }
+                func isUnderLoad() throws -> Bool {
+                    let answer = try? AdminClient.ask(.status, at: folder + "/pool/run/beta.sock", timeoutMillis: 1000)
+                    guard case .status(let status) = answer else { return false }
+                    return status.groups.first?.status.log.usedBytes ?? 0 > 0
+                }
+                try #require(try await eventually { try isUnderLoad() }, "\(perf.told)")
+                let partner = try #require(try perf.nodes().first { $0.name == "beta" })
+                kill(partner.process, SIGSTOP)
+                #expect(try await perf.end() == 1)
+                #expect(
+                    perf.told.hasPrefix(
+                        "twinlog-perf: kill 1 of 1 is not measured: beta does not say what its log holds: "),
+                    "\(perf.told)")
+                #expect(perf.told.hasSuffix("\ntwinlog-perf: no takeover could be measured\n"), "\(perf.told)")
+                #expect(try perf.nodes().isEmpty)
+            }
+        }
+
+        @Test(
+            "a kill that cannot be measured is told, the others are reported; a file of others stays; --medium may be relative"
+        )
+        func someKills() async throws {
+            try await withFolder { folder in
+                let perf = try PerfProcess(
+                    "takeover", "--quick", "--repeats", "2", "--medium", "medium", "--json", "r.json", in: folder,
+                    after: "mkdir medium; echo others > medium/twinlog-perf-$$.floor")
+                defer { perf.kill() }
+                let floor = "\(folder)/medium/twinlog-perf-\(perf.processID).floor"
+                try #require(try await eventually { perf.told.contains("\n") }, "no kill failed")
+                #expect(
+                    perf.told.hasPrefix(
+                        "twinlog-perf: kill 1 of 2 is not measured: \(floor): cannot be made: File exists\n"),
+                    "\(perf.told)")
+                #expect(try String(contentsOfFile: floor, encoding: .utf8) == "others\n")
+                unlink(floor)
+                #expect(try await perf.end() == 0, "\(perf.told)")
+                let text = try Data(contentsOf: URL(fileURLWithPath: folder + "/r.json"))
+                let result = try #require(try JSONSerialization.jsonObject(with: text) as? [String: Any])
+                #expect(result["operations"] as? Int == 1)
+                #expect(try FileManager.default.contentsOfDirectory(atPath: folder + "/medium").isEmpty)
+            }
+        }
+
         @Test("--medium is refused at once where no file can be made")
         func noMedium() async throws {
             try await withFolder { folder in
@@ -61,7 +121,7 @@ extension Cluster {
         @Test(
             "a signal leaves neither processes nor files",
             arguments: [
-                (["compare", "volume"], SIGTERM), (["mirror"], SIGHUP),
+                (["takeover", "--medium", "."], SIGINT), (["compare", "volume"], SIGTERM), (["mirror"], SIGHUP),
             ])
         func interrupted(words: [String], number: Int32) async throws {
             try await withFolder { folder in
