@@ -18,6 +18,8 @@ extension GroupMachine {
         guard let member = record.members[me] else { return false }
         switch poolAge(in: record) {
         case .current, .notCounted: break
+        // This node's own claim by force counted a copy that it had not begun yet. Whatever log is here is set aside.
+        case .older where record.owner == me && record.setsAsideLog: return true
         case .unknownPool, .older, .coordinatorOlder: return false
         }
         guard let local else { return record.isNew || record.setsAsideLog }

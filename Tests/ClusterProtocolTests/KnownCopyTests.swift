@@ -299,6 +299,30 @@ struct KnownCopyTests {
         #expect(again.start(local: older, forced).swap?.setsAsideLog == true)
     }
 
+    @Test(
+        "A7: a claim by force of a node with an older copy of its pool goes on after a restart, and sets its log aside")
+    func forcedWithAnOlderCopy() throws {
+        var record = Rig.record(owner: Self.beta, holders: [Self.beta])
+        record.members[Self.alpha]?.generation = 9
+        let older = LocalLog(logUUID: Rig.logUUID, incarnation: Incarnation(3))
+        let forcing = Rig(Self.alpha)
+        forcing.start(local: older, generation: 5, record)
+        forcing.now += Rig.lease
+        let forced = try #require(forcing.command(.takeOver(force: true)).swap)
+        #expect(forced.members[Self.alpha]?.generation == 10)
+
+        // It ended before its log was opened, so the pool knows nothing of the claim.
+        let again = Rig(Self.alpha, pid: 2)
+        let claim = try #require(again.start(local: older, generation: 5, forced).swap)
+        #expect(claim.setsAsideLog && claim.owner == Self.alpha && claim.previousHolders == [Self.beta])
+        again.take(.swapped(.won))
+        for answer in [Rig.fenced, .mediaLocked([:])] { again.take(answer) }
+        #expect(again.take(.sealed) == [.step(.setLogAside)])
+
+        let another = Rig(Self.alpha, pid: 3, pool: UUID128(high: 9, low: 9))
+        #expect(another.start(local: older, generation: 5, forced).swap == nil, "of another pool nobody decided that")
+    }
+
     @Test("A7: who takes back what it gave away does not make the other complete log worthless")
     func backAndForth() throws {
         let first = Rig(Self.alpha, pid: 2)
