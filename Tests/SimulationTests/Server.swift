@@ -233,7 +233,8 @@ final class Server {
         coordinatorCalls = []
         for group in groups.all {
             group.owner?.revoke()
-            // What a step would have told that never ends.
+            // Who waits for what never comes: a READ of the mirror, a step, a batch.
+            group.owner?.detachMirror()
             group.onRegionPrepared = nil
             group.onStepsDone = nil
             group.owner?.owned.onQuiet = nil
