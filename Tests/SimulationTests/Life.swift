@@ -2,7 +2,7 @@
 
 import ClusterConfiguration
 import ClusterProtocol
-import GroupEngine
+@testable import GroupEngine
 import LogModel
 import NIOCore
 import SimulationSupport
@@ -85,7 +85,11 @@ extension SimGroup {
             guard let server = servingServer else { return world.after(100 * millisecond) { ask() } }
             server.perform { [self] in
                 server.engine(of: self).drain { [world] refusal in
-                    isDrained = refusal == nil
+                    // What waited for space may have been issued since.
+                    let owner = server.engine(of: self).owner
+                    isDrained =
+                        refusal == nil && owner?.requests.isEmpty == true
+                        && owner?.owned.destage.undestagedWrites == 0
                     if !isDrained { world.after(100 * millisecond) { ask() } }
                 }
             }
