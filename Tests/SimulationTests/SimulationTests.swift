@@ -86,7 +86,8 @@ struct SimulationTests {
         if let only = Self.number("TWINLOG_SEED") {
             seeds = only..<(only + 1)
         } else {
-            seeds = 1..<(1 + (Self.number("TWINLOG_SEEDS") ?? Self.usualSeeds))
+            let first = Self.number("TWINLOG_FIRST_SEED") ?? 1
+            seeds = first..<(first + (Self.number("TWINLOG_SEEDS") ?? Self.usualSeeds))
         }
         let (failed, total) = try await Self.runAll(seeds)
         if let failed {
