@@ -63,8 +63,6 @@ final class NBDPeer {
     func stop() {
         guard process.isRunning else { return }
         process.terminate()
-        process.waitUntilExit()
-        // On another thread than the one that started the process that waits for nothing.
-        while process.isRunning { usleep(1000) }
+        process.waitForEnd()
     }
 }

@@ -133,8 +133,8 @@ public struct DestageMachine: Sendable {
         return low > 0 ? writeEnds[low - 1] : nil
     }
 
-    /// The batch is on the medium, in so many places of it that do not touch, flushed. Answers the head to make durable; `nil` if this owner may not say so any more,
-    /// which is asked anew after the flush (S8).
+    /// The batch is on the medium, in so many places of it that do not touch, and flushed. Answers the head to make durable; `nil` if this
+    /// owner may not say so any more, which is asked anew after the flush (S8).
     public mutating func written(places: Int, isValid: Bool, now: Nanos) -> LSN? {
         guard case .writing(let end) = phase else { preconditionFailure("no batch is being written") }
         learn(places, took: now - batchBegan)

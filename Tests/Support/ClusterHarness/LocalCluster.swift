@@ -212,9 +212,7 @@ public final class LocalCluster: Sendable {
     public func kill(_ node: String) {
         guard let process = processes.withLock({ $0.removeValue(forKey: node) }) else { return }
         if process.isRunning { Foundation.kill(process.processIdentifier, SIGKILL) }
-        process.waitUntilExit()
-        // On another thread than the one that started the process that waits for nothing.
-        while process.isRunning { usleep(1000) }
+        process.waitForEnd()
     }
 
     /// SIGTERM; answers the exit code, or `nil` if it had to be killed after `seconds`.
@@ -326,6 +324,12 @@ extension Process {
         pthread_sigmask(SIG_SETMASK, &none, &before)
         defer { pthread_sigmask(SIG_SETMASK, &before, nil) }
         try run()
+    }
+
+    /// Waits for the end, on any thread: on another one than that which started the process, `waitUntilExit` may wait for nothing.
+    public func waitForEnd() {
+        waitUntilExit()
+        while isRunning { usleep(1000) }
     }
 }
 
