@@ -121,7 +121,12 @@ let package = Package(
         // What an event loop does before it sleeps
         library("LoopPolling", ["LogModel", "CHostSupport", nioCore]),
 
-        library("RemoteMemoryTCP", ["LogModel", "RemoteMemory", "LoopPolling", "CLogCore", crypto] + nio),
+        // From one event loop to another
+        library("LoopChange", nio),
+
+        library(
+            "RemoteMemoryTCP",
+            ["LogModel", "RemoteMemory", "LoopPolling", "LoopChange", "CLogCore", crypto] + nio),
         library("TransportSecurity", ["LogModel", "RemoteMemoryTCP", crypto, nioCore, ssl]),
         library("CoordinationEtcd", ["LogModel", "Coordination", nioHTTP, ssl] + nio),
         library("FenceReservation", ["LogModel", "Coordination", "SCSICommands"]),
@@ -161,7 +166,7 @@ let package = Package(
                 "LogModel", "PersistentMemory", "StorageMedium", "RemoteMemory", "RemoteMemoryTCP", "Coordination",
                 "ConfiguredCoordinator", "FenceCommand", "FenceReservation", "SCSICommands", "StorageMediumSCSI",
                 "ClusterConfiguration", "GroupEngine", "StorageNode",
-                "TransportSecurity", "LoopPolling", log, nioCore,
+                "TransportSecurity", "LoopPolling", "LoopChange", log, nioCore,
             ]),
         library(
             "TwinLog",
@@ -174,7 +179,7 @@ let package = Package(
             "NBDServer",
             [
                 "LogModel", "CHostSupport", "NBDProtocol", "AdminProtocol", "GroupEngine", "StorageNode", "LoopPolling",
-                log,
+                "LoopChange", log,
             ] + nio),
 
         executable(
@@ -238,6 +243,7 @@ let package = Package(
         .target(name: "CFibers", path: "Tests/Support/CFibers", cSettings: strictC),
         tests("LogModelTests", ["TestSupport", "LogModel"]),
         tests("LoopPollingTests", ["LogModel", "LoopPolling"] + nio),
+        tests("LoopChangeTests", ["LoopChange"] + nio),
         tests("NodeLogTests", ["NodeLog", log]),
         tests("HostProcessTests", ["HostProcess"]),
         tests("PersistentMemoryTests", ["TestSupport", "LogModel", "PersistentMemory"]),

@@ -138,9 +138,6 @@ package final class AcceptedRail: QueuePairDelegate {
         }
     }
 
-    /// For a peer whose digest differs, and for no other.
-    package func sendConfiguration(_ entries: ConfigurationEntries) { send(.configuration(entries)) }
-
     /// Closes the rail for what the peer did on it.
     private func end() {
         let error = RemoteMemoryError(.protocolViolation, "the peer broke the protocol")

@@ -1,5 +1,5 @@
-// What a node offers to front ends such as the NBD server: volumes, by name. Everything here is called on the node's
-// event loop.
+// What a node offers to front ends such as the NBD server: volumes, by name. A service and its sessions are bound to one event loop; where
+// groups have loops of their own, each volume has the service of its group's.
 
 public import NIOCore
 
@@ -97,10 +97,24 @@ public protocol VolumeSession: AnyObject {
     func close()
 }
 
-/// The volumes of a node.
+/// Where a volume is served.
+public struct VolumePlace: Sendable {
+    public let eventLoop: any EventLoop
+    /// Called on `eventLoop`.
+    public let service: @Sendable () -> any VolumeService
+
+    public init(eventLoop: any EventLoop, service: @escaping @Sendable () -> any VolumeService) {
+        self.eventLoop = eventLoop
+        self.service = service
+    }
+}
+
+/// The volumes of a node, as one of its event loops serves them.
 public protocol VolumeService: AnyObject {
     /// Every configured volume, whoever owns it.
     func volumes() -> [VolumeInfo]
+    /// Where the volume is to be found and opened; `nil` if that is here, or nowhere on this node.
+    func place(of name: String) -> VolumePlace?
     /// The volume if it is served here now, or why not.
     func find(_ name: String) -> Result<VolumeInfo, VolumeRefusal>
     /// Opens the volume for one connection. `ready` is called on the event loop, possibly later: a session begins only
@@ -111,4 +125,8 @@ public protocol VolumeService: AnyObject {
     func open(
         _ name: String, ready: @escaping (Result<any VolumeSession, VolumeRefusal>) -> Void
     ) -> () -> Void
+}
+
+extension VolumeService {
+    public func place(of name: String) -> VolumePlace? { nil }
 }

@@ -3,9 +3,9 @@
 
 public import NIOCore
 
-public struct NBDServerHandshake {
+public struct NBDServerHandshake: Sendable {
     /// What to do next, in order.
-    public enum Step {
+    public enum Step: Sendable {
         case send(ByteBuffer)
         /// Find the export and call ``answer(_:)``.
         case find(name: String, purpose: Purpose)

@@ -1,13 +1,14 @@
 // The handshake: which volumes there are, and the opening of one.
 
 internal import GroupEngine
+internal import LoopChange
 internal import LoopPolling
 internal import NBDProtocol
 internal import NIOCore
 
 extension NBDConnection {
     func shakeHands() throws(NBDProtocolError) {
-        while !isClosed, !handshake.isTransmission, let step = try handshake.next(&input) {
+        while !isClosed, !isMoving, !handshake.isTransmission, let step = try handshake.next(&input) {
             restartTimer()
             perform(step)
         }
@@ -20,12 +21,13 @@ extension NBDConnection {
         case .startTLS(let reply): startTLS(after: reply)
         case .list:
             if let refusal { return perform(handshake.refuseList(refusal)) }
-            perform(handshake.answerList(server.service.volumes().map(\.name)))
+            perform(handshake.answerList(room.service.volumes().map(\.name)))
         case .close(let reason): if let reason { fail(reason) } else { close() }
         case .find(let name, let purpose):
             if let refusal { return perform(handshake.answer(.refused(.policy, refusal))) }
+            if let place = room.service.place(of: NamedExport(name).volume) { return move(to: place, doing: step) }
             switch purpose {
-            case .info, .metaContexts: answer(server.service.find(NamedExport(name).volume).map(Self.info))
+            case .info, .metaContexts: answer(room.service.find(NamedExport(name).volume).map(Self.info))
             case .go, .exportName: open(NamedExport(name))
             }
         }
@@ -43,13 +45,13 @@ extension NBDConnection {
     }
 
     private func open(_ export: NamedExport) {
-        let found = server.service.find(export.volume)
+        let found = room.service.find(export.volume)
         guard case .success(let volume) = found else { return answer(found.map(Self.info)) }
         named = export.client == nil ? nil : export
-        server.endOlder(than: self)
+        room.endOlder(than: self)
         var isAnswered = false
         var isLater = false
-        let giveUp = server.service.open(volume.name) { [self] result in
+        let giveUp = room.service.open(volume.name) { [self] result in
             isAnswered = true
             giveUpOpening = nil
             switch result {
@@ -81,7 +83,7 @@ extension NBDConnection {
     private func begin(_ session: any VolumeSession, _ volume: VolumeInfo) {
         timer?.cancel()
         self.session = session
-        server.poller?.watch(channel)
+        room.poller?.watch(channel)
         export = volume.name
         transmission = NBDTransmission(
             export: Self.info(volume), isStructured: handshake.isStructured,
@@ -89,6 +91,39 @@ extension NBDConnection {
         session.onRevoked = { self.fail("the volume is not served here any more") }
         session.onUnparked = { self.resume() }
         if isInputEnded { session.endInput() }
+    }
+
+    // MARK: Another loop
+
+    /// The volume is served on another event loop, where `step` is carried out.
+    private func move(to place: VolumePlace, doing step: NBDServerHandshake.Step) {
+        isMoving = true
+        timer?.cancel()
+        LoopChange.detach(channel, from: self, isPlain: !handshake.isSecure) { [self] in
+            defer { input.clear() }
+            return input
+        }.assumeIsolated().whenComplete { [self] result in
+            guard case .success(let socket) = result else {
+                isMoving = false
+                return close()
+            }
+            guard !isClosed else { return socket.close() }
+            isClosed = true
+            account.close()
+            room.left(self)
+            room.commons.goOn(
+                MovingConnection(
+                    socket: socket, handshake: handshake, step: step, peer: peer, connected: connected,
+                    isInputEnded: isInputEnded), at: place)
+        }
+    }
+
+    /// Does what the client has asked for on another loop.
+    func goOn(from moving: MovingConnection) {
+        input = moving.socket.rest
+        restartTimer()
+        perform(moving.step)
+        process()
     }
 
     /// Each step of a client at work gives it the whole time for its next one.
@@ -117,7 +152,7 @@ extension NBDConnection {
     /// taken for what it says within TLS.
     private func startTLS(after reply: ByteBuffer) {
         guard input.readableBytes == 0 else { return fail("bytes in clear follow STARTTLS") }
-        guard let security = server.security else { return fail("TLS was not offered") }
+        guard let security = room.commons.security else { return fail("TLS was not offered") }
         channel.writeAndFlush(reply, promise: nil)
         do {
             try channel.pipeline.syncOperations.addHandler(security.handler(), position: .first)

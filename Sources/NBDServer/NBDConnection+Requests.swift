@@ -43,7 +43,7 @@ extension NBDConnection {
             return false
         }
         incoming = request
-        if !account.take(request.memoryBytes) { server.watchMemory() }
+        if !account.take(request.memoryBytes) { room.commons.watchMemory() }
         return true
     }
 

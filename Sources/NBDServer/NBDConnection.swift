@@ -11,31 +11,27 @@ internal import LoopPolling
 internal import NBDProtocol
 internal import NIOCore
 
-/// The server of a connection, for the connection. Bound to the event loop.
+/// The room of a connection, for the connection. Bound to the event loop.
 protocol NBDConnectionOwner: AnyObject {
+    var commons: NBDCommons { get }
     var service: any VolumeService { get }
-    var limits: NBDServerLimits { get }
-    var security: NBDServerSecurity? { get }
-    var logger: Logger { get }
     var poller: LoopPoller? { get }
-    var memory: ClientMemory { get }
     /// Ends connections that the client of `newer` has given up.
     func endOlder(than newer: NBDConnection)
-    /// A client waits for memory that others hold.
-    func watchMemory()
     func ended(_ connection: NBDConnection)
+    func left(_ connection: NBDConnection)
 }
 
-final class NBDConnection: ChannelInboundHandler {
+final class NBDConnection: ChannelInboundHandler, RemovableChannelHandler {
     typealias InboundIn = ByteBuffer
     typealias OutboundOut = ByteBuffer
 
-    unowned let server: any NBDConnectionOwner
+    let room: any NBDConnectionOwner
     let limits: NBDServerLimits
     let channel: any Channel
     let account: ClientAccount
     let peer: String
-    let connected = Date()
+    let connected: Date
     /// Why nothing is served on this connection, if so.
     let refusal: String?
     var handshake: NBDServerHandshake
@@ -55,6 +51,8 @@ final class NBDConnection: ChannelInboundHandler {
     var readBytesInFlight = 0
     var isPaused = false
     var isClosed = false
+    /// On its way to the room of the volume that its client has named: nothing is done here any more.
+    var isMoving = false
     /// The client closed its half.
     var isInputEnded = false
     /// Of this turn of the loop, without the data of READs.
@@ -85,15 +83,31 @@ final class NBDConnection: ChannelInboundHandler {
         var repliesSince: NIODeadline?
     }
 
-    init(server: any NBDConnectionOwner, channel: any Channel, refusal: String?) {
-        self.server = server
-        limits = server.limits
+    private init(
+        _ room: any NBDConnectionOwner, _ channel: any Channel, _ handshake: NBDServerHandshake, _ peer: String,
+        _ connected: Date, refusal: String?
+    ) {
+        self.room = room
+        limits = room.commons.limits
         self.channel = channel
+        self.handshake = handshake
+        self.peer = peer
+        self.connected = connected
         self.refusal = refusal
-        handshake = NBDServerHandshake(tls: server.security.map { $0.isRequired ? .required : .allowed } ?? .off)
-        peer = channel.peerName
-        account = ClientAccount(server.memory)
+        account = ClientAccount(room.commons.memory, on: channel.eventLoop)
         account.onGranted = { [unowned self] in resume() }
+    }
+
+    convenience init(room: any NBDConnectionOwner, channel: any Channel, refusal: String?) {
+        let security = room.commons.security
+        let handshake = NBDServerHandshake(tls: security.map { $0.isRequired ? .required : .allowed } ?? .off)
+        self.init(room, channel, handshake, channel.peerName, Date(), refusal: refusal)
+    }
+
+    /// One that has come from another loop; ``goOn(from:)`` follows.
+    convenience init(room: any NBDConnectionOwner, channel: any Channel, _ moving: MovingConnection) {
+        self.init(room, channel, moving.handshake, moving.peer, moving.connected, refusal: nil)
+        isInputEnded = moving.isInputEnded
     }
 
     // MARK: The channel
@@ -105,7 +119,7 @@ final class NBDConnection: ChannelInboundHandler {
 
     func channelRead(context: ChannelHandlerContext, data: NIOAny) {
         guard !isClosed, case .open = ending else { return }
-        if session != nil { server.poller?.heard() }
+        if session != nil { room.poller?.heard() }
         var buffer = unwrapInboundIn(data)
         if input.readableBytes == 0 { input = buffer } else { input.writeBuffer(&buffer) }
         process()
@@ -138,11 +152,13 @@ final class NBDConnection: ChannelInboundHandler {
     /// Of a client that said goodbye, what is under way goes on to its end.
     func channelEnded() {
         if case .finishing(saidGoodbye: true) = ending, requestsInFlight > 0 { return }
+        // The socket goes on elsewhere, or its move fails.
+        guard !isMoving else { return }
         end()
     }
 
     func errorCaught(context: ChannelHandlerContext, error: any Error) {
-        server.logger.debug("NBD connection failed: \(error)")
+        room.commons.logger.debug("NBD connection failed: \(error)")
         channel.close(mode: .all, promise: nil)
     }
 
@@ -162,16 +178,17 @@ final class NBDConnection: ChannelInboundHandler {
         session?.close()
         session = nil
         account.close()
-        server.ended(self)
+        room.ended(self)
     }
 
     func fail(_ reason: String) {
         guard !isClosed else { return }
-        server.logger.info("NBD connection of \(peer) closed: \(reason)")
+        room.commons.logger.info("NBD connection of \(peer) closed: \(reason)")
         close()
     }
 
     func process() {
+        guard !isMoving else { return }
         do throws(NBDProtocolError) {
             if !handshake.isTransmission { try shakeHands() }
             if handshake.isTransmission { try takeRequests() }

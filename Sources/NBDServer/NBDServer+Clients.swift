@@ -9,13 +9,25 @@ public import StorageNode
 
 extension NBDServer: VolumeFrontEnd {
     public var clientTotals: ClientTotals {
-        ClientTotals(
-            connections: connectionCount, connectionLimit: limits.connections, refused: refusedCount,
+        let memory = commons.memory
+        return ClientTotals(
+            connections: connectionCount, connectionLimit: commons.limits.connections, refused: refusedCount,
             lentBytes: memory.lentBytes, lendableBytes: memory.lendableBytes, shareBytes: memory.shareBytes)
     }
 
-    public func clients() -> [ClientStatus] {
-        connections.values.sorted { $0.connected < $1.connected }.map(\.status)
+    public func clients(_ done: @escaping ([ClientStatus]) -> Void) {
+        let asked = commons.rooms.map { room in room.eventLoop.submit { room.value.clients } }
+        EventLoopFuture.whenAllSucceed(asked, on: eventLoop).assumeIsolated().whenComplete { result in
+            let clients = (try? result.get())?.joined() ?? [].joined()
+            done(clients.sorted { $0.since < $1.since }.map(\.status))
+        }
+    }
+}
+
+extension NBDRoom {
+    /// The oldest first.
+    var clients: [(since: Date, status: ClientStatus)] {
+        connections.values.map { ($0.connected, $0.status) }.sorted { $0.since < $1.since }
     }
 }
 

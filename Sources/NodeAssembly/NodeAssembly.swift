@@ -10,30 +10,37 @@ public import LogModel
 public import Logging
 public import LoopPolling
 public import NIOCore
+internal import RemoteMemoryTCP
 internal import SCSICommands
 internal import StorageMediumSCSI
 public import StorageNode
 internal import TransportSecurity
 
 extension ServerNode {
-    /// A node as the configuration describes it, with the certificates of `security`. On the event loop, as `poller` is. Throws ``NodeError`` and errors
-    /// of the coordinator.
+    /// A node as the configuration describes it, with the certificates of `security`. Its groups live on `groupLoops`, in turn. On `eventLoop`.
+    /// Throws ``NodeError`` and errors of the coordinator.
     public convenience init(
         configuration: ClusterConfiguration, node id: NodeID, pool: OpenedPool, security: WireSecurity,
-        eventLoop: any EventLoop, poller: LoopPoller? = nil, logger: Logger
+        eventLoop: any EventLoop, groupLoops: [any EventLoop], pollers: LoopPollers = LoopPollers(.off),
+        logger: Logger
     ) throws {
         try self.init(
-            configuration: configuration, node: id, pool: pool, eventLoop: eventLoop, logger: logger,
-            parts: NodeParts.described(by: configuration, id, pool, security, eventLoop, poller))
+            configuration: configuration, node: id, pool: pool, eventLoop: eventLoop, groupLoops: groupLoops,
+            logger: logger, parts: NodeParts.described(by: configuration, id, pool, security, eventLoop, pollers))
     }
 }
 
 extension NodeParts {
     package static func described(
         by configuration: ClusterConfiguration, _ id: NodeID, _ pool: OpenedPool, _ security: WireSecurity,
-        _ eventLoop: any EventLoop, _ poller: LoopPoller? = nil
+        _ eventLoop: any EventLoop, _ pollers: LoopPollers = LoopPollers(.off)
     ) throws -> NodeParts {
         let configured = try ConfiguredCoordinator(forNodeOf: configuration)
+        // Rails that arrive on the loop of their group stay as they are, so its regions are known where they arrive.
+        let here = NIOLoopBound(TCPRegionRegistry(), eventLoop: eventLoop)
+        let rails = TCPRailSecurity(
+            certified: security.rails.map { CertifiedRails($0, cluster: configuration.cluster) },
+            encryptsNetwork: configuration.secretPath != nil)
         var parts = NodeParts(
             process: try ProcessIdentity.current(node: id), coordinator: configured.coordinator,
             readSecret: { () throws(SecretError) in try configured.readSecret() },
@@ -42,11 +49,15 @@ extension NodeParts {
                 id, files: FileMediumGuard(), units: UnitMediumGuard(id, of: configuration),
                 coordinator: configured.coordinator), archives: PoolArchives(beside: pool.pool),
             transport: TCPTransport(
-                eventLoop: eventLoop,
-                certified: security.rails.map { CertifiedRails($0, cluster: configuration.cluster) },
-                encryptsNetwork: configuration.secretPath != nil,
+                eventLoop: eventLoop, registry: here.value, security: rails,
                 // Peers dial for no longer than that.
-                greetingLimit: .milliseconds(Int64(max(1000, configuration.heartbeatTimeoutMillis))), poller: poller))
+                greetingLimit: .milliseconds(Int64(max(1000, configuration.heartbeatTimeoutMillis))),
+                poller: pollers.poller(of: eventLoop)),
+            rails: { loop in
+                TCPGroupRails(
+                    eventLoop: loop, registry: loop === eventLoop ? here.value : TCPRegionRegistry(), security: rails,
+                    poller: pollers.poller(of: loop))
+            })
         parts.wireProblem = { security.problem() }
         return parts
     }

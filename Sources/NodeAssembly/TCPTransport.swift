@@ -2,6 +2,7 @@
 
 internal import ClusterConfiguration
 internal import LogModel
+internal import LoopChange
 internal import LoopPolling
 internal import NIOCore
 internal import RemoteMemory
@@ -9,29 +10,47 @@ internal import RemoteMemoryTCP
 internal import StorageNode
 internal import TransportSecurity
 
+/// What protects the rails of a node.
+struct TCPRailSecurity: Sendable {
+    let certified: CertifiedRails?
+    /// Without certificates, rails that leave this machine are encrypted with a key of the cluster's secret.
+    let encryptsNetwork: Bool
+
+    /// Both ends of a rail have its address from the configuration, so they agree.
+    func of(_ address: TCPAddress, _ identity: RailIdentity) throws(TLSError) -> (any RailSecurity)? {
+        if let certified { return certified }
+        return address.isLoopback || !encryptsNetwork ? nil : try SharedKeyRails(secret: identity.secret)
+    }
+}
+
+extension TCPAddress {
+    fileprivate init(checked place: String) {
+        guard let address = TCPAddress(place) else { preconditionFailure("\(place) was checked") }
+        self = address
+    }
+}
+
+extension DetachedConnection: DetachedRail {}
+
 final class TCPTransport: Transport {
     private let eventLoop: any EventLoop
-    private let registry = TCPRegionRegistry()
-    private let certified: CertifiedRails?
-    private let encryptsNetwork: Bool
+    private let registry: TCPRegionRegistry
+    private let security: TCPRailSecurity
     private let greetingLimit: TimeAmount
     private let poller: LoopPoller?
     private var begun: (identity: RailIdentity, listener: TCPMirrorListener)?
 
-    /// `encryptsNetwork`: without certificates, rails that leave this machine are encrypted with a key of the cluster's secret.
     /// `greetingLimit`: how long whoever connects may take to prove itself.
     init(
-        eventLoop: any EventLoop, certified: CertifiedRails?, encryptsNetwork: Bool, greetingLimit: TimeAmount,
+        eventLoop: any EventLoop, registry: TCPRegionRegistry, security: TCPRailSecurity, greetingLimit: TimeAmount,
         poller: LoopPoller?
     ) {
-        self.poller = poller
         self.eventLoop = eventLoop
-        self.certified = certified
-        self.encryptsNetwork = encryptsNetwork
+        self.registry = registry
+        self.security = security
         self.greetingLimit = greetingLimit
+        self.poller = poller
     }
-
-    var regions: any RegionRegistry { registry }
 
     func begin(as identity: RailIdentity, accepted: @escaping (any QueuePair, RailPeer) -> Void) {
         let listener = TCPMirrorListener(
@@ -45,9 +64,9 @@ final class TCPTransport: Transport {
 
     func listen(at place: String) -> EventLoopFuture<Void> {
         guard let begun else { preconditionFailure("the transport has not begun") }
-        let address = address(place)
+        let address = TCPAddress(checked: place)
         do throws(TLSError) {
-            return begun.listener.listen(on: address, over: try security(of: address, begun.identity)).map { _ in }
+            return begun.listener.listen(on: address, over: try security.of(address, begun.identity)).map { _ in }
         } catch {
             return eventLoop.makeFailedFuture(error)
         }
@@ -55,31 +74,51 @@ final class TCPTransport: Transport {
 
     func close() { begun?.listener.close() }
 
-    /// Both ends of a rail have its address from the configuration, so they agree.
-    private func security(of address: TCPAddress, _ identity: RailIdentity) throws(TLSError) -> (any RailSecurity)? {
-        if let certified { return certified }
-        return address.isLoopback || !encryptsNetwork ? nil : try SharedKeyRails(secret: identity.secret)
+    func detach(
+        _ queuePair: any QueuePair, _ done: @escaping (Result<any DetachedRail, RemoteMemoryError>) -> Void
+    ) {
+        guard let queuePair = queuePair as? TCPQueuePair else { preconditionFailure("it was accepted here") }
+        queuePair.detach().assumeIsolated().whenComplete { result in
+            done(
+                result.map { $0 }.mapError { error in
+                    error as? RemoteMemoryError ?? RemoteMemoryError(.disconnected, "it cannot be moved: \(error)")
+                })
+        }
+    }
+}
+
+final class TCPGroupRails: GroupRails {
+    private let eventLoop: any EventLoop
+    private let security: TCPRailSecurity
+    private let poller: LoopPoller?
+    private let registry: TCPRegionRegistry
+    private var identity: RailIdentity?
+
+    init(eventLoop: any EventLoop, registry: TCPRegionRegistry, security: TCPRailSecurity, poller: LoopPoller?) {
+        self.eventLoop = eventLoop
+        self.registry = registry
+        self.security = security
+        self.poller = poller
     }
 
-    private func address(_ place: String) -> TCPAddress {
-        guard let address = TCPAddress(place) else { preconditionFailure("\(place) was checked") }
-        return address
-    }
+    var regions: any RegionRegistry { registry }
+
+    func begin(as identity: RailIdentity) { self.identity = identity }
 
     func dial(
         _ place: String, expecting peer: NodeID, timeout: TimeAmount,
         _ done: @escaping (Result<(any QueuePair, RailPeer), RemoteMemoryError>) -> Void
     ) {
-        guard let begun else { preconditionFailure("the transport has not begun") }
-        let address = address(place)
-        let security: (any RailSecurity)?
+        guard let identity else { preconditionFailure("the rails have not begun") }
+        let address = TCPAddress(checked: place)
+        let protection: (any RailSecurity)?
         do throws(TLSError) {
-            security = try self.security(of: address, begun.identity)
+            protection = try security.of(address, identity)
         } catch {
             return done(.failure(RemoteMemoryError(.protocolViolation, error.description)))
         }
         TCPMirrorDialer.dial(
-            address, as: begun.identity, expecting: peer, over: security, registry: registry, poller: poller,
+            address, as: identity, expecting: peer, over: protection, registry: registry, poller: poller,
             timeout: timeout, on: eventLoop
         ) { result in
             done(result.map { ($0.0, $0.1) })
@@ -87,6 +126,11 @@ final class TCPTransport: Transport {
     }
 
     func isRefused(at place: String, timeout: TimeAmount, _ done: @escaping (Bool) -> Void) {
-        TCPMirrorDialer.isRefused(at: address(place), timeout: timeout, on: eventLoop, done)
+        TCPMirrorDialer.isRefused(at: TCPAddress(checked: place), timeout: timeout, on: eventLoop, done)
+    }
+
+    func attach(_ rail: any DetachedRail, _ made: @escaping (any QueuePair) -> Void) {
+        guard let connection = rail as? DetachedConnection else { preconditionFailure("it is of the same node") }
+        TCPQueuePair.attach(connection, to: eventLoop, registry: registry, poller: poller) { made($0) }
     }
 }

@@ -5,11 +5,12 @@
 // persisted once and one cumulative completion answers them all (S11). While a persist is under way the next frames are
 // stored already and share the next persist. If too much waits for persists, the socket is not read.
 
+public import LoopChange
 internal import LoopPolling
 public import NIOCore
 public import RemoteMemory
 
-public final class TCPQueuePair: QueuePair, ChannelInboundHandler {
+public final class TCPQueuePair: QueuePair, ChannelInboundHandler, RemovableChannelHandler {
     public typealias InboundIn = ByteBuffer
     public typealias OutboundOut = ByteBuffer
 
@@ -37,6 +38,8 @@ public final class TCPQueuePair: QueuePair, ChannelInboundHandler {
     private var input = ByteBuffer()
     private var failure: RemoteMemoryError?
     private var isReading = false
+    /// Another loop goes on with the connection: what arrives is kept for it.
+    private var isDetached = false
 
     // The initiator's side
     private var lastPosted: WorkRequestID = 0
@@ -180,13 +183,14 @@ public final class TCPQueuePair: QueuePair, ChannelInboundHandler {
         poller?.heard()
         var buffer = unwrapInboundIn(data)
         if input.readableBytes == 0 { input = buffer } else { input.writeBuffer(&buffer) }
+        guard !isDetached else { return }
         isReading = true
         output?.isReading = true
         executeFrames()
     }
 
     public func channelReadComplete(context: ChannelHandlerContext) {
-        guard isReading, failure == nil else { return }
+        guard isReading, failure == nil, !isDetached else { return }
         isReading = false
         delegate?.queuePairHeard(self)
         persistTouched()
@@ -198,7 +202,7 @@ public final class TCPQueuePair: QueuePair, ChannelInboundHandler {
     /// Executes whole frames of `input`; less than one frame stays in it, so it is bounded by a frame and a read.
     private func executeFrames() {
         do throws(RemoteMemoryError) {
-            while failure == nil, errorAfterPersist == nil, input.readableBytes > 0 {
+            while failure == nil, errorAfterPersist == nil, !isDetached, input.readableBytes > 0 {
                 guard input.readableBytes >= FrameHeader.byteCount else {
                     return makeRoom(forFrameOf: FrameHeader.byteCount)
                 }
@@ -213,7 +217,7 @@ public final class TCPQueuePair: QueuePair, ChannelInboundHandler {
                 try receive(header, payload)
             }
             // Let go of, so that the next read fills the same memory.
-            input = ByteBuffer()
+            if !isDetached { input = ByteBuffer() }
         } catch {
             violated(error)
         }
@@ -372,6 +376,25 @@ public final class TCPQueuePair: QueuePair, ChannelInboundHandler {
         guard shouldPause != isReadPaused, let channel else { return }
         isReadPaused = shouldPause
         channel.setOption(.autoRead, value: !shouldPause).whenFailure { _ in }
+    }
+
+    // MARK: Another loop
+
+    /// Lets go of the connection, for another event loop to go on with it (``attach(_:to:registry:poller:made:)``). The delegate hears nothing
+    /// more. The future fails if the connection ends before. Precondition: nothing was posted, and nothing but messages has come.
+    public func detach() -> EventLoopFuture<DetachedConnection> {
+        precondition(lastPosted == 0 && lastExecuted == 0, "requests stay on the loop where they began")
+        delegate = nil
+        guard failure == nil, let channel else {
+            return eventLoop.makeFailedFuture(failure ?? RemoteMemoryError(.disconnected, "it has not begun"))
+        }
+        isDetached = true
+        output?.isReading = false
+        output?.flush()
+        return LoopChange.detach(channel, from: self, isPlain: isPlain) { [self] in
+            defer { input = ByteBuffer() }
+            return input
+        }
     }
 
     // MARK: The end

@@ -13,20 +13,19 @@ internal import NIOPosix
 internal import PersistentMemory
 
 extension ServerNode {
-    /// A replay's speed for estimates: what the emulated medium here is known to exceed.
-    private static var replayBytesPerSecond: Double { 400e6 }
     /// How long `events` waits for one.
     private static var eventWait: TimeAmount { .seconds(20) }
 
     /// Carries out one request on the event loop and answers once.
     public func administer(_ request: AdminRequest, _ answer: @escaping (AdminResponse) -> Void) {
         switch request {
-        case .status: answer(.status(status()))
+        case .status: status { answer(.status($0)) }
         case .clients:
             guard let frontEnd else { return answer(.refused("\(id) serves no clients")) }
-            answer(
-                .clients(
-                    NodeClients(name: id.rawValue, totals: frontEnd.clientTotals, clients: frontEnd.clients())))
+            let totals = frontEnd.clientTotals
+            frontEnd.clients { [id] clients in
+                answer(.clients(NodeClients(name: id.rawValue, totals: totals, clients: clients)))
+            }
         case .events(let after, let wait):
             guard wait else {
                 return journal.allTold().assumeIsolated().whenComplete { _ in
@@ -46,8 +45,8 @@ extension ServerNode {
                 group.command(.handOver, done: done)
             }
         case .takeover(let group, let on, let force):
-            withGroup(group, answer) { group, done in
-                guard on == self.id.rawValue else { return done("this is \(self.id), not \(on)") }
+            withGroup(group, answer) { [id] group, done in
+                guard on == id.rawValue else { return done("this is \(id), not \(on)") }
                 group.command(.takeOver(force: force), done: done)
             }
         case .drain(let group): withGroup(group, answer) { group, done in group.drain(done) }
@@ -63,13 +62,21 @@ extension ServerNode {
         }
     }
 
-    /// Calls `answer` on some thread when one that works on a medium is free. A group whose threads all hang is not asked again before
-    /// they answer; the others answer for it, as long as there are any.
+    /// Calls `answer` on some thread when every event loop has turned and a thread that works on a medium is free. A group whose threads all
+    /// hang is not asked again before they answer; the others answer for it, as long as there are any.
     public func askMediumThread(_ answer: @escaping @Sendable () -> Void) {
-        guard !groups.all.isEmpty else { return answer() }
+        guard !threads.isEmpty else { return answer() }
+        loops.ask(from: eventLoop) { _, hasTurned in
+            hasTurned(())
+        } _: { _ in
+            self.askMediumThreads(answer)
+        }
+    }
+
+    private func askMediumThreads(_ answer: @escaping @Sendable () -> Void) {
         let bound = NIOLoopBound(self, eventLoop: eventLoop)
-        for id in groups.ids where groupsAsked.insert(id).inserted {
-            threads[id]?.steps.runIfActive(eventLoop: eventLoop) { answer() }.whenComplete { _ in
+        for (id, threads) in threads where groupsAsked.insert(id).inserted {
+            threads.steps.runIfActive(eventLoop: eventLoop) { answer() }.whenComplete { _ in
                 bound.value.groupsAsked.remove(id)
             }
         }
@@ -80,32 +87,51 @@ extension ServerNode {
         guard let level = Logger.Level(rawValue: name) else { return .refused("'\(name)' is not a level of a log") }
         var logger = logger
         logger.logLevel = level
-        report(Report(.logLevel, "the log's level is \(level) now"), group: nil)
+        commons.report(Report(.logLevel, "the log's level is \(level) now"), group: nil)
         return .done
     }
 
     private func withGroup(
         _ name: String, _ answer: @escaping (AdminResponse) -> Void,
-        _ body: (Group, @escaping (String?) -> Void) -> Void
+        _ body: @escaping @Sendable (Group, @escaping (String?) -> Void) -> Void
     ) {
-        guard let group = groups[GroupID(name)] else {
-            return answer(.refused("\(id) takes no part in a group '\(name)'"))
+        let id = GroupID(name)
+        guard let loop = commons.loop(of: id) else {
+            return answer(.refused("\(self.id) takes no part in a group '\(name)'"))
         }
-        body(group) { refusal in answer(refusal.map { .refused($0) } ?? .done) }
+        loop.ask(from: eventLoop) { loop, done in
+            if let group = loop.groups[id] { body(group, done) }
+        } _: { (refusal: String?) in
+            answer(refusal.map { .refused($0) } ?? .done)
+        }
     }
 
-    public func status() -> NodeStatus {
-        NodeStatus(
-            name: id.rawValue, persistence: pool.persistence.rawValue,
-            groups: groups.all.sorted { $0.configuration.id < $1.configuration.id }.map { group in
-                NodeStatus.Group(isOwner: group.machine.isOwner, status: status(of: group))
-            }, clients: frontEnd?.clientTotals, problem: nodeProblem)
+    /// `done` is called on the event loop, once.
+    public func status(_ done: @escaping (NodeStatus) -> Void) {
+        loops.ask(from: eventLoop) { loop, answer in
+            answer(loop.status)
+        } _: { groups in
+            done(
+                NodeStatus(
+                    name: self.id.rawValue, persistence: self.pool.persistence.rawValue,
+                    groups: groups.joined().sorted { $0.status.name < $1.status.name },
+                    clients: self.frontEnd?.clientTotals, problem: self.nodeProblem))
+        }
     }
 
     /// Whoever owns its groups.
     private var nodeProblem: String? {
         let problems = [poolWatch.problem, parts.wireProblem()].compactMap(\.self)
         return problems.isEmpty ? nil : problems.joined(separator: "; ")
+    }
+}
+
+extension GroupLoop {
+    /// A replay's speed for estimates: what the emulated medium here is known to exceed.
+    private static var replayBytesPerSecond: Double { 400e6 }
+
+    var status: [NodeStatus.Group] {
+        groups.all.map { NodeStatus.Group(isOwner: $0.machine.isOwner, status: status(of: $0)) }
     }
 
     private func status(of group: Group) -> GroupStatus {
@@ -121,7 +147,7 @@ extension ServerNode {
         log.usedBytes = snapshot.usedBytes
         let lost = machine.isHeldTwice(now) ? 0 : snapshot.undestagedWrites.map(UInt64.init)
         let isTakeoverPossible = machine.takeoverPossible(now) && agreement(on: group.id, with: group.peer) != .none
-        let detection = Double(configuration.leaseMillis) / 1000
+        let detection = Double(commons.configuration.leaseMillis) / 1000
         let takeover =
             isTakeoverPossible ? detection + Double(snapshot.usedBytes) / Self.replayBytesPerSecond : nil
         return GroupStatus(

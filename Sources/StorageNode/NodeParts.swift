@@ -4,6 +4,7 @@ package import ClusterProtocol
 package import Coordination
 package import GroupEngine
 package import LogModel
+package import NIOCore
 
 /// The adapters behind the contracts that a node knows.
 package struct NodeParts {
@@ -15,6 +16,8 @@ package struct NodeParts {
     package var media: any MediumGuard
     package var archives: any LogArchives
     package var transport: any Transport
+    /// The rails of the groups on an event loop. Called there.
+    package var rails: @Sendable (any EventLoop) -> any GroupRails
     /// What is wrong with the node's wires, for `status`.
     package var wireProblem: () -> String? = { nil }
     /// Limits that a test can wait for.
@@ -23,7 +26,8 @@ package struct NodeParts {
     package init(
         process: ProcessIdentity, coordinator: any Coordinator,
         readSecret: @escaping @Sendable () throws(SecretError) -> ClusterSecret, fence: any Fence,
-        media: any MediumGuard, archives: any LogArchives, transport: any Transport
+        media: any MediumGuard, archives: any LogArchives, transport: any Transport,
+        rails: @escaping @Sendable (any EventLoop) -> any GroupRails
     ) {
         self.process = process
         self.coordinator = coordinator
@@ -32,5 +36,6 @@ package struct NodeParts {
         self.media = media
         self.archives = archives
         self.transport = transport
+        self.rails = rails
     }
 }

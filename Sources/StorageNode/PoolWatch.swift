@@ -43,8 +43,6 @@ final class PoolWatch {
     /// Of the last look.
     private(set) var nameProblem: String?
     private var restoreProblem: String?
-    /// Groups that were told to leave: once, so that two nodes whose pools have both lost their names do not pass them to and fro.
-    var left: Set<GroupID> = []
 
     init(_ pool: Pool, eventLoop: any EventLoop) {
         self.pool = pool

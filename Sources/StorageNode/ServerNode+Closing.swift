@@ -12,18 +12,31 @@ extension ServerNode {
     public func close() -> EventLoopFuture<Void> {
         eventLoop.preconditionInEventLoop()
         endTurns()
+        let closed = eventLoop.makePromise(of: Void.self)
         // Before the pool: no peer's WRITE meets one that is closed.
-        for rail in accepted.values { rail.close() }
-        for group in groups.all { group.closeRails() }
         parts.transport.close()
+        for rail in arriving.values { rail.close() }
+        loops.ask(from: eventLoop) { loop, isClosed in
+            loop.close()
+            isClosed(())
+        } _: { _ in
+            closed.succeed()
+        }
         journal.stopWaiting()
         let pool = pool
-        return EventLoopFuture.andAllSucceed(ownThreads.map(shutDown), on: eventLoop).map { pool.close() }
+        let bound = NIOLoopBound(self, eventLoop: eventLoop)
+        return closed.futureResult.flatMap {
+            let node = bound.value
+            return EventLoopFuture.andAllSucceed(node.ownThreads.map(node.shutDown), on: node.eventLoop)
+        }.map {
+            bound.value.commons.forgetLoops()
+            pool.close()
+        }
     }
 
     private var ownThreads: [NIOThreadPool] {
         threads.values.flatMap { [$0.reads, $0.destage, $0.steps, $0.probe] }
-            + [memoryThreads, coordinatorThread, journal.thread, poolWatch.thread]
+            + [memoryThreads, commons.coordinatorThread, journal.thread, poolWatch.thread]
     }
 
     private func shutDown(_ pool: NIOThreadPool) -> EventLoopFuture<Void> {

@@ -3,29 +3,17 @@
 internal import ClusterProtocol
 internal import Coordination
 internal import GroupEngine
-internal import Logging
+internal import Synchronization
 
 extension ServerNode {
     func watchPool() {
         poolWatch.tick(BootClock.now) { [unowned self] in
-            report($0, group: nil)
+            commons.report($0, group: nil)
         } seen: { [unowned self] in
-            if poolWatch.nameProblem != nil { leavePool() }
-        }
-    }
-
-    /// Groups whose partner could serve them without loss go there.
-    private func leavePool() {
-        for group in groups.all where group.machine.isServing && !poolWatch.left.contains(group.id) {
-            let id = group.id
-            guard group.machine.takeoverPossible(BootClock.now) else { continue }
-            poolWatch.left.insert(id)
-            group.command(.handOver) { [unowned self] refusal in
-                guard let refusal else { return }
-                // Asked again after the next look.
-                poolWatch.left.remove(id)
-                logger.notice("\(id): cannot leave a pool without a name: \(refusal)")
-            }
+            let problem = poolWatch.problem
+            commons.poolProblem.withLock { $0 = problem }
+            guard poolWatch.nameProblem != nil else { return }
+            for loop in loops { loop.tell { $0.leavePool() } }
         }
     }
 }

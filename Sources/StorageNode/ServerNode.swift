@@ -1,9 +1,10 @@
-// A node: a pool, a mirror listener, a coordinator, and the groups that this server owns or mirrors. Lives on one event
-// loop; the coordinator has a thread of its own, everything else that blocks has the threads of Threads.swift.
+// A node: a pool, a mirror listener, a coordinator, and the groups that this server owns or mirrors. It lives on one event loop and its groups
+// on loops of their own (GroupLoop.swift); the coordinator has a thread of its own, everything else that blocks has the threads of
+// Threads.swift.
 
 public import ClusterConfiguration
-package import ClusterProtocol
-package import Coordination
+internal import ClusterProtocol
+internal import Coordination
 public import GroupEngine
 internal import Glibc
 public import LogModel
@@ -11,29 +12,29 @@ public import Logging
 public import NIOCore
 internal import NIOPosix
 internal import PersistentMemory
-package import RemoteMemory
+internal import RemoteMemory
 
 /// Bound to its event loop: create it, call it and let go of it there.
-public final class ServerNode: VolumeService {
+public final class ServerNode {
     public let id: NodeID
     public let configuration: ClusterConfiguration
     let eventLoop: any EventLoop
     let logger: Logger
     let pool: Pool
-    package let isPoolNew: Bool
     let parts: NodeParts
+    let commons: NodeCommons
+    /// The event loops with groups, and this one.
+    let loops: [Placed<GroupLoop>]
     /// For what makes pool memory durable; see ``GroupThreads``.
     let memoryThreads: NIOThreadPool
-    /// One thread, so that calls to the coordinator happen in the order in which they were made.
-    let coordinatorThread: NIOThreadPool
-    let groups = NodeGroups()
     /// Of each group.
-    private(set) var threads: [GroupID: GroupThreads] = [:]
+    let threads: [GroupID: GroupThreads]
     let journal: EventJournal
     let poolWatch: PoolWatch
     /// Who tells of the clients, if somebody serves any.
     public weak var frontEnd: (any VolumeFrontEnd)?
-    private(set) var accepted: [ObjectIdentifier: AcceptedRail] = [:]
+    /// Rails whose first message has not come.
+    private(set) var arriving: [ObjectIdentifier: ArrivingRail] = [:]
     private var ticking: RepeatedTask?
     private var isAnnouncing = false
     private var isWatching = false
@@ -47,18 +48,6 @@ public final class ServerNode: VolumeService {
     /// Whose threads have not answered ``askMediumThread(_:)`` yet.
     var groupsAsked: Set<GroupID> = []
 
-    package let configurationEntries: ConfigurationEntries
-    private var differences: [NodeID: Difference] = [:]
-    /// Whose configuration was compared with this node's.
-    private var compared: Set<NodeID> = []
-
-    /// How a partner's configuration differs from this node's.
-    private struct Difference {
-        /// In words.
-        var text: String
-        var agreements: [GroupID: GroupAgreement]
-    }
-
     /// Opens or creates the pool, with a region for each group of this node. Blocks. Throws ``NodeError``.
     public static func openPool(
         configuration: ClusterConfiguration, node: NodeID, logger: Logger
@@ -66,10 +55,10 @@ public final class ServerNode: VolumeService {
         try OpenedPool(configuration: configuration, node: node, logger: logger)
     }
 
-    /// On the event loop.
+    /// `groupLoops`: where the groups live, in turn; without any of them, on `eventLoop` too. On the event loop.
     package init(
         configuration: ClusterConfiguration, node id: NodeID, pool: OpenedPool, eventLoop: any EventLoop,
-        logger: Logger, parts: NodeParts
+        groupLoops: [any EventLoop] = [], logger: Logger, parts: NodeParts
     ) throws {
         eventLoop.preconditionInEventLoop()
         self.parts = parts
@@ -78,15 +67,39 @@ public final class ServerNode: VolumeService {
         self.eventLoop = eventLoop
         self.logger = logger
         self.pool = pool.pool
-        isPoolNew = pool.isNew
-        configurationEntries = ConfigurationEntries(
-            configuration.sharedEntries.map { ConfigurationEntries.Entry(key: $0.key, value: $0.value) })
         let ownGroups = configuration.groups(of: id)
-        memoryThreads = NIOThreadPool(numberOfThreads: GroupThreads.memoryThreadCount(groups: ownGroups.count))
-        coordinatorThread = NIOThreadPool(numberOfThreads: 1)
+        let memory = NIOThreadPool(numberOfThreads: GroupThreads.memoryThreadCount(groups: ownGroups.count))
+        memoryThreads = memory
+        let threads = Dictionary(uniqueKeysWithValues: ownGroups.map { ($0.id, GroupThreads(memory: memory)) })
+        self.threads = threads
         journal = EventJournal(pool.events, eventLoop: eventLoop)
         poolWatch = PoolWatch(pool.pool, eventLoop: eventLoop)
-        for group in ownGroups { try addGroup(group) }
+        commons = NodeCommons(
+            configuration, id, pool, parts, logger: logger, journal: journal, on: eventLoop)
+        var living: [(loop: any EventLoop, groups: [ClusterConfiguration.Group])] = [(eventLoop, [])]
+        for (index, group) in ownGroups.enumerated() {
+            let loop = groupLoops.isEmpty ? eventLoop : groupLoops[index % groupLoops.count]
+            if let known = living.firstIndex(where: { $0.loop === loop }) {
+                living[known].groups.append(group)
+            } else {
+                living.append((loop, [group]))
+            }
+        }
+        var loops: [Placed<GroupLoop>] = []
+        for (loop, groups) in living {
+            let settled = try groups.map { group in
+                guard let region = pool.pool.region(of: group.id), let threads = threads[group.id] else {
+                    throw NodeError(message: "\(pool.pool.path): has no region for group \(group.id)")
+                }
+                return SettledGroup(
+                    configuration: group, region: region, threads: threads,
+                    settings: Self.settings(of: group, configuration, id, pool, parts))
+            }
+            let placed = Placed(GroupLoop(commons, on: loop, settled, rails: parts.rails), on: loop)
+            commons.settle(groups, on: placed)
+            loops.append(placed)
+        }
+        self.loops = loops
         if let problem = pool.events.problem { journalProblem(problem) }
         journal.onProblem = { [unowned self] problem in journalProblem(problem) }
     }
@@ -95,45 +108,44 @@ public final class ServerNode: VolumeService {
         logger.warning("\(problem.map { "events are kept in memory only: \($0)" } ?? "events are on disk again")")
     }
 
-    private func addGroup(_ group: ClusterConfiguration.Group) throws {
-        guard let region = pool.region(of: group.id) else {
-            throw NodeError(message: "\(pool.path): has no region for group \(group.id)")
-        }
+    private static func settings(
+        of group: ClusterConfiguration.Group, _ configuration: ClusterConfiguration, _ id: NodeID, _ pool: OpenedPool,
+        _ parts: NodeParts
+    ) -> GroupSettings {
         let millis: UInt64 = 1_000_000
         var settings = GroupSettings(
-            group: group.id, node: id, partners: [group.peer(of: id)], home: group.home, process: process,
-            pool: pool.identity.uuid, heartbeatInterval: configuration.heartbeatIntervalMillis * millis,
+            group: group.id, node: id, partners: [group.peer(of: id)], home: group.home, process: parts.process,
+            pool: pool.pool.identity.uuid, heartbeatInterval: configuration.heartbeatIntervalMillis * millis,
             heartbeatTimeout: configuration.heartbeatTimeoutMillis * millis, lease: configuration.leaseMillis * millis,
             degradeOnMirrorLoss: group.degradeOnMirrorLoss)
         settings.doubtLimit = configuration.doubtMillis * millis
         parts.settings(&settings)
-        let threads = GroupThreads(memory: memoryThreads)
-        self.threads[group.id] = threads
-        groups.add(
-            Group(
-                host: self, runtime: LoopRuntime(eventLoop: eventLoop, threads: threads), configuration: group,
-                region: region,
-                machine: GroupMachine(settings: settings, freshLogUUID: .random(), now: BootClock.now)))
+        return settings
     }
 
     /// Listens for rails and begins to take part. Succeeds once the sockets listen and the coordinator has answered.
     public func start() -> EventLoopFuture<Void> {
         eventLoop.preconditionInEventLoop()
-        report(Report(.started, "process \(process.pid) of version \(TwinLogVersion.current)"), group: nil)
+        commons.report(
+            Report(.started, "process \(parts.process.pid) of version \(TwinLogVersion.current)"), group: nil)
         memoryThreads.start()
         for threads in threads.values { threads.start() }
-        coordinatorThread.start()
+        commons.coordinatorThread.start()
         let bound = NIOLoopBound(self, eventLoop: eventLoop)
-        return learnSecret()
-            .flatMap { secret in bound.value.listen(secret) }
-            .flatMap { bound.value.begin() }
+        return learnSecret().flatMap { secret in
+            let node = bound.value
+            let identity = RailIdentity(
+                cluster: node.configuration.cluster, node: node.id, secret: secret,
+                configurationDigest: node.configuration.sharedDigest)
+            return node.listen(as: identity).flatMap { bound.value.begin(as: identity) }
+        }
     }
 
     /// A coordinator that does not answer is asked again; a secret that is not to be trusted ends the start.
     private func learnSecret() -> EventLoopFuture<ClusterSecret> {
         let bound = NIOLoopBound(self, eventLoop: eventLoop)
         let readSecret = parts.readSecret
-        return coordinatorThread.runIfActive(eventLoop: eventLoop) { try readSecret() }.flatMapError { error in
+        return commons.coordinatorThread.runIfActive(eventLoop: eventLoop) { try readSecret() }.flatMapError { error in
             guard let error = error as? SecretError, error.code == .unreachable else {
                 return bound.eventLoop.makeFailedFuture(error)
             }
@@ -144,9 +156,7 @@ public final class ServerNode: VolumeService {
 
     private static let secretRetry = TimeAmount.seconds(1)
 
-    private func listen(_ secret: ClusterSecret) -> EventLoopFuture<Void> {
-        let identity = RailIdentity(
-            cluster: configuration.cluster, node: id, secret: secret, configurationDigest: configuration.sharedDigest)
+    private func listen(as identity: RailIdentity) -> EventLoopFuture<Void> {
         parts.transport.begin(as: identity) { [unowned self] in accept($0, $1) }
         let listening = (configuration.node(id)?.mirror ?? []).map { rail in
             Listening.begin(on: rail, for: "nodes.\(id).mirror", eventLoop: eventLoop) { [unowned self] in
@@ -157,10 +167,10 @@ public final class ServerNode: VolumeService {
     }
 
     /// Takes part from now on; the future succeeds with the coordinator's first answer.
-    private func begin() -> EventLoopFuture<Void> {
+    private func begin(as identity: RailIdentity) -> EventLoopFuture<Void> {
         let answered = eventLoop.makePromise(of: Void.self)
         whenCoordinatorAnswers = answered
-        groups.begin()
+        for loop in loops { loop.tell { $0.begin(as: identity) } }
         let interval = TimeAmount.milliseconds(Int64(configuration.heartbeatIntervalMillis))
         let bound = NIOLoopBound(self, eventLoop: eventLoop)
         ticking = eventLoop.scheduleRepeatedTask(initialDelay: .zero, delay: interval) { _ in bound.value.tick() }
@@ -176,8 +186,13 @@ public final class ServerNode: VolumeService {
             return done.futureResult
         }
         isStopping = true
-        report(Report(.stopping, "process \(process.pid) hands over, destages and ends"), group: nil)
-        groups.stop { done.succeed() }
+        commons.report(
+            Report(.stopping, "process \(parts.process.pid) hands over, destages and ends"), group: nil)
+        loops.ask(from: eventLoop) { loop, isStopped in
+            loop.groups.stop { isStopped(()) }
+        } _: { _ in
+            done.succeed()
+        }
         let bound = NIOLoopBound(self, eventLoop: eventLoop)
         return done.futureResult.flatMap { bound.value.journal.flush() }
     }
@@ -188,15 +203,10 @@ public final class ServerNode: VolumeService {
         ticking = nil
     }
 
-    package func evacuate(for group: GroupID, _ done: @escaping () -> Void) {
-        groups.evacuate(for: group, done)
-    }
-
     // MARK: Time
 
     private func tick() {
-        groups.tick()
-        for rail in accepted.values { rail.closeIfIdle() }
+        for rail in arriving.values { rail.closeIfIdle(BootClock.now) }
         announceIfDue()
         watchPeers()
         watchPool()
@@ -207,12 +217,21 @@ public final class ServerNode: VolumeService {
         guard !isAnnouncing, NIODeadline.now() >= nextAnnouncement else { return }
         isAnnouncing = true
         nextAnnouncement = .now() + .milliseconds(Int64(configuration.leaseMillis / 3))
+        loops.ask(from: eventLoop) { loop, answer in
+            answer(loop.groups.problemsToAnnounce ?? [:])
+        } _: { problems in
+            self.announce(problems.reduce(into: [:]) { $0.merge($1) { first, _ in first } })
+        }
+    }
+
+    private func announce(_ problems: [String: String]) {
         presenceCounter += 1
         let presence = Presence(
-            process: process, counter: presenceCounter, pool: pool.identity.uuid, problems: groups.problemsToAnnounce)
+            process: parts.process, counter: presenceCounter, pool: pool.identity.uuid,
+            problems: problems.isEmpty ? nil : problems)
         let coordinator = parts.coordinator
-        let ids = groups.ids
-        coordinatorThread.runIfActive(eventLoop: eventLoop) {
+        let ids = configuration.groups(of: id).map(\.id)
+        commons.coordinatorThread.runIfActive(eventLoop: eventLoop) {
             let startedAt = BootClock.now
             return (startedAt, try coordinator.renew(presence, reading: ids))
         }.assumeIsolated().whenComplete { result in
@@ -222,7 +241,8 @@ public final class ServerNode: VolumeService {
                 var problems: [String] = []
                 for (id, read) in records {
                     switch read {
-                    case .success(let record): self.groups.renewed(id, startedAt: startedAt, record: record)
+                    case .success(let record):
+                        self.commons.loop(of: id)?.tell { $0.renewed(id, startedAt: startedAt, record: record) }
                     case .failure(let error): problems.append("the lease of \(id) could not be renewed: \(error)")
                     }
                 }
@@ -240,12 +260,19 @@ public final class ServerNode: VolumeService {
 
     private func watchPeers() {
         guard !isWatching else { return }
-        let watched = groups.watchedPeers
-        guard !watched.isEmpty else { return }
         isWatching = true
+        loops.ask(from: eventLoop) { loop, answer in
+            answer(loop.groups.watchedPeers)
+        } _: {
+            self.watch(Array($0.joined()))
+        }
+    }
+
+    private func watch(_ watched: [NodeGroups.WatchedPeer]) {
+        guard !watched.isEmpty else { return isWatching = false }
         let coordinator = parts.coordinator
-        let fence = fence
-        coordinatorThread.runIfActive(eventLoop: eventLoop) {
+        let fence = parts.fence
+        commons.coordinatorThread.runIfActive(eventLoop: eventLoop) {
             let askedAt = BootClock.now
             let presences = Result { () throws(CoordinationError) in
                 try coordinator.presences(of: Set(watched.map(\.peer)))
@@ -260,7 +287,9 @@ public final class ServerNode: VolumeService {
             for (watched, look, askedAt) in seen {
                 switch look {
                 case .success(let (presence, dead, unseen)):
-                    self.groups.seen(watched, presence, dead: dead, askedAt: askedAt)
+                    self.commons.loop(of: watched.group)?.tell {
+                        $0.groups.seen(watched, presence, dead: dead, askedAt: askedAt)
+                    }
                     problem = unseen ?? problem
                 case .failure(let error): problem = "\(error)"
                 }
@@ -292,173 +321,49 @@ public final class ServerNode: VolumeService {
         }
     }
 
-    // MARK: The coordinator
-
-    package func readRecord(of group: GroupID, _ done: @escaping (Result<GroupRecord?, any Error>) -> Void) {
-        let coordinator = parts.coordinator
-        coordinatorThread.runIfActive(eventLoop: eventLoop) { try coordinator.read(group) }
-            .assumeIsolated().whenComplete(done)
-    }
-
-    package func swapRecord(
-        of group: GroupID, expecting expected: UInt64, to record: GroupRecord,
-        _ done: @escaping (Result<SwapOutcome, any Error>) -> Void
-    ) {
-        let coordinator = parts.coordinator
-        coordinatorThread.runIfActive(eventLoop: eventLoop) { try coordinator.swap(expecting: expected, to: record) }
-            .assumeIsolated().whenComplete(done)
-    }
-
     // MARK: Rails
 
     private func accept(_ queuePair: any QueuePair, _ peer: RailPeer) {
-        let rail = AcceptedRail(queuePair: queuePair, peer: peer, host: self)
-        accepted[ObjectIdentifier(rail)] = rail
-        queuePair.delegate = rail
-        guard !peer.hasSameConfiguration else { return configurationAgrees(with: peer.node) }
-        // The queue pair gets its place in the pipeline when this returns.
-        eventLoop.assumeIsolated().execute { rail.sendConfiguration(self.configurationEntries) }
-    }
-
-    package func forget(_ rail: AcceptedRail) { accepted[ObjectIdentifier(rail)] = nil }
-
-    package func rails(of peer: NodeID) -> [String] {
-        guard let places = configuration.node(peer)?.mirror, !places.isEmpty else {
-            preconditionFailure("the configuration gives \(peer) a rail")
+        let rail = ArrivingRail(
+            queuePair, peer, until: BootClock.now + 3 * configuration.heartbeatTimeoutMillis * 1_000_000, commons
+        ) { [unowned self] rail, place in
+            arriving[ObjectIdentifier(rail)] = nil
+            if let (group, messages) = place { settle(queuePair, peer, in: group, after: messages) }
         }
-        return places
+        arriving[ObjectIdentifier(rail)] = rail
+        queuePair.delegate = rail
+        guard !peer.hasSameConfiguration else { return commons.configurationAgrees(with: peer.node) }
+        // The queue pair gets its place in the pipeline when this returns.
+        eventLoop.assumeIsolated().execute { rail.sendConfiguration() }
     }
 
-    package func dial(
-        _ peer: NodeID, rail: Int,
-        _ done: @escaping (Result<(any QueuePair, RailPeer), RemoteMemoryError>) -> Void
-    ) {
-        parts.transport.dial(
-            rails(of: peer)[rail], expecting: peer,
-            timeout: .milliseconds(Int64(configuration.heartbeatTimeoutMillis)), done)
-    }
-
-    package func nobodyListens(at peer: NodeID, _ done: @escaping (Bool) -> Void) {
-        let places = rails(of: peer)
-        var waiting = places.count
-        var areRefused = true
-        for place in places {
-            parts.transport.isRefused(at: place, timeout: .milliseconds(Int64(configuration.heartbeatTimeoutMillis))) {
-                areRefused = areRefused && $0
-                waiting -= 1
-                if waiting == 0 { done(areRefused) }
+    /// The rail goes on where `group` lives.
+    private func settle(_ queuePair: any QueuePair, _ peer: RailPeer, in group: GroupID, after messages: [[UInt8]]) {
+        guard let loop = commons.loop(of: group) else {
+            queuePair.delegate = nil
+            return queuePair.close()
+        }
+        guard loop.eventLoop !== eventLoop else { return loop.value.accept(queuePair, peer, after: messages) }
+        parts.transport.detach(queuePair) { [logger] result in
+            switch result {
+            case .success(let connection): loop.tell { $0.attach(connection, peer, after: messages) }
+            case .failure(let error): logger.debug("a rail of \(peer.node) has ended: \(error)")
             }
         }
     }
+}
 
-    // MARK: The configurations of partners
+extension ServerNode: VolumeService {
+    private var home: GroupLoop { loops[0].value }
 
-    /// How the configuration of `peer` differs, in words, as far as it has said; `nil` if it does not.
-    package func knownDifference(from peer: NodeID) -> String? { differences[peer]?.text }
-
-    package func knowsConfiguration(of peer: NodeID) -> Bool { compared.contains(peer) }
-
-    package func agreement(on group: GroupID, with peer: NodeID) -> GroupAgreement {
-        differences[peer].map { $0.agreements[group] ?? .none } ?? .whole
-    }
-
-    package func configurationDiffers(from peer: NodeID, _ theirs: ConfigurationEntries) {
-        compared.insert(peer)
-        func shared(_ entries: [ConfigurationEntries.Entry]) -> [ClusterConfiguration.SharedEntry] {
-            entries.map { ClusterConfiguration.SharedEntry(key: $0.key, value: $0.value) }
-        }
-        var sides = [
-            (id, shared(configurationEntries.comparable(with: theirs))),
-            (peer, shared(theirs.comparable(with: configurationEntries))),
-        ]
-        // Both nodes say it in the same words.
-        sides.sort { $0.0 < $1.0 }
-        let difference =
-            ClusterConfiguration.difference(
-                sides[0].1, of: sides[0].0.rawValue, sides[1].1, of: sides[1].0.rawValue)
-            ?? "the configurations of \(sides[0].0) and \(sides[1].0) differ beyond what they can tell each other"
-        let isWhole = configurationEntries.isWhole && theirs.isWhole
-        let agreements = groups.ids.map { group in
-            let agreement =
-                isWhole
-                ? ClusterConfiguration.agreement(
-                    on: group, shared(configurationEntries.entries), shared(theirs.entries)) : .none
-            return (group, agreement)
-        }
-        let known = differences.updateValue(
-            Difference(text: difference, agreements: Dictionary(uniqueKeysWithValues: agreements)), forKey: peer)
-        guard known?.text != difference else { return }
-        report(Report(.configurationDiffers, difference), group: nil)
-    }
-
-    package func configurationAgrees(with peer: NodeID) {
-        compared.insert(peer)
-        guard differences.removeValue(forKey: peer) != nil else { return }
-        report(Report(.configurationAgrees, "\(peer) has the configuration of \(id) now"), group: nil)
-    }
-
-    // MARK: Volumes
-
-    public func volumes() -> [VolumeInfo] {
-        configuration.groups.flatMap { group in
-            group.volumes.map { VolumeInfo(name: $0.name, sizeBytes: $0.sizeBytes, isReadOnly: $0.isReadOnly) }
-        }
-    }
-
-    private func locate(_ name: String) -> Result<(Group, ClusterConfiguration.Volume), VolumeRefusal> {
-        for group in configuration.groups {
-            guard let volume = group.volumes.first(where: { $0.name == name }) else { continue }
-            if let local = groups[group.id] { return .success((local, volume)) }
-            return .failure(
-                VolumeRefusal(.ownedElsewhere, "volume '\(name)' lives on \(group.home) and \(group.mirror)"))
-        }
-        return .failure(VolumeRefusal(.unknownVolume, "there is no volume '\(name)'"))
-    }
-
-    public func find(_ name: String) -> Result<VolumeInfo, VolumeRefusal> {
-        locate(name).flatMap { group, volume in group.find(volume) }
-    }
+    public func volumes() -> [VolumeInfo] { commons.volumes }
+    public func place(of name: String) -> VolumePlace? { home.place(of: name) }
+    public func find(_ name: String) -> Result<VolumeInfo, VolumeRefusal> { home.find(name) }
 
     @discardableResult
     public func open(
         _ name: String, ready: @escaping (Result<any VolumeSession, VolumeRefusal>) -> Void
     ) -> () -> Void {
-        switch locate(name) {
-        case .success(let (group, volume)): return group.open(volume, ready: ready)
-        case .failure(let refusal):
-            ready(.failure(refusal))
-            return {}
-        }
+        home.open(name, ready: ready)
     }
-
-    // MARK: Events
-
-    package func report(_ report: Report, group: GroupID?) {
-        var about: Logger.Metadata = ["kind": "\(report.kind.rawValue)"]
-        if let group { about["group"] = "\(group)" }
-        logger.notice("\(group.map { "\($0): " } ?? "")\(report.kind.rawValue): \(report.message)", metadata: about)
-        journal.append(kind: report.kind, message: report.message, group: group)
-    }
-
-    package func debug(_ text: String) { logger.debug("\(text)") }
-
-    package func warn(_ text: String) { logger.warning("\(text)") }
-}
-
-// MARK: What groups need besides
-
-extension ServerNode: RailKeeper {
-    package var now: Nanos { BootClock.now }
-    package var problem: String? { poolWatch.problem }
-    package var poolUUID: UUID128 { pool.identity.uuid }
-    package var process: ProcessIdentity { parts.process }
-    package var fence: any Fence { parts.fence }
-    package var media: any MediumGuard { parts.media }
-    package var archives: any LogArchives { parts.archives }
-    package var regions: any RegionRegistry { parts.transport.regions }
-    package var heartbeatTimeout: Nanos { configuration.heartbeatTimeoutMillis * 1_000_000 }
-
-    package var knownMedia: [UUID128: String] { groups.knownMedia }
-
-    package func mirrorSide(of group: GroupID) -> (any MirrorSide)? { groups[group] }
 }

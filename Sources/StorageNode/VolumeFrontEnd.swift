@@ -5,5 +5,6 @@ public import AdminProtocol
 /// What serves a node's volumes to clients, and can tell of them.
 public protocol VolumeFrontEnd: AnyObject {
     var clientTotals: ClientTotals { get }
-    func clients() -> [ClientStatus]
+    /// `done` is called on the node's event loop, once.
+    func clients(_ done: @escaping ([ClientStatus]) -> Void)
 }

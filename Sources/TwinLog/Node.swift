@@ -18,8 +18,8 @@ public enum NodeConfiguration: Hashable, Sendable {
     case text(String, folder: String)
 }
 
-/// One node of a cluster: it owns groups, serves their volumes, mirrors the groups of its partners, and takes over from them. It lives on
-/// one of the process' shared event loops, with threads of its own for what blocks, and runs until ``stop()``.
+/// One node of a cluster: it owns groups, serves their volumes, mirrors the groups of its partners, and takes over from them. It and its
+/// groups live on the process' shared event loops, with threads of its own for what blocks, and it runs until ``stop()``.
 ///
 /// Safe from any number of threads.
 public final class Node: Sendable {
@@ -56,11 +56,12 @@ public final class Node: Sendable {
         let (checked, pool, security) = try await BlockingThread.runAnywhere { () throws(TwinLogError) in
             try open(configuration, name, logger)
         }
+        let groupLoops = checked.groups(of: NodeID(name)).map { _ in MultiThreadedEventLoopGroup.singleton.next() }
         let running = try await awaiting(
             eventLoop.submit {
                 let server = try ServerNode(
                     configuration: checked, node: NodeID(name), pool: pool, security: security, eventLoop: eventLoop,
-                    logger: logger)
+                    groupLoops: groupLoops, logger: logger)
                 return NIOLoopBound(Running(server), eventLoop: eventLoop)
             })
         do throws(TwinLogError) {
@@ -106,7 +107,9 @@ public final class Node: Sendable {
 
     /// Throws `closed`.
     public func status() async throws(TwinLogError) -> NodeStatus {
-        try await onLoop { server, answer in answer.give(.success(NodeStatus(server.status()))) }
+        try await onLoop { server, answer in
+            server.status { answer.give(.success(NodeStatus($0))) }
+        }
     }
 
     /// The events after number `number`, as far as they are kept, and then those that happen, each once it is on disk. At most 4,000 are
@@ -149,23 +152,26 @@ public final class Node: Sendable {
     private func open(_ name: String) async throws(TwinLogError) -> Volume {
         let eventLoop = eventLoop
         return try await onLoop { server, answer in
-            // It knows the owner; an opening knows only that it is not this node.
-            switch server.find(name) {
-            case .failure(let refusal): answer.give(.failure(TwinLogError(refusal)))
-            case .success(let about): Self.open(about, of: server, eventLoop, answer)
-            }
+            guard let place = server.place(of: name) else { return Self.open(name, of: server, eventLoop, answer) }
+            place.eventLoop.execute { Self.open(name, of: place.service(), place.eventLoop, answer) }
         }
     }
 
+    /// On `eventLoop`, where `service` lives.
     private static func open(
-        _ about: VolumeInfo, of server: ServerNode, _ eventLoop: any EventLoop, _ answer: Answer<Volume>
+        _ name: String, of service: any VolumeService, _ eventLoop: any EventLoop, _ answer: Answer<Volume>
     ) {
-        server.open(about.name) { result in
-            switch result {
-            case .failure(let refusal): answer.give(.failure(TwinLogError(refusal)))
-            case .success(let session):
-                // One that nobody waits for any more closes with this reference.
-                answer.give(.success(Volume(about, session, eventLoop)))
+        // It knows the owner; an opening knows only that it is not this node.
+        switch service.find(name) {
+        case .failure(let refusal): answer.give(.failure(TwinLogError(refusal)))
+        case .success(let about):
+            service.open(about.name) { result in
+                switch result {
+                case .failure(let refusal): answer.give(.failure(TwinLogError(refusal)))
+                case .success(let session):
+                    // One that nobody waits for any more closes with this reference.
+                    answer.give(.success(Volume(about, session, eventLoop)))
+                }
             }
         }
     }

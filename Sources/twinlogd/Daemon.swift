@@ -70,21 +70,25 @@ struct Daemon {
         supervisor.status("\(node) of \(configuration.cluster) opens its pool and looks for the coordinator")
         if let problem = UnitNeed.problems(configuration, node: entry).first { throw problem }
         let pool = try ServerNode.openPool(configuration: configuration, node: node, logger: logger)
-        let group = MultiThreadedEventLoopGroup(numberOfThreads: 1)
-        let eventLoop = group.next()
+        let eventLoop = MultiThreadedEventLoopGroup(numberOfThreads: 1).next()
+        // What one group has to do keeps no other waiting (S28), and each has a processor of its own where there are enough.
+        let ownGroups = configuration.groups(of: node)
+        let groupLoops =
+            ownGroups.isEmpty
+            ? [] : Array(MultiThreadedEventLoopGroup(numberOfThreads: ownGroups.count).makeIterator())
         let configuration = configuration
         let id = node
         let logger = logger
         let parts = try eventLoop.submit {
-            let poller = LoopPoller(entry.polling, eventLoop: eventLoop)
+            let pollers = LoopPollers(entry.polling)
             let node = try ServerNode(
                 configuration: configuration, node: id, pool: pool, security: security, eventLoop: eventLoop,
-                poller: poller, logger: logger)
+                groupLoops: groupLoops, pollers: pollers, logger: logger)
             let nbd = NBDServer(
                 service: node, eventLoop: eventLoop, limits: NBDServerLimits(configuration.limits),
                 security: security.nbd.map { contexts in
                     NBDServerSecurity(isRequired: entry.nbdSecurity?.isRequired == true) { contexts.serverHandler() }
-                }, poller: poller, logger: logger)
+                }, pollers: pollers, logger: logger)
             node.frontEnd = nbd
             let admin = AdminServer(path: entry.adminPath, access: entry.adminAccess, eventLoop: eventLoop) {
                 node.administer($0, $1)

@@ -81,8 +81,8 @@ struct ClientCostTests {
                 #expect(rig.service.sessions[0].isClosed && rig.service.sessions[0].submitted.count == 2)
                 #expect(rig.service.sessions.count == 4 && rig.server.connectionCount == 3)
                 #expect(rig.service.sessions.dropFirst().allSatisfy { !$0.isClosed })
-                #expect(rig.server.clients().map(\.export) == ["vol0", "vol0", "vol0"])
-                #expect(rig.server.clients().compactMap(\.name).sorted() == ["host7", "host8"])
+                #expect(rig.clients.map(\.export) == ["vol0", "vol0", "vol0"])
+                #expect(rig.clients.compactMap(\.name).sorted() == ["host7", "host8"])
                 rig.service.isHolding = false
             }
             for client in [newer, other, unnamed] {
@@ -141,9 +141,9 @@ struct ClientCostTests {
             try await half.send(request(1, length: UInt32(volumeBytes)) + [1])
             #expect(try await rig.eventually { $0.server.clientTotals.lentBytes > 1 << 20 })
             try await asking.send(request(0, length: UInt32(volumeBytes)))
-            #expect(try await rig.eventually { $0.server.clients().last?.waitsFor == "memory that other clients hold" })
+            #expect(try await rig.eventually { $0.clients.last?.waitsFor == "memory that other clients hold" })
             try await rig.on { rig in
-                let clients = rig.server.clients()
+                let clients = rig.clients
                 #expect(
                     clients.map(\.waitsFor) == [
                         "the client's handshake", nil, "space in the log", "the rest of a payload",
@@ -218,8 +218,8 @@ struct ClientCostTests {
             try await hog.send(request(1, length: UInt32(volumeBytes)) + [1])
             let reader = try await RawClient.opened(rig.path)
             // Alone it may take its time.
-            #expect(try await rig.eventually { $0.server.memory.lentBytes > 0 })
-            #expect(try await rig.on { !$0.server.isWatchingMemory } && !hog.take())
+            #expect(try await rig.eventually { $0.server.commons.memory.lentBytes > 0 })
+            #expect(try await rig.on { !$0.server.commons.isWatchingMemory } && !hog.take())
             try await reader.send(request(0, length: UInt32(volumeBytes)))
             #expect(try await hog.ends())
             #expect(try await reader.answers(simpleReply(0) + [UInt8](repeating: 0, count: volumeBytes)))

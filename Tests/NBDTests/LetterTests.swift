@@ -218,7 +218,7 @@ struct LetterTests {
         let channel = EmbeddedChannel(loop: loop)
         try channel.connect(to: SocketAddress(ipAddress: "127.0.0.1", port: 1)).wait()
         try channel.pipeline.syncOperations.addHandler(
-            NBDConnection(server: rig.server, channel: channel, refusal: nil))
+            NBDConnection(room: rig.server.room, channel: channel, refusal: nil))
         channel.pipeline.fireChannelActive()
         try channel.writeInbound(ByteBuffer(bytes: big(3 as UInt32)))
         return channel

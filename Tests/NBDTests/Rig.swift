@@ -1,6 +1,7 @@
 // An NBD server before a volume service that the tests hold in their hands, and clients: the project's own, and one that
 // says what it likes with an encoder of its own.
 
+import AdminProtocol
 import Glibc
 import LogModel
 import Logging
@@ -154,6 +155,10 @@ final class Rig {
         logger.logLevel = .critical
         server = NBDServer(service: service, eventLoop: loop, limits: limits, security: security, logger: logger)
     }
+}
+
+extension Rig {
+    var clients: [ClientStatus] { server.room.clients.map(\.status) }
 }
 
 struct RemoteRig: Sendable {

@@ -1,4 +1,4 @@
-// A node's transport with a hand on each rail that the node makes: what is posted there can be held back and let go later, as a network does
+// The rails of a node's groups with a hand on each rail that the node makes: what is posted there can be held back and let go later, as a network does
 // that fails in one direction.
 
 import LogModel
@@ -7,33 +7,29 @@ import RemoteMemory
 
 @testable import StorageNode
 
-/// Bound to the node's event loop.
-final class HeldTransport: Transport {
-    private let transport: any Transport
+/// Bound to the groups' event loop.
+final class HeldRails: GroupRails {
+    private let inner: any GroupRails
     /// In the order in which they were made.
     private(set) var rails: [HeldQueuePair] = []
 
-    init(_ transport: any Transport) { self.transport = transport }
+    init(_ inner: any GroupRails) { self.inner = inner }
 
-    var regions: any RegionRegistry { transport.regions }
+    var regions: any RegionRegistry { inner.regions }
 
-    func begin(as identity: RailIdentity, accepted: @escaping (any QueuePair, RailPeer) -> Void) {
-        transport.begin(as: identity, accepted: accepted)
-    }
-
-    func listen(at place: String) -> EventLoopFuture<Void> { transport.listen(at: place) }
-
-    func close() { transport.close() }
+    func begin(as identity: RailIdentity) { inner.begin(as: identity) }
 
     func isRefused(at place: String, timeout: TimeAmount, _ done: @escaping (Bool) -> Void) {
-        transport.isRefused(at: place, timeout: timeout, done)
+        inner.isRefused(at: place, timeout: timeout, done)
     }
+
+    func attach(_ rail: any DetachedRail, _ made: @escaping (any QueuePair) -> Void) { inner.attach(rail, made) }
 
     func dial(
         _ place: String, expecting peer: NodeID, timeout: TimeAmount,
         _ done: @escaping (Result<(any QueuePair, RailPeer), RemoteMemoryError>) -> Void
     ) {
-        transport.dial(place, expecting: peer, timeout: timeout) { result in
+        inner.dial(place, expecting: peer, timeout: timeout) { result in
             done(
                 result.map { queuePair, peer in
                     let rail = HeldQueuePair(queuePair, to: place)

@@ -1,5 +1,6 @@
 // Two nodes in one process, over a real coordinator, real sockets.
 
+import AdminProtocol
 import ClusterConfiguration
 import ClusterHarness
 import ClusterProtocol
@@ -140,6 +141,20 @@ final class PairRig {
     }
 
     struct NotYet: Error { var what: String }
+}
+
+/// Of nodes whose groups live on their own loop.
+extension ServerNode {
+    var groups: NodeGroups { loops[0].value.groups }
+
+    var host: GroupLoop { loops[0].value }
+
+    func status() -> NodeStatus {
+        var told: NodeStatus?
+        status { told = $0 }
+        guard let told else { preconditionFailure("what lives on one loop answers at once") }
+        return told
+    }
 }
 
 /// The media that the nodes hold, newest last.

@@ -203,7 +203,7 @@ struct RailsTests {
                 let peer = RailPeer(node: rig.alpha.id, version: 2, features: 0, hasSameConfiguration: true)
                 let queuePair = TCPQueuePair(
                     eventLoop: rig.eventLoop, registry: TCPRegionRegistry(), isPlain: true)
-                let rail = AcceptedRail(queuePair: queuePair, peer: peer, host: rig.beta)
+                let rail = AcceptedRail(queuePair: queuePair, peer: peer, host: rig.beta.host)
                 let known = mirror.machine.partners.first
                 // In one turn of the loop nothing arrives from alpha itself.
                 let stale = AttachRequest(
@@ -236,7 +236,7 @@ struct RailsTests {
                 let mirror = try #require(rig.mirrorGroup)
                 let peer = RailPeer(node: rig.alpha.id, version: 2, features: 0, hasSameConfiguration: true)
                 let queuePair = TCPQueuePair(eventLoop: rig.eventLoop, registry: TCPRegionRegistry(), isPlain: true)
-                let rail = AcceptedRail(queuePair: queuePair, peer: peer, host: rig.beta)
+                let rail = AcceptedRail(queuePair: queuePair, peer: peer, host: rig.beta.host)
                 let incarnation = try #require(mirror.mirrorTarget).incarnation
                 // In one turn of the loop nothing arrives from alpha itself.
                 func say(_ incarnation: Incarnation) -> Partner {
@@ -268,7 +268,7 @@ struct RailsTests {
                 let session = try #require(mirror.mirrorRail)
                 let peer = RailPeer(node: rig.alpha.id, version: 2, features: 0, hasSameConfiguration: true)
                 let queuePair = TCPQueuePair(eventLoop: rig.eventLoop, registry: TCPRegionRegistry(), isPlain: true)
-                let rail = AcceptedRail(queuePair: queuePair, peer: peer, host: rig.beta)
+                let rail = AcceptedRail(queuePair: queuePair, peer: peer, host: rig.beta.host)
                 let request = try Self.request(rig, incarnation: incarnation, attempt: newest)
                 rail.queuePair(queuePair, received: request.encoded)
                 #expect(mirror.mirrorRail === session && mirror.candidateRail == nil)
@@ -382,7 +382,7 @@ struct RailsTests {
             try await on { rig in
                 #expect(rig.isMirrored(rig.alpha, "g0"))
                 let told = intruder.value.delegate.answers.contains {
-                    if case .configuration(let entries) = $0 { entries == rig.beta.configurationEntries } else { false }
+                    if case .configuration(let entries) = $0 { entries == rig.beta.commons.partners.entries } else { false }
                 }
                 #expect(told)
             }

@@ -21,7 +21,9 @@ struct SessionMoveTests {
     /// A mirrored group, both rails up and heard of.
     private func withTwoRails(_ body: (PairRig.Runner) async throws -> Void) async throws {
         let hold: @Sendable (NodeID, inout NodeParts) -> Void = { node, parts in
-            if node == NodeID("alpha") { parts.transport = HeldTransport(parts.transport) }
+            guard node == NodeID("alpha") else { return }
+            let rails = parts.rails
+            parts.rails = { HeldRails(rails($0)) }
         }
         try await PairRig.run(groups: Self.group, rails: 2, adjust: hold) { on in
             try await on.eventually("mirrored, with a rail that stands by") { rig in
