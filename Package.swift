@@ -342,7 +342,14 @@ let package = Package(
 
 // A part of the package, with what it needs, for loops that build it again and again (`make mutate`).
 if let wanted = Context.environment["TWINLOG_TARGETS"] {
-    let names = Set(wanted.split(separator: ",").map(String.init))
+    var names: Set<String> = []
+    var asked = wanted.split(separator: ",").map(String.init)
+    while let name = asked.popLast() {
+        guard names.insert(name).inserted else { continue }
+        for dependency in package.targets.first(where: { $0.name == name })?.dependencies ?? [] {
+            if case .byNameItem(let needed, _) = dependency { asked.append(needed) }
+        }
+    }
     package.products = []
     package.targets.removeAll { !names.contains($0.name) }
 }

@@ -21,12 +21,15 @@ public struct DetachedConnection: Sendable {
     public func attach(
         to eventLoop: any EventLoop, _ begin: @escaping @Sendable (any Channel) throws -> Void
     ) -> EventLoopFuture<Void> {
-        ClientBootstrap(group: eventLoop).withConnectedSocket(socket).flatMapThrowing { channel in
-            do {
-                try begin(channel)
-            } catch {
-                channel.close(promise: nil)
-                throw error
+        // In one turn of that loop: the handlers are there before it looks at the socket.
+        eventLoop.flatSubmit {
+            ClientBootstrap(group: eventLoop).withConnectedSocket(socket).flatMapThrowing { channel in
+                do {
+                    try begin(channel)
+                } catch {
+                    channel.close(promise: nil)
+                    throw error
+                }
             }
         }
     }

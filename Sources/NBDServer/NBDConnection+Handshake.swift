@@ -110,11 +110,11 @@ extension NBDConnection {
             guard !isClosed else { return socket.close() }
             isClosed = true
             account.close()
-            room.left(self)
-            room.commons.goOn(
+            room.move(
+                self,
                 MovingConnection(
                     socket: socket, handshake: handshake, step: step, peer: peer, connected: connected,
-                    isInputEnded: isInputEnded), at: place)
+                    isInputEnded: isInputEnded), to: place)
         }
     }
 

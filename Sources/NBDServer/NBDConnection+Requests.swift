@@ -43,7 +43,7 @@ extension NBDConnection {
             return false
         }
         incoming = request
-        if !account.take(request.memoryBytes) { room.commons.watchMemory() }
+        if !account.take(request.memoryBytes) { room.watchMemory() }
         return true
     }
 

@@ -18,8 +18,11 @@ protocol NBDConnectionOwner: AnyObject {
     var poller: LoopPoller? { get }
     /// Ends connections that the client of `newer` has given up.
     func endOlder(than newer: NBDConnection)
+    /// A client waits for memory that others hold.
+    func watchMemory()
     func ended(_ connection: NBDConnection)
-    func left(_ connection: NBDConnection)
+    /// It goes on at `place`, with its place among the clients.
+    func move(_ connection: NBDConnection, _ moving: MovingConnection, to place: VolumePlace)
 }
 
 final class NBDConnection: ChannelInboundHandler, RemovableChannelHandler {

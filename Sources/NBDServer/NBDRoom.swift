@@ -5,21 +5,34 @@ internal import LoopChange
 internal import LoopPolling
 internal import NIOCore
 
+/// The rooms of all loops, for each of them. Thread-safe.
+protocol ClientRooms: AnyObject, Sendable {
+    /// A client waits for memory that others hold.
+    func watchMemory()
+    /// A connection goes on in the room of `place`.
+    func goOn(_ moving: MovingConnection, at place: VolumePlace)
+}
+
 /// Bound to its event loop, as `service` and `poller` are.
 final class NBDRoom: NBDConnectionOwner {
     let commons: NBDCommons
     let service: any VolumeService
     let eventLoop: any EventLoop
     let poller: LoopPoller?
+    private let others: any ClientRooms
     private(set) var connections: [ObjectIdentifier: NBDConnection] = [:]
     /// Those beyond the limit, which are told so. The oldest first.
     private var refused: [NBDConnection] = []
 
-    init(_ commons: NBDCommons, service: any VolumeService, on eventLoop: any EventLoop, poller: LoopPoller?) {
+    init(
+        _ commons: NBDCommons, service: any VolumeService, on eventLoop: any EventLoop, poller: LoopPoller?,
+        others: any ClientRooms
+    ) {
         self.commons = commons
         self.service = service
         self.eventLoop = eventLoop
         self.poller = poller
+        self.others = others
     }
 
     /// A new client, which has its place, or is told `refusal`.
@@ -84,8 +97,12 @@ final class NBDRoom: NBDConnectionOwner {
         refused.removeAll { $0 === connection }
     }
 
-    /// It has left for another room, with its place.
-    func left(_ connection: NBDConnection) { connections[ObjectIdentifier(connection)] = nil }
+    func move(_ connection: NBDConnection, _ moving: MovingConnection, to place: VolumePlace) {
+        connections[ObjectIdentifier(connection)] = nil
+        others.goOn(moving, at: place)
+    }
+
+    func watchMemory() { others.watchMemory() }
 
     func close() {
         for connection in Array(connections.values) + refused { connection.close() }

@@ -9,14 +9,14 @@ public import StorageNode
 
 extension NBDServer: VolumeFrontEnd {
     public var clientTotals: ClientTotals {
-        let memory = commons.memory
+        let (memory, limits) = (rooms.commons.memory, rooms.commons.limits)
         return ClientTotals(
-            connections: connectionCount, connectionLimit: commons.limits.connections, refused: refusedCount,
+            connections: connectionCount, connectionLimit: limits.connections, refused: refusedCount,
             lentBytes: memory.lentBytes, lendableBytes: memory.lendableBytes, shareBytes: memory.shareBytes)
     }
 
     public func clients(_ done: @escaping ([ClientStatus]) -> Void) {
-        let asked = commons.rooms.map { room in room.eventLoop.submit { room.value.clients } }
+        let asked = rooms.all.map { room in room.eventLoop.submit { room.value.clients } }
         EventLoopFuture.whenAllSucceed(asked, on: eventLoop).assumeIsolated().whenComplete { result in
             let clients = (try? result.get())?.joined() ?? [].joined()
             done(clients.sorted { $0.since < $1.since }.map(\.status))

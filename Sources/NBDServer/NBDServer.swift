@@ -14,7 +14,8 @@ internal import NIOPosix
 /// Bound to the node's event loop.
 public final class NBDServer {
     let eventLoop: any EventLoop
-    let commons: NBDCommons
+    let rooms: NBDRooms
+    private var commons: NBDCommons { rooms.commons }
     /// Of this loop.
     let room: NBDRoom
     private var listeners: [any Channel] = []
@@ -30,8 +31,8 @@ public final class NBDServer {
         security: NBDServerSecurity? = nil, pollers: LoopPollers = LoopPollers(.off), logger: Logger
     ) {
         self.eventLoop = eventLoop
-        commons = NBDCommons(limits, security, pollers, logger, home: eventLoop)
-        room = commons.room(on: eventLoop, service)
+        rooms = NBDRooms(NBDCommons(limits, security, logger), pollers, home: eventLoop)
+        room = rooms.room(on: eventLoop, service)
     }
 
     /// Begins to listen on one address more and answers where. A stale Unix socket is replaced; `access` is of the new one.
@@ -72,7 +73,7 @@ public final class NBDServer {
             isFullReported = false
             return eventLoop.makeCompletedFuture { try room.admit(channel, refusal: nil) }
         }
-        let made = commons.rooms.map { room in room.eventLoop.submit { room.value.makePlaces() } }
+        let made = rooms.all.map { room in room.eventLoop.submit { room.value.makePlaces() } }
         let bound = NIOLoopBound(self, eventLoop: eventLoop)
         return EventLoopFuture.andAllComplete(made, on: eventLoop).flatMapThrowing {
             let server = bound.value
@@ -100,10 +101,6 @@ public final class NBDServer {
         for listener in listeners { listener.close(mode: .all, promise: nil) }
         listeners = []
         if let socketPath { tl_host_remove_socket(socketPath, socketFile) }
-        room.close()
-        for other in commons.rooms where other.eventLoop !== eventLoop {
-            other.eventLoop.execute { other.value.close() }
-        }
-        commons.forgetRooms()
+        rooms.close()
     }
 }

@@ -14,6 +14,14 @@ internal import PersistentMemory
 internal import RemoteMemory
 internal import Synchronization
 
+/// The other loops of the node, for each of them. Thread-safe.
+protocol LoopNeighbours: AnyObject, Sendable {
+    /// `nil` for a volume that is not of one of this node's groups.
+    func place(of volume: String) -> VolumePlace?
+    /// All that the node owns but `group` is handed over, wherever it lives. `done` is called on `home`, where this is called.
+    func evacuate(for group: GroupID, from home: any EventLoop, _ done: @escaping () -> Void)
+}
+
 /// A group of the configuration, and what it has on this node.
 struct SettledGroup: Sendable {
     var configuration: ClusterConfiguration.Group
@@ -30,6 +38,7 @@ final class GroupLoop {
     let commons: NodeCommons
     let eventLoop: any EventLoop
     let groups = NodeGroups()
+    private let neighbours: any LoopNeighbours
     private let makeRails: @Sendable (any EventLoop) -> any GroupRails
     /// From the beginning on.
     private var rails: (any GroupRails)?
@@ -41,11 +50,12 @@ final class GroupLoop {
 
     init(
         _ commons: NodeCommons, on eventLoop: any EventLoop,
-        _ groups: [SettledGroup],
+        _ groups: [SettledGroup], beside neighbours: any LoopNeighbours,
         rails: @escaping @Sendable (any EventLoop) -> any GroupRails
     ) {
         self.commons = commons
         self.eventLoop = eventLoop
+        self.neighbours = neighbours
         makeRails = rails
         for group in groups {
             self.groups.add(
@@ -140,7 +150,9 @@ extension GroupLoop: RailKeeper {
     var problem: String? { commons.poolProblem.withLock(\.self) }
 
     var regions: any RegionRegistry {
-        guard let rails else { preconditionFailure("a region is offered on a rail, and there is none before the beginning") }
+        guard let rails else {
+            preconditionFailure("a region is offered on a rail, and there is none before the beginning")
+        }
         return rails.regions
     }
 
@@ -225,11 +237,7 @@ extension GroupLoop: RailKeeper {
     // MARK: Other groups
 
     func evacuate(for group: GroupID, _ done: @escaping () -> Void) {
-        commons.loops.ask(from: eventLoop) { loop, evacuated in
-            loop.groups.evacuate(for: group) { evacuated(()) }
-        } _: { _ in
-            done()
-        }
+        neighbours.evacuate(for: group, from: eventLoop, done)
     }
 }
 
@@ -239,7 +247,7 @@ extension GroupLoop: VolumeService {
     func volumes() -> [VolumeInfo] { commons.volumes }
 
     func place(of name: String) -> VolumePlace? {
-        commons.place(of: name).flatMap { $0.eventLoop === eventLoop ? nil : $0 }
+        neighbours.place(of: name).flatMap { $0.eventLoop === eventLoop ? nil : $0 }
     }
 
     private func locate(_ name: String) -> Result<(Group, ClusterConfiguration.Volume), VolumeRefusal> {

@@ -66,7 +66,7 @@ extension ServerNode {
     /// hang is not asked again before they answer; the others answer for it, as long as there are any.
     public func askMediumThread(_ answer: @escaping @Sendable () -> Void) {
         guard !threads.isEmpty else { return answer() }
-        loops.ask(from: eventLoop) { _, hasTurned in
+        loops.all.ask(from: eventLoop) { _, hasTurned in
             hasTurned(())
         } _: { _ in
             self.askMediumThreads(answer)
@@ -96,7 +96,7 @@ extension ServerNode {
         _ body: @escaping @Sendable (Group, @escaping (String?) -> Void) -> Void
     ) {
         let id = GroupID(name)
-        guard let loop = commons.loop(of: id) else {
+        guard let loop = loops.loop(of: id) else {
             return answer(.refused("\(self.id) takes no part in a group '\(name)'"))
         }
         loop.ask(from: eventLoop) { loop, done in
@@ -108,7 +108,7 @@ extension ServerNode {
 
     /// `done` is called on the event loop, once.
     public func status(_ done: @escaping (NodeStatus) -> Void) {
-        loops.ask(from: eventLoop) { loop, answer in
+        loops.all.ask(from: eventLoop) { loop, answer in
             answer(loop.status)
         } _: { groups in
             done(

@@ -30,13 +30,6 @@ final class NodeCommons: Sendable {
     private let journal: NIOLoopBound<EventJournal>
     /// What is wrong with the pool, for people.
     let poolProblem = Mutex<String?>(nil)
-    private let places = Mutex<Places>(Places())
-
-    private struct Places {
-        var loops: [Placed<GroupLoop>] = []
-        var ofGroup: [GroupID: Placed<GroupLoop>] = [:]
-        var ofVolume: [String: Placed<GroupLoop>] = [:]
-    }
 
     /// On the journal's loop, which is the node's.
     init(
@@ -55,29 +48,6 @@ final class NodeCommons: Sendable {
         partners = PartnerConfigurations(configuration, of: id, groups: configuration.groups(of: id).map(\.id))
         self.logger = logger
         self.journal = NIOLoopBound(journal, eventLoop: eventLoop)
-    }
-
-    // MARK: Where groups live
-
-    func settle(_ groups: [ClusterConfiguration.Group], on loop: Placed<GroupLoop>) {
-        places.withLock { places in
-            places.loops.append(loop)
-            for group in groups {
-                places.ofGroup[group.id] = loop
-                for volume in group.volumes { places.ofVolume[volume.name] = loop }
-            }
-        }
-    }
-
-    /// The node has ended.
-    func forgetLoops() { places.withLock { $0 = Places() } }
-
-    var loops: [Placed<GroupLoop>] { places.withLock { $0.loops } }
-    func loop(of group: GroupID) -> Placed<GroupLoop>? { places.withLock { $0.ofGroup[group] } }
-
-    /// `nil` for a volume that is not of one of this node's groups.
-    func place(of volume: String) -> VolumePlace? {
-        places.withLock { $0.ofVolume[volume] }.map { loop in VolumePlace(eventLoop: loop.eventLoop) { loop.value } }
     }
 
     var volumes: [VolumeInfo] {

@@ -16,7 +16,7 @@ extension ServerNode {
         // Before the pool: no peer's WRITE meets one that is closed.
         parts.transport.close()
         for rail in arriving.values { rail.close() }
-        loops.ask(from: eventLoop) { loop, isClosed in
+        loops.all.ask(from: eventLoop) { loop, isClosed in
             loop.close()
             isClosed(())
         } _: { _ in
@@ -29,7 +29,7 @@ extension ServerNode {
             let node = bound.value
             return EventLoopFuture.andAllSucceed(node.ownThreads.map(node.shutDown), on: node.eventLoop)
         }.map {
-            bound.value.commons.forgetLoops()
+            bound.value.loops.forget()
             pool.close()
         }
     }

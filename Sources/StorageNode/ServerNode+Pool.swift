@@ -13,7 +13,7 @@ extension ServerNode {
             let problem = poolWatch.problem
             commons.poolProblem.withLock { $0 = problem }
             guard poolWatch.nameProblem != nil else { return }
-            for loop in loops { loop.tell { $0.leavePool() } }
+            for loop in loops.all { loop.tell { $0.leavePool() } }
         }
     }
 }

@@ -23,8 +23,8 @@ public final class ServerNode {
     let pool: Pool
     let parts: NodeParts
     let commons: NodeCommons
-    /// The event loops with groups, and this one.
-    let loops: [Placed<GroupLoop>]
+    /// This event loop, and those with groups.
+    let loops = NodeLoops()
     /// For what makes pool memory durable; see ``GroupThreads``.
     let memoryThreads: NIOThreadPool
     /// Of each group.
@@ -85,7 +85,6 @@ public final class ServerNode {
                 living.append((loop, [group]))
             }
         }
-        var loops: [Placed<GroupLoop>] = []
         for (loop, groups) in living {
             let settled = try groups.map { group in
                 guard let region = pool.pool.region(of: group.id), let threads = threads[group.id] else {
@@ -95,11 +94,9 @@ public final class ServerNode {
                     configuration: group, region: region, threads: threads,
                     settings: Self.settings(of: group, configuration, id, pool, parts))
             }
-            let placed = Placed(GroupLoop(commons, on: loop, settled, rails: parts.rails), on: loop)
-            commons.settle(groups, on: placed)
-            loops.append(placed)
+            loops.settle(
+                groups, on: Placed(GroupLoop(commons, on: loop, settled, beside: loops, rails: parts.rails), on: loop))
         }
-        self.loops = loops
         if let problem = pool.events.problem { journalProblem(problem) }
         journal.onProblem = { [unowned self] problem in journalProblem(problem) }
     }
@@ -170,7 +167,7 @@ public final class ServerNode {
     private func begin(as identity: RailIdentity) -> EventLoopFuture<Void> {
         let answered = eventLoop.makePromise(of: Void.self)
         whenCoordinatorAnswers = answered
-        for loop in loops { loop.tell { $0.begin(as: identity) } }
+        for loop in loops.all { loop.tell { $0.begin(as: identity) } }
         let interval = TimeAmount.milliseconds(Int64(configuration.heartbeatIntervalMillis))
         let bound = NIOLoopBound(self, eventLoop: eventLoop)
         ticking = eventLoop.scheduleRepeatedTask(initialDelay: .zero, delay: interval) { _ in bound.value.tick() }
@@ -188,7 +185,7 @@ public final class ServerNode {
         isStopping = true
         commons.report(
             Report(.stopping, "process \(parts.process.pid) hands over, destages and ends"), group: nil)
-        loops.ask(from: eventLoop) { loop, isStopped in
+        loops.all.ask(from: eventLoop) { loop, isStopped in
             loop.groups.stop { isStopped(()) }
         } _: { _ in
             done.succeed()
@@ -217,7 +214,7 @@ public final class ServerNode {
         guard !isAnnouncing, NIODeadline.now() >= nextAnnouncement else { return }
         isAnnouncing = true
         nextAnnouncement = .now() + .milliseconds(Int64(configuration.leaseMillis / 3))
-        loops.ask(from: eventLoop) { loop, answer in
+        loops.all.ask(from: eventLoop) { loop, answer in
             answer(loop.groups.problemsToAnnounce ?? [:])
         } _: { problems in
             self.announce(problems.reduce(into: [:]) { $0.merge($1) { first, _ in first } })
@@ -242,7 +239,7 @@ public final class ServerNode {
                 for (id, read) in records {
                     switch read {
                     case .success(let record):
-                        self.commons.loop(of: id)?.tell { $0.renewed(id, startedAt: startedAt, record: record) }
+                        self.loops.loop(of: id)?.tell { $0.renewed(id, startedAt: startedAt, record: record) }
                     case .failure(let error): problems.append("the lease of \(id) could not be renewed: \(error)")
                     }
                 }
@@ -261,7 +258,7 @@ public final class ServerNode {
     private func watchPeers() {
         guard !isWatching else { return }
         isWatching = true
-        loops.ask(from: eventLoop) { loop, answer in
+        loops.all.ask(from: eventLoop) { loop, answer in
             answer(loop.groups.watchedPeers)
         } _: {
             self.watch(Array($0.joined()))
@@ -287,7 +284,7 @@ public final class ServerNode {
             for (watched, look, askedAt) in seen {
                 switch look {
                 case .success(let (presence, dead, unseen)):
-                    self.commons.loop(of: watched.group)?.tell {
+                    self.loops.loop(of: watched.group)?.tell {
                         $0.groups.seen(watched, presence, dead: dead, askedAt: askedAt)
                     }
                     problem = unseen ?? problem
@@ -339,7 +336,7 @@ public final class ServerNode {
 
     /// The rail goes on where `group` lives.
     private func settle(_ queuePair: any QueuePair, _ peer: RailPeer, in group: GroupID, after messages: [[UInt8]]) {
-        guard let loop = commons.loop(of: group) else {
+        guard let loop = loops.loop(of: group) else {
             queuePair.delegate = nil
             return queuePair.close()
         }
@@ -354,7 +351,7 @@ public final class ServerNode {
 }
 
 extension ServerNode: VolumeService {
-    private var home: GroupLoop { loops[0].value }
+    private var home: GroupLoop { loops.all[0].value }
 
     public func volumes() -> [VolumeInfo] { commons.volumes }
     public func place(of name: String) -> VolumePlace? { home.place(of: name) }

@@ -218,8 +218,8 @@ struct ClientCostTests {
             try await hog.send(request(1, length: UInt32(volumeBytes)) + [1])
             let reader = try await RawClient.opened(rig.path)
             // Alone it may take its time.
-            #expect(try await rig.eventually { $0.server.commons.memory.lentBytes > 0 })
-            #expect(try await rig.on { !$0.server.commons.isWatchingMemory } && !hog.take())
+            #expect(try await rig.eventually { $0.server.rooms.commons.memory.lentBytes > 0 })
+            #expect(try await rig.on { !$0.server.rooms.isWatchingMemory } && !hog.take())
             try await reader.send(request(0, length: UInt32(volumeBytes)))
             #expect(try await hog.ends())
             #expect(try await reader.answers(simpleReply(0) + [UInt8](repeating: 0, count: volumeBytes)))

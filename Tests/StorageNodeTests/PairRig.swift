@@ -145,9 +145,9 @@ final class PairRig {
 
 /// Of nodes whose groups live on their own loop.
 extension ServerNode {
-    var groups: NodeGroups { loops[0].value.groups }
+    var groups: NodeGroups { loops.all[0].value.groups }
 
-    var host: GroupLoop { loops[0].value }
+    var host: GroupLoop { loops.all[0].value }
 
     func status() -> NodeStatus {
         var told: NodeStatus?

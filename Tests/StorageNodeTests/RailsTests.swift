@@ -382,7 +382,11 @@ struct RailsTests {
             try await on { rig in
                 #expect(rig.isMirrored(rig.alpha, "g0"))
                 let told = intruder.value.delegate.answers.contains {
-                    if case .configuration(let entries) = $0 { entries == rig.beta.commons.partners.entries } else { false }
+                    if case .configuration(let entries) = $0 {
+                        entries == rig.beta.commons.partners.entries
+                    } else {
+                        false
+                    }
                 }
                 #expect(told)
             }
