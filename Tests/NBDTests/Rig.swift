@@ -27,6 +27,10 @@ final class FakeService: VolumeService {
     var givenUpOpens = 0
     var isReadOnly = false
     var quotesWholeNames = false
+    /// The volume that it serves.
+    var volume = "vol0"
+    /// Those of other loops.
+    var places: [String: VolumePlace] = [:]
     /// What every range is told to be.
     var extents: [VolumeExtent] = []
 
@@ -34,9 +38,11 @@ final class FakeService: VolumeService {
         ["vol0", "elsewhere", "starting"].map { VolumeInfo(name: $0, sizeBytes: UInt64(volumeBytes)) }
     }
 
+    func place(of name: String) -> VolumePlace? { places[name] }
+
     func find(_ name: String) -> Result<VolumeInfo, VolumeRefusal> {
         switch name {
-        case "vol0": .success(VolumeInfo(name: name, sizeBytes: UInt64(volumeBytes), isReadOnly: isReadOnly))
+        case volume: .success(VolumeInfo(name: name, sizeBytes: UInt64(volumeBytes), isReadOnly: isReadOnly))
         case "elsewhere": .failure(VolumeRefusal(.ownedElsewhere, "'elsewhere' is owned by beta"))
         case "starting": .failure(VolumeRefusal(.notReady, "'starting' is being replayed"))
         default:
@@ -186,6 +192,17 @@ struct RemoteRig: Sendable {
     @discardableResult
     func on<Value: Sendable>(_ body: @escaping @Sendable (Rig) throws -> Value) async throws -> Value {
         try await rig.eventLoop.submit { [rig] in try body(rig.value) }.get()
+    }
+
+    /// What `body` answers, later or at once.
+    func told<Value: Sendable>(
+        _ body: @escaping @Sendable (Rig, @escaping (Value) -> Void) -> Void
+    ) async throws -> Value {
+        try await rig.eventLoop.flatSubmit { [rig] in
+            let answer = rig.eventLoop.makePromise(of: Value.self)
+            body(rig.value) { answer.succeed($0) }
+            return answer.futureResult
+        }.get()
     }
 
     func eventually(_ condition: @escaping @Sendable (Rig) -> Bool) async throws -> Bool {

@@ -126,7 +126,7 @@ struct NodeCheckTests {
             DescriptorNeed(many, node: many.nodes[1]).count == need.count, "the mirror owns all of it after a takeover")
     }
 
-    @Test("O26: a logical unit takes seven descriptors, a group four for each address of the node that has the most")
+    @Test("O26: a logical unit takes seven descriptors, a group eight for each address of the node that has the most")
     func descriptorsOfUnitsAndRails() throws {
         func need(_ configuration: ClusterConfiguration) -> UInt64 {
             DescriptorNeed(configuration, node: configuration.nodes[0]).count
@@ -135,7 +135,7 @@ struct NodeCheckTests {
         let unit = ("run/vol0.img", "iscsi://127.0.0.1/iqn.2026-11.com.example:disk/1")
         #expect(need(try site.configuration(unit)) == plain + 6)
         let second = ("beta: {mirror: [", "beta: {mirror: [\"127.0.0.2:7001\", ")
-        #expect(need(try site.configuration(second)) == plain + 4, "the mirror's second address counts for the owner")
+        #expect(need(try site.configuration(second)) == plain + 8, "the mirror's second address counts for the owner")
     }
 
     @Test("O18: a pool of another size, of another node, or that is none, is told with its key")

@@ -33,7 +33,7 @@ final class PairRig {
 
     private init(
         _ configurations: [ClusterConfiguration], _ pools: [OpenedPool], _ eventLoop: any EventLoop,
-        _ adjust: (NodeID, inout NodeParts) -> Void
+        _ groupLoops: [any EventLoop], _ adjust: (NodeID, inout NodeParts) -> Void
     ) throws {
         var logger = Logger(label: "pair")
         logger.logLevel = .critical
@@ -46,15 +46,17 @@ final class PairRig {
             adjust(name, &parts)
             return try ServerNode(
                 configuration: configurations[index], node: name, pool: pools[index], eventLoop: eventLoop,
-                logger: logger, parts: parts)
+                groupLoops: groupLoops, logger: logger, parts: parts)
         }
         (alpha, beta) = (nodes[0], nodes[1])
     }
 
     /// Starts both nodes with `groups`, runs `body`, stops them. `betaText` makes beta's configuration of the common one.
-    /// `timeout` is what a busy machine does not reach; a test of silence names a shorter one. `rails`: of each node.
+    /// `timeout` is what a busy machine does not reach; a test of silence names a shorter one. `rails`: of each node. The groups live on
+    /// `groupLoops`, or on the nodes' own loop.
     static func run(
         groups: String, rails: Int = 1, timeout: String = "5s", in parent: String = "/dev/shm",
+        groupLoops: [any EventLoop] = [],
         betaText: (String) -> String = { $0 },
         adjust: @escaping @Sendable (NodeID, inout NodeParts) -> Void = { _, _ in },
         _ body: (Runner) async throws -> Void
@@ -91,7 +93,7 @@ final class PairRig {
         }
         let eventLoop = MultiThreadedEventLoopGroup.singleton.next()
         let rig = try await eventLoop.submit {
-            NIOLoopBound(try PairRig(configurations, pools, eventLoop, adjust), eventLoop: eventLoop)
+            NIOLoopBound(try PairRig(configurations, pools, eventLoop, groupLoops, adjust), eventLoop: eventLoop)
         }.get()
         try await eventLoop.flatSubmit { rig.value.alpha.start() }.get()
         try await eventLoop.flatSubmit { rig.value.beta.start() }.get()
