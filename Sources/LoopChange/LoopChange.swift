@@ -10,10 +10,13 @@ public struct DetachedConnection: Sendable {
     private let socket: CInt
     /// What had arrived and nobody took.
     public let rest: ByteBuffer
+    /// What stays on the loop where the connection began; `nil` if nothing does.
+    public let outer: OuterConnection?
 
-    init(socket: CInt, rest: ByteBuffer) {
+    init(socket: CInt, rest: ByteBuffer, outer: OuterConnection? = nil) {
         self.socket = socket
         self.rest = rest
+        self.outer = outer
     }
 
     /// Goes on with the connection on `eventLoop`. `begin` is called there with the new channel, which is active and has no handler yet; nothing
@@ -85,14 +88,14 @@ public enum LoopChange {
         }
         let (here, there) = ends
         return ClientBootstrap(group: channel.eventLoop)
-            .channelOption(.allowRemoteHalfClosure, value: true)
             .channelOption(.autoRead, value: false)
             .withConnectedSocket(here)
-            .flatMapThrowing { local in
+            .flatMapThrowing { near in
                 let (handler, rest) = (last.value.handler, last.value.rest())
-                try Relay.join(channel, local)
+                let outer = OuterConnection(channel)
+                try Relay.join(outer, near)
                 channel.pipeline.syncOperations.removeHandler(handler, promise: nil)
-                return DetachedConnection(socket: there, rest: rest)
+                return DetachedConnection(socket: there, rest: rest, outer: outer)
             }
             .flatMapErrorThrowing { error in
                 _ = Glibc.close(there)

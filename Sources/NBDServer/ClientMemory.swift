@@ -110,7 +110,7 @@ final class ClientAccount {
     private(set) var heldBytes = 0
     private var wantedBytes = 0
     private var isClosed = false
-    /// Called when what ``take(_:)`` had to wait for is held, from inside of another connection's work.
+    /// Called when what ``take(_:)`` had to wait for is held, perhaps from inside of another connection's work.
     var onGranted: (() -> Void)?
 
     init(_ memory: ClientMemory, on eventLoop: any EventLoop) {
@@ -126,7 +126,8 @@ final class ClientAccount {
     /// Whether `bytes` are held now. If not, they are as soon as ``onGranted`` is called; nothing else may be taken before.
     func take(_ bytes: Int) -> Bool {
         let held = heldBytes + bytes
-        guard held > memory.shareBytes else {
+        // Who wants nothing waits for nothing, whatever it has borrowed.
+        guard bytes > 0, held > memory.shareBytes else {
             heldBytes = held
             return true
         }

@@ -13,4 +13,6 @@ struct MovingConnection: Sendable {
     var peer: String
     var connected: Date
     var isInputEnded: Bool
+    /// Where TLS is, if it stayed on another loop.
+    var outer: OuterConnection?
 }

@@ -90,7 +90,7 @@ extension NBDConnection {
             reportsAllocation: handshake.reportsAllocation)
         session.onRevoked = { self.fail("the volume is not served here any more") }
         session.onUnparked = { self.resume() }
-        if isInputEnded { session.endInput() }
+        if isInputEnded || outerEnd != nil { session.endInput() }
     }
 
     // MARK: Another loop
@@ -98,8 +98,7 @@ extension NBDConnection {
     /// The volume is served on another event loop, where `step` is carried out.
     private func move(to place: VolumePlace, doing step: NBDServerHandshake.Step) {
         isMoving = true
-        timer?.cancel()
-        LoopChange.detach(channel, from: self, isPlain: !handshake.isSecure) { [self] in
+        LoopChange.detach(channel, from: self, isPlain: !hasTLSHere) { [self] in
             defer { input.clear() }
             return input
         }.assumeIsolated().whenComplete { [self] result in
@@ -108,18 +107,21 @@ extension NBDConnection {
                 return close()
             }
             guard !isClosed else { return socket.close() }
+            timer?.cancel()
             isClosed = true
             account.close()
             room.move(
                 self,
                 MovingConnection(
                     socket: socket, handshake: handshake, step: step, peer: peer, connected: connected,
-                    isInputEnded: isInputEnded), to: place)
+                    isInputEnded: isInputEnded, outer: outer ?? socket.outer), to: place)
         }
     }
 
     /// Does what the client has asked for on another loop.
     func goOn(from moving: MovingConnection) {
+        let bound = NIOLoopBound(self, eventLoop: channel.eventLoop)
+        outer?.whenEnded(on: channel.eventLoop) { bound.value.outerEnded($0) }
         input = moving.socket.rest
         restartTimer()
         perform(moving.step)
@@ -156,6 +158,7 @@ extension NBDConnection {
         channel.writeAndFlush(reply, promise: nil)
         do {
             try channel.pipeline.syncOperations.addHandler(security.handler(), position: .first)
+            hasTLSHere = true
         } catch {
             fail("TLS cannot be begun: \(error)")
         }

@@ -6,6 +6,7 @@
 
 internal import Foundation
 internal import GroupEngine
+internal import LoopChange
 internal import Logging
 internal import LoopPolling
 internal import NBDProtocol
@@ -54,10 +55,14 @@ final class NBDConnection: ChannelInboundHandler, RemovableChannelHandler {
     var readBytesInFlight = 0
     var isPaused = false
     var isClosed = false
+    /// TLS is between this loop and the client, or where the connection came from.
+    var hasTLSHere = false
+    let outer: OuterConnection?
     /// On its way to the room of the volume that its client has named: nothing is done here any more.
     var isMoving = false
     /// The client closed its half.
     var isInputEnded = false
+    var outerEnd: OuterConnection.End?
     /// Of this turn of the loop, without the data of READs.
     var replies = ByteBuffer()
     var isFlushScheduled = false
@@ -88,8 +93,9 @@ final class NBDConnection: ChannelInboundHandler, RemovableChannelHandler {
 
     private init(
         _ room: any NBDConnectionOwner, _ channel: any Channel, _ handshake: NBDServerHandshake, _ peer: String,
-        _ connected: Date, refusal: String?
+        _ connected: Date, refusal: String?, outer: OuterConnection? = nil
     ) {
+        self.outer = outer
         self.room = room
         limits = room.commons.limits
         self.channel = channel
@@ -109,7 +115,8 @@ final class NBDConnection: ChannelInboundHandler, RemovableChannelHandler {
 
     /// One that has come from another loop; ``goOn(from:)`` follows.
     convenience init(room: any NBDConnectionOwner, channel: any Channel, _ moving: MovingConnection) {
-        self.init(room, channel, moving.handshake, moving.peer, moving.connected, refusal: nil)
+        self.init(
+            room, channel, moving.handshake, moving.peer, moving.connected, refusal: nil, outer: moving.outer)
         isInputEnded = moving.isInputEnded
     }
 
@@ -158,6 +165,19 @@ final class NBDConnection: ChannelInboundHandler, RemovableChannelHandler {
         // The socket goes on elsewhere, or its move fails.
         guard !isMoving else { return }
         end()
+    }
+
+    /// What happened to the part of the connection that stayed where it came from is known before all that came through it is read: what
+    /// was sent to a client that is gone, or by it, outlives nobody (S24).
+    func outerEnded(_ end: OuterConnection.End) {
+        guard !isClosed, !isMoving else { return }
+        switch end {
+        case .input: session?.endInput()
+        case .all:
+            channelEnded()
+            if isClosed { channel.close(mode: .all, promise: nil) }
+        }
+        outerEnd = end
     }
 
     func errorCaught(context: ChannelHandlerContext, error: any Error) {

@@ -21,6 +21,9 @@ final class NBDRoom: NBDConnectionOwner {
     let poller: LoopPoller?
     private let others: any ClientRooms
     private(set) var connections: [ObjectIdentifier: NBDConnection] = [:]
+    /// What stays here, with TLS, of connections that went on elsewhere.
+    private var outer: [ObjectIdentifier: any Channel] = [:]
+    private var isClosed = false
     /// Those beyond the limit, which are told so. The oldest first.
     private var refused: [NBDConnection] = []
 
@@ -34,6 +37,8 @@ final class NBDRoom: NBDConnectionOwner {
         self.poller = poller
         self.others = others
     }
+
+    var outerCount: Int { outer.count }
 
     /// A new client, which has its place, or is told `refusal`.
     func admit(_ channel: any Channel, refusal: String?) throws {
@@ -54,12 +59,14 @@ final class NBDRoom: NBDConnectionOwner {
         let bound = NIOLoopBound(self, eventLoop: eventLoop)
         socket.attach(to: eventLoop) { channel in
             let room = bound.value
+            guard !room.isClosed else { throw ChannelError.ioOnClosedChannel }
             try channel.configureForClients(room.commons)
             let connection = NBDConnection(room: room, channel: channel, moving)
             room.connections[ObjectIdentifier(connection)] = connection
             try room.begin(connection, channel)
             connection.goOn(from: moving)
         }.whenFailure { _ in
+            // Its socket is closed, and so is what led to it.
             bound.value.commons.places.giveBack()
         }
     }
@@ -69,8 +76,10 @@ final class NBDRoom: NBDConnectionOwner {
         try channel.pipeline.syncOperations.addHandler(connection)
     }
 
-    /// Clients that are gone without a word, or say nothing in their handshake, give way to a new one.
+    /// Clients that are gone without a word, or say nothing in their handshake, give way to a new one. Of those whose connections began
+    /// here, before any other room is asked.
     func makePlaces() {
+        for channel in outer.values where channel.isPeerSilent { channel.close(promise: nil) }
         for connection in connections.values where connection.isUnresponsive {
             connection.fail("it does not answer, and a new client needs its place")
         }
@@ -93,18 +102,31 @@ final class NBDRoom: NBDConnectionOwner {
     }
 
     func ended(_ connection: NBDConnection) {
-        if connections.removeValue(forKey: ObjectIdentifier(connection)) != nil { commons.places.giveBack() }
+        if connections.removeValue(forKey: ObjectIdentifier(connection)) != nil { giveBackPlace(of: connection) }
         refused.removeAll { $0 === connection }
+    }
+
+    /// The client has its place until its connection is gone, wherever that is.
+    private func giveBackPlace(of connection: NBDConnection) {
+        let places = commons.places
+        guard let outer = connection.outer else { return places.giveBack() }
+        outer.channel.closeFuture.whenComplete { _ in places.giveBack() }
     }
 
     func move(_ connection: NBDConnection, _ moving: MovingConnection, to place: VolumePlace) {
         connections[ObjectIdentifier(connection)] = nil
+        if let channel = moving.outer?.channel, channel.eventLoop === eventLoop {
+            outer[ObjectIdentifier(channel)] = channel
+            channel.closeFuture.assumeIsolated().whenComplete { _ in self.outer[ObjectIdentifier(channel)] = nil }
+        }
         others.goOn(moving, at: place)
     }
 
     func watchMemory() { others.watchMemory() }
 
     func close() {
+        isClosed = true
+        for channel in outer.values { channel.close(promise: nil) }
         for connection in Array(connections.values) + refused { connection.close() }
     }
 }

@@ -1,8 +1,10 @@
 // The rooms of a server, one for each event loop on which it has connections.
 
 internal import GroupEngine
+internal import LoopChange
 internal import LoopPolling
 internal import NIOCore
+internal import StorageNode
 internal import Synchronization
 
 /// Thread-safe.
@@ -12,6 +14,7 @@ final class NBDRooms: ClientRooms {
     private let pollers: LoopPollers
     private let rooms = Mutex<[ObjectIdentifier: NIOLoopBound<NBDRoom>]>([:])
     private let watching = Atomic(false)
+    private let isClosed = Atomic(false)
 
     /// `home`: the server's own loop.
     init(_ commons: NBDCommons, _ pollers: LoopPollers, home: any EventLoop) {
@@ -33,11 +36,23 @@ final class NBDRooms: ClientRooms {
     }
 
     func goOn(_ moving: MovingConnection, at place: VolumePlace) {
-        place.eventLoop.execute { self.room(on: place.eventLoop, place.service()).goOn(moving) }
+        place.eventLoop.execute {
+            // After a look at the sockets there: the end of an earlier connection of the client is seen before this one begins (S24).
+            place.eventLoop.assumeIsolated().executeNextTurn {
+                guard !self.isClosed.load(ordering: .relaxed) else { return self.giveUp(moving) }
+                self.room(on: place.eventLoop, place.service()).goOn(moving)
+            }
+        }
+    }
+
+    private func giveUp(_ moving: MovingConnection) {
+        moving.socket.close()
+        commons.places.giveBack()
     }
 
     /// The server ends: so does every connection.
     func close() {
+        isClosed.store(true, ordering: .relaxed)
         for room in all { room.eventLoop.execute { room.value.close() } }
         rooms.withLock { $0 = [:] }
     }

@@ -22,6 +22,8 @@ public final class NBDServer {
     private static let backlog: CInt = 128
     /// The log has a line about the present want of places.
     private var isFullReported = false
+    /// Clients that arrived while others were looked at for a place.
+    private var waitingForPlace = 0
     private var socketPath: String?
     private var socketFile = tl_socket_file()
 
@@ -73,10 +75,17 @@ public final class NBDServer {
             isFullReported = false
             return eventLoop.makeCompletedFuture { try room.admit(channel, refusal: nil) }
         }
-        let made = rooms.all.map { room in room.eventLoop.submit { room.value.makePlaces() } }
+        guard waitingForPlace < NBDServerLimits.refusedConnections else {
+            return eventLoop.makeCompletedFuture { try room.admit(channel, refusal: refuse()) }
+        }
+        waitingForPlace += 1
+        room.makePlaces()
+        let others = rooms.all.filter { $0.eventLoop !== eventLoop }
+        let made = others.map { room in room.eventLoop.submit { room.value.makePlaces() } }
         let bound = NIOLoopBound(self, eventLoop: eventLoop)
         return EventLoopFuture.andAllComplete(made, on: eventLoop).flatMapThrowing {
             let server = bound.value
+            server.waitingForPlace -= 1
             try server.room.admit(channel, refusal: server.commons.places.take() ? nil : server.refuse())
         }
     }

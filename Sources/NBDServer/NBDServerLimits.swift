@@ -67,7 +67,7 @@ extension Channel {
             let bytes = UInt32(truncatingIfNeeded: info)
             return bytes >> 24 >= 2 || (bytes >> 16) & 0xff >= 3
         } catch {
-            // Not TCP: the end of a process is heard at once.
+            // Not TCP: the end of a process is heard at once. Of a moved connection with TLS the room is asked where it began.
             return false
         }
     }

@@ -8,10 +8,9 @@ internal import NIOPosix
 internal import Glibc
 public import RemoteMemory
 
-/// Accepts rails. Bound to one event loop; every rail lives on it.
+/// Accepts rails. Bound to one event loop, on which every rail begins.
 public final class TCPMirrorListener {
-    /// Rails of peers that have proved themselves. A node has one per group and direction; far above what one cluster
-    /// needs, and a bound all the same.
+    /// Rails of peers that have proved themselves. Those that another loop goes on with are bounded there.
     public static let maximumConnections = 256
     /// Connections that have not proved themselves yet: strangers take no place of a peer (S28). A handshake takes a
     /// millisecond, so the oldest gives way: to shut a peer out, a stranger must connect so many times within that.

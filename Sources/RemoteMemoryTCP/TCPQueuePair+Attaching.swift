@@ -20,6 +20,9 @@ extension TCPQueuePair {
                 try options?.setOption(.maxMessagesPerRead, value: 1)
                 try channel.pipeline.syncOperations.addHandler(queuePair)
                 made(queuePair)
+                connection.outer?.whenEnded(on: channel.eventLoop) { end in
+                    if end == .all { channel.close(promise: nil) }
+                }
                 guard connection.rest.readableBytes > 0 else { return }
                 channel.pipeline.fireChannelRead(connection.rest)
                 channel.pipeline.fireChannelReadComplete()

@@ -381,10 +381,13 @@ public final class TCPQueuePair: QueuePair, ChannelInboundHandler, RemovableChan
     // MARK: Another loop
 
     /// Lets go of the connection, for another event loop to go on with it (``attach(_:to:registry:poller:made:)``). The delegate hears nothing
-    /// more. The future fails if the connection ends before. Precondition: nothing was posted, and nothing but messages has come.
+    /// more. The future fails if the connection ends before, or if more than messages has come on it. Precondition: nothing was posted.
     public func detach() -> EventLoopFuture<DetachedConnection> {
-        precondition(lastPosted == 0 && lastExecuted == 0, "requests stay on the loop where they began")
+        precondition(lastPosted == 0, "requests stay on the loop where they began")
         delegate = nil
+        if lastExecuted > 0 {
+            fail(RemoteMemoryError(.protocolViolation, "requests came before the rail said which group it is for"))
+        }
         guard failure == nil, let channel else {
             return eventLoop.makeFailedFuture(failure ?? RemoteMemoryError(.disconnected, "it has not begun"))
         }

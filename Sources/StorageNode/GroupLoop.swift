@@ -38,9 +38,9 @@ final class GroupLoop {
     let commons: NodeCommons
     let eventLoop: any EventLoop
     let groups = NodeGroups()
-    private let neighbours: any LoopNeighbours
-    private let makeRails: @Sendable (any EventLoop) -> any GroupRails
-    /// From the beginning on.
+    private weak var neighbours: (any LoopNeighbours)?
+    private let madeRails: @Sendable (any EventLoop) -> any GroupRails
+    /// Before anybody listens.
     private var rails: (any GroupRails)?
     private var accepted: [ObjectIdentifier: AcceptedRail] = [:]
     private var ticking: RepeatedTask?
@@ -56,7 +56,7 @@ final class GroupLoop {
         self.commons = commons
         self.eventLoop = eventLoop
         self.neighbours = neighbours
-        makeRails = rails
+        madeRails = rails
         for group in groups {
             self.groups.add(
                 Group(
@@ -68,9 +68,12 @@ final class GroupLoop {
 
     // MARK: Life
 
-    func begin(as identity: RailIdentity) {
-        rails = makeRails(eventLoop)
+    func makeRails(as identity: RailIdentity) {
+        rails = madeRails(eventLoop)
         rails?.begin(as: identity)
+    }
+
+    func begin() {
         groups.begin()
         let interval = TimeAmount.milliseconds(Int64(commons.configuration.heartbeatIntervalMillis))
         let bound = NIOLoopBound(self, eventLoop: eventLoop)
@@ -132,7 +135,7 @@ final class GroupLoop {
 
     /// One that another loop let go of.
     func attach(_ connection: any DetachedRail, _ peer: RailPeer, after messages: [[UInt8]]) {
-        rails?.attach(connection) { [unowned self] in accept($0, peer, after: messages) }
+        rails?.attach(connection) { self.accept($0, peer, after: messages) }
     }
 }
 
@@ -237,6 +240,7 @@ extension GroupLoop: RailKeeper {
     // MARK: Other groups
 
     func evacuate(for group: GroupID, _ done: @escaping () -> Void) {
+        guard let neighbours else { return done() }
         neighbours.evacuate(for: group, from: eventLoop, done)
     }
 }
@@ -247,7 +251,7 @@ extension GroupLoop: VolumeService {
     func volumes() -> [VolumeInfo] { commons.volumes }
 
     func place(of name: String) -> VolumePlace? {
-        neighbours.place(of: name).flatMap { $0.eventLoop === eventLoop ? nil : $0 }
+        neighbours?.place(of: name).flatMap { $0.eventLoop === eventLoop ? nil : $0 }
     }
 
     private func locate(_ name: String) -> Result<(Group, ClusterConfiguration.Volume), VolumeRefusal> {

@@ -26,9 +26,6 @@ final class NodeLoops: LoopNeighbours {
         }
     }
 
-    /// The node has ended: nothing lives anywhere.
-    func forget() { places.withLock { $0 = Places() } }
-
     /// In the order in which they were settled.
     var all: [Placed<GroupLoop>] { places.withLock { $0.loops } }
     func loop(of group: GroupID) -> Placed<GroupLoop>? { places.withLock { $0.ofGroup[group] } }

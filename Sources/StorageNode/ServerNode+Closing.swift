@@ -28,10 +28,17 @@ extension ServerNode {
         return closed.futureResult.flatMap {
             let node = bound.value
             return EventLoopFuture.andAllSucceed(node.ownThreads.map(node.shutDown), on: node.eventLoop)
-        }.map {
-            bound.value.loops.forget()
-            pool.close()
-        }
+        }.flatMap {
+            // What the threads have ended comes back to the groups before their memory goes.
+            let node = bound.value
+            let hasCome = node.eventLoop.makePromise(of: Void.self)
+            node.loops.all.ask(from: node.eventLoop) { _, hasTurned in
+                hasTurned(())
+            } _: { _ in
+                hasCome.succeed()
+            }
+            return hasCome.futureResult
+        }.map { pool.close() }
     }
 
     private var ownThreads: [NIOThreadPool] {

@@ -134,7 +134,8 @@ public final class ServerNode {
             let identity = RailIdentity(
                 cluster: node.configuration.cluster, node: node.id, secret: secret,
                 configurationDigest: node.configuration.sharedDigest)
-            return node.listen(as: identity).flatMap { bound.value.begin(as: identity) }
+            for loop in node.loops.all { loop.tell { $0.makeRails(as: identity) } }
+            return node.listen(as: identity).flatMap { bound.value.begin() }
         }
     }
 
@@ -164,10 +165,10 @@ public final class ServerNode {
     }
 
     /// Takes part from now on; the future succeeds with the coordinator's first answer.
-    private func begin(as identity: RailIdentity) -> EventLoopFuture<Void> {
+    private func begin() -> EventLoopFuture<Void> {
         let answered = eventLoop.makePromise(of: Void.self)
         whenCoordinatorAnswers = answered
-        for loop in loops.all { loop.tell { $0.begin(as: identity) } }
+        for loop in loops.all { loop.tell { $0.begin() } }
         let interval = TimeAmount.milliseconds(Int64(configuration.heartbeatIntervalMillis))
         let bound = NIOLoopBound(self, eventLoop: eventLoop)
         ticking = eventLoop.scheduleRepeatedTask(initialDelay: .zero, delay: interval) { _ in bound.value.tick() }
@@ -228,21 +229,23 @@ public final class ServerNode {
             problems: problems.isEmpty ? nil : problems)
         let coordinator = parts.coordinator
         let ids = configuration.groups(of: id).map(\.id)
+        let loops = loops
         commons.coordinatorThread.runIfActive(eventLoop: eventLoop) {
             let startedAt = BootClock.now
-            return (startedAt, try coordinator.renew(presence, reading: ids))
+            var problems: [String] = []
+            for (id, read) in try coordinator.renew(presence, reading: ids) {
+                switch read {
+                case .success(let record):
+                    // From this thread straight to the group, as the answers to its swaps and reads: no record overtakes a newer one.
+                    loops.loop(of: id)?.tell { $0.renewed(id, startedAt: startedAt, record: record) }
+                case .failure(let error): problems.append("the lease of \(id) could not be renewed: \(error)")
+                }
+            }
+            return problems
         }.assumeIsolated().whenComplete { result in
             self.isAnnouncing = false
             switch result {
-            case .success(let (startedAt, records)):
-                var problems: [String] = []
-                for (id, read) in records {
-                    switch read {
-                    case .success(let record):
-                        self.loops.loop(of: id)?.tell { $0.renewed(id, startedAt: startedAt, record: record) }
-                    case .failure(let error): problems.append("the lease of \(id) could not be renewed: \(error)")
-                    }
-                }
+            case .success(let problems):
                 self.sayLeaseProblem(problems.isEmpty ? nil : problems.joined(separator: "; "))
                 self.whenCoordinatorAnswers?.succeed()
                 self.whenCoordinatorAnswers = nil
@@ -269,28 +272,25 @@ public final class ServerNode {
         guard !watched.isEmpty else { return isWatching = false }
         let coordinator = parts.coordinator
         let fence = parts.fence
+        let loops = loops
         commons.coordinatorThread.runIfActive(eventLoop: eventLoop) {
             let askedAt = BootClock.now
             let presences = Result { () throws(CoordinationError) in
                 try coordinator.presences(of: Set(watched.map(\.peer)))
             }
-            return watched.map { one in
-                (one, presences.flatMap { Self.look(for: one.process, $0[one.peer], fence) }, askedAt)
-            }
-        }.assumeIsolated().whenComplete { result in
-            self.isWatching = false
-            guard case .success(let seen) = result else { return }
             var problem: String?
-            for (watched, look, askedAt) in seen {
-                switch look {
+            for one in watched {
+                switch presences.flatMap({ Self.look(for: one.process, $0[one.peer], fence) }) {
                 case .success(let (presence, dead, unseen)):
-                    self.loops.loop(of: watched.group)?.tell {
-                        $0.groups.seen(watched, presence, dead: dead, askedAt: askedAt)
-                    }
+                    loops.loop(of: one.group)?.tell { $0.groups.seen(one, presence, dead: dead, askedAt: askedAt) }
                     problem = unseen ?? problem
                 case .failure(let error): problem = "\(error)"
                 }
             }
+            return problem
+        }.assumeIsolated().whenComplete { result in
+            self.isWatching = false
+            guard case .success(let problem) = result else { return }
             if self.watchProblem.isNews(problem, BootClock.now), let problem {
                 self.logger.warning("a partner cannot be watched: \(problem)")
             }

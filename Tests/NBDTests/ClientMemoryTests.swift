@@ -49,4 +49,24 @@ struct ClientMemoryTests {
     @Test("O5: what a loan has too much when it comes goes back") func tooMuch() async throws {
         try await expectNothingStaysLent { $0.giveBack(15) }
     }
+
+    @Test("O5: who has borrowed and wants nothing more waits for nobody, and its loans stay as they were")
+    func nothingIsWanted() async throws {
+        let loop = MultiThreadedEventLoopGroup.singleton.next()
+        try await loop.submit {
+            let memory = Self.memory()
+            let (one, other, third) = (
+                ClientAccount(memory, on: loop), ClientAccount(memory, on: loop), ClientAccount(memory, on: loop)
+            )
+            #expect(one.take(51) && other.take(41) && !third.take(31))
+            // A FLUSH, and then a READ that waits behind the third's.
+            #expect(one.take(0) && !one.take(21) && memory.lentBytes == 90)
+            other.giveBack(41)
+            #expect(third.heldBytes == 31 && one.heldBytes == 51 && memory.lentBytes == 80)
+            third.giveBack(31)
+            #expect(one.heldBytes == 72 && memory.lentBytes == 71)
+            one.giveBack(72)
+            #expect(memory.lentBytes == 0)
+        }.get()
+    }
 }

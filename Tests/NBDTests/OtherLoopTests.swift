@@ -11,12 +11,12 @@ import Testing
 struct OtherLoopTests {
     /// `vol1` is served on another loop than the one where clients arrive, and so is `vol0` from there.
     private func withTwoLoops(
-        _ limits: NBDServerLimits = patientLimits,
+        _ limits: NBDServerLimits = patientLimits, withTLS: Bool = false,
         _ body: (RemoteRig, NIOLoopBound<FakeService>) async throws -> Void
     ) async throws {
         let group = MultiThreadedEventLoopGroup(numberOfThreads: 1)
         let loop = group.next()
-        try await withRig(limits) { rig in
+        try await withRig(limits, requiresTLS: withTLS ? true : nil, passesTLS: withTLS) { rig in
             let home = try await rig.on { NIOLoopBound($0.service, eventLoop: $0.server.eventLoop) }
             let other = try await loop.submit {
                 let service = FakeService()
@@ -136,6 +136,69 @@ struct OtherLoopTests {
             }
             #expect(try await rig.eventually { $0.server.connectionCount == 0 })
             #expect(try await on(other) { $0.sessions.count == 20 && $0.sessions.allSatisfy(\.isClosed) })
+        }
+    }
+
+    // MARK: TLS, which stays on the loop where it began
+
+    private func secured(_ rig: RemoteRig) async throws -> RawClient {
+        let client = try await RawClient.greeted(rig.path)
+        try await client.send(option(5))
+        try #require(try await client.answers(optionReply(5, 1)))
+        return client
+    }
+
+    private func opened(_ rig: RemoteRig) async throws -> RawClient {
+        let client = try await secured(rig)
+        try await client.send(option(1, Array("vol1".utf8)))
+        try #require(try await client.answers(big(UInt64(volumeBytes)) + big(transmissionFlags)))
+        return client
+    }
+
+    @Test("S28: a client with TLS is carried from loop to loop by one pair of sockets, and has one place to its end")
+    func oneRelay() async throws {
+        try await withTwoLoops(withTLS: true) { rig, other in
+            var client: RawClient? = try await secured(rig)
+            for name in ["vol1", "vol0", "vol1", "vol0", "vol1"] {
+                try await client?.send(option(6, asking(for: name)))
+                let about = big(0 as UInt16) + big(UInt64(volumeBytes)) + big(transmissionFlags)
+                let sizes = big(3 as UInt16) + big(1 as UInt32) + big(4096 as UInt32) + big(32 << 20 as UInt32)
+                let replies = optionReply(6, 3, about) + optionReply(6, 3, sizes) + optionReply(6, 1)
+                #expect(try await client?.answers(replies) == true)
+            }
+            try await client?.send(option(1, Array("vol1".utf8)))
+            let opening = big(UInt64(volumeBytes)) + big(transmissionFlags)
+            #expect(try await client?.answers(opening) == true)
+            try await client?.send(write(5))
+            #expect(try await client?.answers(simpleReply(0)) == true)
+            #expect(try await rig.on { $0.server.room.outerCount == 1 && $0.server.connectionCount == 1 })
+            #expect(try await on(other) { $0.sessions.count == 1 && $0.bytes[0] == 5 })
+            client = nil
+            #expect(try await rig.eventually { $0.server.room.outerCount == 0 && $0.server.connectionCount == 0 })
+        }
+    }
+
+    @Test(
+        "S24: the end of a client is seen before what it sent is taken, and one that is gone leaves nothing behind it",
+        arguments: [true, false])
+    func endsOvertake(isHalf: Bool) async throws {
+        var limits = patientLimits
+        limits.parkedBytes = 64 << 10
+        try await withTwoLoops(limits, withTLS: true) { rig, other in
+            _ = try await on(other) { $0.isHolding = true }
+            var client: RawClient? = try await opened(rig)
+            // Far more than is taken, and than fits in between.
+            let part = request(1, length: 64 << 10) + [UInt8](repeating: 1, count: 64 << 10)
+            let sent = try await client?.send(repeated(part, 64))
+            #expect(sent != nil && sent != 64 * part.count)
+            if isHalf { try client?.endInput() } else { client = nil }
+            var hasEnded = false
+            for _ in 0..<15000 where !hasEnded {
+                hasEnded = try await on(other) { $0.sessions[0].isInputEnded || $0.sessions[0].isClosed }
+                if !hasEnded { try await Task.sleep(for: .milliseconds(2)) }
+            }
+            #expect(hasEnded)
+            withExtendedLifetime(client) {}
         }
     }
 }

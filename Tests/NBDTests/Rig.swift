@@ -145,6 +145,11 @@ final class FakeSession: VolumeSession {
     }
 }
 
+/// Stands where TLS would: everything passes.
+final class Passer: ChannelInboundHandler {
+    typealias InboundIn = ByteBuffer
+}
+
 /// Stands where TLS would: nothing passes, either way.
 private final class Swallower: ChannelDuplexHandler {
     typealias InboundIn = ByteBuffer
@@ -174,13 +179,15 @@ struct RemoteRig: Sendable {
     /// Of a server on TCP.
     let port: Int
 
-    init(_ limits: NBDServerLimits, onTCP: Bool, requiresTLS: Bool?) async throws {
+    init(_ limits: NBDServerLimits, onTCP: Bool, requiresTLS: Bool?, passesTLS: Bool) async throws {
         let group = MultiThreadedEventLoopGroup(numberOfThreads: 1)
         let loop = group.next()
         let path = "/tmp/twinlog-nbd-\(UUID128.random()).sock"
         let address: Endpoint = onTCP ? .tcp(TCPAddress(host: "127.0.0.1", port: 0)) : .unix(path: path)
         (rig, port) = try await loop.flatSubmit {
-            let security = requiresTLS.map { NBDServerSecurity(isRequired: $0) { Swallower() } }
+            let security = requiresTLS.map {
+                NBDServerSecurity(isRequired: $0) { passesTLS ? Passer() as any ChannelHandler : Swallower() }
+            }
             let bound = NIOLoopBound(Rig(loop, limits, security), eventLoop: loop)
             return bound.value.server.start(on: address).map { (bound, $0.port ?? 0) }
         }.get()
@@ -237,10 +244,10 @@ let patientLimits: NBDServerLimits = {
 }()
 
 func withRig(
-    _ limits: NBDServerLimits = patientLimits, onTCP: Bool = false, requiresTLS: Bool? = nil,
+    _ limits: NBDServerLimits = patientLimits, onTCP: Bool = false, requiresTLS: Bool? = nil, passesTLS: Bool = false,
     _ body: (RemoteRig) async throws -> Void
 ) async throws {
-    let rig = try await RemoteRig(limits, onTCP: onTCP, requiresTLS: requiresTLS)
+    let rig = try await RemoteRig(limits, onTCP: onTCP, requiresTLS: requiresTLS, passesTLS: passesTLS)
     var failure: (any Error)?
     do { try await body(rig) } catch { failure = error }
     try await rig.on { $0.server.stop() }

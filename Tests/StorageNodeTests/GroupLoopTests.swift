@@ -1,10 +1,15 @@
 // Groups with event loops of their own: rails and volumes find the loop of their group, and what concerns several groups crosses from loop to loop.
 
 import AdminProtocol
+import ClusterProtocol
+import Coordination
+import Dispatch
+import Glibc
 import GroupEngine
 import LogModel
 import NIOCore
 import NIOPosix
+import Synchronization
 import Testing
 
 @testable import StorageNode
@@ -166,4 +171,84 @@ struct GroupLoopTests {
             }
         }
     }
+
+    @Test(
+        "S17: a record that a renewal has read reaches its group before a swap that came after it, whatever the node does"
+    )
+    func recordsInTheirOrder() async throws {
+        let coordinator = HeldCoordinator()
+        let hold: @Sendable (NodeID, inout NodeParts) -> Void = { node, parts in
+            if node == NodeID("alpha") { parts.coordinator = coordinator.before(parts.coordinator) }
+        }
+        try await PairRig.run(groups: Self.groups, groupLoops: Self.loops, adjust: hold) { on in
+            try await allMirrored(on)
+            let group = try await on { try #require($0.alpha.loops.loop(of: GroupID("g0"))) }
+            func version() async throws -> UInt64 {
+                try await group.eventLoop.submit {
+                    group.value.groups[GroupID("g0")]?.machine.record?.version ?? 0
+                }.get()
+            }
+            coordinator.holdRenewal()
+            try await until { coordinator.isHolding }
+            let before = try await version()
+            // The node is busy from here on, and g0 moves.
+            let isFree = DispatchSemaphore(value: 0)
+            on.eventLoop.execute { isFree.wait() }
+            group.tell { $0.groups[GroupID("g0")]?.command(.handOver) { _ in } }
+            coordinator.letGo()
+            try await until { try await version() > before }
+            let after = try await version()
+            isFree.signal()
+            try await on { _ in }
+            #expect(try await version() >= after)
+        }
+    }
+
+    private func until(_ holds: () async throws -> Bool) async throws {
+        for _ in 0..<6000 {
+            if try await holds() { return }
+            try await Task.sleep(for: .milliseconds(10))
+        }
+        throw PairRig.NotYet(what: "what the test waits for")
+    }
+}
+
+/// A coordinator one of whose renewals is answered late, though it has read what there was.
+private final class HeldCoordinator: Coordinator {
+    private enum State { case open, wanted, holding }
+
+    private let behind = Mutex<(any Coordinator)?>(nil)
+    private let state = Mutex(State.open)
+
+    func before(_ coordinator: any Coordinator) -> HeldCoordinator {
+        behind.withLock { $0 = coordinator }
+        return self
+    }
+
+    private var inner: any Coordinator {
+        guard let coordinator = behind.withLock(\.self) else { preconditionFailure("it stands before a coordinator") }
+        return coordinator
+    }
+
+    func holdRenewal() { state.withLock { $0 = .wanted } }
+    var isHolding: Bool { state.withLock { $0 == .holding } }
+    func letGo() { state.withLock { $0 = .open } }
+
+    func renew(
+        _ presence: Presence, reading groups: [GroupID]
+    ) throws(CoordinationError) -> [GroupID: Result<GroupRecord?, CoordinationError>] {
+        let read = try inner.renew(presence, reading: groups)
+        state.withLock { if $0 == .wanted { $0 = .holding } }
+        while isHolding { usleep(1000) }
+        return read
+    }
+
+    func read(_ group: GroupID) throws(CoordinationError) -> GroupRecord? { try inner.read(group) }
+
+    func swap(expecting expected: UInt64, to record: GroupRecord) throws(CoordinationError) -> SwapOutcome {
+        try inner.swap(expecting: expected, to: record)
+    }
+
+    func announce(_ presence: Presence) throws(CoordinationError) { try inner.announce(presence) }
+    func presence(of node: NodeID) throws(CoordinationError) -> Presence? { try inner.presence(of: node) }
 }
