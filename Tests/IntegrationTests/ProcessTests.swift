@@ -73,6 +73,20 @@ extension Cluster {
             }
         }
 
+        @Test("S28, O24: a node has an event loop for each group, and one for itself") func loops() async throws {
+            var options = LocalClusterOptions()
+            options.crossed = true
+            try await withCluster(options) { cluster in
+                let process = try #require(cluster.processID(of: "alpha"))
+                let tasks = "/proc/\(process)/task"
+                let names = try FileManager.default.contentsOfDirectory(atPath: tasks).compactMap {
+                    // A thread that has ended meanwhile is none of them.
+                    try? String(contentsOfFile: "\(tasks)/\($0)/comm", encoding: .utf8)
+                }
+                #expect(names.count { $0.hasPrefix("NIO-ELT") } == 3)
+            }
+        }
+
         @Test("O1, S28: a log that nobody reads holds up neither clients nor the group")
         func unreadLog() async throws {
             try await withCluster(started: false) { cluster in

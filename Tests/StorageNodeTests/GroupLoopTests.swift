@@ -99,6 +99,17 @@ struct GroupLoopTests {
         }
     }
 
+    @Test("S28, O24: what keeps one group's loop busy keeps no other group waiting") func nobodyWaits() async throws {
+        try await withPair { on in
+            try await allMirrored(on)
+            let isFree = DispatchSemaphore(value: 0)
+            Self.loops[1].execute { isFree.wait() }
+            defer { isFree.signal() }
+            #expect(try await writeAndRead(4, "vol0", at: \.alpha, on) == [UInt8](repeating: 4, count: 512))
+            #expect(try await writeAndRead(5, "vol2", at: \.beta, on) == [UInt8](repeating: 5, count: 512))
+        }
+    }
+
     @Test("a command finds its group, and its refusal finds whoever asked") func commands() async throws {
         try await withPair { on in
             try await allMirrored(on)
