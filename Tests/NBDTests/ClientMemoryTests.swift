@@ -47,7 +47,7 @@ struct ClientMemoryTests {
     }
 
     @Test("O5: what a loan has too much when it comes goes back") func tooMuch() async throws {
-        try await expectNothingStaysLent { $0.giveBack(15) }
+        try await expectNothingStaysLent { $0.giveBack(20) }
     }
 
     @Test("O5: who has borrowed and wants nothing more waits for nobody, and its loans stay as they were")
