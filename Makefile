@@ -174,8 +174,8 @@ crash-states: build-packages ## More states after a crash: STATES=1000000
 
 # Breaks one rule of the log at a time and shows which test finds it; MUTANTS='append-drain lsn-place' for some only.
 MUTANTS ?=
-mutate: test-packages ## Breaks one rule at a time: MUTANTS='a b' for some
-	Tests/Verification/mutants/mutate $(MUTANTS)
+mutate: test-packages ## Breaks one rule at a time: MUTANTS='a b' for some, JOBS=2
+	Tests/Verification/mutants/mutate --jobs $(or $(JOBS),1) $(MUTANTS)
 
 # Undoes the mending of one known hole at a time and shows the first seed at which the simulator alone finds it.
 holes: test-packages ## Brings back known faults for the simulator to find

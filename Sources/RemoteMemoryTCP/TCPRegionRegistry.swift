@@ -1,4 +1,4 @@
-// The regions that a node offers on its rails, by key. Bound to one event loop, like the queue pairs that look keys up:
+// The regions that the groups of one event loop offer on their rails, by key. Bound to one event loop, like the queue pairs that look keys up:
 // a copy into a region runs to its end in one turn of the loop, so after `revoke` only persists can still be under way.
 
 public import RemoteMemory
