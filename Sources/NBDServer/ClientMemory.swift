@@ -4,6 +4,7 @@
 // served, for what goes beyond a share.
 
 internal import NIOCore
+internal import StorageNode
 internal import Synchronization
 
 /// Thread-safe: connections live on several event loops.
@@ -17,7 +18,8 @@ final class ClientMemory: Sendable {
 
     /// Somebody who waits for a loan.
     private struct Wait {
-        let account: Placed
+        let id: ObjectIdentifier
+        let account: Placed<ClientAccount>
         var bytes: Int
     }
 
@@ -44,10 +46,10 @@ final class ClientMemory: Sendable {
     private func hasRoom(for bytes: Int, beside lent: Int) -> Bool { lent + bytes <= lendableBytes || lent == 0 }
 
     /// False if the account waits for it now.
-    fileprivate func lend(_ bytes: Int, to account: Placed) -> Bool {
+    fileprivate func lend(_ bytes: Int, to id: ObjectIdentifier, _ account: Placed<ClientAccount>) -> Bool {
         lending.withLock { lending in
             guard lending.waiting.isEmpty, hasRoom(for: bytes, beside: lending.bytes) else {
-                lending.waiting.append(Wait(account: account, bytes: bytes))
+                lending.waiting.append(Wait(id: id, account: account, bytes: bytes))
                 return false
             }
             lending.bytes += bytes
@@ -59,12 +61,12 @@ final class ClientMemory: Sendable {
     fileprivate func takeBack(_ bytes: Int, waiting: (id: ObjectIdentifier, bytes: Int)? = nil) {
         let granted = lending.withLock { lending in
             lending.bytes -= bytes
-            if let waiting, let index = lending.waiting.firstIndex(where: { $0.account.id == waiting.id }) {
+            if let waiting, let index = lending.waiting.firstIndex(where: { $0.id == waiting.id }) {
                 lending.waiting[index].bytes = waiting.bytes
             }
             return grants(&lending)
         }
-        for wait in granted { wait.account.granted(wait.bytes) }
+        for wait in granted { wait.account.tell { $0.granted(wait.bytes) } }
     }
 
     private func grants(_ lending: inout Lending) -> [Wait] {
@@ -78,28 +80,8 @@ final class ClientMemory: Sendable {
     }
 
     fileprivate func leave(_ id: ObjectIdentifier, borrowed bytes: Int) {
-        lending.withLock { $0.waiting.removeAll { $0.account.id == id } }
+        lending.withLock { $0.waiting.removeAll { $0.id == id } }
         takeBack(bytes)
-    }
-
-    /// An account and the loop that it lives on.
-    fileprivate struct Placed: Sendable {
-        let id: ObjectIdentifier
-        private let account: NIOLoopBound<ClientAccount>
-
-        init(_ account: ClientAccount, on eventLoop: any EventLoop) {
-            id = ObjectIdentifier(account)
-            self.account = NIOLoopBound(account, eventLoop: eventLoop)
-        }
-
-        func granted(_ bytes: Int) {
-            let account = account
-            if account.eventLoop.inEventLoop {
-                account.value.granted(bytes)
-            } else {
-                account.eventLoop.execute { account.value.granted(bytes) }
-            }
-        }
     }
 }
 
@@ -133,7 +115,9 @@ final class ClientAccount {
         }
         precondition(!isWaiting, "a connection takes one request after another")
         wantedBytes = bytes
-        guard memory.lend(wantedLoanBytes, to: ClientMemory.Placed(self, on: eventLoop)) else { return false }
+        guard memory.lend(wantedLoanBytes, to: ObjectIdentifier(self), Placed(here: self, on: eventLoop)) else {
+            return false
+        }
         heldBytes = held
         wantedBytes = 0
         return true

@@ -55,13 +55,15 @@ final class NBDConnection: ChannelInboundHandler, RemovableChannelHandler {
     var readBytesInFlight = 0
     var isPaused = false
     var isClosed = false
-    /// TLS is between this loop and the client, or where the connection came from.
+    /// TLS with the client is on this loop.
     var hasTLSHere = false
+    /// What stayed where the connection came from, with TLS, if it came from elsewhere with that.
     let outer: OuterConnection?
     /// On its way to the room of the volume that its client has named: nothing is done here any more.
     var isMoving = false
     /// The client closed its half.
     var isInputEnded = false
+    /// What is known of the end of that.
     var outerEnd: OuterConnection.End?
     /// Of this turn of the loop, without the data of READs.
     var replies = ByteBuffer()

@@ -12,7 +12,7 @@ final class NBDRooms: ClientRooms {
     let commons: NBDCommons
     private let home: any EventLoop
     private let pollers: LoopPollers
-    private let rooms = Mutex<[ObjectIdentifier: NIOLoopBound<NBDRoom>]>([:])
+    private let rooms = Mutex<[ObjectIdentifier: Placed<NBDRoom>]>([:])
     private let watching = Atomic(false)
     private let isClosed = Atomic(false)
 
@@ -23,15 +23,15 @@ final class NBDRooms: ClientRooms {
         self.home = home
     }
 
-    var all: [NIOLoopBound<NBDRoom>] { rooms.withLock { Array($0.values) } }
+    var all: [Placed<NBDRoom>] { rooms.withLock { Array($0.values) } }
 
     /// The room of an event loop, whose service is `service`. On that loop.
     func room(on eventLoop: any EventLoop, _ service: any VolumeService) -> NBDRoom {
         if let known = rooms.withLock({ $0[ObjectIdentifier(eventLoop)] }) { return known.value }
         let room = NBDRoom(
             commons, service: service, on: eventLoop, poller: pollers.poller(of: eventLoop), others: self)
-        let bound = NIOLoopBound(room, eventLoop: eventLoop)
-        rooms.withLock { $0[ObjectIdentifier(eventLoop)] = bound }
+        let placed = Placed(here: room, on: eventLoop)
+        rooms.withLock { $0[ObjectIdentifier(eventLoop)] = placed }
         return room
     }
 

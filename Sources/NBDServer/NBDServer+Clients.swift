@@ -16,10 +16,10 @@ extension NBDServer: VolumeFrontEnd {
     }
 
     public func clients(_ done: @escaping ([ClientStatus]) -> Void) {
-        let asked = rooms.all.map { room in room.eventLoop.submit { room.value.clients } }
-        EventLoopFuture.whenAllSucceed(asked, on: eventLoop).assumeIsolated().whenComplete { result in
-            let clients = (try? result.get())?.joined() ?? [].joined()
-            done(clients.sorted { $0.since < $1.since }.map(\.status))
+        rooms.all.ask(from: eventLoop) { room, answer in
+            answer(room.clients)
+        } _: { clients in
+            done(clients.joined().sorted { $0.since < $1.since }.map(\.status))
         }
     }
 }

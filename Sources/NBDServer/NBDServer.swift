@@ -10,6 +10,7 @@ public import LoopPolling
 internal import NBDProtocol
 public import NIOCore
 internal import NIOPosix
+internal import StorageNode
 
 /// Bound to the node's event loop.
 public final class NBDServer {
@@ -80,14 +81,16 @@ public final class NBDServer {
         }
         waitingForPlace += 1
         room.makePlaces()
-        let others = rooms.all.filter { $0.eventLoop !== eventLoop }
-        let made = others.map { room in room.eventLoop.submit { room.value.makePlaces() } }
-        let bound = NIOLoopBound(self, eventLoop: eventLoop)
-        return EventLoopFuture.andAllComplete(made, on: eventLoop).flatMapThrowing {
-            let server = bound.value
-            server.waitingForPlace -= 1
-            try server.room.admit(channel, refusal: server.commons.places.take() ? nil : server.refuse())
+        let admitted = eventLoop.makePromise(of: Void.self)
+        rooms.all.filter { $0.eventLoop !== eventLoop }.ask(from: eventLoop) { room, answer in
+            room.makePlaces()
+            answer(())
+        } _: { _ in
+            self.waitingForPlace -= 1
+            admitted.completeWith(
+                Result { try self.room.admit(channel, refusal: self.commons.places.take() ? nil : self.refuse()) })
         }
+        return admitted.futureResult
     }
 
     /// What one more client is told that is not served.

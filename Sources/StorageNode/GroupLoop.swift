@@ -39,8 +39,8 @@ final class GroupLoop {
     let eventLoop: any EventLoop
     let groups = NodeGroups()
     private weak var neighbours: (any LoopNeighbours)?
-    private let madeRails: @Sendable (any EventLoop) -> any GroupRails
-    /// Before anybody listens.
+    private let railsOfLoop: @Sendable (any EventLoop) -> any GroupRails
+    /// Made before anybody listens.
     private var rails: (any GroupRails)?
     private var accepted: [ObjectIdentifier: AcceptedRail] = [:]
     private var ticking: RepeatedTask?
@@ -56,7 +56,7 @@ final class GroupLoop {
         self.commons = commons
         self.eventLoop = eventLoop
         self.neighbours = neighbours
-        madeRails = rails
+        railsOfLoop = rails
         for group in groups {
             self.groups.add(
                 Group(
@@ -69,7 +69,7 @@ final class GroupLoop {
     // MARK: Life
 
     func makeRails(as identity: RailIdentity) {
-        rails = madeRails(eventLoop)
+        rails = railsOfLoop(eventLoop)
         rails?.begin(as: identity)
     }
 

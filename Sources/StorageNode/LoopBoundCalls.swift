@@ -1,28 +1,34 @@
 // Calls between event loops: what lives on a loop is called there and nowhere else, and the answer comes back.
 
-internal import NIOCore
+package import NIOCore
 
 /// An object and the event loop that it lives on, for whoever is elsewhere. On its own loop a call is a plain call.
-struct Placed<Value: AnyObject>: Sendable {
-    let eventLoop: any EventLoop
+package struct Placed<Value: AnyObject>: Sendable {
+    package let eventLoop: any EventLoop
     private let bound: NIOLoopBoundBox<Value>
 
     /// `value` is from now on used on `eventLoop` alone, whoever made it.
-    init(_ value: sending Value, on eventLoop: any EventLoop) {
+    package init(_ value: sending Value, on eventLoop: any EventLoop) {
         self.eventLoop = eventLoop
         bound = NIOLoopBoundBox.makeBoxSendingValue(value, eventLoop: eventLoop)
     }
 
-    /// On its loop.
-    var value: Value { bound.value }
+    /// Of an object that lives on `eventLoop` already. There.
+    package init(here value: Value, on eventLoop: any EventLoop) {
+        self.eventLoop = eventLoop
+        bound = NIOLoopBoundBox(value, eventLoop: eventLoop)
+    }
 
-    func tell(_ body: @escaping @Sendable (Value) -> Void) {
+    /// On its loop.
+    package var value: Value { bound.value }
+
+    package func tell(_ body: @escaping @Sendable (Value) -> Void) {
         let bound = bound
         if eventLoop.inEventLoop { body(bound.value) } else { eventLoop.execute { body(bound.value) } }
     }
 
     /// `done` is called on `home`, which is where this is called.
-    func ask<Answer: Sendable>(
+    package func ask<Answer: Sendable>(
         from home: any EventLoop, _ body: @escaping @Sendable (Value, @escaping (Answer) -> Void) -> Void,
         _ done: @escaping (Answer) -> Void
     ) {
@@ -35,7 +41,7 @@ struct Placed<Value: AnyObject>: Sendable {
 
 extension Array {
     /// Asks each of them; `done` is told their answers in their order when all have come. On `home`.
-    func ask<Value: AnyObject, Answer: Sendable>(
+    package func ask<Value: AnyObject, Answer: Sendable>(
         from home: any EventLoop, _ body: @escaping @Sendable (Value, @escaping (Answer) -> Void) -> Void,
         _ done: @escaping ([Answer]) -> Void
     ) where Element == Placed<Value> {

@@ -27,7 +27,7 @@ final class NodeCommons: Sendable {
     let partners: PartnerConfigurations
     let knownMedia = KnownMedia()
     let logger: Logger
-    private let journal: NIOLoopBound<EventJournal>
+    private let journal: Placed<EventJournal>
     /// What is wrong with the pool, for people.
     let poolProblem = Mutex<String?>(nil)
 
@@ -47,7 +47,7 @@ final class NodeCommons: Sendable {
         archives = parts.archives
         partners = PartnerConfigurations(configuration, of: id, groups: configuration.groups(of: id).map(\.id))
         self.logger = logger
-        self.journal = NIOLoopBound(journal, eventLoop: eventLoop)
+        self.journal = Placed(here: journal, on: eventLoop)
     }
 
     var volumes: [VolumeInfo] {
@@ -62,14 +62,7 @@ final class NodeCommons: Sendable {
         var about: Logger.Metadata = ["kind": "\(report.kind.rawValue)"]
         if let group { about["group"] = "\(group)" }
         logger.notice("\(group.map { "\($0): " } ?? "")\(report.kind.rawValue): \(report.message)", metadata: about)
-        let journal = journal
-        if journal.eventLoop.inEventLoop {
-            journal.value.append(kind: report.kind, message: report.message, group: group)
-        } else {
-            journal.eventLoop.execute {
-                journal.value.append(kind: report.kind, message: report.message, group: group)
-            }
-        }
+        journal.tell { $0.append(kind: report.kind, message: report.message, group: group) }
     }
 
     func configurationDiffers(from peer: NodeID, _ theirs: ConfigurationEntries) {
